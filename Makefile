@@ -1,0 +1,55 @@
+# `make run` and `make test` do all the set-up: Python 3.11 or later and make are all that must be there.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEV := $(CURDIR)/.dev
+
+.PHONY: install run test check bench faults mutants lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: install $(DEV)/credentials ## serve on 127.0.0.1 with credentials made for development
+	@echo "Now, in another terminal:"
+	@echo "  $(BIN)/whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --credentials .dev/credentials"
+	@echo "  $(BIN)/whatsapp-webhook events list --inbox sqlite://$(DEV)/inbox.db"
+	@echo "  curl http://127.0.0.1:9090/readyz"
+	@echo
+	@WEBHOOK_BIND=127.0.0.1:8080 WEBHOOK_ADMIN_BIND=127.0.0.1:9090 WEBHOOK_RUN_DIR=$(DEV)/run \
+	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
+	  exec $(BIN)/whatsapp-webhook serve
+
+$(DEV)/credentials:
+	@umask 077 && mkdir -p $@
+	@umask 077 && for name in verify-token app-secret; do \
+	  $(PYTHON) -c "import secrets; print(secrets.token_hex(16))" > $@/$$name; done
+
+test: install ## everything that takes minutes, not hours
+	$(BIN)/pytest
+
+check: install ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: install ## what a request costs
+	$(BIN)/python bench/receiver.py
+
+faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
+	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 $(BIN)/pytest tests/faults --timeout 7200
+
+mutants: install ## are the tests of signature, handshake and credentials any good
+	$(BIN)/python tests/mutants.py
+
+lock: ## update the lock files
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group dev -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .dev build *.egg-info

@@ -1,0 +1,181 @@
+"""The composition root: which part gets which, in what order they start and stop, and what an error is answered.
+
+`create_app` and `create_admin` are pure. `get_app` reads the environment's configuration and starts the parts; call
+it in the worker, after the fork.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final
+
+import falcon
+
+from service import errors, logs
+from service.admin import Check, Livez, MetricsPage, Readyz
+from service.body import BodiesInFlight
+from service.credentials import Credentials
+from service.events import Event
+from service.inbox.base import Outcome
+from service.metrics import UNMATCHED, HttpMetrics, Metrics
+from service.tracing import SpanContext, Tracing, Wsgi
+from service.webhook import Limits, Webhook
+
+TEXT: Final = "text/plain; charset=utf-8"
+RETRY_AFTER: Final = "5"  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a refused request gets; the text is fixed, so that it says nothing about the reason."""
+
+    status: str
+    text: str
+    again: bool = False
+
+
+_UNAVAILABLE: Final = Answer(falcon.HTTP_503, "unavailable, try again\n", again=True)
+ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
+    errors.HandshakeRefused: Answer(falcon.HTTP_404, "verification refused\n"),
+    errors.TooLarge: Answer(falcon.HTTP_413, "body too large\n"),
+    errors.Encoded: Answer(falcon.HTTP_415, "content encoding not supported\n"),
+    errors.NotConfigured: _UNAVAILABLE,
+    errors.BadSignature: Answer(falcon.HTTP_401, "signature refused\n"),
+    errors.Overloaded: _UNAVAILABLE,
+    errors.ReadTimeout: Answer(falcon.HTTP_408, "request not complete in time\n"),
+    errors.Aborted: Answer(falcon.HTTP_400, "request not complete\n"),
+    errors.InboxUnavailable: _UNAVAILABLE,
+}
+WRONG_PATH: Final = "not found\n"
+STARTED: Final = "whatsapp_webhook.started"
+FAILED: Final = Answer(falcon.HTTP_500, "internal error\n", again=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the public application is made of."""
+
+    path: str
+    chosen: frozenset[str]
+    limits: Limits
+    bodies: BodiesInFlight
+    credentials: Callable[[], Credentials]
+    submit: Callable[[Sequence[Event], float, SpanContext | None], Sequence[Outcome]]
+    metrics: Metrics
+    traced: Tracing
+    pseudonyms: logs.Pseudonyms
+    floods: logs.Floods
+    now: Callable[[], float] = time.time
+    nonce: Callable[[], str] = lambda: secrets.token_hex(8)
+
+
+def create_app(parts: Parts) -> Wsgi:
+    """Make the public application; starts nothing."""
+    resource = Webhook(
+        credentials=parts.credentials,
+        submit=parts.submit,
+        chosen=parts.chosen,
+        limits=parts.limits,
+        bodies=parts.bodies,
+        metrics=parts.metrics.webhook,
+        traced=parts.traced,
+        pseudonyms=parts.pseudonyms,
+        now=parts.now,
+        nonce=parts.nonce,
+    )
+
+    def build() -> falcon.App:
+        app = _bare_app([_Observer(parts.path, parts.metrics.http)])
+        app.add_route(parts.path, resource)
+        for error, answer in ANSWERS.items():
+            app.add_error_handler(error, _refusal(answer, parts.floods))
+        app.add_error_handler(Exception, _failure(parts.metrics))
+        return app
+
+    return parts.traced.wrap(build)
+
+
+def create_admin(checks: Mapping[str, Check], page: MetricsPage) -> falcon.App:
+    """Make the admin application; starts nothing."""
+    app = _bare_app([])
+    app.add_route("/livez", Livez())
+    app.add_route("/readyz", Readyz(checks))
+    app.add_route("/metrics", page)
+    return app
+
+
+def _bare_app(middleware: list[object]) -> falcon.App:
+    app = falcon.App(media_type=TEXT, middleware=[*middleware, _GetAndPost()])
+    app.set_error_serializer(_serialize)
+    app.resp_options.xml_error_serialization = False
+    return app
+
+
+def _serialize(_req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError) -> None:
+    """Write Falcon's own errors: a path or a method that is not there."""
+    resp.content_type = TEXT
+    resp.text = WRONG_PATH if ex.status == falcon.HTTP_404 else f"{ex.status[4:].lower()}\n"
+
+
+def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
+    def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
+        reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
+        floods.add("handshake refused" if req.method == "GET" else "notification refused", reason)
+        _give(resp, answer)
+
+    return handle
+
+
+def _failure(metrics: Metrics) -> Callable[..., None]:
+    log = logs.get("app")
+
+    def handle(req: falcon.Request, resp: falcon.Response, ex: Exception, _params: object) -> None:
+        if isinstance(ex, falcon.HTTPError):
+            raise ex
+        if req.method == "POST":
+            metrics.webhook.notification("error")
+        log.error("request failed", exc_info=ex)
+        _give(resp, FAILED)
+
+    return handle
+
+
+def _give(resp: falcon.Response, answer: Answer) -> None:
+    resp.status = answer.status
+    resp.content_type = TEXT
+    resp.text = answer.text
+    if answer.again:
+        resp.set_header("Retry-After", RETRY_AFTER)
+
+
+class _Observer:
+    """Times every request, whatever it is answered."""
+
+    def __init__(self, route: str, metrics: HttpMetrics) -> None:
+        self._route = route
+        self._metrics = metrics
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        self._metrics.active += 1
+        req.env[STARTED] = perf_counter()
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, _succeeded: bool  # noqa: FBT001  Falcon's
+    ) -> None:
+        self._metrics.active -= 1
+        method = req.method if req.method in ("GET", "POST") else "_OTHER"
+        route = self._route if resource is not None else UNMATCHED
+        self._metrics.answered(method, route, resp.status[:3], perf_counter() - req.env[STARTED])
+
+
+class _GetAndPost:
+    """Refuses every other method, OPTIONS and HEAD too, which Falcon would answer."""
+
+    def process_resource(
+        self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object
+    ) -> None:
+        allowed = [method for method in ("GET", "POST") if hasattr(resource, f"on_{method.lower()}")]
+        if req.method not in allowed:
+            raise falcon.HTTPMethodNotAllowed(allowed)

@@ -1,0 +1,94 @@
+"""The body of a request: read under a limit and a deadline, counted while it is in flight."""
+
+import time
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import gevent
+
+from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
+
+CHUNK: Final = 65536
+
+
+class Stream(Protocol):
+    """`wsgi.input`: gives up to *size* bytes, fewer at the end, none after it."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class BodiesInFlight:
+    """How many bytes of bodies this worker holds, and their bound."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Count *size* bytes in; raises Overloaded above the bound."""
+        if self.held + size > self._most:
+            raise Overloaded
+        self.held += size
+
+    def lease(self) -> "Lease":
+        """Open what one request holds."""
+        return Lease(self)
+
+
+class Lease:
+    """What one request holds, let go of at its end."""
+
+    __slots__ = ("_bodies", "_held")
+
+    def __init__(self, bodies: BodiesInFlight) -> None:
+        self._bodies = bodies
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Count *size* bytes in; raises Overloaded above the bound."""
+        self._bodies.take(size)
+        self._held += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bodies.held -= self._held
+
+
+def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float, lease: Lease) -> bytes:
+    """Read a request's body to its end, chunked or not.
+
+    *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the
+    last byte. Works with any stream that waits cooperatively. Raises TooLarge, ReadTimeout, Overloaded, or Aborted
+    where the client went away or broke the framing.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    patience = gevent.Timeout.start_new(max(deadline - time.monotonic(), 0))
+    try:
+        while piece := stream.read(CHUNK):
+            size += len(piece)
+            if size > limit:
+                raise TooLarge
+            lease.take(len(piece))
+            pieces.append(piece)
+            if size == length:
+                break
+    except gevent.Timeout as ex:
+        if ex is not patience:
+            raise
+        raise ReadTimeout from ex
+    except TimeoutError as ex:
+        raise ReadTimeout from ex
+    except (TooLarge, Overloaded):
+        raise
+    except Exception as ex:  # whatever the server's reader raises: the body did not come
+        raise Aborted from ex
+    finally:
+        patience.close()
+    if length is not None and size < length:
+        raise Aborted
+    return b"".join(pieces)

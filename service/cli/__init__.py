@@ -1,0 +1,46 @@
+"""The command line: one module a command, the help in its docstring."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from service import __version__
+from service.cli.check import check
+from service.cli.drain import drain
+from service.cli.events import events
+from service.cli.serve import serve
+from service.cli.simulate import simulate
+from service.errors import ConfigurationError, InboxUnavailable
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="whatsapp-webhook")
+def commands() -> None:
+    """Receive WhatsApp's webhook notifications, keep every event, then say 200.
+
+    Configuration comes from WEBHOOK_* environment variables: `whatsapp-webhook check` looks at all of them at once.
+    """
+
+
+for command in (serve, check, drain, events, simulate):
+    commands.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can cause ends in a sentence and a status, never in a traceback."""
+    try:
+        commands.main(prog_name="whatsapp-webhook")
+    except ConfigurationError as ex:
+        click.echo("The configuration cannot be used:", err=True)
+        for problem in ex.problems:
+            click.echo(f"  - {problem}", err=True)
+        sys.exit(2)
+    except InboxUnavailable as ex:
+        click.echo(f"The inbox cannot be used: {ex.detail}.", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has enough, as head does
+        sys.exit(0)
+    sys.exit(0)

@@ -1,0 +1,26 @@
+"""`check`: is the configuration good?"""
+
+import os
+
+import click
+
+from service import fields
+from service.cli.settings import configured
+from service.credentials import CredentialsDirectory
+
+
+@click.command()
+def check() -> None:
+    """Look at the whole configuration and say everything that is wrong with it, at once.
+
+    Ends with 2 where `serve` would refuse to start. Missing credentials are not wrong: `serve` waits for them.
+    """
+    config = configured(os.environ)
+    for name in sorted(config.fields - set(fields.FIELDS)):
+        click.echo(f"note: WEBHOOK_FIELDS names {name!r}, which this version does not know; it is taken as it is.")
+    directory = CredentialsDirectory(config.credentials_dir, hint=config.credentials_hint)
+    directory.look()
+    if directory.missing:
+        click.echo(f"note: not ready until credentials are there: {directory.missing}")
+    chosen = ", ".join(sorted(config.fields)) or "all"
+    click.echo(f"The configuration is good. Inbox: {config.inbox.engine}; fields: {chosen}.")

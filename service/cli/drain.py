@@ -1,0 +1,25 @@
+"""`drain`: have this instance leave the traffic."""
+
+import os
+import time
+
+import click
+
+from service import drain as mark
+from service.cli.settings import configured
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0, 600), default=15, show_default=True, help="How long to wait.")
+def drain(seconds: float) -> None:
+    """Tell the server of this machine or pod to drain, then wait; made for a preStop hook.
+
+    From then on /readyz fails and every answer closes its connection, so that clients and proxies go elsewhere
+    before the server stops. Nothing is refused meanwhile.
+    """
+    config = configured(os.environ)
+    try:
+        mark.mark(config.run_dir)
+    except OSError as ex:
+        raise click.ClickException(f"{config.run_dir} can't be written: {ex.strerror}. Is WEBHOOK_RUN_DIR right?") from ex
+    time.sleep(seconds)

@@ -1,0 +1,67 @@
+"""`serve`: the receiver."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from service import __version__, logs
+from service.cli.settings import configured
+from service.config import Address, Config
+from service.gunicorn_conf import Server
+from service.inbox import engine
+
+
+@click.command()
+def serve() -> None:
+    """Receive notifications until told to stop (SIGTERM, or Ctrl-C).
+
+    Starts without credentials and without an inbox that works, and says in /readyz of the admin listener what it
+    waits for. Ends with 2 where the configuration is wrong: `whatsapp-webhook check` says the same without starting.
+    """
+    config = configured(os.environ)
+    logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
+    _make_directory(config.run_dir)
+    admin_listener = _listen(config.admin_bind)
+    _announce(config)
+    opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention)
+    Server(config, os.environ, admin_listener=admin_listener, open_inbox=opener).run()
+
+
+def _announce(config: Config) -> None:
+    log = logs.get("server")
+    log.info(
+        "starting",
+        version=__version__,
+        url=f"http://{config.bind}{config.path}",
+        inbox=f"{config.inbox.engine}:{config.inbox.path}",
+        fields=sorted(config.fields) or "all",
+        workers=config.workers,
+        connections=config.connections,
+        log_level=config.log_level,
+        tracing=bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")),
+    )
+    if config.inbox.weak:
+        log.warning("weak durability", detail="the inbox keeps nothing over a restart, as WEBHOOK_INBOX says")
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as ex:
+        raise click.ClickException(
+            f"WEBHOOK_RUN_DIR {path} can't be written: {ex.strerror}. Name a directory that can, best in memory."
+        ) from ex
+
+
+def _listen(where: Address) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+        return socket.create_server(where, family=family, backlog=128)
+    except OSError as ex:
+        raise click.ClickException(f"WEBHOOK_ADMIN_BIND {where} can't be bound: {ex.strerror}.") from ex

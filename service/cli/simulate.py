@@ -1,0 +1,84 @@
+"""`simulate`: play Meta against a running service."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from service.credentials import Credentials, CredentialsDirectory
+from service.meta import load as load_of
+from service.meta.simulator import Simulator
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "--credentials",
+    "directory",
+    type=click.Path(path_type=Path),
+    envvar="WEBHOOK_CREDENTIALS_DIR",
+    default="/etc/whatsapp-webhook/credentials",
+    show_default=True,
+    help="The directory with verify-token and app-secret; line 1 of each is used.",
+)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Load instead: so many notifications a second.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Seconds of load.")
+@click.option("--yes", is_flag=True, help="Do not ask, also where URL is not this machine.")
+def simulate(url: str, directory: Path, rate: float | None, duration: float, *, yes: bool) -> None:
+    """Play Meta against the webhook at URL.
+
+    Does the handshake, then sends a signed notification of every kind, each with new ids; then repeats, a batch of
+    1000, and what must be refused; and says in a table what was sent, answered and expected. With --rate it sends
+    load at that rate and measures, from when each was due to its answer.
+
+    Its events go where real ones go: against anything but this machine it asks first. Ends with 1 where an answer
+    was not the expected one.
+
+    \b
+    whatsapp-webhook simulate http://127.0.0.1:8080/webhooks
+    whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200 --duration 30
+    """
+    target = urlsplit(url)
+    if target.scheme not in ("http", "https") or not target.hostname:
+        raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
+    if target.hostname not in LOOPBACK and not yes:
+        click.confirm(f"{target.hostname} is not this machine. Its events would go where real ones go. Send?", abort=True)
+    credentials = _credentials(directory)
+    console = Console()
+    good = _load(console, url, credentials, rate, duration) if rate else _tour(console, url, credentials)
+    raise SystemExit(0 if good else 1)
+
+
+def _credentials(path: Path) -> Credentials:
+    directory = CredentialsDirectory(path)
+    directory.look()
+    if directory.missing:
+        raise click.ClickException(f"{directory.missing} Name the directory with --credentials.")
+    return directory.current
+
+
+def _tour(console: Console, url: str, credentials: Credentials) -> bool:
+    table = Table("sent", "answered", "expected", "", box=None, header_style="bold")
+    good = True
+    for step in Simulator(url, credentials).tour():
+        good = good and step.is_good
+        table.add_row(step.what, step.answered, step.expected, "[green]ok[/]" if step.is_good else "[red]wrong[/]")
+    console.print(table)
+    console.print("Every answer was the expected one." if good else "[red]Not every answer was the expected one.[/]")
+    return good
+
+
+def _load(console: Console, url: str, credentials: Credentials, rate: float, duration: float) -> bool:
+    result = load_of.run(console, url, credentials.app_secrets[0], rate=rate, seconds=duration)
+    table = Table("answer", "count", box=None, header_style="bold")
+    for answer, number in sorted(result.answers.items()):
+        table.add_row(answer, str(number))
+    console.print(table)
+    shares = "  ".join(f"p{share:g} {result.percentile(share):.1f} ms" for share in (50, 90, 99, 99.9))
+    console.print(f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}")
+    return set(result.answers) == {"200"}

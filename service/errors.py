@@ -1,0 +1,103 @@
+"""Everything that can go wrong, as one tree.
+
+    WebhookError
+    ├── ConfigurationError      the operator must change something; carries every problem
+    ├── HandshakeRefused        the caller is told nothing; carries the reason for log and metric
+    ├── NotificationRefused     the body is not taken; one subclass a row of the answer table
+    │   ├── TooLarge
+    │   ├── Encoded
+    │   ├── NotConfigured
+    │   ├── BadSignature
+    │   ├── Overloaded
+    │   ├── ReadTimeout
+    │   └── Aborted
+    └── InboxUnavailable        what was to be kept is not promised to survive; the sender tries again
+
+`service.app` holds the one table that turns them into HTTP answers.
+"""
+
+from collections.abc import Sequence
+
+
+class WebhookError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(WebhookError):
+    """The configuration cannot be used; *problems* are all that was found, one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class HandshakeRefused(WebhookError):
+    """The verification request is not Meta's; *reason* is for the operator, never for the caller."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotificationRefused(WebhookError):
+    """The notification is not taken; `outcome` is its value of the metric's label."""
+
+    outcome = "error"
+
+
+class TooLarge(NotificationRefused):
+    """The body is above `WEBHOOK_MAX_BODY_BYTES`."""
+
+    outcome = "too_large"
+
+
+class Encoded(NotificationRefused):
+    """The body has a `Content-Encoding`; Meta sends none, and a signature covers the bytes as sent."""
+
+    outcome = "encoded"
+
+
+class NotConfigured(NotificationRefused):
+    """No app secret is in force, so nothing can be checked."""
+
+    outcome = "not_configured"
+
+
+class BadSignature(NotificationRefused):
+    """No secret in force made this signature, or there is none that could be checked."""
+
+    outcome = "bad_signature"
+
+
+class Overloaded(NotificationRefused):
+    """The bodies in flight are at their bound in bytes."""
+
+    outcome = "overloaded"
+
+
+class ReadTimeout(NotificationRefused):
+    """The request was not complete in time, however it dripped."""
+
+    outcome = "timeout"
+
+
+class Aborted(NotificationRefused):
+    """The client went away, or broke the framing, before the body's end."""
+
+    outcome = "aborted"
+
+
+class InboxUnavailable(WebhookError):
+    """The inbox cannot promise, in time, that the events would survive a crash.
+
+    *reason* is one of a closed set (a metric's label), *detail* says it to a person with the remedy,
+    *reopen* says that the engine's handle is not to be trusted any more.
+    """
+
+    outcome = "unavailable"
+
+    def __init__(self, reason: str, detail: str, *, reopen: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.reopen = reopen

@@ -1,0 +1,10 @@
+"""Events: what a notification says, one update each.
+
+`parse` is pure and total. What belongs here: the shape of Meta's payloads and of our events; nothing that does I/O.
+"""
+
+from service.events.cloudevents import structured
+from service.events.event import UNRECOGNIZED, Event
+from service.events.parse import parse
+
+__all__ = ["UNRECOGNIZED", "Event", "parse", "structured"]

@@ -1,0 +1,43 @@
+"""Events as CloudEvents 1.0 (https://github.com/cloudevents/spec, "JSON Event Format")."""
+
+import base64
+from datetime import UTC, datetime
+
+import msgspec
+
+from service.events.event import Event
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
+    text = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z").replace(".000Z", "Z")
+
+
+def structured(event: Event) -> bytes:
+    """Write *event* as one structured CloudEvents object, without a line break.
+
+    Data that is JSON stands in `data` byte for byte but for white space between tokens; any other stands in
+    `data_base64`.
+    """
+    attributes: dict[str, object] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "type": event.type,
+        "source": event.source,
+        "subject": event.subject,
+        "time": rfc3339(event.time),
+        "partitionkey": event.partitionkey,
+        "traceparent": event.traceparent,
+        "test": True if event.test else None,
+    }
+    attributes = {name: value for name, value in attributes.items() if value is not None}
+    try:
+        compact = msgspec.json.format(event.data, indent=-1)
+        msgspec.json.decode(compact)  # format alone lets through what is not UTF-8
+        attributes["datacontenttype"] = "application/json"
+        attributes["data"] = msgspec.Raw(compact)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        attributes["datacontenttype"] = "application/octet-stream"
+        attributes["data_base64"] = base64.b64encode(event.data).decode("ascii")
+    return msgspec.json.encode(attributes)

@@ -1,0 +1,129 @@
+"""gunicorn's settings and hooks."""
+
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from service import __version__, drain, metrics
+from service.config import Config
+from service.inbox.base import Inbox
+from service.running import running
+from service.tracing import Wsgi
+from service.worker import Worker
+
+KEEPALIVE: Final = 75  # seconds; longer than the usual proxy keeps an idle connection, so that it closes first
+MARGIN: Final = 3.0  # seconds on top of what a request may take
+
+
+class Server(BaseApplication):
+    """The gunicorn application: one process that watches, and workers that serve."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        admin_listener: socket.socket,
+        open_inbox: Callable[[], Inbox],
+    ) -> None:
+        """*admin_listener* is bound and listening: all workers accept from it."""
+        self.config = config
+        self._environ = environ
+        self._admin_listener = admin_listener
+        self._open_inbox = open_inbox
+        self._parts = ExitStack()
+        self._slot = 0
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Hand gunicorn its settings."""
+        for name, value in self._settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Wsgi:
+        """Start the parts of a worker; gunicorn calls it after the fork."""
+        return self._parts.enter_context(
+            running(
+                self.config,
+                self._environ,
+                version=__version__,
+                measured=self._measured(),
+                admin_listener=self._admin_listener,
+                open_inbox=self._open_inbox,
+            )
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "bind": str(config.bind),
+            "workers": config.workers,
+            "worker_class": Worker,
+            "worker_connections": config.connections,
+            "worker_tmp_dir": str(config.run_dir),
+            "keepalive": KEEPALIVE,
+            "timeout": 30,
+            "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
+            "backlog": 2048,
+            "control_socket_disable": True,
+            "accesslog": None,
+            "loglevel": "info",
+            "logger_class": QuietLogger,
+            "proc_name": "whatsapp-webhook",
+            "on_starting": self._on_starting,
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "child_exit": self._child_exit,
+            "worker_exit": self._worker_exit,
+        }
+
+    def _on_starting(self, _arbiter: Arbiter) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        drain.clear(self.config.run_dir)
+        metrics.forget_files(self._metrics_dir)
+
+    def _pre_fork(self, arbiter: Arbiter, worker: Worker) -> None:
+        taken = {each.slot for each in arbiter.WORKERS.values()}
+        worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def _post_fork(self, _arbiter: Arbiter, worker: Worker) -> None:
+        self._slot = worker.slot
+
+    def _child_exit(self, _arbiter: Arbiter, worker: Worker) -> None:
+        if self.config.workers > 1:
+            metrics.forget_gauges(self._metrics_dir, worker.slot)
+
+    def _worker_exit(self, _arbiter: Arbiter, _worker: Worker) -> None:
+        self._parts.close()
+
+    @property
+    def _metrics_dir(self) -> Path:
+        return self.config.run_dir / "metrics"
+
+    def _measured(self) -> metrics.Measured:
+        what = {"version": __version__, "engine": self.config.inbox.engine}
+        if self.config.workers == 1:
+            return metrics.of_one_process(**what)
+        return metrics.of_slot(self._metrics_dir, self._slot, **what)
+
+
+class QuietLogger(Logger):
+    """Leaves gunicorn's lines to the process's log, in its form, and writes no access log."""
+
+    def setup(self, cfg: object) -> None:
+        """Pass lines on, whatever gunicorn's settings say."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+        self.error_log.handlers = []
+
+    def access(self, *_args: object) -> None:
+        """Write nothing: the query string holds the verify token."""

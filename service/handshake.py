@@ -1,0 +1,63 @@
+"""The handshake: Meta asks whether this URL belongs to somebody who knows the verify token.
+
+Source: "Webhooks > Create a webhook endpoint > Verification requests", WhatsApp Business Platform documentation.
+"""
+
+import hmac
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from service.errors import HandshakeRefused
+
+_PARAMETERS = ("hub.mode", "hub.verify_token", "hub.challenge")
+# The challenge is opaque, and echoing it must not let a stranger have this host say what they like.
+_CHALLENGE = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
+
+
+class Verified(NamedTuple):
+    """What to answer, and which token in force (from 1) the caller knew."""
+
+    challenge: str
+    position: int
+
+
+def verify(query: str, tokens: Sequence[bytes]) -> Verified:
+    """Check the *query* string of a verification request against the *tokens* in force.
+
+    Raises HandshakeRefused with its reason: `not_configured`, `missing_parameter`, `repeated_parameter`,
+    `wrong_mode`, `bad_challenge` or `wrong_token`.
+    """
+    if not tokens:
+        raise HandshakeRefused("not_configured")
+    mode, token, challenge = _parameters(query)
+    if mode != "subscribe":
+        raise HandshakeRefused("wrong_mode")
+    if not _CHALLENGE.fullmatch(challenge):
+        raise HandshakeRefused("bad_challenge")
+    return Verified(challenge, _position(token.encode("latin-1"), tokens))
+
+
+def _parameters(query: str) -> list[str]:
+    # Latin-1 keeps each percent-decoded byte as it is, so that a token is compared as bytes.
+    pairs = parse_qsl(query, keep_blank_values=True, encoding="latin-1")
+    found = []
+    for name in _PARAMETERS:
+        values = [value for key, value in pairs if key == name]
+        if not values:
+            raise HandshakeRefused("missing_parameter")
+        if len(values) > 1:
+            raise HandshakeRefused("repeated_parameter")
+        found.append(values[0])
+    return found
+
+
+def _position(token: bytes, tokens: Sequence[bytes]) -> int:
+    position = 0
+    for index, known in enumerate(tokens, start=1):
+        if hmac.compare_digest(token, known):
+            position = position or index
+    if not position:
+        raise HandshakeRefused("wrong_token")
+    return position

@@ -1,0 +1,75 @@
+"""What every inbox promises: two small protocols, one for who writes and one for who reads."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from service.events import Event
+
+
+class Outcome(StrEnum):
+    """What became of an event that was put; `unknown` where the engine can't tell a repeat."""
+
+    NEW = "new"
+    REPEAT = "repeat"
+    UNKNOWN = "unknown"
+
+
+class Record(NamedTuple):
+    """An event of the log at its position, a number that only grows."""
+
+    position: int
+    event: Event
+
+
+class Size(NamedTuple):
+    """How much an inbox holds."""
+
+    events: int
+    bytes: int
+
+
+class Inbox(Protocol):
+    """The writing half; all of it is called by one thread."""
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Append *events*, all or none, and say of each, in order, whether it was new.
+
+        An id that is there already, in the log or earlier in *events*, is not appended again. Returns only once
+        they would survive a power cut; raises InboxUnavailable otherwise.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Write something durable and harmless: whether `put` would work now. Raises InboxUnavailable."""
+        ...
+
+    def purge(self, now: int) -> bool:
+        """Drop a small batch of what is older than the retention at *now* (milliseconds since the epoch).
+
+        Says whether there is more to drop. Raises InboxUnavailable.
+        """
+        ...
+
+    def size(self) -> Size:
+        """Say how much is held; cheap enough for every scrape, and never raises."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; what was put stays."""
+        ...
+
+
+class Log(Protocol):
+    """The reading half, for another process; never keeps the writer waiting."""
+
+    def read(self, after: int, limit: int) -> Sequence[Record]:
+        """Give at most *limit* events of positions above *after*, in order; empty at the end.
+
+        An event whose data the retention has dropped is left out. Raises InboxUnavailable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...

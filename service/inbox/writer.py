@@ -1,0 +1,228 @@
+"""Group commit: what the requests of one worker hand over together, one native thread commits at once.
+
+Requests run as greenlets of one loop and wait; the engine's client runs in the thread and may block. A commit
+wakes the loop once, whatever it served. A request that gave up is never woken by a late result.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import gevent
+from gevent.hub import get_hub
+
+from service import logs
+from service.errors import InboxUnavailable
+from service.events import Event
+from service.inbox.base import Inbox, Outcome, Size
+from service.metrics import InboxMetrics
+from service.tracing import SpanContext, Tracing
+
+MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
+TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
+_STARTING: Final = InboxUnavailable("starting", "the inbox is being opened")
+
+_Result = Sequence[Outcome] | InboxUnavailable
+
+
+class _Ticket:
+    """What one request hands over, and who waits for it."""
+
+    __slots__ = ("events", "link", "result", "waiter")
+
+    def __init__(self, events: Sequence[Event], link: SpanContext | None, waiter: gevent.Greenlet) -> None:
+        self.events = events
+        self.link = link
+        self.result: _Result | None = None
+        self.waiter: gevent.Greenlet | None = waiter
+
+
+class Writer:
+    """Keeps events by an engine that it opens, tends and opens again where that failed."""
+
+    def __init__(
+        self,
+        open_inbox: Callable[[], Inbox],
+        *,
+        metrics: InboxMetrics,
+        traced: Tracing,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """*now* is in seconds since the epoch."""
+        self._open = open_inbox
+        self._metrics = metrics
+        self._traced = traced
+        self._now = now
+        self._log = logs.get("inbox")
+        self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._settled: deque[list[_Ticket]] = deque()
+        self._inbox: Inbox | None = None
+        self._trouble: InboxUnavailable | None = _STARTING
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; call it in the thread of the loop whose greenlets will submit."""
+        self._hub = get_hub()
+        self._wake = self._hub.loop.async_()
+        self._wake.start(self._deliver)
+        self._thread.start()
+
+    def submit(self, events: Sequence[Event], deadline: float, link: SpanContext | None = None) -> Sequence[Outcome]:
+        """Wait until *events* are durable; say of each what it was. *deadline* is of the monotonic clock.
+
+        Raises InboxUnavailable: why it can't be promised, or reason `slow` where the deadline came first.
+        """
+        ticket = _Ticket(events, link, gevent.getcurrent())
+        self._waiting += 1
+        self._queue.put(ticket)
+        timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0))
+        timer.start(self._give_up, ticket)
+        try:
+            self._hub.switch()
+        finally:
+            ticket.waiter = None
+            ticket.events = ()  # a request that gave up must not hold its body in the queue
+            timer.close()
+            self._waiting -= 1
+        if isinstance(ticket.result, InboxUnavailable):
+            raise ticket.result
+        assert ticket.result is not None  # noqa: S101  whoever switches back has set it
+        return ticket.result
+
+    def trouble(self) -> str | None:
+        """Say why events can't be kept now; None where they can."""
+        return None if self._trouble is None else f"{self._trouble.reason}: {self._trouble.detail}"
+
+    def refresh(self) -> None:
+        """Publish the gauges."""
+        inbox = self._inbox
+        size = inbox.size() if inbox else Size(0, 0)
+        self._metrics.refresh(waiting=self._waiting, events=size.events, taken=size.bytes)
+
+    def stop(self) -> None:
+        """Commit what waits, close the engine, end the thread."""
+        self._queue.put(None)
+        while self._thread.is_alive():
+            gevent.sleep(0.01)
+        self._wake.close()
+
+    # In the loop.
+
+    def _give_up(self, ticket: _Ticket) -> None:
+        slow = InboxUnavailable("slow", "the inbox did not answer in time")
+        self._metrics.failed(slow.reason)
+        if self._trouble is None:
+            self._log.error("inbox unavailable", reason=slow.reason, detail=slow.detail)
+            self._trouble = slow
+        _resume(ticket, self._trouble)
+
+    def _deliver(self) -> None:
+        while self._settled:
+            for ticket in self._settled.popleft():
+                if ticket.result is not None:
+                    _resume(ticket, ticket.result)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        more_to_purge = False
+        tended = 0.0
+        while True:
+            tickets, stopping = self._take(0 if more_to_purge else TICK)
+            if tickets:
+                self._commit(tickets)
+            if stopping:
+                break
+            if more_to_purge or time.monotonic() - tended >= TICK:
+                more_to_purge = self._tend()
+                tended = time.monotonic()
+        if self._inbox:
+            self._inbox.close()
+
+    def _take(self, patience: float) -> tuple[list[_Ticket], bool]:
+        tickets: list[_Ticket] = []
+        events = 0
+        try:
+            ticket = self._queue.get(timeout=patience) if patience else self._queue.get_nowait()
+            while True:
+                if ticket is None:
+                    return tickets, True
+                tickets.append(ticket)
+                events += len(ticket.events)
+                if events >= MOST_EVENTS:
+                    break
+                ticket = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        return tickets, False
+
+    def _commit(self, tickets: Sequence[_Ticket]) -> None:
+        # A request may give up at any moment: what it handed over is looked at once.
+        batch = [(ticket, events) for ticket in tickets if (events := ticket.events)]
+        together = [event for _, events in batch for event in events]
+        if not together:
+            return
+        started = time.perf_counter()
+        try:
+            with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
+                outcomes = self._ready().put(together)
+        except Exception as ex:  # noqa: BLE001  whatever an engine does, the requests get their answer
+            trouble = self._failed(ex)
+            for ticket, _ in batch:
+                ticket.result = trouble
+        else:
+            self._recovered()
+            self._metrics.committed(len(together), time.perf_counter() - started)
+            start = 0
+            for ticket, events in batch:
+                ticket.result = outcomes[start : start + len(events)]
+                start += len(events)
+        self._settled.append([ticket for ticket, _ in batch])
+        self._wake.send()
+
+    def _tend(self) -> bool:
+        """Purge a little, which is also the proof that the inbox can be written again."""
+        try:
+            inbox = self._ready()
+            if self._trouble is not None and self._trouble is not _STARTING:
+                inbox.probe()
+            more = inbox.purge(int(self._now() * 1000))
+        except Exception as ex:  # noqa: BLE001  as in _commit
+            self._failed(ex)
+            return False
+        self._recovered()
+        return more
+
+    def _ready(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = self._open()
+            self._log.info("inbox opened", events=self._inbox.size().events, bytes=self._inbox.size().bytes)
+        return self._inbox
+
+    def _failed(self, ex: Exception) -> InboxUnavailable:
+        trouble = ex if isinstance(ex, InboxUnavailable) else InboxUnavailable("error", type(ex).__name__, reopen=True)
+        self._metrics.failed(trouble.reason)
+        if self._trouble is None or self._trouble.reason != trouble.reason:
+            unexpected = None if isinstance(ex, InboxUnavailable) else ex
+            self._log.error("inbox unavailable", reason=trouble.reason, detail=trouble.detail, exc_info=unexpected)
+        self._trouble = trouble
+        if trouble.reopen and self._inbox:
+            inbox, self._inbox = self._inbox, None
+            inbox.close()
+        return trouble
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            self._log.info("inbox ready")
+        self._trouble = None
+
+
+def _resume(ticket: _Ticket, result: _Result) -> None:
+    waiter, ticket.waiter = ticket.waiter, None
+    if waiter is not None:
+        ticket.result = result
+        waiter.switch()

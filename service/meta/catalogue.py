@@ -1,0 +1,96 @@
+"""A catalogue of every kind of notification, with new ids at every run.
+
+`samples.json` holds one change for each kind, made by us from the shapes in Meta's documentation ("Webhooks >
+Reference" of the WhatsApp Business Platform); `$words` in it are filled in here. No name, number or text is real.
+"""
+
+import base64
+import json
+import secrets
+import time
+from importlib import resources
+from string import Template
+from typing import Any, Final
+
+ACCOUNT: Final = "102290129340398"
+PHONE_NUMBER_ID: Final = "106540352242922"
+BUSINESS: Final = "15550783881"
+
+
+def kinds() -> tuple[str, ...]:
+    """Name every kind that there is a sample of."""
+    return tuple(_samples())
+
+
+def notification(kind: str) -> bytes:
+    """Write a notification of one update (of two, for a chunk of history) of this *kind*, as Meta does."""
+    return body([change(kind)])
+
+
+def batch(size: int) -> bytes:
+    """Write a notification of *size* text messages in one change: Meta sends up to 1000."""
+    made = [change("message text") for _ in range(size)]
+    together = made[0]
+    together["change"]["value"]["messages"] = [each["change"]["value"]["messages"][0] for each in made]
+    together["change"]["value"]["contacts"] = [each["change"]["value"]["contacts"][0] for each in made]
+    return body([together])
+
+
+def change(kind: str) -> dict[str, Any]:
+    """Make the change of a *kind*, and its entry's time where it has one."""
+    text = json.dumps(_samples()[kind])
+    sample = json.loads(Template(text).substitute(_words()))
+    value = sample["value"]
+    if not sample.get("account") and not sample.get("bare"):
+        metadata = {"display_phone_number": BUSINESS, "phone_number_id": PHONE_NUMBER_ID}
+        contacts = sample.get("contacts", [{"profile": {"name": "Ada"}, "wa_id": _person_in(value)}])
+        value = {"messaging_product": "whatsapp", "metadata": metadata} | ({"contacts": contacts} if contacts else {})
+        value |= sample["value"]
+    stamp = {"time": int(time.time())} if sample.get("account") else {}
+    return {"entry": stamp, "change": {"value": value, "field": sample["field"]}}
+
+
+def body(changes: list[dict[str, Any]]) -> bytes:
+    """Write changes as one notification, non-ASCII text and slashes escaped as Meta does."""
+    entries = [{"id": ACCOUNT, **each["entry"], "changes": [each["change"]]} for each in changes]
+    text = json.dumps({"object": "whatsapp_business_account", "entry": entries}, separators=(",", ":"))
+    return text.replace("/", "\\/").encode("ascii")
+
+
+def _samples() -> dict[str, Any]:
+    text = resources.files("service.meta").joinpath("samples.json").read_text(encoding="utf-8")
+    samples: dict[str, Any] = json.loads(text)
+    return samples
+
+
+def _words() -> dict[str, str]:
+    now = int(time.time())
+    person = f"1650555{secrets.randbelow(10000):04}"
+    return {
+        "person": person,
+        "person2": f"1650556{secrets.randbelow(10000):04}",
+        "user": f"US.{secrets.randbelow(10**17):017}",
+        "business": BUSINESS,
+        "account": ACCOUNT,
+        "phone_number_id": PHONE_NUMBER_ID,
+        "wamid": _message_id(),
+        "wamid2": _message_id(),
+        "wacid": f"wacid.{secrets.token_hex(16).upper()}",
+        "group": secrets.token_hex(10),
+        "click": secrets.token_hex(8),
+        "sha": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "number": str(secrets.randbelow(10**15)),
+        "word": secrets.token_hex(8),
+        "now": str(now),
+        "earlier": str(now - 86400),
+        "later": str(now + 86400),
+    }
+
+
+def _message_id() -> str:
+    return f"wamid.{base64.b64encode(secrets.token_bytes(36)).decode()}"
+
+
+def _person_in(value: dict[str, Any]) -> str:
+    items = next((held for held in value.values() if isinstance(held, list)), [])
+    return next((item[name] for item in items for name in ("from", "to", "recipient_id", "wa_id") if name in item), "")

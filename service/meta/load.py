@@ -1,0 +1,75 @@
+"""Load at a steady rate, measured honestly: from when each notification was due, not from when it was sent."""
+
+import queue
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import urllib3
+from rich.console import Console
+from rich.progress import Progress
+
+from service import signature
+from service.meta import catalogue
+
+SENDERS: Final = 32
+TIMEOUT: Final = 10.0  # seconds
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of it; latencies are in milliseconds."""
+
+    seconds: float = 0.0
+    answers: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        """Say how many notifications were answered, or failed."""
+        return sum(self.answers.values())
+
+    def percentile(self, share: float) -> float:
+        """Give the latency that *share* percent stayed at or below."""
+        ranked = sorted(self.latencies)
+        return ranked[min(int(len(ranked) * share / 100), len(ranked) - 1)] if ranked else 0.0
+
+
+def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: float) -> Result:
+    """Send *rate* text messages a second for *seconds*, on kept-alive connections, with a bar of progress."""
+    result = Result()
+    due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+    http = urllib3.PoolManager(retries=False, timeout=TIMEOUT, maxsize=SENDERS, block=True)
+    senders = [threading.Thread(target=_send_all, args=(due, http, url, secret, result)) for _ in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    started = time.perf_counter()
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("sending", total=int(rate * seconds))
+        for number in range(int(rate * seconds)):
+            at = started + number / rate
+            time.sleep(max(at - time.perf_counter(), 0))
+            due.put(at)
+            bar.update(task, completed=result.sent)
+        for _ in senders:
+            due.put(None)
+        for sender in senders:
+            sender.join()
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _send_all(
+    due: "queue.SimpleQueue[float | None]", http: urllib3.PoolManager, url: str, secret: bytes, result: Result
+) -> None:
+    while (at := due.get()) is not None:
+        body = catalogue.notification("message text")
+        headers = {"Content-Type": "application/json", signature.HEADER: signature.header_for(body, secret)}
+        try:
+            answer = str(http.request("POST", url, body=body, headers=headers).status)
+        except urllib3.exceptions.HTTPError as ex:
+            answer = type(ex).__name__
+        result.latencies.append((time.perf_counter() - at) * 1000)
+        result.answers[answer] += 1

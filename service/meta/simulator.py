@@ -1,0 +1,90 @@
+"""Meta, played: the handshake, every kind of notification, and what must be refused."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+import urllib3
+
+from service import signature
+from service.credentials import Credentials
+from service.meta import catalogue
+
+TIMEOUT: Final = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request: what it was, what came back, what should have."""
+
+    what: str
+    answered: str
+    expected: str
+
+    @property
+    def is_good(self) -> bool:
+        """Say whether the answer was the expected one."""
+        return self.answered == self.expected
+
+
+class Simulator:
+    """Sends to one URL with one set of credentials."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self._url = url
+        self._token = credentials.verify_tokens[0].decode("utf-8", "replace")
+        self._secret = credentials.app_secrets[0]
+        self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
+
+    def tour(self) -> Iterator[Step]:
+        """Send everything once, in order."""
+        yield self._handshake("handshake", self._token, expect_challenge=True)
+        yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
+        for kind in catalogue.kinds():
+            yield self._post(kind, catalogue.notification(kind), "200")
+        again = catalogue.notification("message text")
+        yield self._post("one more message", again, "200")
+        yield self._post("the same again, as Meta's retries are", again, "200")
+        yield self._post("a batch of 1000 messages", catalogue.batch(1000), "200")
+        yield self._post("a signed body that is no notification", b"not a notification " + secrets.token_bytes(8), "200")
+        yield from self._forged()
+
+    def _forged(self) -> Iterator[Step]:
+        body = catalogue.notification("message text")
+        right = signature.header_for(body, self._secret)
+        for what, header in (
+            ("no signature", None),
+            ("a signature of another secret", signature.header_for(body, secrets.token_bytes(16))),
+            ("a signature of another body", signature.header_for(body + b" ", self._secret)),
+            ("a signature cut short", right[:-1]),
+        ):
+            yield Step(what, self._send(body, header), "401")
+
+    def _handshake(self, what: str, token: str, *, expect_challenge: bool) -> Step:
+        challenge = str(secrets.randbelow(10**10))
+        query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
+        try:
+            answer = self._http.request("GET", f"{self._url}?{query}")
+        except urllib3.exceptions.HTTPError as ex:
+            return Step(what, _why(ex), "200 and the challenge" if expect_challenge else "404")
+        echoed = answer.data == challenge.encode()
+        answered = f"{answer.status} and the challenge" if echoed else str(answer.status)
+        return Step(what, answered, "200 and the challenge" if expect_challenge else "404")
+
+    def _post(self, what: str, body: bytes, expected: str) -> Step:
+        return Step(what, self._send(body, signature.header_for(body, self._secret)), expected)
+
+    def _send(self, body: bytes, header: str | None) -> str:
+        headers = {"Content-Type": "application/json"} | ({signature.HEADER: header} if header else {})
+        try:
+            return str(self._http.request("POST", self._url, body=body, headers=headers).status)
+        except urllib3.exceptions.HTTPError as ex:
+            return _why(ex)
+
+
+def _why(ex: urllib3.exceptions.HTTPError) -> str:
+    if isinstance(ex, urllib3.exceptions.NewConnectionError):
+        return "nobody listens there"
+    return type(ex).__name__

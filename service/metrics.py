@@ -1,0 +1,250 @@
+"""All metrics, by the names that dashboards and alerts know; labels are closed sets.
+
+With one worker they live in this process. With several, each worker writes files named after its slot (not its
+process id), so that the next worker of the slot goes on counting where a dead one stopped.
+
+Names: OpenTelemetry's semantic conventions for HTTP in Prometheus form; ours have the prefix.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final, TypeAlias, TypeVar
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess, values
+
+PREFIX: Final = "whatsapp_webhook_"
+UNMATCHED: Final = "unmatched"
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_DELAYS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)
+_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+def _children(metric: _Metric) -> Callable[..., _Metric]:
+    """Look a metric's children up once: `labels` costs more than counting does."""
+    return cache(metric.labels)
+
+
+class HttpMetrics:
+    """What the public listener answers."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        duration = Histogram(
+            "http_server_request_duration_seconds",
+            "From the request's head to its answer.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._duration = _children(duration)
+        self._active = Gauge(
+            "http_server_active_requests", "Requests being answered now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.active = 0
+
+    def answered(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Count an answer; *method* and *route* must be of closed sets."""
+        self._duration(method, route, status).observe(seconds)
+
+    def refresh(self) -> None:
+        """Publish the gauges."""
+        self._active.set(self.active)
+
+
+class WebhookMetrics:
+    """What became of handshakes, notifications and events, and by which credentials."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self._handshakes = _children(
+            Counter(PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry)
+        )
+        self._notifications = _children(
+            Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
+        )
+        self._events = _children(
+            Counter(
+                PREFIX + "events",
+                "Events of accepted notifications; a field or type that no table has is other.",
+                ("field", "type", "outcome"),
+                registry=registry,
+            )
+        )
+        self._delay = Histogram(
+            PREFIX + "event_delay_seconds",
+            "From Meta's timestamp of a new event to its notification.",
+            buckets=_DELAYS,
+            registry=registry,
+        )
+        self._matches = _children(
+            Counter(
+                PREFIX + "credential_matches",
+                "Which line of a credentials file was used; line 1 is the current value.",
+                ("credential", "position"),
+                registry=registry,
+            )
+        )
+
+    def handshake(self, outcome: str) -> None:
+        """Count a verification request."""
+        self._handshakes(outcome).inc()
+
+    def notification(self, outcome: str) -> None:
+        """Count a notification."""
+        self._notifications(outcome).inc()
+
+    def event(self, field: str, kind: str, outcome: str, number: int) -> None:
+        """Count *number* events alike; *field* and *kind* must be a pair of a closed table."""
+        self._events(field, kind, outcome).inc(number)
+
+    def delayed(self, seconds: float) -> None:
+        """Observe how long an event took to come."""
+        self._delay.observe(seconds)
+
+    def matched(self, credential: str, position: int) -> None:
+        """Count which value in force was used."""
+        self._matches(credential, str(position)).inc()
+
+
+class CredentialMetrics:
+    """What is in force."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self._in_force = Gauge(
+            PREFIX + "credentials_in_force",
+            "Values in force.",
+            ("credential",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._stale = Gauge(
+            PREFIX + "credentials_stale",
+            "1 while the files no longer give what is in force.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._changed = Gauge(
+            PREFIX + "credentials_changed_timestamp_seconds",
+            "When the values in force last changed, in seconds since the epoch.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def changed(self, at: float, **in_force: int) -> None:
+        """Publish a change: how many values of each credential are in force since *at*."""
+        self._changed.set(at)
+        for credential, number in in_force.items():
+            self._in_force.labels(credential).set(number)
+
+    def stale(self, *, stale: bool) -> None:
+        """Publish whether the files still give what is in force."""
+        self._stale.set(stale)
+
+
+class InboxMetrics:
+    """How the inbox keeps up."""
+
+    def __init__(self, registry: CollectorRegistry | None, engine: str) -> None:
+        self._put = Histogram(
+            PREFIX + "inbox_put_seconds",
+            "One group commit, until it is durable.",
+            ("engine",),
+            buckets=_SECONDS,
+            registry=registry,
+        ).labels(engine)
+        self._commit = Histogram(
+            PREFIX + "inbox_commit_events",
+            "Events of one group commit.",
+            ("engine",),
+            buckets=_BATCHES,
+            registry=registry,
+        ).labels(engine)
+        self._engine = engine
+        self._errors = Counter(
+            PREFIX + "inbox_errors", "Failures of the inbox by reason.", ("engine", "reason"), registry=registry
+        )
+        self._waiting = Gauge(
+            PREFIX + "inbox_waiting", "Requests that wait for it now.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._events = Gauge(
+            PREFIX + "inbox_events", "Events that it holds.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._bytes = Gauge(
+            PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livesum"
+        )
+
+    def committed(self, events: int, seconds: float) -> None:
+        """Observe one group commit."""
+        self._put.observe(seconds)
+        self._commit.observe(events)
+
+    def failed(self, reason: str) -> None:
+        """Count a failure; *reason* must be of a closed set."""
+        self._errors.labels(self._engine, reason).inc()
+
+    def refresh(self, *, waiting: int, events: int, taken: int) -> None:
+        """Publish the gauges; *taken* is in bytes."""
+        self._waiting.set(waiting)
+        self._events.set(events)
+        self._bytes.set(taken)
+
+
+class Metrics:
+    """Every metric of one process."""
+
+    def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str) -> None:
+        """Register in *registry*; None where the values live in the files of `use_slot`."""
+        prometheus_client.disable_created_metrics()
+        self.http = HttpMetrics(registry)
+        self.webhook = WebhookMetrics(registry)
+        self.credentials = CredentialMetrics(registry)
+        self.inbox = InboxMetrics(registry, engine)
+        build = Gauge(
+            PREFIX + "build_info",
+            "1, with what runs in the labels.",
+            ("version", "engine"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        build.labels(version, engine).set(1)
+
+
+Measured: TypeAlias = tuple[Metrics, CollectorRegistry]
+
+
+def of_one_process(*, version: str, engine: str) -> Measured:
+    """Make the metrics of a server with one worker, and the registry to scrape."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return Metrics(registry, version=version, engine=engine), registry
+
+
+def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measured:
+    """Make the metrics of one worker of several, and a registry that gives the sum of all.
+
+    Call it in the worker, before any other metric is made there.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=str(directory))
+    return Metrics(None, version=version, engine=engine), registry
+
+
+def forget_files(directory: Path) -> None:
+    """Begin anew: drop the files of an earlier start."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in directory.glob("*.db"):
+        file.unlink(missing_ok=True)
+
+
+def forget_gauges(directory: Path, slot: int) -> None:
+    """Drop the gauges of a worker that ended; its counters stay."""
+    multiprocess.mark_process_dead(_name(slot), path=str(directory))
+
+
+def _name(slot: int) -> str:
+    return f"w{slot}"

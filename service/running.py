@@ -1,0 +1,71 @@
+"""A worker's parts, started in order and stopped in the mirror of it."""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from service import tracing
+from service.admin import AdminServer, MetricsPage
+from service.app import Parts, create_admin, create_app
+from service.body import BodiesInFlight
+from service.config import Config
+from service.inbox.base import Inbox
+from service.inbox.writer import Writer
+from service.metrics import Measured
+from service.tracing import Wsgi
+from service.watch import Watch
+from service.webhook import Limits
+
+
+@contextmanager
+def running(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    version: str,
+    measured: Measured,
+    admin_listener: socket.socket,
+    open_inbox: Callable[[], Inbox],
+) -> Iterator[Wsgi]:
+    """Start everything that a worker needs and give its application; stop it all at the end.
+
+    *measured* are the metrics and the registry that is scraped. The order: what is looked at by others first; the
+    admin listener last, so that it never speaks of parts that are not there, and it stops first for the same reason.
+    """
+    metrics, registry = measured
+    with ExitStack() as stack:
+        traced = tracing.from_environ(environ, version=version)
+        stack.callback(traced.close)  # last, so that the spans of the last commit still leave
+        writer = Writer(open_inbox, metrics=metrics.inbox, traced=traced)
+        writer.start()
+        stack.callback(writer.stop)  # commits what waits
+
+        def refresh() -> None:
+            writer.refresh()
+            metrics.http.refresh()
+
+        watch = Watch(config, metrics.credentials, refresh)
+        watch.start()
+        stack.callback(watch.stop)
+        parts = Parts(
+            path=config.path,
+            chosen=config.fields,
+            limits=Limits(
+                body_bytes=config.max_body_bytes,
+                read_timeout=config.read_timeout,
+                accept_timeout=config.accept_timeout,
+            ),
+            bodies=BodiesInFlight(config.bodies_bytes),
+            credentials=watch.credentials,
+            submit=writer.submit,
+            metrics=metrics,
+            traced=traced,
+            pseudonyms=watch.pseudonyms,
+            floods=watch.floods,
+        )
+
+        checks = {"credentials": watch.missing, "inbox": writer.trouble, "draining": watch.draining}
+        admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
+        admin.start()
+        stack.callback(admin.stop)
+        yield create_app(parts)

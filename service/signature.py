@@ -1,0 +1,44 @@
+"""The signature of a notification: HMAC-SHA256 of the raw body under the app secret.
+
+Source: "Webhooks > Create a webhook endpoint > Validate payloads", WhatsApp Business Platform documentation.
+The older SHA-1 header (`X-Hub-Signature`) is never looked at.
+"""
+
+import hmac
+import re
+from collections.abc import Sequence
+
+from service.errors import BadSignature
+
+HEADER = "X-Hub-Signature-256"
+_FORM = re.compile(r"sha256=([0-9a-fA-F]{64})")
+
+
+def digest_in(header: str | None) -> bytes:
+    """Read the 32 bytes that *header* claims, or raise BadSignature.
+
+    A header that is absent, repeated (WSGI joins the two with a comma) or of another form claims nothing.
+    """
+    found = _FORM.fullmatch(header or "")
+    if found is None:
+        raise BadSignature
+    return bytes.fromhex(found[1])
+
+
+def match(body: bytes, claimed: bytes, secrets: Sequence[bytes]) -> int:
+    """Find the position, from 1, of the secret that makes *claimed* from *body*, or raise BadSignature.
+
+    Every secret is tried and compared in constant time, whichever matches.
+    """
+    position = 0
+    for index, secret in enumerate(secrets, start=1):
+        if hmac.compare_digest(hmac.digest(secret, body, "sha256"), claimed):
+            position = position or index
+    if not position:
+        raise BadSignature
+    return position
+
+
+def header_for(body: bytes, secret: bytes) -> str:
+    """Make the header's value as Meta does."""
+    return "sha256=" + hmac.digest(secret, body, "sha256").hex()

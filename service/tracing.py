@@ -1,0 +1,202 @@
+"""Traces: on when an OTLP endpoint is set in `OTEL_*`, free when not.
+
+Whether a request is sampled is decided first: one that is not enters the plain application and pays for nothing.
+A caller's `traceparent` is dropped, so that nobody outside can force sampling. Spans leave with the attributes that
+are allowed and no other: the query string, and so the verify token, is not among them.
+
+The only module that imports opentelemetry. Start it after the fork: its threads do not survive one.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import falcon
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.falcon import FalconInstrumentor
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Link, SpanContext, Status
+
+TRACED: Final = "whatsapp_webhook.traced"
+ALLOWED: Final = frozenset(
+    {
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "error.type",
+        "network.protocol.version",
+        "url.scheme",
+        "messaging.batch.message_count",
+    }
+)
+_STRANGERS: Final = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
+_ALWAYS: Final = ("", "always_on", "parentbased_always_on")
+_RATIO: Final = ("traceidratio", "parentbased_traceidratio")
+_NEVER: Final = ("always_off", "parentbased_always_off")
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+class Tracing:
+    """What the house sees of tracing; without a provider it does nothing."""
+
+    def __init__(self, provider: TracerProvider | None = None, *, ratio: float = 1.0) -> None:
+        """*provider* takes the spans of *ratio* of all requests."""
+        self._provider = provider
+        self._ratio = ratio
+        self._tracer = provider.get_tracer("whatsapp_webhook") if provider else None
+
+    def wrap(self, build: Callable[[], falcon.App]) -> Wsgi:
+        """Make the application: the plain one, and beside it a traced one for requests that are sampled."""
+        plain = build()
+        if self._provider is None:
+            return plain
+        traced, ratio = _instrumented(build, self._provider), self._ratio
+
+        def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:  # noqa: ANN401  as WSGI has it
+            if random.random() >= ratio:  # noqa: S311  sampling is no secret
+                return plain(environ, start_response)
+            for name in _STRANGERS:
+                environ.pop(name, None)
+            environ[TRACED] = True
+            return traced(environ, start_response)
+
+        return choose
+
+    def request(self, environ: Mapping[str, Any]) -> SpanContext | None:
+        """Give the context of the request's span; None where the request is not sampled."""
+        return trace.get_current_span().get_span_context() if TRACED in environ else None
+
+    @contextmanager
+    def commit(self, links: Sequence[SpanContext], events: int) -> Iterator[None]:
+        """Wrap a group commit of *events* that serves the requests of *links*."""
+        if self._tracer is None or not links:
+            yield
+            return
+        with self._tracer.start_as_current_span(
+            "inbox commit",
+            links=[Link(context) for context in links],
+            attributes={"messaging.batch.message_count": events},
+            record_exception=False,
+        ):
+            yield
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._provider:
+            self._provider.shutdown()
+
+
+def traceparent(context: SpanContext | None) -> str | None:
+    """Write a context as W3C's `traceparent`."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-01" if context else None
+
+
+def trace_id(context: SpanContext | None) -> str | None:
+    """Write the trace id of a context."""
+    return f"{context.trace_id:032x}" if context else None
+
+
+def problems(environ: Mapping[str, str]) -> list[str]:
+    """Say what of `OTEL_*` can't be followed, one sentence each."""
+    found = []
+    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if _endpoint(environ) and protocol not in (None, "", "http/protobuf"):
+        found.append(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: only http/protobuf is spoken, port 4318 as a rule.")
+    try:
+        _ratio(environ)
+    except ValueError as ex:
+        found.append(str(ex))
+    return found
+
+
+def from_environ(environ: Mapping[str, str], *, version: str) -> Tracing:
+    """Start tracing as `OTEL_*` says; without an endpoint, or with a ratio of 0, nothing is started."""
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    ratio = _ratio(environ)
+    if disabled or not ratio or not _endpoint(environ) or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return Tracing()
+    resource = Resource.create(
+        {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or "whatsapp-webhook", SERVICE_VERSION: version}
+    )
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(AllowedOnly(OTLPSpanExporter())))
+    return Tracing(provider, ratio=ratio)
+
+
+class AllowedOnly(SpanExporter):
+    """Passes spans on with the attributes that are allowed; events, which may quote an exception, are left out."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Pass *spans* on."""
+        return self._exporter.export([_allowed(span) for span in spans])
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Have the exporter send what it holds."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _allowed(span: ReadableSpan) -> ReadableSpan:
+    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED}
+    name = span.name
+    if "http.request.method" in attributes:
+        # The instrumentation names a span after the path, which is the caller's where there is no route.
+        name = " ".join(filter(None, map(str, (attributes["http.request.method"], attributes.get("http.route")))))
+    return ReadableSpan(
+        name=name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=attributes,
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _instrumented(build: Callable[[], falcon.App], provider: TracerProvider) -> falcon.App:
+    # Without the opt-in the instrumentation speaks the conventions of 2022. It works by replacing falcon.App.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    instrumentor = FalconInstrumentor()
+    instrumentor.instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+    try:
+        return build()
+    finally:
+        instrumentor.uninstrument()
+
+
+def _endpoint(environ: Mapping[str, str]) -> str | None:
+    return environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def _ratio(environ: Mapping[str, str]) -> float:
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if sampler in _ALWAYS:
+        return 1.0
+    if sampler in _NEVER:
+        return 0.0
+    text = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if sampler not in _RATIO or not 0 <= ratio <= 1:
+        known = ", ".join([*_ALWAYS[1:], *_NEVER, *_RATIO])
+        raise ValueError(f"OTEL_TRACES_SAMPLER wants one of {known}, and its _ARG a number from 0 to 1.")
+    return ratio

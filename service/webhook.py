@@ -1,0 +1,146 @@
+"""Meta's one URL: GET is the handshake, POST is a notification."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import falcon
+
+from service import body, events, fields, handshake, logs, signature, tracing
+from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
+from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfigured, NotificationRefused, TooLarge
+from service.events import Event
+from service.inbox.base import Outcome
+from service.metrics import WebhookMetrics
+from service.tracing import SpanContext, Tracing
+
+# Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
+READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
+IGNORED: Final = "ignored"
+ACCEPTED: Final = "accepted"
+LOGGED_IDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a notification may take: bytes, and seconds."""
+
+    body_bytes: int
+    read_timeout: float
+    accept_timeout: float
+
+
+class Webhook:
+    """Translates between HTTP and the house."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Callable[[], Credentials],
+        submit: Callable[[Sequence[Event], float, SpanContext | None], Sequence[Outcome]],
+        chosen: Collection[str],
+        limits: Limits,
+        bodies: body.BodiesInFlight,
+        metrics: WebhookMetrics,
+        traced: Tracing,
+        pseudonyms: logs.Pseudonyms,
+        now: Callable[[], float],
+        nonce: Callable[[], str],
+    ) -> None:
+        """*chosen* are the fields to keep, empty for all; *now* is in seconds since the epoch."""
+        self._credentials = credentials
+        self._submit = submit
+        self._chosen = chosen
+        self._limits = limits
+        self._bodies = bodies
+        self._metrics = metrics
+        self._traced = traced
+        self._pseudonyms = pseudonyms
+        self._now = now
+        self._nonce = nonce
+        self._log = logs.get("webhook")
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer the challenge of whoever knows a verify token."""
+        try:
+            verified = handshake.verify(req.query_string, self._credentials().verify_tokens)
+        except HandshakeRefused as ex:
+            self._metrics.handshake(ex.reason)
+            raise
+        self._metrics.handshake("verified")
+        self._metrics.matched(VERIFY_TOKEN, verified.position)
+        self._log.info("handshake verified", credential=VERIFY_TOKEN, position=verified.position)
+        resp.text = verified.challenge
+        resp.content_type = "text/plain"
+        resp.set_headers({"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Keep every event of the notification, then say so."""
+        try:
+            with self._bodies.lease() as lease:
+                received = self._receive(req, lease)
+                kept, outcomes = self._keep(received, self._traced.request(req.env))
+        except (NotificationRefused, InboxUnavailable) as ex:
+            self._metrics.notification(ex.outcome)
+            raise
+        self._metrics.notification(ACCEPTED)
+        self._count(kept, outcomes)
+        resp.status = falcon.HTTP_200
+
+    def _receive(self, req: falcon.Request, lease: body.Lease) -> bytes:
+        length = req.content_length
+        if length is not None and length > self._limits.body_bytes:
+            raise TooLarge
+        if "HTTP_CONTENT_ENCODING" in req.env:
+            raise Encoded
+        secrets = self._credentials().app_secrets
+        if not secrets:
+            raise NotConfigured
+        claimed = signature.digest_in(req.env.get("HTTP_X_HUB_SIGNATURE_256"))
+        received = body.read_body(
+            req.env["wsgi.input"],
+            length=length,
+            limit=self._limits.body_bytes,
+            deadline=req.env.get(READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
+            lease=lease,
+        )
+        self._metrics.matched(APP_SECRET, signature.match(received, claimed, secrets))
+        return received
+
+    def _keep(self, received: bytes, trace: SpanContext | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
+        parsed = events.parse(
+            received,
+            received_at=int(self._now() * 1000),
+            nonce=self._nonce(),
+            traceparent=tracing.traceparent(trace),
+        )
+        kept = [event for event in parsed if self._is_chosen(event)] if self._chosen else parsed
+        if len(kept) < len(parsed):
+            self._count([event for event in parsed if not self._is_chosen(event)], [IGNORED] * len(parsed))
+        if not kept:
+            return (), ()
+        outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
+        if self._log.isEnabledFor(10):
+            self._log.debug(
+                ACCEPTED,
+                events=len(kept),
+                types=sorted({event.type for event in kept})[:LOGGED_IDS],
+                ids=[self._pseudonyms(event.id) for event in kept[:LOGGED_IDS]],
+                repeats=sum(outcome is Outcome.REPEAT for outcome in outcomes),
+                trace_id=tracing.trace_id(trace),
+            )
+        return kept, outcomes
+
+    def _is_chosen(self, event: Event) -> bool:
+        return event.field in self._chosen or event.type == events.UNRECOGNIZED
+
+    def _count(self, counted: Sequence[Event], outcomes: Sequence[str]) -> None:
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for event, outcome in zip(counted, outcomes, strict=False):
+            counts[(*fields.label_pair(event.field, event.type), str(outcome))] += 1
+            if outcome is Outcome.NEW and event.time != event.received_at:
+                self._metrics.delayed(max(event.received_at - event.time, 0) / 1000)
+        for (field, kind, outcome), number in counts.items():
+            self._metrics.event(field, kind, outcome, number)

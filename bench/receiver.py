@@ -62,9 +62,11 @@ def serving(command: list[str], environ: dict[str, str], port: int) -> Iterator[
                     raise
                 time.sleep(0.05)
         time.sleep(1)
-        yield psutil.Process(process.pid)
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
 
 
 def bare(port: int) -> list[str]:

@@ -4,8 +4,6 @@
 it in the worker, after the fork.
 """
 
-import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -48,6 +46,7 @@ ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
     errors.Aborted: Answer(falcon.HTTP_400, "request not complete\n"),
     errors.InboxUnavailable: _UNAVAILABLE,
 }
+METHODS: Final = {"GET": "on_get", "POST": "on_post"}
 WRONG_PATH: Final = "not found\n"
 STARTED: Final = "whatsapp_webhook.started"
 FAILED: Final = Answer(falcon.HTTP_500, "internal error\n", again=True)
@@ -67,8 +66,8 @@ class Parts:
     traced: Tracing
     pseudonyms: logs.Pseudonyms
     floods: logs.Floods
-    now: Callable[[], float] = time.time
-    nonce: Callable[[], str] = lambda: secrets.token_hex(8)
+    now: Callable[[], float]
+    nonce: Callable[[], str]
 
 
 def create_app(parts: Parts) -> Wsgi:
@@ -165,7 +164,7 @@ class _Observer:
         self, req: falcon.Request, resp: falcon.Response, resource: object, _succeeded: bool  # noqa: FBT001  Falcon's
     ) -> None:
         self._metrics.active -= 1
-        method = req.method if req.method in ("GET", "POST") else "_OTHER"
+        method = req.method if req.method in METHODS else "_OTHER"
         route = self._route if resource is not None else UNMATCHED
         self._metrics.answered(method, route, resp.status[:3], perf_counter() - req.env[STARTED])
 
@@ -176,6 +175,5 @@ class _GetAndPost:
     def process_resource(
         self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object
     ) -> None:
-        allowed = [method for method in ("GET", "POST") if hasattr(resource, f"on_{method.lower()}")]
-        if req.method not in allowed:
-            raise falcon.HTTPMethodNotAllowed(allowed)
+        if req.method not in METHODS or not hasattr(resource, METHODS[req.method]):
+            raise falcon.HTTPMethodNotAllowed([name for name, on in METHODS.items() if hasattr(resource, on)])

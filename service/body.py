@@ -69,22 +69,20 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
     size = 0
     patience = gevent.Timeout.start_new(max(deadline - time.monotonic(), 0))
     try:
-        while piece := stream.read(CHUNK):
+        while size != length and (piece := stream.read(CHUNK)):
             size += len(piece)
             if size > limit:
                 raise TooLarge
             lease.take(len(piece))
             pieces.append(piece)
-            if size == length:
-                break
+    except (TooLarge, Overloaded):
+        raise
     except gevent.Timeout as ex:
         if ex is not patience:
             raise
         raise ReadTimeout from ex
     except TimeoutError as ex:
         raise ReadTimeout from ex
-    except (TooLarge, Overloaded):
-        raise
     except Exception as ex:  # whatever the server's reader raises: the body did not come
         raise Aborted from ex
     finally:

@@ -72,6 +72,10 @@ class Server(BaseApplication):
             "timeout": 30,
             "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
             "backlog": 2048,
+            # Nothing here depends on what a proxy says of the client.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
             "control_socket_disable": True,
             "accesslog": None,
             "loglevel": "info",

@@ -1,6 +1,9 @@
 """A worker's parts, started in order and stopped in the mirror of it."""
 
+import itertools
+import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -62,6 +65,8 @@ def running(
             traced=traced,
             pseudonyms=watch.pseudonyms,
             floods=watch.floods,
+            now=time.time,
+            nonce=_nonces(),
         )
 
         checks = {"credentials": watch.missing, "inbox": writer.trouble, "draining": watch.draining}
@@ -69,3 +74,8 @@ def running(
         admin.start()
         stack.callback(admin.stop)
         yield create_app(parts)
+
+
+def _nonces() -> Callable[[], str]:
+    start, numbers = secrets.token_hex(8), itertools.count()
+    return lambda: f"{start}-{next(numbers)}"

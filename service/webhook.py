@@ -1,7 +1,6 @@
 """Meta's one URL: GET is the handshake, POST is a notification."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -118,7 +117,7 @@ class Webhook:
         )
         kept = [event for event in parsed if self._is_chosen(event)] if self._chosen else parsed
         if len(kept) < len(parsed):
-            self._count([event for event in parsed if not self._is_chosen(event)], [IGNORED] * len(parsed))
+            self._count([event for event in parsed if not self._is_chosen(event)], [IGNORED] * (len(parsed) - len(kept)))
         if not kept:
             return (), ()
         outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
@@ -137,10 +136,11 @@ class Webhook:
         return event.field in self._chosen or event.type == events.UNRECOGNIZED
 
     def _count(self, counted: Sequence[Event], outcomes: Sequence[str]) -> None:
-        counts: Counter[tuple[str, str, str]] = Counter()
-        for event, outcome in zip(counted, outcomes, strict=False):
-            counts[(*fields.label_pair(event.field, event.type), str(outcome))] += 1
-            if outcome is Outcome.NEW and event.time != event.received_at:
+        counts: dict[tuple[str, str, str], int] = {}
+        for event, outcome in zip(counted, outcomes, strict=True):
+            alike = (*fields.label_pair(event.field, event.type), outcome)
+            counts[alike] = counts.get(alike, 0) + 1
+            if outcome == Outcome.NEW and event.time != event.received_at:
                 self._metrics.delayed(max(event.received_at - event.time, 0) / 1000)
         for (field, kind, outcome), number in counts.items():
             self._metrics.event(field, kind, outcome, number)

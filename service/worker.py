@@ -6,13 +6,16 @@ A connection is one greenlet, so that a stalled client costs that and no more.
 
 import time
 from contextlib import suppress
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import gevent
+import gunicorn.config
 from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn import util
 from gunicorn.http import errors, wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
@@ -107,11 +110,12 @@ class Worker(GeventWorker):
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
         reader = _Reader(client, self._read_timeout, self.cfg.keepalive, self._idle)
-        parser = RequestParser(self.cfg, client, addr)
+        # Named, not given as an address: whom to trust with a proxy's headers is then not asked at every request.
+        parser = RequestParser(self.cfg, client, "client")
         parser.unreader = reader
-        server = listener.getsockname()
+        environ = _connection_environ(self.cfg, client, listener.getsockname(), addr)
         try:
-            while self._answer(next(parser), reader, client, addr, server):
+            while self._answer(next(parser), reader, client, environ):
                 reader.expect_next()
         except (StopIteration, errors.NoMoreData, _Stopping):
             pass
@@ -125,30 +129,63 @@ class Worker(GeventWorker):
         finally:
             client.close()
 
-    def _answer(
-        self, request: Request, reader: "_Reader", client: socket.socket, addr: tuple[Any, ...], server: tuple[Any, ...]
-    ) -> bool:
-        answer, environ = wsgi.create(request, client, addr, server, self.cfg, response_class=_Answer)
+    def _answer(self, request: Request, reader: "_Reader", client: socket.socket, connection: dict[str, Any]) -> bool:
+        environ = _environ(request, connection)
         environ[READ_DEADLINE] = reader.deadline
-        body = self.wsgi(environ, answer.start_response)
-        whole = _is_read(request)
-        if self._closing or not self.alive or not whole:
-            answer.force_close()
         client.settimeout(self._read_timeout)  # a client that does not read is cut as well
-        answer.send(b"".join(body))
+        if request._expected_100_continue:  # noqa: SLF001  gunicorn's own servers look at it
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answer = _Answer()
+        body = b"".join(self.wsgi(environ, answer.start))
+        whole = _is_read(request)
+        close = self._closing or not self.alive or not whole or request.should_close()
+        client.settimeout(self._read_timeout)
+        _send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
         if not whole:
             _linger(client)
-        return not answer.should_close()
+        return not close
 
     def _refuse(self, client: socket.socket, ex: Exception) -> None:
         status = next(status for kind, status in _STATUSES if isinstance(ex, kind))
         self._floods.add("request refused", status)
-        text = f"{status[4:].lower()}\n"
-        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
+        text = f"{status[4:].lower()}\n".encode("ascii")
+        answer = _Answer()
+        answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
         client.settimeout(self._read_timeout)
         with suppress(OSError):
-            client.sendall((head + text).encode("ascii"))
+            client.sendall(answer.written(close=True) + text)
             _linger(client)
+
+
+def _connection_environ(
+    cfg: gunicorn.config.Config, client: socket.socket, server: tuple[Any, ...], addr: tuple[Any, ...]
+) -> dict[str, Any]:
+    """Prepare what is the same for all requests of a connection."""
+    return {
+        **wsgi.base_environ(cfg),
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "REMOTE_ADDR": addr[0],
+        "REMOTE_PORT": str(addr[1]),
+        "gunicorn.socket": client,
+    }
+
+
+def _environ(request: Request, connection: dict[str, Any]) -> dict[str, Any]:
+    environ = connection.copy()
+    environ["REQUEST_METHOD"] = request.method
+    environ["PATH_INFO"] = util.unquote_to_wsgi_str(request.path)
+    environ["QUERY_STRING"] = request.query
+    environ["SERVER_PROTOCOL"] = "HTTP/{}.{}".format(*request.version)
+    environ["wsgi.url_scheme"] = request.scheme
+    environ["wsgi.input"] = request.body
+    for name, value in request.headers:
+        key = name.replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ
 
 
 class _Reader(SocketUnreader):
@@ -199,18 +236,33 @@ class _Reader(SocketUnreader):
         return piece
 
 
-class _Answer(wsgi.Response):
-    """An answer that says nothing about the server, sent at once."""
+class _Answer:
+    """The head of an answer; it says nothing about the server."""
 
-    def default_headers(self) -> list[str]:
-        """Give the status line and the headers of every answer."""
-        return [line for line in super().default_headers() if not line.startswith("Server:")]
+    __slots__ = ("_headers", "_status")
 
-    def send(self, body: bytes) -> None:
-        """Send head and body together."""
-        lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
-        head = "".join(lines).encode("latin-1")
-        self.sock.sendall(head if self._omits_body else head + body)
+    def start(self, status: str, headers: list[tuple[str, str]], _raised: object = None) -> None:
+        """Take status and headers: WSGI's `start_response`, for applications that return their body."""
+        self._status = status
+        self._headers = headers
+
+    def written(self, *, close: bool) -> bytes:
+        """Write the head."""
+        lines = [f"HTTP/1.1 {self._status}", f"Date: {_date(int(time.time()))}"]
+        lines.append("Connection: close" if close else "Connection: keep-alive")
+        lines += [f"{name}: {value}" for name, value in self._headers]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def _send(client: socket.socket, answer: bytes) -> None:
+    sent = client.send(answer)  # an answer fits in the kernel's buffer; sendall would ask for its size first
+    if sent < len(answer):
+        client.sendall(answer[sent:])
 
 
 def _is_read(request: Request) -> bool:

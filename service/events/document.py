@@ -22,7 +22,6 @@ def _as_written(number: str) -> msgspec.Raw:
 _decode = msgspec.json.Decoder(float_hook=_as_written).decode
 canonical = msgspec.json.Encoder(order="sorted").encode
 _decode_object = msgspec.json.Decoder(Raws).decode
-_decode_objects = msgspec.json.Decoder(list[Raws]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -55,14 +54,41 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+class _Entry(msgspec.Struct):
+    changes: list[msgspec.Raw] = []
+
+
+class _Envelope(msgspec.Struct):
+    entry: list[msgspec.Raw]
+
+
+class _Change(msgspec.Struct):
+    value: msgspec.Raw
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_entry = msgspec.json.Decoder(_Entry).decode
+_decode_change = msgspec.json.Decoder(_Change).decode
+
+
+def entries(notification: bytes) -> list[msgspec.Raw]:
+    """Give the entries of a notification, each as it was written."""
+    return _decode_envelope(notification).entry
+
+
+def changes(entry: msgspec.Raw) -> list[msgspec.Raw]:
+    """Give the changes of an entry, each as it was written."""
+    return _decode_entry(entry).changes
+
+
+def value_of(change: msgspec.Raw) -> msgspec.Raw:
+    """Give the value of a change as it was written."""
+    return _decode_change(change).value
+
+
 def members(raw: bytes | msgspec.Raw) -> Raws:
     """Split an object into its members, each as it was written."""
     return _decode_object(raw)
-
-
-def objects(raw: msgspec.Raw) -> list[Raws]:
-    """Split an array of objects into the members of each."""
-    return _decode_objects(raw)
 
 
 def items(raw: msgspec.Raw) -> list[msgspec.Raw]:

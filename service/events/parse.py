@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,6 +17,12 @@ WHATSAPP: Final = "whatsapp_business_account"
 MOST_BYTES: Final = 33_554_432
 # Where the other party is named one level down: system messages, handovers, contacts of the app.
 _PARTY_HOLDERS: Final = ("system", "sender", "contact")
+_SENDERS: Final = ("from", "from_user_id", "wa_id", "phone_number", "user_id", "recipient_id", "recipient_user_id")
+_ADDRESSEES: Final = ("to", "to_user_id")
+_RECIPIENTS: Final = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
+# A timestamp of 13 digits or less has a calendar's date; from twelve digits on it is in milliseconds.
+MOST_DIGITS: Final = 13
+FIRST_MILLISECONDS: Final = 100_000_000_000
 # Where an update of this kind is at home; elsewhere its key says the field, as the same message id occurs in several.
 _HOME: Final = {
     "message": "messages",
@@ -26,7 +33,7 @@ _HOME: Final = {
     "history": "history",
     "standby": "standby",
 }
-_WORD: Final = re.compile(r"[!-~]{1,256}")
+LONGEST_WORD: Final = 256
 _NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _encode = msgspec.json.Encoder().encode
@@ -41,20 +48,20 @@ class _Receipt(NamedTuple):
 
 
 class _Origin(NamedTuple):
-    """Where an update stands: the object, its entry, the change's field and value."""
+    """Where an update stands: what all updates of one change share, as words that are fit for ids."""
 
-    object: str
-    entry: Mapping[str, Any]
+    account: str
+    phone: str
     field: str
-    value: Any
+    whole_type: str  # of what is not a message, a status, an echo or a call
+    time: str
 
 
 class _Update(NamedTuple):
-    """One update before it is an event; `kind` is a word of `_HOME`, else empty."""
+    """One update before it is an event; `kind` is a word of `_HOME`, else empty; `data` holds it alone."""
 
     origin: _Origin
     kind: str
-    path: tuple[str, ...]
     item: Any
     data: bytes
 
@@ -69,9 +76,9 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
     that is no notification is one event of type `com.whatsapp.unrecognized` with the body as its data.
     """
     receipt = _Receipt(received_at, nonce, traceparent)
+    events: list[Event] = []
+    size = 0
     try:
-        events: list[Event] = []
-        size = 0
         for update in _updates(body):
             size += len(update.data)
             if size > MOST_BYTES:
@@ -89,81 +96,89 @@ def _updates(body: bytes) -> Iterator[_Update]:
     name = top.get("object", WHATSAPP)  # some of Meta's own samples leave it out
     if not isinstance(name, str):
         raise NotADocument
-    raws: dict[str, Any] = document.members(body)
-    for entry, raw_entry in zip(top["entry"], document.items(raws["entry"]), strict=True):
-
-        def whole(part: object) -> bytes:
-            return _encode({**raws, "entry": [part]})
-
+    for entry, raw_entry in zip(top["entry"], document.entries(body), strict=True):
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(changes, list) or not changes:
-            origin = _Origin(name, entry if isinstance(entry, dict) else {}, "", entry)
-            yield _Update(origin, "", (), entry, whole(raw_entry))
+            yield _Update(_origin(name, entry, None), "", entry, _encode({**top, "entry": [raw_entry]}))
             continue
-        raw: dict[str, Any] = document.members(raw_entry)
-        for change, raw_change in zip(changes, document.items(raw["changes"]), strict=True):
-
-            def around(part: object, raw: dict[str, Any] = raw) -> bytes:
-                return whole({**raw, "changes": [part]})
-
-            yield from _of_change(name, entry, change, raw_change, around)
+        for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
+            origin = _origin(name, entry, change)
+            for kind, item, alone in _of_change(name, change, raw_change):
+                yield _Update(origin, kind, item, _encode({**top, "entry": [{**entry, "changes": [alone]}]}))
 
 
-def _of_change(
-    name: str, entry: Mapping[str, Any], change: object, raw_change: msgspec.Raw, around: Callable[[object], bytes]
-) -> Iterator[_Update]:
-    if not isinstance(change, dict):
-        yield _Update(_Origin(name, entry, "", change), "", (), change, around(raw_change))
-        return
-    origin = _Origin(name, entry, text(change.get("field")), change.get("value"))
-    parts = []
-    if name == WHATSAPP and isinstance(origin.value, dict):
-        raws: dict[str, Any] = document.members(raw_change)
-        parts = split.split(origin.value, document.members(raws["value"]))
-    for part in parts:
-        data = around({**raws, "value": part.wrapped})
-        yield _Update(origin, _kind(origin.field, part), part.path, part.item, data)
+def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401  JSON
+    value = change.get("value") if isinstance(change, dict) else None
+    parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
+    field = text(change.get("field")) if parts else ""
+    for path, item, alone in parts:
+        yield _kind(field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
     if not parts:
-        item = change if origin.value is None else origin.value
-        yield _Update(origin, "", (), item, around(raw_change))
+        yield "", change if value is None else value, raw_change
 
 
-def _kind(field: str, part: split.Part) -> str:
-    name = part.path[-1]
-    if not isinstance(part.item, dict):
-        return ""
-    if field == "history" or part.path[0] == "history":
-        return "history"
-    if field == "standby" or part.path[0] == "standby":
-        return "standby"
-    if name == "statuses":
-        return "call" if field == "calls" or part.item.get("type") == "call" else "status"
-    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(name, "")
+@lru_cache(maxsize=1024)
+def _kind(field: str, path: tuple[str, ...]) -> str:
+    for chat in ("history", "standby"):
+        if chat in (field, path[0]):
+            return chat
+    if path[-1] == "statuses":
+        return "call" if field == "calls" else "status"
+    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(path[-1], "")
+
+
+def _origin(name: str, entry: Any, change: Any) -> _Origin:  # noqa: ANN401  JSON
+    entry = entry if isinstance(entry, dict) else {}
+    change = change if isinstance(change, dict) else {}
+    value = change.get("value")
+    value = value if isinstance(value, dict) else {}
+    field = text(change.get("field"))
+    return _Origin(
+        account=_word(text(entry.get("id"))) or "unknown",
+        phone=_word(_phone_number_id(value)),
+        field=_word(field),
+        whole_type=_whole_type(name, _type_word(field), _type_word(value.get("event"))),
+        time=_word(text(entry.get("time"))),
+    )
+
+
+def _phone_number_id(value: Mapping[str, Any]) -> str:
+    for name in ("metadata", "recipient"):
+        holder = value.get(name)
+        if isinstance(holder, dict) and holder.get("phone_number_id"):
+            return text(holder["phone_number_id"])
+    return ""
+
+
+def _whole_type(name: str, field: str, event: str) -> str:
+    if not field:
+        return UNRECOGNIZED
+    if name != WHATSAPP:
+        return f"com.meta.{_type_word(name) or 'unknown'}.{field}"
+    return f"com.whatsapp.{field}.{event}" if event else f"com.whatsapp.{field}"
 
 
 def _event(update: _Update, receipt: _Receipt) -> Event:
-    origin = update.origin
-    account = _word(text(origin.entry.get("id"))) or "unknown"
-    phone = _word(_phone_number_id(origin.value))
-    subject = _subject(update)
+    origin, kind, item, data = update
+    account, phone = origin.account, origin.phone
+    subject = _subject(kind, item) if isinstance(item, dict) else None
     source = f"/{account}/{phone}" if phone else f"/{account}"
     test = account == "0"
-    lasting = _lasting(update.item) if b'"url"' in update.data else update.item
-    digest = hashlib.sha256(document.canonical(lasting))
+    digest = hashlib.sha256(document.canonical(_lasting(item) if b'"url"' in data else item))
     if test:
         digest.update(receipt.nonce.encode())
     return Event(
-        id=f"{phone or account}:{_natural_key(update, account)}:{digest.hexdigest()[:16]}",
-        type=_type(update),
+        id=f"{phone or account}:{_natural_key(origin, kind, item)}:{digest.hexdigest()[:16]}",
+        type=_type(origin, kind, item),
         source=source,
         subject=subject,
         partitionkey=f"{phone}:{subject}" if phone and subject else source,
-        time=_time(update) or receipt.received_at,
+        time=_time(item, origin.time) or receipt.received_at,
         received_at=receipt.received_at,
-        field=_word(origin.field),
+        field=origin.field,
         test=test,
         traceparent=receipt.traceparent,
-        data=update.data,
+        data=data,
     )
 
 
@@ -183,95 +198,66 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
     )
 
 
-def _type(update: _Update) -> str:
-    origin, item = update.origin, update.item
-    if update.kind in ("message", "echo"):
-        return f"com.whatsapp.{update.kind}.{_type_word(item.get('type')) or 'unknown'}"
-    if update.kind == "status":
-        return f"com.whatsapp.status.{_type_word(item.get('status')) or 'unknown'}"
-    if update.kind == "call":
-        return f"com.whatsapp.call.{_type_word(item.get('event') or item.get('status')) or 'unknown'}"
-    field = _type_word(origin.field)
-    if not field:
-        return UNRECOGNIZED
-    if origin.object != WHATSAPP:
-        return f"com.meta.{_type_word(origin.object) or 'unknown'}.{field}"
-    event = _type_word(origin.value.get("event")) if isinstance(origin.value, dict) else ""
-    return f"com.whatsapp.{field}.{event}" if event else f"com.whatsapp.{field}"
+def _type(origin: _Origin, kind: str, item: Any) -> str:  # noqa: ANN401  JSON
+    if kind in ("message", "echo"):
+        said = item.get("type")
+    elif kind == "status":
+        said = item.get("status")
+    elif kind == "call":
+        said = item.get("event") or item.get("status")
+    else:
+        return origin.whole_type
+    return f"com.whatsapp.{kind}.{_type_word(said) or 'unknown'}"
 
 
-def _natural_key(update: _Update, account: str) -> str:
-    origin, item, field = update.origin, update.item, _word(update.origin.field)
-    words = _key_words(update.kind, item) if update.kind else []
-    if not words or not words[0]:
-        if not field:
-            return "raw"
-        return f"{field}:{account}:{_word(text(origin.entry.get('time')))}"
-    if update.kind in ("echo", "history", "standby"):
-        words.insert(0, update.kind)
-    if field != _HOME[update.kind]:
-        words.insert(0, field)
-    return ":".join(filter(None, map(_word, words)))
+def _natural_key(origin: _Origin, kind: str, item: Any) -> str:  # noqa: ANN401  JSON
+    key = _word(_own_key(kind, item)) if kind else ""
+    if not key:
+        return f"{origin.field}:{origin.account}:{origin.time}" if origin.field else "raw"
+    if kind in ("echo", "history", "standby"):
+        key = f"{kind}:{key}"
+    return key if origin.field == _HOME[kind] else f"{origin.field}:{key}"
 
 
-def _key_words(kind: str, item: Mapping[str, Any]) -> list[str]:
+def _own_key(kind: str, item: Mapping[str, Any]) -> str:
+    own = text(item.get("id"))
+    if kind == "message":
+        return own
     if kind == "action":
         link = item.get("marketing_messages_link_click_data")
-        click = item.get("click_id") or (link.get("click_id") if isinstance(link, dict) else None)
-        return [text(click), text(item.get("action_type"))]
-    words = [text(item.get("id"))]
-    if kind == "call":
-        words.append(text(item.get("event") or item.get("status")))
-    elif "status" in item:
-        participant = item.get("recipient_participant_user_id") or item.get("recipient_participant_id")
-        words += [text(item.get("status")), text(participant)]
-    return words
-
-
-def _subject(update: _Update) -> str | None:
-    item = update.item
-    if not isinstance(item, dict):
-        return None
-    if update.kind == "call":
-        outward = item.get("direction") == "BUSINESS_INITIATED"
-        names = ("to", "to_user_id") if outward else ("from", "from_user_id", "recipient_id", "recipient_user_id")
-    elif "message_echoes" in update.path or update.kind == "echo":
-        names = ("to", "to_user_id")
-    elif "status" in item:
-        names = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
+        own = text(item.get("click_id") or (link.get("click_id") if isinstance(link, dict) else None))
+        words = [own, text(item.get("action_type"))]
+    elif kind == "call":
+        words = [own, text(item.get("event") or item.get("status"))]
     else:
-        names = ("from", "from_user_id", "wa_id", "user_id")
-    return _first_word(item, names) or next(filter(None, (_party_in(item.get(name)) for name in _PARTY_HOLDERS)), None)
+        participant = item.get("recipient_participant_user_id") or item.get("recipient_participant_id")
+        words = [own, text(item.get("status")), text(participant)]
+    return ":".join(filter(None, words)) if own else ""
 
 
-def _party_in(holder: object) -> str | None:
-    return _first_word(holder, ("wa_id", "phone_number", "user_id")) if isinstance(holder, dict) else None
-
-
-def _first_word(item: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+def _subject(kind: str, item: Mapping[str, Any]) -> str | None:
+    if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
+        names = _ADDRESSEES
+    elif "status" in item and kind != "call":
+        names = _RECIPIENTS
+    else:
+        names = _ADDRESSEES if kind == "echo" else _SENDERS
     for name in names:
-        word = _word(text(item.get(name)))
-        if word:
+        if name in item and (word := _word(text(item[name]))):
             return word
+    for name in _PARTY_HOLDERS:
+        if name in item and isinstance(item[name], dict) and (found := _subject("", item[name])):
+            return found
     return None
 
 
-def _phone_number_id(value: object) -> str:
-    if not isinstance(value, dict):
-        return ""
-    for holder in (value.get("metadata"), value.get("recipient")):
-        if isinstance(holder, dict) and holder.get("phone_number_id"):
-            return text(holder["phone_number_id"])
-    return ""
-
-
-def _time(update: _Update) -> int:
+def _time(item: Any, entry_time: str) -> int:  # noqa: ANN401  JSON
     """Milliseconds; Meta writes seconds, as a number or as text. What no calendar has counts as none."""
-    own = update.item.get("timestamp") if isinstance(update.item, dict) else None
-    for stamp in (text(own), text(update.origin.entry.get("time"))):
-        if stamp.isascii() and stamp.isdigit() and len(stamp) <= 13:  # noqa: PLR2004  digits of milliseconds
+    own = text(item.get("timestamp")) if isinstance(item, dict) else ""
+    for stamp in (own, entry_time):
+        if stamp.isascii() and stamp.isdigit() and len(stamp) <= MOST_DIGITS:
             number = int(stamp)
-            return number if number >= 100_000_000_000 else number * 1000  # noqa: PLR2004  above: milliseconds
+            return number if number >= FIRST_MILLISECONDS else number * 1000
     return 0
 
 
@@ -287,10 +273,15 @@ def _lasting(item: Any) -> Any:  # noqa: ANN401  JSON is any of its types
 
 def _word(value: str) -> str:
     """Make *value* fit for an id or a header: printable ASCII without blanks, at most 256 characters."""
-    return value if _WORD.fullmatch(value) else _NOT_IN_A_WORD.sub("_", value[:256])
+    if value.isascii() and value.isprintable() and " " not in value and len(value) <= LONGEST_WORD:
+        return value
+    return _NOT_IN_A_WORD.sub("_", value[:LONGEST_WORD])
 
 
 def _type_word(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        return ""
+    return _type_word_of(value) if isinstance(value, str) and value else ""
+
+
+@lru_cache(maxsize=1024)
+def _type_word_of(value: str) -> str:
     return value.lower() if _TYPE.fullmatch(value) else "other"

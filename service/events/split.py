@@ -1,12 +1,11 @@
 """Taking the value of a change apart into its updates, each in a wrapper of its own."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from service.events import document
-from service.events.document import Raws
 
 Tree: TypeAlias = Mapping[str, "Tree"]
 
@@ -28,6 +27,7 @@ _ARRAYS: Final[Tree] = dict.fromkeys(
 # The arrays whose items are updates. Where a name has names below it, the updates are down there.
 UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": {}}}}
 ERRORS: Final = "errors"
+CONTACTS: Final = "contacts"
 # Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
 _PARTIES: Final = (
     "from",
@@ -44,90 +44,82 @@ _PARTIES: Final = (
 
 
 class Part(NamedTuple):
-    """One update: the names on the way to it, what it says, and the value that holds it alone."""
+    """One update: the names on the way to it, what it says, and the value that holds it alone.
+
+    In the value, the update itself is as it was written; what surrounds it says the same.
+    """
 
     path: tuple[str, ...]
     item: Any
-    wrapped: Any
+    value: Any
 
 
-def split(values: Mapping[str, Any], raws: Raws, tree: Tree = UPDATES) -> list[Part]:
-    """Find the updates of an object; empty where it has none, and is one update itself.
+def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> list[Part]:
+    """Find the updates of an object, in order; empty where it has none, and is one update itself.
 
     What the object holds besides its updates stays with each, but for contacts: those go with the updates that
     name them, and one that nobody names goes with the first. `errors` beside updates is one more update.
     """
-    found = [part for name, below in tree.items() for part in _below(name, values.get(name), raws, below)]
-    if found and isinstance(values.get(ERRORS), list) and values[ERRORS]:
-        found.append(Part((ERRORS,), values[ERRORS], raws[ERRORS]))
-    if not found:
-        return found
+    holders = [name for name in value if name in tree and value[name] and isinstance(value[name], list | dict)]
+    if not holders:
+        return []
+    raws = document.members(raw)
+    if value.get(ERRORS):
+        holders = [name for name in value if name in holders or name == ERRORS]
+    found = [part for name in holders for part in _below(name, value[name], raws[name], tree)]
     taken = {part.path[0] for part in found}
-    shared = {name: raw for name, raw in raws.items() if name not in taken}
-    contacts = _Contacts.of(values, shared, found)
+    if taken <= {ERRORS}:
+        return []
+    shared = {name: held for name, held in value.items() if name not in taken}
+    contacts = shared.get(CONTACTS)
+    if len(found) == 1 or not isinstance(contacts, list):
+        return [Part(path, item, _alone(value, path[0], alone, shared)) for path, item, alone in found]
     return [
-        Part(path, item, _wrapper(raws, path[0], wrapped, shared, contacts.named_by(index) if contacts else None))
-        for index, (path, item, wrapped) in enumerate(found)
+        Part(path, item, _alone(value, path[0], alone, {**shared, CONTACTS: named}))
+        for (path, item, alone), named in zip(found, _named(contacts, found), strict=True)
     ]
 
 
-def _below(name: str, value: object, raws: Raws, tree: Tree) -> Iterator[Part]:
-    if isinstance(value, dict) and tree:
-        for part in split(value, document.members(raws[name]), tree):
-            yield Part((name, *part.path), part.item, part.wrapped)
-    elif isinstance(value, list):
-        for item, raw in zip(value, document.items(raws[name]), strict=True):
-            parts = split(item, document.members(raw), tree) if tree and isinstance(item, dict) else ()
+def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:  # noqa: ANN401  JSON
+    if name == ERRORS:
+        yield Part((name,), value, raw)
+    elif isinstance(value, dict):
+        for part in split(value, raw, tree[name]):
+            yield Part((name, *part.path), part.item, part.value)
+    else:
+        for item, raw_item in zip(value, document.items(raw), strict=True):
+            parts = split(item, raw_item, tree[name]) if tree[name] and isinstance(item, dict) else ()
             for part in parts:
-                yield Part((name, *part.path), part.item, [part.wrapped])
+                yield Part((name, *part.path), part.item, [part.value])
             if not parts:
-                yield Part((name,), item, [raw])
+                yield Part((name,), item, [raw_item])
 
 
-def _wrapper(raws: Raws, name: str, wrapped: object, shared: Raws, contacts: Sequence[object] | None) -> object:
-    whole: dict[str, object] = {}
-    for key in raws:
+def _alone(value: Mapping[str, Any], name: str, alone: object, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Give *value* with *alone* as its only update, under *name*, and the keys in their order."""
+    whole = {}
+    for key in value:
         if key == name:
-            whole[key] = wrapped
-        elif key == "contacts" and contacts is not None:
-            if contacts:
-                whole[key] = contacts
-        elif key in shared:
+            whole[key] = alone
+        elif key in shared and (key != CONTACTS or shared[key]):
             whole[key] = shared[key]
     return whole
 
 
-class _Contacts:
-    """Which contacts of a value go with which of its updates."""
-
-    def __init__(self, raws: Sequence[msgspec.Raw], by_update: Sequence[Sequence[int]]) -> None:
-        self._raws = raws
-        self._by_update = by_update
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], shared: Raws, parts: Sequence[Part]) -> "_Contacts | None":
-        contacts = values.get("contacts")
-        if not isinstance(contacts, list) or "contacts" not in shared:
-            return None
-        holders: dict[str, list[int]] = {}
-        for index, contact in enumerate(contacts):
-            for party in _parties(contact, ("wa_id", "user_id")):
-                holders.setdefault(party, []).append(index)
-        by_update = [
-            sorted({index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())})
-            for part in parts
-        ]
-        named = {index for indexes in by_update for index in indexes}
-        by_update[0] = sorted({*by_update[0], *(index for index in range(len(contacts)) if index not in named)})
-        return cls(document.items(shared["contacts"]), by_update)
-
-    def named_by(self, update: int) -> list[msgspec.Raw]:
-        return [self._raws[index] for index in self._by_update[update]]
+def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
+    """Give, for each part, the contacts that it names; one that nobody names goes with the first."""
+    holders: dict[str, list[int]] = {}
+    for index, contact in enumerate(contacts):
+        for party in _parties(contact, ("wa_id", "user_id")):
+            holders.setdefault(party, []).append(index)
+    by_part = [{index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())} for part in parts]
+    named = set[int]().union(*by_part)
+    by_part[0].update(index for index in range(len(contacts)) if index not in named)
+    return [[contacts[index] for index in sorted(indexes)] for indexes in by_part]
 
 
-def _parties(item: object, names: Iterable[str]) -> Iterator[str]:
+def _parties(item: object, names: Sequence[str]) -> Iterator[str]:
     if isinstance(item, dict):
         for name in names:
-            party = document.text(item.get(name))
-            if party:
+            if name in item and (party := document.text(item[name])):
                 yield party

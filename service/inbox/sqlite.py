@@ -137,9 +137,12 @@ class SqliteInbox:
         if not rows:
             return
         whole = [_row(digest, event) for digest, event in rows.items()]
-        with _transaction(self._db):
-            for start in range(0, len(whole), ROWS_AT_ONCE):
-                _insert(self._db, whole[start : start + ROWS_AT_ONCE])
+        if len(whole) <= ROWS_AT_ONCE:
+            _insert(self._db, whole)  # one statement is a transaction of its own
+        else:
+            with _transaction(self._db):
+                for start in range(0, len(whole), ROWS_AT_ONCE):
+                    _insert(self._db, whole[start : start + ROWS_AT_ONCE])
         self._last = self._db.last_insert_rowid()
 
     def _known(self, digests: Sequence[bytes]) -> set[bytes]:
@@ -266,6 +269,7 @@ def _connect(path: Path) -> apsw.Connection:
         db.close()
         raise InboxUnavailable("unsafe", f"the journal of {path} is {journal!r} and not a WAL: use a local disk")
     db.pragma("synchronous", "FULL")
+    db.pragma("wal_autocheckpoint", 4000)  # pages: pages of the index that change again and again are copied once
     db.pragma("journal_size_limit", 67_108_864)
     _require_version(db)
     _migrate(db)

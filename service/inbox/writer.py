@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import gevent
@@ -23,6 +23,9 @@ from service.tracing import SpanContext, Tracing
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
 TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
+# Seconds in which others may join a commit, where the last one served several: under load a commit's cost is shared
+# by more, and a request that is alone never waits for company.
+COMPANY: Final = 0.001
 _STARTING: Final = InboxUnavailable("starting", "the inbox is being opened")
 
 _Result = Sequence[Outcome] | InboxUnavailable
@@ -57,8 +60,12 @@ class Writer:
         self._traced = traced
         self._now = now
         self._log = logs.get("inbox")
-        self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._gathered: list[_Ticket] = []
+        self._queue: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
         self._settled: deque[list[_Ticket]] = deque()
+        self._busy = False
+        self._handing_over = False
+        self._last_served = 0
         self._inbox: Inbox | None = None
         self._trouble: InboxUnavailable | None = _STARTING
         self._waiting = 0
@@ -69,6 +76,7 @@ class Writer:
         self._hub = get_hub()
         self._wake = self._hub.loop.async_()
         self._wake.start(self._deliver)
+        self._company = self._hub.loop.timer(COMPANY)
         self._thread.start()
 
     def submit(self, events: Sequence[Event], deadline: float, link: SpanContext | None = None) -> Sequence[Outcome]:
@@ -78,7 +86,8 @@ class Writer:
         """
         ticket = _Ticket(events, link, gevent.getcurrent())
         self._waiting += 1
-        self._queue.put(ticket)
+        self._gathered.append(ticket)
+        self._plan()
         timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0))
         timer.start(self._give_up, ticket)
         try:
@@ -105,10 +114,13 @@ class Writer:
 
     def stop(self) -> None:
         """Commit what waits, close the engine, end the thread."""
+        while self._waiting and self._thread.is_alive():
+            gevent.sleep(0.01)
         self._queue.put(None)
         while self._thread.is_alive():
             gevent.sleep(0.01)
         self._wake.close()
+        self._company.close()
 
     # In the loop.
 
@@ -120,45 +132,60 @@ class Writer:
             self._trouble = slow
         _resume(ticket, self._trouble)
 
+    def _plan(self) -> None:
+        """Have what is gathered handed over soon, unless a commit is under way: its end will ask again."""
+        if self._busy or self._handing_over:
+            return
+        self._handing_over = True
+        if self._last_served > 1:
+            self._company.start(self._hand_over)
+        else:
+            self._hub.loop.run_callback(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._handing_over = False
+        self._company.stop()
+        self._busy = True
+        self._last_served = len(self._gathered)
+        self._queue.put(self._gathered)
+        self._gathered = []
+
     def _deliver(self) -> None:
         while self._settled:
-            for ticket in self._settled.popleft():
+            tickets = self._settled.popleft()
+            if not tickets:  # the end of what was handed over
+                self._busy = False
+                if self._gathered:
+                    self._plan()
+            for ticket in tickets:
                 if ticket.result is not None:
                     _resume(ticket, ticket.result)
 
     # In the thread.
 
     def _run(self) -> None:
-        more_to_purge = False
-        tended = 0.0
+        more_to_purge = self._tend()
+        tended = time.monotonic()
         while True:
-            tickets, stopping = self._take(0 if more_to_purge else TICK)
-            if tickets:
-                self._commit(tickets)
-            if stopping:
+            try:
+                tickets = self._queue.get(timeout=0.001 if more_to_purge else TICK)
+            except queue.Empty:
+                tickets = []
+            if tickets is None:
                 break
+            if tickets:
+                for some in _portions(tickets):
+                    self._commit(some)
+                self._settle([])
             if more_to_purge or time.monotonic() - tended >= TICK:
                 more_to_purge = self._tend()
                 tended = time.monotonic()
         if self._inbox:
             self._inbox.close()
 
-    def _take(self, patience: float) -> tuple[list[_Ticket], bool]:
-        tickets: list[_Ticket] = []
-        events = 0
-        try:
-            ticket = self._queue.get(timeout=patience) if patience else self._queue.get_nowait()
-            while True:
-                if ticket is None:
-                    return tickets, True
-                tickets.append(ticket)
-                events += len(ticket.events)
-                if events >= MOST_EVENTS:
-                    break
-                ticket = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        return tickets, False
+    def _settle(self, tickets: list[_Ticket]) -> None:
+        self._settled.append(tickets)
+        self._wake.send()
 
     def _commit(self, tickets: Sequence[_Ticket]) -> None:
         # A request may give up at any moment: what it handed over is looked at once.
@@ -181,8 +208,7 @@ class Writer:
             for ticket, events in batch:
                 ticket.result = outcomes[start : start + len(events)]
                 start += len(events)
-        self._settled.append([ticket for ticket, _ in batch])
-        self._wake.send()
+        self._settle([ticket for ticket, _ in batch])
 
     def _tend(self) -> bool:
         """Purge a little, which is also the proof that the inbox can be written again."""
@@ -219,6 +245,19 @@ class Writer:
         if self._trouble is not None:
             self._log.info("inbox ready")
         self._trouble = None
+
+
+def _portions(tickets: Sequence[_Ticket]) -> Iterator[list[_Ticket]]:
+    """Cut into portions of about the most events that one commit takes."""
+    portion: list[_Ticket] = []
+    events = 0
+    for ticket in tickets:
+        portion.append(ticket)
+        events += len(ticket.events)
+        if events >= MOST_EVENTS:
+            yield portion
+            portion, events = [], 0
+    yield portion
 
 
 def _resume(ticket: _Ticket, result: _Result) -> None:

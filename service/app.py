@@ -170,10 +170,12 @@ class _Observer:
 
 
 class _GetAndPost:
-    """Refuses every other method, OPTIONS and HEAD too, which Falcon would answer."""
+    """Refuses every other method, OPTIONS and HEAD too, and paths that are the right one only to Falcon's router."""
 
     def process_resource(
         self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object
     ) -> None:
+        if req.path != req.uri_template:
+            raise falcon.HTTPNotFound
         if req.method not in METHODS or not hasattr(resource, METHODS[req.method]):
             raise falcon.HTTPMethodNotAllowed([name for name, on in METHODS.items() if hasattr(resource, on)])

@@ -68,7 +68,7 @@ class Worker(GeventWorker):
         self._read_timeout = config.read_timeout
         self._run_dir = config.run_dir
         self._closing = False
-        self._idle: set[gevent.Greenlet] = set()
+        self._idle: set[socket.socket] = set()
         self._log = logs.get("server")
         self._floods = logs.Floods(self._log.warning)
         super().init_process()
@@ -97,8 +97,10 @@ class Worker(GeventWorker):
         self._floods.flush(force=True)
 
     def _finish(self, pool: Pool) -> None:
-        for greenlet in list(self._idle):
-            gevent.kill(greenlet, _Stopping, block=False)
+        hub = gevent.get_hub()
+        for client in list(self._idle):
+            # Reaches only who still waits when it is its turn: a request whose first byte came goes on.
+            hub.cancel_wait(client._read_event, _Stopping())  # noqa: SLF001  gevent has no public name for it
         over = time.monotonic() + self.cfg.graceful_timeout
         while len(pool) and time.monotonic() < over:
             self.notify()
@@ -191,7 +193,7 @@ def _environ(request: Request, connection: dict[str, Any]) -> dict[str, Any]:
 class _Reader(SocketUnreader):
     """Reads a connection's bytes under deadlines: one for the first byte of a request, one for all that follow."""
 
-    def __init__(self, client: socket.socket, patience: float, keepalive: float, idle: set[gevent.Greenlet]) -> None:
+    def __init__(self, client: socket.socket, patience: float, keepalive: float, idle: set[socket.socket]) -> None:
         super().__init__(client)
         self._patience = patience
         self._keepalive = keepalive
@@ -219,19 +221,17 @@ class _Reader(SocketUnreader):
 
     def _first_chunk(self) -> bytes:
         self.sock.settimeout(self._first_wait)
-        waiting = gevent.getcurrent()
-        self._idle.add(waiting)
+        self._idle.add(self.sock)
         try:
             piece: bytes = super().chunk()
         except _Stopping:
-            self._idle.discard(waiting)
             self.sock.settimeout(0)  # nobody is kept waiting, but what has come is answered
             try:
                 piece = super().chunk()
             except BlockingIOError:
                 raise _Stopping from None
         finally:
-            self._idle.discard(waiting)
+            self._idle.discard(self.sock)
         self.deadline = time.monotonic() + self._patience
         return piece
 

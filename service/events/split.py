@@ -73,10 +73,10 @@ def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> l
     shared = {name: held for name, held in value.items() if name not in taken}
     contacts = shared.get(CONTACTS)
     if len(found) == 1 or not isinstance(contacts, list):
-        return [Part(path, item, _alone(value, path[0], alone, shared)) for path, item, alone in found]
+        return [_whole(part, value, shared) for part in found]
     return [
-        Part(path, item, _alone(value, path[0], alone, {**shared, CONTACTS: named}))
-        for (path, item, alone), named in zip(found, _named(contacts, found), strict=True)
+        _whole(part, value, {**shared, CONTACTS: named})
+        for part, named in zip(found, _named(contacts, found), strict=True)
     ]
 
 
@@ -93,6 +93,13 @@ def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part
                 yield Part((name, *part.path), part.item, [part.value])
             if not parts:
                 yield Part((name,), item, [raw_item])
+
+
+def _whole(part: Part, value: Mapping[str, Any], shared: Mapping[str, Any]) -> Part:
+    path, item, alone = part
+    if path[0] == ERRORS:  # they say something only together with what they stand beside
+        item = _alone(value, ERRORS, item, shared)
+    return Part(path, item, _alone(value, path[0], alone, shared))
 
 
 def _alone(value: Mapping[str, Any], name: str, alone: object, shared: Mapping[str, Any]) -> dict[str, Any]:

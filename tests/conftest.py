@@ -1,0 +1,76 @@
+"""What all tests share: the means they need, and a real server to run them on.
+
+A test that needs something beyond Python says so with `@pytest.mark.needs("corpus", ...)`; it is skipped with the
+reason where that is not there, and fails instead where `TEST_REQUIRE` names it (as `.ci/run` does for what it found).
+"""
+
+import ctypes.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from server import Server
+
+ROOT = Path(__file__).parent.parent
+CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
+
+
+def _loop_mounts() -> bool:
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not ctypes.util.find_library("c"):
+        return False
+    return subprocess.run(["losetup", "-f"], capture_output=True, check=False).returncode == 0
+
+
+def _mounts() -> bool:
+    if os.geteuid() != 0:
+        return False
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+MEANS: dict[str, tuple[Callable[[], bool], str]] = {
+    "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
+    "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
+    "mounts": (_mounts, "root that may mount"),
+    "loop": (_loop_mounts, "root, mkfs.ext4 and loop devices"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what can't run here, or have it fail where it was said to."""
+    required = os.environ.get("TEST_REQUIRE", "").split()
+    there = {name: check() for name, (check, _) in MEANS.items()}
+    for item in items:
+        for name in (name for mark in item.iter_markers("needs") for name in mark.args):
+            if there[name]:
+                continue
+            reason = f"needs {MEANS[name][1]}"
+            item.add_marker(pytest.mark.skip(reason) if name not in required else pytest.mark.usefixtures("required"))
+
+
+@pytest.fixture
+def required() -> None:
+    """Fail: what the test needs was said to be there."""
+    pytest.fail("TEST_REQUIRE says that what this test needs is there, and it is not")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[Path]:
+    return sorted(CORPUS.glob("*.json"))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of its own for the test, ready."""
+    with Server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests of a module that leave it as it was."""
+    with Server(tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -1,0 +1,339 @@
+"""The tables of DESIGN 3.1 to 3.3, on the real server."""
+
+import http.client
+import json
+import time
+from pathlib import Path
+
+import pytest
+from server import Answer, Server, keep_alive, post, read_answer, until
+
+from service import signature
+from service.meta import catalogue
+
+
+def test_the_handshake(shared_server: Server) -> None:
+    """The challenge, byte for byte, as plain text that nothing sniffs or stores."""
+    answer = shared_server.handshake(challenge="007.a~b")
+    assert (answer.status, answer.body) == (200, b"007.a~b")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_every_refused_handshake_is_the_same(shared_server: Server) -> None:
+    """Byte for byte, whatever the reason, and another one than that of a wrong path."""
+    good = f"hub.mode=subscribe&hub.challenge=1&hub.verify_token={shared_server.token}"
+    refused = [
+        shared_server.handshake("wrong"),
+        shared_server.handshake(""),
+        shared_server.handshake(challenge="<script>"),
+        shared_server.handshake(challenge="x" * 257),
+        shared_server.request("GET", "/webhooks"),
+        shared_server.request("GET", "/webhooks?" + good.replace("subscribe", "other")),
+        shared_server.request("GET", f"/webhooks?{good}&hub.challenge=2"),
+    ]
+    shapes = {(answer.status, answer.body, tuple(sorted(answer.headers.items() - {("date", answer.headers["date"])}))) for answer in refused}
+    assert len(shapes) == 1
+    assert refused[0].status == 404
+    assert refused[0].body != shared_server.request("GET", "/nowhere").body
+
+
+def test_the_reason_of_a_refusal_is_counted(server: Server) -> None:
+    """For the operator only."""
+    server.handshake("wrong")
+    server.request("GET", "/webhooks")
+    assert server.metric("whatsapp_webhook_handshakes_total", outcome="wrong_token") == 1
+    assert server.metric("whatsapp_webhook_handshakes_total", outcome="missing_parameter") == 1
+
+
+def test_a_notification_is_kept_before_it_is_answered(server: Server) -> None:
+    """200 with an empty body, and a second process sees the event at once; a repeat is answered alike."""
+    body = catalogue.notification("message text")
+    first, again = server.notify(body), server.notify(body)
+    assert (first.status, first.body) == (200, b"")
+    assert (again.status, again.body) == (200, b"")
+    (event,) = server.kept()
+    assert event.type == "com.whatsapp.message.text"
+    assert server.metric("whatsapp_webhook_events_total", type=event.type, outcome="repeat") == 1
+
+
+def test_what_is_not_understood_is_kept_whole(shared_server: Server) -> None:
+    """A 4xx would make Meta send it again for seven days."""
+    assert shared_server.notify(b"no JSON \xff").status == 200
+    assert shared_server.kept()[-1].data == b"no JSON \xff"
+
+
+def signed(server: Server, body: bytes) -> dict[str, str]:
+    return {signature.HEADER: signature.header_for(body, server.secret.encode())}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "sha256=", "sha256=" + "0" * 64, "sha256=" + "0" * 63, "sha256=" + "g" * 64, "sha1=" + "0" * 40],
+)
+def test_no_signature_no_entry(shared_server: Server, header: str | None) -> None:
+    """Absent, malformed or wrong: 401 with one fixed body."""
+    headers = {} if header is None else {signature.HEADER: header}
+    answer = shared_server.request("POST", "/webhooks", b"{}", headers)
+    assert (answer.status, answer.body) == (401, b"signature refused\n")
+
+
+def test_only_the_one_header_counts(shared_server: Server) -> None:
+    """The SHA-1 header is ignored, a repeated one refused, underscores are not dashes."""
+    body = b"{}"
+    right = signature.header_for(body, shared_server.secret.encode())
+    assert shared_server.request("POST", "/webhooks", body, {"X-Hub-Signature": right}).status == 401
+    assert shared_server.request("POST", "/webhooks", body, {"X_Hub_Signature_256": right}).status == 401
+    with shared_server.connect() as client:
+        head = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{signature.HEADER}: {right}\r\n{signature.HEADER}: {right}\r\n"
+        client.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+        assert read_answer(client).status == 401
+
+
+def test_too_large_is_refused_before_it_is_read(shared_server: Server) -> None:
+    """By its Content-Length; the connection closes, and the client can read why."""
+    with shared_server.connect() as client:
+        client.sendall(post(b"", shared_server.secret, length=4194305))
+        answer = read_answer(client)
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+
+
+def test_too_large_in_chunks_is_refused_while_reading(shared_server: Server) -> None:
+    """Without a Content-Length the bytes are counted."""
+    with shared_server.connect() as client:
+        head = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{signature.HEADER}: sha256={'0' * 64}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        try:
+            for _ in range(80):
+                client.sendall(chunk)
+        except OSError:
+            pass
+        answer = read_answer(client)
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+
+
+def test_the_largest_that_is_taken(shared_server: Server) -> None:
+    """4 MiB to the byte."""
+    body = b'"' + b"x" * (4194304 - 2) + b'"'
+    assert shared_server.notify(body).status == 200
+
+
+def test_a_chunked_notification(shared_server: Server) -> None:
+    """A proxy may stream: the signature covers the bytes without the framing."""
+    body = catalogue.notification("message image")
+    with keep_alive(shared_server.port) as connection:
+        connection.request("POST", "/webhooks", iter([body[:10], body[10:200], body[200:]]), signed(shared_server, body), encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.request("GET", "/nowhere")
+        assert connection.getresponse().status == 404
+
+
+def test_an_encoded_body(shared_server: Server) -> None:
+    """Meta sends none, and a proxy must not make one."""
+    for encoding in ("gzip", "identity"):
+        answer = shared_server.notify(b"{}", **{"Content-Encoding": encoding})
+        assert answer.status == 415
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "FOO"])
+def test_other_methods(shared_server: Server, method: str) -> None:
+    """405 with the two that there are."""
+    answer = shared_server.request(method, "/webhooks")
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, POST"
+
+
+def test_head_is_another_method(shared_server: Server) -> None:
+    """And it has no body."""
+    answer = shared_server.request("HEAD", "/webhooks")
+    assert (answer.status, answer.headers["allow"], answer.body) == (405, "GET, POST", b"")
+
+
+@pytest.mark.parametrize("path", ["/", "/webhook", "/webhooks/", "/webhooks/x", "//webhooks", "/WEBHOOKS", "/metrics", "/readyz", "/livez"])
+def test_other_paths(shared_server: Server, path: str) -> None:
+    """404, whatever the method; the admin's paths are not here."""
+    for method in ("GET", "POST", "OPTIONS", "PUT"):
+        answer = shared_server.request(method, path)
+        assert (answer.status, answer.body) == (404, b"not found\n")
+
+
+def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
+    """Neither server nor version, on either listener, also where the request is broken."""
+    answers = [shared_server.handshake(), shared_server.notify(b"{}"), shared_server.request("GET", "/"), shared_server.admin("/livez")]
+    answers.append(shared_server.request("POST", "/webhooks"))
+    for broken in (b"GET / HTTP/9.9\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n"):
+        with shared_server.connect() as client:
+            client.sendall(broken)
+            answers.append(read_answer(client))
+    assert all(answer.status for answer in answers)
+    for answer in answers:
+        assert "server" not in answer.headers
+        assert not any(word in repr(answer).lower() for word in ("gunicorn", "falcon", "python", "waitress", "gevent"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+        (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /webhooks HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /webhooks HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET /webhooks?" + b"y" * 5000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"get /webhooks HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ],
+)
+def test_broken_requests(shared_server: Server, raw: bytes, status: int) -> None:
+    """Answered once, and the connection closes."""
+    with shared_server.connect() as client:
+        client.sendall(raw)
+        answer = read_answer(client)
+        assert answer.status in (status, 501 if b"xchunked" in raw else status)
+        assert answer.headers["connection"] == "close"
+        assert client.recv(1) == b""
+
+
+def test_a_connection_serves_many_requests(shared_server: Server) -> None:
+    """Kept alive, pipelined, with 100-continue, and over after HTTP/1.0."""
+    body = catalogue.notification("status read")
+    with shared_server.connect() as client:
+        one = post(body, shared_server.secret)
+        client.sendall(one + one + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        stream = client.makefile("rb")
+        statuses = []
+        for _ in range(3):
+            statuses.append(stream.readline().split()[1])
+            length = 0
+            while (line := stream.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            stream.read(length)
+        assert statuses == [b"200", b"200", b"404"]
+    with shared_server.connect() as client:
+        client.sendall(post(b"", shared_server.secret, length=2, more="Expect: 100-continue\r\n"))
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+    with shared_server.connect() as client:
+        client.sendall(b"GET /nowhere HTTP/1.0\r\n\r\n")
+        assert read_answer(client).headers["connection"] == "close"
+
+
+def test_a_body_that_does_not_come(tmp_path: Path) -> None:
+    """408 within the read timeout, however it drips; 400 where the client is gone early; nothing is kept."""
+    with Server(tmp_path, WEBHOOK_READ_TIMEOUT="1s") as server:
+        with server.connect() as client:
+            started = time.monotonic()
+            client.sendall(post(b"", server.secret, length=100))
+            for _ in range(4):
+                client.sendall(b"x")
+                time.sleep(0.2)
+            answer = read_answer(client)
+            assert (answer.status, answer.headers["connection"]) == (408, "close")
+            assert 0.8 < time.monotonic() - started < 2
+        with server.connect() as client:
+            client.sendall(post(b"x", server.secret, length=100))
+            client.shutdown(1)
+            assert read_answer(client).status == 400
+        for part in (b"POST /web", b"POST /webhooks HTTP/1.1\r\nHo"):
+            with server.connect() as client:
+                client.sendall(part)
+                assert read_answer(client).status == 408
+        with server.connect() as client:
+            assert client.recv(1) == b"", "a connection that says nothing is closed without a word"
+        assert server.kept() == []
+        assert server.metric("whatsapp_webhook_notifications_total", outcome="timeout") == 1
+        assert server.metric("whatsapp_webhook_notifications_total", outcome="aborted") == 1
+
+
+def test_without_credentials(tmp_path: Path) -> None:
+    """Not ready, 503 and 404, and it says where to put them; once they are there it is ready, with no restart."""
+    server = Server(tmp_path, WEBHOOK_CREDENTIALS_HINT="Make the Secret wh-credentials.")
+    try:
+        server.start()
+        until(lambda: server.admin("/readyz").status == 503, "no answer")
+        assert server.handshake("").status == 404
+        assert server.handshake("anything").status == 404
+        answer = server.notify(b"{}", secret="")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert server.metric("whatsapp_webhook_notifications_total", outcome="not_configured") == 1
+        ready = json.loads(server.admin("/readyz").body)
+        assert ready["checks"]["credentials"]["why"].endswith("Make the Secret wh-credentials.")
+        assert server.admin("/livez").status == 200
+        server.write_credentials(server.token, server.secret)
+        server.wait_until_ready()
+        assert server.handshake().status == 200
+        assert server.notify(b"{}").status == 200
+    finally:
+        server.stop()
+
+
+def test_a_rotation(server: Server) -> None:
+    """Old and new in overlap, then the new alone; which line was used is counted; what vanishes stays in force."""
+    server.write_credentials(f"new\n{server.token}\n", f"new-secret\n{server.secret}")
+    until(lambda: server.handshake("new").status == 200, "the new token was not taken up")
+    assert server.handshake().status == 200
+    assert server.notify(b"{}").status == 200
+    assert server.notify(b"{}", secret="new-secret").status == 200
+    assert server.metric("whatsapp_webhook_credential_matches_total", credential="verify-token", position="2") == 1
+    assert server.metric("whatsapp_webhook_credential_matches_total", credential="app-secret", position="2") == 1
+    assert server.metric("whatsapp_webhook_credentials_in_force", credential="verify-token") == 2
+    server.write_credentials("new", "new-secret")
+    until(lambda: server.handshake().status == 404, "the old token is still in force")
+    assert server.notify(b"{}").status == 401
+    server.write_credentials(None, None)
+    until(lambda: server.metric("whatsapp_webhook_credentials_stale") == 1, "not reported as stale")
+    assert server.handshake("new").status == 200
+    assert server.admin("/readyz").status == 200
+    assert time.time() - server.metric("whatsapp_webhook_credentials_changed_timestamp_seconds") < 60
+
+
+def test_a_change_is_seen_within_a_second(server: Server) -> None:
+    """As published."""
+    server.write_credentials("other", server.secret)
+    changed = time.monotonic()
+    until(lambda: server.handshake("other").status == 200, "never")
+    assert time.monotonic() - changed < 1
+
+
+def test_the_admin_listener(shared_server: Server) -> None:
+    """Probes and metrics, in both formats, and nothing else."""
+    assert shared_server.admin("/livez").status == 200
+    ready = json.loads(shared_server.admin("/readyz").body)
+    assert ready == {"ready": True, "checks": {"credentials": {"ok": True}, "inbox": {"ok": True}, "draining": {"ok": True}}}
+    assert shared_server.admin("/metrics").headers["content-type"].startswith("text/plain; version=")
+    openmetrics = shared_server.admin("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.body.endswith(b"# EOF\n")
+    assert shared_server.admin("/webhooks").status == 404
+    for method in ("POST", "PUT", "OPTIONS"):
+        connection = http.client.HTTPConnection("127.0.0.1", shared_server.admin_port)
+        connection.request(method, "/livez")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+
+
+def test_fields_that_are_not_chosen(tmp_path: Path) -> None:
+    """Answered 200 and counted as ignored; what is unrecognized is kept all the same."""
+    with Server(tmp_path, WEBHOOK_FIELDS="messages") as server:
+        assert server.notify(catalogue.notification("template approved")).status == 200
+        assert server.notify(catalogue.notification("message text")).status == 200
+        assert server.notify(b"unrecognized").status == 200
+        assert [event.type for event in server.kept()] == ["com.whatsapp.message.text", "com.whatsapp.unrecognized"]
+        assert server.metric("whatsapp_webhook_events_total", outcome="ignored") == 1
+
+
+def test_all_kinds_of_the_catalogue(shared_server: Server) -> None:
+    """Each is answered 200 and kept."""
+    before = len(shared_server.kept())
+    answers = [shared_server.notify(catalogue.notification(kind)) for kind in catalogue.kinds()]
+    assert {answer.status for answer in answers} == {200}
+    assert len(shared_server.kept()) >= before + len(answers)
+
+
+@pytest.mark.needs("corpus")
+def test_all_of_the_corpus(shared_server: Server, corpus: list[Path]) -> None:
+    """Each real payload is answered 200."""
+    answers: list[Answer] = [shared_server.notify(file.read_bytes()) for file in corpus]
+    assert {answer.status for answer in answers} == {200}

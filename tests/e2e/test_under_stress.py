@@ -1,0 +1,320 @@
+"""Slow clients, many clients, full disks, stops: honest traffic goes on."""
+
+import http.client
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from server import Server, post, read_answer, until
+
+from service import signature
+from service.meta import catalogue
+
+HEAD = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256=" + b"0" * 64
+
+
+class Traffic:
+    """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
+
+    def __init__(self, server: Server, threads: int = 4, *, pause: float = 0.005, kinds: tuple[str, ...] = ("message text",)) -> None:
+        self.server, self.pause, self.kinds = server, pause, kinds
+        self.answers: Counter[str] = Counter()
+        self.latencies: list[float] = []
+        self.kept: list[bytes] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=15)
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            body = catalogue.notification(self.kinds[number % len(self.kinds)])
+            started = time.monotonic()
+            try:
+                secret = self.server.secret.encode()
+                connection.request("POST", "/webhooks", body, {signature.HEADER: signature.header_for(body, secret)})
+                answer = connection.getresponse()
+                answer.read()
+                outcome = str(answer.status)
+            except (OSError, http.client.HTTPException) as ex:
+                outcome = type(ex).__name__
+                connection.close()
+            self.answers[outcome] += 1
+            self.latencies.append(time.monotonic() - started)
+            if outcome == "200":
+                self.kept.append(body)
+            time.sleep(self.pause)
+        connection.close()
+
+
+@pytest.fixture
+def many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_thousand_stalled_clients(tmp_path: Path) -> None:
+    """In the request line, in the headers, in the body, in a chunk, dripping and silent: each is cut, nobody else waits."""
+    parts = [b"POST /web", HEAD + b"\r\nContent-Le", HEAD + b"\r\nContent-Length: 500\r\n\r\n{", HEAD + b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", b""]
+    with Server(tmp_path, WEBHOOK_READ_TIMEOUT="3s") as server:
+        clients = [server.connect() for _ in range(1000)]
+        for number, client in enumerate(clients):
+            client.sendall(parts[number % len(parts)])
+        with Traffic(server) as traffic:
+            over = time.monotonic() + 6
+            cut: set[socket.socket] = set()
+            while time.monotonic() < over and len(cut) < len(clients):
+                for client in [client for client in clients if client not in cut][::5]:
+                    try:
+                        client.send(b"x")  # dripping
+                    except OSError:
+                        cut.add(client)
+                readable, _, _ = select.select([], [], [], 0.2)
+                poll = select.poll()
+                for client in set(clients) - cut:
+                    poll.register(client, select.POLLIN | select.POLLHUP)
+                ready = {descriptor for descriptor, _ in poll.poll(0)}
+                cut |= {client for client in clients if client not in cut and client.fileno() in ready}
+            assert len(cut) == len(clients)
+        for client in clients:
+            client.close()
+        assert set(traffic.answers) == {"200"}
+        assert sorted(traffic.latencies)[int(len(traffic.latencies) * 0.99)] < 1
+        until(lambda: server.metric("http_server_active_requests") == 0, "requests were left over")
+
+
+def test_a_hundred_large_bodies_at_once(tmp_path: Path) -> None:
+    """Three megabytes each: memory stays under 512 MiB, and each gets 200 or 503."""
+    with Server(tmp_path) as server:
+        tree = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children()]
+        answers: Counter[int] = Counter()
+        peak = 0
+        bodies = [b'{"object":"whatsapp_business_account","entry":[{"id":"%d","x":["%s"]}]}' % (number, b"ab" * 1_500_000) for number in range(4)]
+
+        def send(number: int) -> None:
+            with server.connect() as client:
+                raw = post(bodies[number % 4], server.secret)
+                client.settimeout(60)
+                try:
+                    client.sendall(raw[:1_000_000])
+                    time.sleep(0.3)
+                    client.sendall(raw[1_000_000:])
+                except OSError:
+                    pass  # answered early; the answer is there to be read
+                answers[read_answer(client).status] += 1
+
+        senders = [threading.Thread(target=send, args=(number,)) for number in range(100)]
+        for sender in senders:
+            sender.start()
+        while any(sender.is_alive() for sender in senders):
+            peak = max(peak, sum(process.memory_info().rss for process in tree))
+            time.sleep(0.02)
+        assert set(answers) <= {200, 503}
+        assert answers[200] > 0
+        assert sum(answers.values()) == 100
+        assert peak < 512 * 2**20, f"{peak / 2**20:.0f} MiB"
+        assert server.notify(catalogue.notification("message text")).status == 200
+
+
+def test_ten_thousand_repeats_are_kept_once(server: Server) -> None:
+    """The same notification on 16 connections; regrouped batches; across a restart."""
+    body = catalogue.notification("message text")
+    raw = post(body, server.secret)
+    answers: Counter[int] = Counter()
+
+    def send() -> None:
+        with server.connect() as client:
+            stream = client.makefile("rb")
+            for _ in range(625):
+                client.sendall(raw)
+                answers[int(stream.readline().split()[1])] += 1
+                while stream.readline() != b"\r\n":
+                    pass
+
+    senders = [threading.Thread(target=send) for _ in range(16)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert answers == {200: 10_000}
+    assert len(server.kept()) == 1
+    changes = [catalogue.change("status read") for _ in range(10)]
+    server.notify(catalogue.body(changes))
+    server.notify(catalogue.body(changes[5:]) + b" ")
+    server.notify(catalogue.body(changes[::-1][:7]))
+    assert len(server.kept()) == 11
+    server.stop()
+    server.start()
+    server.wait_until_ready()
+    assert server.notify(catalogue.body(changes)).status == 200
+    assert server.notify(body).status == 200
+    assert len(server.kept()) == 11
+
+
+def test_a_hundred_credential_swaps_under_load(server: Server) -> None:
+    """Old and new in overlap at every moment: no refusal."""
+    with Traffic(server) as traffic:
+        for number in range(100):
+            (server.directory / "swap").write_text(f"{server.secret}\nother-{number}\n" if number % 2 else f"other\n{server.secret}\n")
+            os.replace(server.directory / "swap", server.credentials / "app-secret")
+            time.sleep(0.03)
+    assert set(traffic.answers) == {"200"}
+    assert server.metric("whatsapp_webhook_credential_matches_total", credential="app-secret", position="2") > 0
+
+
+def test_the_admin_listener_answers_while_the_public_one_is_full(tmp_path: Path) -> None:
+    """All connections taken by clients that say nothing."""
+    with Server(tmp_path, WEBHOOK_CONNECTIONS="20", WEBHOOK_READ_TIMEOUT="5s") as server:
+        clients = [server.connect() for _ in range(60)]
+        for path in ("/livez", "/readyz", "/metrics"):
+            started = time.monotonic()
+            assert server.admin(path).status == 200
+            assert time.monotonic() - started < 1
+        for client in clients:
+            client.close()
+        assert server.notify(catalogue.notification("message text")).status == 200
+
+
+def test_draining(server: Server) -> None:
+    """From the mark on, not ready and every answer closes its connection, but nothing is refused; a restart forgets it."""
+    done = subprocess.run([sys.executable, "-m", "service", "drain", "--seconds", "0.1"], env=os.environ | server.environ, check=False)
+    assert done.returncode == 0
+    until(lambda: server.admin("/readyz").status == 503, "still ready")
+    assert b"drain" in server.admin("/readyz").body
+    answer = server.notify(catalogue.notification("message text"))
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert server.admin("/livez").status == 200
+    server.stop()
+    server.start()
+    server.wait_until_ready()
+    assert server.notify(catalogue.notification("message text")).headers["connection"] == "keep-alive"
+
+
+def test_stopping_under_load(server: Server) -> None:
+    """Every request whose first byte had come is answered, and its event is there; the exit comes in time."""
+    half = [server.connect() for _ in range(20)]
+    bodies = [catalogue.notification("message text") for _ in half]
+    idle = server.connect()
+    with Traffic(server) as traffic:
+        time.sleep(0.5)
+        for client, body in zip(half, bodies, strict=True):
+            client.sendall(post(body, server.secret)[:-100])
+        time.sleep(0.1)
+        stopped = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        for client, body in zip(half, bodies, strict=True):
+            client.sendall(post(body, server.secret)[-100:])
+        answers = [read_answer(client) for client in half]
+        server.process.wait(25)
+        assert time.monotonic() - stopped < 25
+    assert [answer.status for answer in answers] == [200] * 20
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
+    assert idle.recv(1) == b""
+    assert server.process.returncode == 0
+    data = b"".join(event.data for event in server.kept())
+    for body in [*bodies, *traffic.kept]:
+        assert body.split(b'"id":"wamid.')[1][:40].replace(b"\\/", b"/") in data.replace(b"\\/", b"/")
+    unanswered = {"RemoteDisconnected", "ConnectionRefusedError", "ConnectionResetError"}
+    assert set(traffic.answers) <= {"200"} | unanswered
+
+
+@pytest.mark.needs("mounts")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """503 with the reason in /readyz while it is full, and back by itself when there is room; nothing kept is lost."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
+    try:
+        with Server(tmp_path, WEBHOOK_INBOX=f"sqlite://{small}/inbox.db") as server:
+            server.notify(catalogue.notification("message text"))
+            filler = small / "filler"
+            filler.write_bytes(b"x" * (os.statvfs(small).f_bavail * os.statvfs(small).f_bsize - 40960))
+            kept = 1
+            for _ in range(100):
+                answer = server.notify(catalogue.notification("message text"))
+                if answer.status != 200:
+                    break
+                kept += 1
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            assert b"the disk is full" in server.admin("/readyz").body
+            assert server.admin("/livez").status == 200
+            assert server.metric("whatsapp_webhook_inbox_errors_total", reason="full") > 0
+            filler.unlink()
+            until(lambda: server.admin("/readyz").status == 200, "not back by itself")
+            assert server.notify(catalogue.notification("message text")).status == 200
+            until(lambda: server.metric("whatsapp_webhook_inbox_events") == kept + 1, "the count is off")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_a_second_server_on_the_same_inbox_waits(server: Server, tmp_path: Path) -> None:
+    """It starts, is not ready, says why, and takes over when the first is gone."""
+    (tmp_path / "second").mkdir()
+    second = Server(tmp_path / "second", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"])
+    second.write_credentials(second.token, second.secret)
+    try:
+        second.start()
+        until(lambda: b"another process writes" in second.admin("/readyz").body, "it does not say why")
+        assert second.notify(b"{}").status == 503
+        server.stop()
+        second.wait_until_ready()
+        assert second.notify(b"{}").status == 200
+    finally:
+        second.stop()
+
+
+def test_several_workers_and_a_dead_one(tmp_path: Path) -> None:
+    """On the memory inbox: metrics are the sum, and go on after a worker was killed."""
+    with Server(tmp_path, WEBHOOK_WORKERS="2", WEBHOOK_INBOX="memory://?durability=weak") as server:
+        for _ in range(40):
+            assert server.notify(catalogue.notification("message text")).status == 200
+        accepted = {"outcome": "accepted"}
+        until(lambda: server.metric("whatsapp_webhook_notifications_total", **accepted) == 40, "the sum is off")
+        master = psutil.Process(server.process.pid)
+        victim = master.children()[0]
+        victim.kill()
+        until(lambda: len([child for child in master.children() if child.is_running() and child.pid != victim.pid]) == 2, "not replaced")
+        until(lambda: all(server.admin("/readyz").status == 200 for _ in range(5)), "not ready again")
+        for _ in range(20):
+            assert server.notify(catalogue.notification("message text")).status == 200
+        until(lambda: server.metric("whatsapp_webhook_notifications_total", **accepted) == 60, "counting did not go on")
+        files = {file.name for file in (tmp_path / "run" / "metrics").glob("counter_*.db")}
+        assert files <= {"counter_w0.db", "counter_w1.db"}
+        assert server.metric("whatsapp_webhook_build_info", engine="memory") == 1
+
+
+def test_series_are_bounded(server: Server) -> None:
+    """Whatever is sent, at most 1,000 series."""
+    for kind in catalogue.kinds():
+        server.notify(catalogue.notification(kind))
+    for number in range(300):
+        body = b'{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"f%d","value":{"messages":[{"id":"%d","type":"t%d"}],"event":"E%d"}}]}]}' % ((number,) * 4)
+        server.notify(body)
+        server.request(f"M{number}"[:8], f"/path{number}")
+        server.request("GET", f"/webhooks?hub.mode={number}")
+    lines = server.admin("/metrics").body.decode().splitlines()
+    assert len([line for line in lines if not line.startswith("#")]) <= 1000
+    assert not any("f29" in line or "path1" in line for line in lines)

@@ -1,0 +1,132 @@
+"""The configuration: everything that is wrong, at once, with what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from service import config, fields
+from service.errors import ConfigurationError
+
+
+def load(**environ: str) -> config.Config:
+    return config.load(environ, known_fields=fields.FIELDS)
+
+
+def problems(**environ: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as refused:
+        load(**environ)
+    return refused.value.problems
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    """An empty environment is a good one."""
+    found = load()
+    assert str(found.bind) == "0.0.0.0:8080"
+    assert str(found.admin_bind) == "0.0.0.0:9090"
+    assert found.path == "/webhooks"
+    assert found.inbox == ("sqlite", Path("/var/lib/whatsapp-webhook/inbox.db"), False)
+    assert (found.read_timeout, found.accept_timeout) == (10, 2)
+    assert (found.retention, found.body_retention) == (8 * 86400, 8 * 86400)
+    assert (found.workers, found.connections, found.bodies_bytes) == (1, 4096, 134217728)
+    assert found.fields == frozenset()
+
+
+def test_a_variable_that_is_empty_has_its_default() -> None:
+    """As a chart renders a value that nobody set."""
+    assert load(WEBHOOK_WORKERS="", WEBHOOK_FIELDS="") == load()
+
+
+def test_every_problem_is_said_at_once() -> None:
+    """One start, one list."""
+    found = problems(WEBHOOK_BIND="here", WEBHOOK_READ_TIMEOUT="10", WEBHOOK_PATHS="/x", WEBHOOK_LOG_LEVEL="loud")
+    assert len(found) == 4
+    assert all(any(name in problem for problem in found) for name in ("BIND", "READ_TIMEOUT", "PATHS", "LOG_LEVEL"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEBHOOK_BIND", "8080"),
+        ("WEBHOOK_BIND", "0.0.0.0:0"),
+        ("WEBHOOK_BIND", "0.0.0.0:65536"),
+        ("WEBHOOK_BIND", ":8080"),
+        ("WEBHOOK_PATH", "webhooks"),
+        ("WEBHOOK_PATH", "/a?b"),
+        ("WEBHOOK_READ_TIMEOUT", "0s"),
+        ("WEBHOOK_READ_TIMEOUT", "-1s"),
+        ("WEBHOOK_READ_TIMEOUT", "10 s"),
+        ("WEBHOOK_READ_TIMEOUT", "1e3s"),
+        ("WEBHOOK_WORKERS", "0"),
+        ("WEBHOOK_WORKERS", "two"),
+        ("WEBHOOK_WORKERS", "٣"),
+        ("WEBHOOK_WORKERS", "2"),
+        ("WEBHOOK_MAX_BODY_BYTES", "4MB"),
+        ("WEBHOOK_BODIES_BYTES", "1000"),
+        ("WEBHOOK_BODY_RETENTION", "9d"),
+        ("WEBHOOK_LOG_FORMAT", "xml"),
+        ("WEBHOOK_ADMIN_BIND", "0.0.0.0:8080"),
+        ("WEBHOOK_INBOX", "redis://here"),
+        ("WEBHOOK_INBOX", "sqlite://"),
+        ("WEBHOOK_INBOX", "sqlite://host/path"),
+        ("WEBHOOK_INBOX", "sqlite:///a/"),
+        ("WEBHOOK_INBOX", "sqlite:///a.db?mode=ro"),
+        ("WEBHOOK_INBOX", "sqlite:///a.db?durability=weak"),
+        ("WEBHOOK_INBOX", "memory://"),
+        ("WEBHOOK_INBOX_FILE", "/nowhere/at/all"),
+    ],
+)
+def test_a_value_that_cannot_be_used(name: str, value: str) -> None:
+    """The variable is named, in a sentence."""
+    (problem,) = problems(**{name: value})
+    assert name.removesuffix("_FILE") in problem
+    assert problem.endswith((".", "?"))
+
+
+def test_a_misspelt_name_is_named_with_what_was_meant() -> None:
+    """A typo must not silently mean the default."""
+    assert "did you mean WEBHOOK_RETENTION?" in problems(WEBHOOK_RETENSION="8d")[0]
+    assert "is not a setting" in problems(WEBHOOK_QQQQQQQ="1")[0]
+
+
+def test_what_kubernetes_injects_is_no_misspelling() -> None:
+    """A Service called `webhook` puts its address into every pod of the namespace."""
+    load(
+        WEBHOOK_SERVICE_HOST="10.0.0.1",
+        WEBHOOK_SERVICE_PORT="80",
+        WEBHOOK_SERVICE_PORT_HTTP="80",
+        WEBHOOK_PORT="tcp://10.0.0.1:80",
+        WEBHOOK_PORT_8080_TCP="tcp://10.0.0.1:8080",
+        WEBHOOK_PORT_8080_TCP_ADDR="10.0.0.1",
+        WEBHOOK_X_SERVICE_HOST="10.0.0.1",
+    )
+
+
+def test_an_inbox_url_may_hold_a_password_and_is_not_repeated() -> None:
+    """What is wrong with it is said without it."""
+    assert "hunter2" not in problems(WEBHOOK_INBOX="redis://me:hunter2@here")[0]
+
+
+def test_the_inbox_url_from_a_file(tmp_path: Path) -> None:
+    """A mounted file holds it; both at once is a mistake."""
+    file = tmp_path / "url"
+    file.write_text("sqlite:///data/inbox.db\n")
+    assert load(WEBHOOK_INBOX_FILE=str(file)).inbox.path == Path("/data/inbox.db")
+    assert "both set" in problems(WEBHOOK_INBOX_FILE=str(file), WEBHOOK_INBOX="sqlite:///x.db")[0]
+
+
+def test_a_misspelt_field_is_named() -> None:
+    """Meta would never send it; one that Meta may add tomorrow is taken."""
+    assert "'messages'" in problems(WEBHOOK_FIELDS="mesages")[0]
+    assert load(WEBHOOK_FIELDS=" messages, calls ,").fields == {"messages", "calls"}
+    assert load(WEBHOOK_FIELDS="zzz_of_tomorrow").fields == {"zzz_of_tomorrow"}
+
+
+def test_durations_and_addresses() -> None:
+    """Units are told apart."""
+    assert [config.duration(text) for text in ("500ms", "1s", "1.5m", "2h", "8d")] == [0.5, 1, 90, 7200, 691200]
+    assert str(config.address("[::1]:8080")) == "[::1]:8080"
+
+
+def test_several_workers_on_memory() -> None:
+    """What keeps nothing may be served by several."""
+    assert load(WEBHOOK_WORKERS="2", WEBHOOK_INBOX="memory://?durability=weak").workers == 2

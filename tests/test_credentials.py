@@ -1,0 +1,171 @@
+"""Credentials: files as kubelet lays them and as people write them; the last good values stay."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.credentials import Credentials, CredentialsDirectory, values_in
+
+
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [
+        (b"one", (b"one",)),
+        (b"one\n", (b"one",)),
+        (b"one\r\ntwo\r\n", (b"one", b"two")),
+        (b"\xef\xbb\xbfone\n", (b"one",)),
+        (b"\n\n one \n\t\n two\t\n\n", (b"one", b"two")),
+        (b"one two\n", (b"one two",)),
+        (b"", ()),
+        (b" \t\r\n \n", ()),
+        (b"\xef\xbb\xbf", ()),
+        (b"\xef\xbb\xbf \n", ()),
+        (b"\xff\xfe\n", (b"\xff\xfe",)),
+    ],
+)
+def test_how_a_file_is_read(content: bytes, values: tuple[bytes, ...]) -> None:
+    """CRLF, BOM, blank lines and edges are tolerated; blanks are no value."""
+    assert values_in(content) == values
+
+
+def lay(directory: Path, version: str, **files: bytes) -> None:
+    """Lay files as kubelet does: links through `..data`, which is swapped by a rename."""
+    target = directory / f"..{version}"
+    target.mkdir(parents=True)
+    for name, content in files.items():
+        (target / name.replace("_", "-")).write_bytes(content)
+        link = directory / name.replace("_", "-")
+        if not link.is_symlink():
+            link.symlink_to(Path("..data") / link.name)
+    swap = directory / "..data_tmp"
+    swap.symlink_to(target.name)
+    os.rename(swap, directory / "..data")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "credentials"
+
+
+def test_a_mounted_secret_and_its_rotation(path: Path) -> None:
+    """A swap of `..data` is seen at the next look, and only then does anything change."""
+    lay(path, "1", verify_token=b"old", app_secret=b"secret\n")
+    directory = CredentialsDirectory(path)
+    assert directory.look()
+    assert directory.current == Credentials((b"old",), (b"secret",))
+    assert not directory.look()
+    lay(path, "2", verify_token=b"new\nold\n", app_secret=b"secret\n")
+    assert directory.look()
+    assert directory.current.verify_tokens == (b"new", b"old")
+    assert directory.missing is None
+    assert not directory.stale
+    assert directory.problems == ()
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
+    """Content is compared, not what a file system says of it."""
+    lay(path, "1", verify_token=b"aaaa", app_secret=b"secret")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    file = path / "..1" / "verify-token"
+    before = file.stat()
+    file.write_bytes(b"bbbb")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert directory.look()
+    assert directory.current.verify_tokens == (b"bbbb",)
+
+
+def test_at_start_nothing_is_there(path: Path) -> None:
+    """What is missing is said, with the hint where to put it; nothing is in force."""
+    directory = CredentialsDirectory(path, hint="Make the Secret wh-credentials.")
+    assert not directory.look()
+    assert directory.current == Credentials()
+    assert directory.missing is not None
+    assert "verify-token can't be read" in directory.missing
+    assert "app-secret can't be read" in directory.missing
+    assert directory.missing.endswith(". Make the Secret wh-credentials.")
+    assert not directory.stale
+
+
+def test_one_of_two_is_not_enough(path: Path) -> None:
+    """Each kind counts for itself."""
+    lay(path, "1", verify_token=b"token")
+    directory = CredentialsDirectory(path)
+    assert directory.look()
+    assert directory.current.verify_tokens == (b"token",)
+    assert directory.missing is not None
+    assert "verify-token" not in directory.missing
+    assert not directory.stale
+    lay(path, "2", verify_token=b"token", app_secret=b"secret")
+    assert directory.look()
+    assert directory.missing is None
+
+
+@pytest.mark.parametrize("name", ["verify-token", "app-secret"])
+@pytest.mark.parametrize("broken", [b"", b" \n", b"\xef\xbb\xbf\r\n", b"1\n2\n3\n4\n5\n", b"x" * 65537, None, "directory"])
+def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | None) -> None:
+    """A file that vanishes, turns empty or unreadable changes nothing but the report, and heals by itself."""
+    path.mkdir()
+    (path / "verify-token").write_bytes(b"token")
+    (path / "app-secret").write_bytes(b"secret")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    good = directory.current
+    file = path / name
+    file.unlink()
+    if isinstance(broken, bytes):
+        file.write_bytes(broken)
+    elif broken == "directory":
+        file.mkdir()
+    assert not directory.look()
+    assert directory.current == good
+    assert directory.stale
+    assert directory.missing is None
+    assert len(directory.problems) == 1
+    assert name in directory.problems[0]
+    if broken == "directory":
+        file.rmdir()
+    file.write_bytes(b"healed")
+    assert directory.look()
+    assert not directory.stale
+
+
+def test_at_most_four_values(path: Path) -> None:
+    """Four are taken, in order; a fifth is a mistake and not cut off in silence."""
+    lay(path, "1", verify_token=b"1\n2\n3\n4\n", app_secret=b"s")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
+    lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=b"s")
+    directory.look()
+    assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
+    assert "more than 4 values" in directory.problems[0]
+
+
+def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
+    """65,536 bytes are read; one more is refused."""
+    path.mkdir()
+    (path / "verify-token").write_bytes(b"t" * 65536)
+    (path / "app-secret").write_bytes(b"s")
+    directory = CredentialsDirectory(path)
+    assert directory.look()
+    assert len(directory.current.verify_tokens[0]) == 65536
+
+
+def test_the_log_key_is_optional_and_stays(path: Path) -> None:
+    """A third file; without it nothing is missing, and once read its value stays like the others."""
+    lay(path, "1", verify_token=b"t", app_secret=b"s")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.current.log_key is None
+    assert directory.problems == ()
+    lay(path, "2", verify_token=b"t", app_secret=b"s", log_key=b"key\n")
+    assert directory.look()
+    assert directory.current.log_key == b"key"
+    (path / "..2" / "log-key").write_bytes(b" ")
+    assert not directory.look()
+    assert directory.current.log_key == b"key"
+    (path / "log-key").unlink()
+    assert not directory.look()
+    assert directory.current.log_key == b"key"

@@ -49,6 +49,7 @@ class Server:
         self.token, self.secret = "the-verify-token", secrets.token_hex(16)
         self.credentials = directory / "credentials"
         self.log_file = directory / "log"
+        self.inbox = directory / "inbox.db"
         self.process: subprocess.Popen[bytes] | None = None
         self.environ = {
             "WEBHOOK_BIND": f"127.0.0.1:{self.port}",
@@ -147,7 +148,7 @@ class Server:
 
     def kept(self) -> list[Any]:
         """Read all events that are kept."""
-        with closing(SqliteLog(self.directory / "inbox.db")) as log:
+        with closing(SqliteLog(self.inbox)) as log:
             return [record.event for record in log.read(0, 10_000_000)]
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -174,3 +174,20 @@ def test_a_reader_while_nobody_writes(path: Path) -> None:
     inbox.close()
     with closing(SqliteLog(path)) as log:
         assert len(log.read(0, 10)) == 1
+
+
+def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None:
+    """Written and never synced: it must be on the disk before a retry is answered as a repeat."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom service.inbox.sqlite import SqliteInbox\n"
+        "from contract.test_inbox import event\n"
+        "inbox = SqliteInbox(Path(sys.argv[1]), retention=10**12, body_retention=10**12)\n"
+        "inbox._db.pragma('synchronous', 'OFF')\ninbox.put([event(1)])\nos.kill(os.getpid(), 9)\n"
+    )
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", program, str(path)], env=environ, check=False)
+    wal = path.with_name("inbox.db-wal")
+    assert wal.stat().st_size > 0
+    with closing(opened(path)) as inbox:
+        assert wal.stat().st_size == 0
+        assert inbox.put([event(1)]) == ["repeat"]

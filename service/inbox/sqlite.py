@@ -273,6 +273,9 @@ def _connect(path: Path) -> apsw.Connection:
     db.pragma("journal_size_limit", 67_108_864)
     _require_version(db)
     _migrate(db)
+    # What a process that died, or a sync that failed, left in the WAL can be read but may not be on the disk: it is
+    # taken into the database, which is synced, before anybody is told that it is a repeat.
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     _sync_directory(path.parent)
     return db
 

@@ -236,7 +236,7 @@ def test_stopping_under_load(server: Server) -> None:
     assert server.process.returncode == 0
     data = b"".join(event.data for event in server.kept())
     for body in [*bodies, *traffic.kept]:
-        assert body.split(b'"id":"wamid.')[1][:40].replace(b"\\/", b"/") in data.replace(b"\\/", b"/")
+        assert body.split(b'"id":"wamid.')[1][:40] in data
     unanswered = {"RemoteDisconnected", "ConnectionRefusedError", "ConnectionResetError"}
     assert set(traffic.answers) <= {"200"} | unanswered
 

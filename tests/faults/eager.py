@@ -1,0 +1,50 @@
+"""The control: a server that answers before it commits. What loses here is seen by the tests to lose."""
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from service import cli
+from service.events import Event
+from service.inbox import engine
+from service.inbox.base import Inbox, Outcome
+
+
+class Eager:
+    """Says "durable" at once and commits a moment later."""
+
+    def __init__(self, inner: Inbox) -> None:
+        self._inner = inner
+        self._late: list[Event] = []
+        self._lock = threading.Lock()
+        self.probe, self.purge, self.size = inner.probe, inner.purge, inner.size
+        threading.Thread(target=self._commit, daemon=True).start()
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Promise what is not so."""
+        with self._lock:
+            self._late += events
+        return [Outcome.NEW] * len(events)
+
+    def close(self) -> None:
+        """Forget what is late."""
+
+    def _commit(self) -> None:
+        import apsw
+
+        while True:
+            time.sleep(0.2)
+            with self._lock:
+                late, self._late = self._late, []
+            if late:
+                try:
+                    self._inner.put(late)
+                except apsw.Error:
+                    sys.exit(1)
+
+
+if __name__ == "__main__":
+    opener = engine.opener
+    engine.opener = lambda *args, **options: lambda: Eager(opener(*args, **options)())  # type: ignore[assignment,arg-type,return-value]
+    cli.main()

@@ -1,0 +1,67 @@
+"""A ledger: what was sent, and what of it was answered 200."""
+
+import http.client
+import json
+import secrets
+import threading
+import time
+
+from server import Server
+
+from service import signature
+
+
+class Ledger:
+    """Sends messages with ids of their own from several connections, and remembers which were answered 200."""
+
+    def __init__(self, server: Server, *, connections: int = 8, size: int = 1) -> None:
+        self._server = server
+        self._size = size
+        self.sent: set[str] = set()
+        self.acknowledged: set[str] = set()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+
+    def __enter__(self) -> "Ledger":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, acknowledged: int, patience: float = 20) -> None:
+        """Wait until so many were answered 200."""
+        over = time.monotonic() + patience
+        while len(self.acknowledged) < acknowledged:
+            assert time.monotonic() < over, f"only {len(self.acknowledged)} acknowledged"
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
+        while not self._over.is_set():
+            ids = [f"wamid.{secrets.token_hex(16)}" for _ in range(self._size)]
+            messages = [{"from": "16505551234", "id": each, "type": "text"} for each in ids]
+            value = {"metadata": {"phone_number_id": "106"}, "messages": messages}
+            body = json.dumps(
+                {"object": "whatsapp_business_account", "entry": [{"id": "102", "changes": [{"field": "messages", "value": value}]}]}
+            ).encode()
+            self.sent.update(ids)
+            header = {signature.HEADER: signature.header_for(body, self._server.secret.encode())}
+            try:
+                connection.request("POST", "/webhooks", body, header)
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status == 200:
+                    self.acknowledged.update(ids)
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                time.sleep(0.01)
+        connection.close()
+
+
+def kept_ids(server: Server) -> set[str]:
+    """Read the ids of the messages that are kept."""
+    return {event.id.split(":")[1] for event in server.kept()}

@@ -1,0 +1,72 @@
+"""kill -9 at random moments under load: what was answered 200 is there, and nothing that was never sent."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from faults.ledger import Ledger, kept_ids
+from server import Server
+
+ROUNDS = int(os.environ.get("TEST_KILL_ROUNDS", "20"))
+
+
+def kill_somebody(server: Server) -> None:
+    """End the worker, or all of it, with -9."""
+    worker = psutil.Process(server.process.pid).children()[0]
+    if random.random() < 0.5:
+        worker.send_signal(signal.SIGKILL)
+    else:
+        server.kill()
+
+
+@pytest.mark.timeout(7200)
+def test_every_acknowledged_event_survives(tmp_path: Path) -> None:
+    """Rounds of load, a kill at a random moment, a start on the same inbox, and a look at the ledger."""
+    server = Server(tmp_path)
+    server.write_credentials(server.token, server.secret)
+    sent: set[str] = set()
+    acknowledged: set[str] = set()
+    try:
+        for number in range(ROUNDS):
+            if server.process is None:
+                server.start()
+            server.wait_until_ready()
+            with Ledger(server, size=1 + number % 3) as ledger:
+                ledger.wait_for(20)
+                time.sleep(random.random() * 0.4)
+                kill_somebody(server)
+                time.sleep(0.05)
+            sent |= ledger.sent
+            acknowledged |= ledger.acknowledged
+            kept = kept_ids(server)
+            assert not acknowledged - kept, f"lost in round {number}: {len(acknowledged - kept)} of {len(acknowledged)}"
+            assert not kept - sent, "something is kept that was never sent"
+    finally:
+        server.kill()
+    print(f"{ROUNDS} kills, {len(acknowledged)} events acknowledged, none lost")
+    assert len(acknowledged) >= ROUNDS * 20
+
+
+def test_the_control_loses(tmp_path: Path) -> None:
+    """A server that answers before it commits must be caught, or the test above proves nothing."""
+    server = Server(tmp_path, command=[sys.executable, str(Path(__file__).parent / "eager.py"), "serve"])
+    server.write_credentials(server.token, server.secret)
+    lost = 0
+    try:
+        for _ in range(10):
+            server.start()
+            server.wait_until_ready()
+            with Ledger(server) as ledger:
+                ledger.wait_for(100)
+                server.kill()
+            lost += len(ledger.acknowledged - kept_ids(server))
+            if lost:
+                break
+    finally:
+        server.kill()
+    assert lost

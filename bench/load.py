@@ -50,7 +50,8 @@ def request(secret: bytes, body: bytes) -> bytes:
     signature = hmac.digest(secret, body, "sha256").hex()
     head = (
         "POST /webhooks HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: facebookexternalua\r\nAccept: */*\r\n"
-        f"Content-Type: application/json\r\nX-Hub-Signature-256: sha256={signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\nX-Hub-Signature-256: sha256={signature}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -76,7 +77,9 @@ def run(port: int, made: list[bytes], connections: int, rate: float | None) -> d
             selector.get_key(client).data[0] = due
             client.sendall(made[sent])  # type: ignore[union-attr]
             sent += 1
-        patience = None if not rate or not free or sent == len(made) else max(started + sent / rate - time.perf_counter(), 0)
+        patience = (
+            None if not rate or not free or sent == len(made) else max(started + sent / rate - time.perf_counter(), 0)
+        )
         for key, _ in selector.select(patience):
             data = key.fileobj.recv(65536)  # type: ignore[union-attr]
             answers[data[9:12].decode() or "closed"] += 1
@@ -87,4 +90,6 @@ def run(port: int, made: list[bytes], connections: int, rate: float | None) -> d
 
 if __name__ == "__main__":
     made = requests(sys.argv[2].encode(), int(sys.argv[4]))
-    json.dump(run(int(sys.argv[1]), made, int(sys.argv[3]), float(sys.argv[5]) if len(sys.argv) > 5 else None), sys.stdout)
+    json.dump(
+        run(int(sys.argv[1]), made, int(sys.argv[3]), float(sys.argv[5]) if len(sys.argv) > 5 else None), sys.stdout
+    )

@@ -71,7 +71,17 @@ def serving(command: list[str], environ: dict[str, str], port: int) -> Iterator[
 
 def bare(port: int) -> list[str]:
     """Give the command of (a)."""
-    return [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", f"127.0.0.1:{port}", "--no-control-socket", "bare:app()"]
+    return [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-k",
+        "gevent",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--no-control-socket",
+        "bare:app()",
+    ]
 
 
 def settings(directory: Path, port: int, **more: str) -> dict[str, str]:
@@ -168,8 +178,15 @@ def main() -> None:
                         costs[name].append((cpu(process) - before) / COUNT * 1e6)
                         rates[name].append(COUNT / result["seconds"])
                         late[name].append(percentile(result["latencies"], 99))
-            print(f"CPU of the process tree, {COUNT} notifications of 500 bytes, {CONNECTIONS} connections, {ROUNDS} rounds:")
-            for name, what in (("a", "Falcon on gunicorn gevent"), ("b", "the service"), ("c", "the service, 1 % traced")):
+            print(
+                f"CPU of the process tree; {ROUNDS} rounds of {COUNT} notifications of 500 bytes on "
+                f"{CONNECTIONS} connections:"
+            )
+            for name, what in (
+                ("a", "Falcon on gunicorn gevent"),
+                ("b", "the service"),
+                ("c", "the service, 1 % traced"),
+            ):
                 print(
                     f"  ({name}) {what:28} {statistics.median(costs[name]):6.0f} us a request   "
                     f"{statistics.median(rates[name]):6.0f} a second   p99 {statistics.median(late[name]):5.1f} ms"

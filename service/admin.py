@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import falcon
 import prometheus_client.exposition
@@ -59,7 +60,7 @@ class MetricsPage:
 class AdminServer:
     """Serves the admin application from threads of its own."""
 
-    def __init__(self, app: falcon.App, listener: socket.socket) -> None:
+    def __init__(self, app: falcon.App[Any, Any], listener: socket.socket) -> None:
         """*listener* is bound and listening; it may be shared with other workers."""
         self._server = waitress.server.create_server(
             app,

@@ -18,7 +18,7 @@ from service.credentials import Credentials
 from service.events import Event
 from service.inbox.base import Outcome
 from service.metrics import UNMATCHED, HttpMetrics, Metrics
-from service.tracing import SpanContext, Tracing, Wsgi
+from service.tracing import Context, Tracing, Wsgi
 from service.webhook import Limits, Webhook
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -61,7 +61,7 @@ class Parts:
     limits: Limits
     bodies: BodiesInFlight
     credentials: Callable[[], Credentials]
-    submit: Callable[[Sequence[Event], float, SpanContext | None], Sequence[Outcome]]
+    submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]]
     metrics: Metrics
     traced: Tracing
     pseudonyms: logs.Pseudonyms
@@ -85,7 +85,7 @@ def create_app(parts: Parts) -> Wsgi:
         nonce=parts.nonce,
     )
 
-    def build() -> falcon.App:
+    def build() -> falcon.App[Any, Any]:
         app = _bare_app([_Observer(parts.path, parts.metrics.http)])
         app.add_route(parts.path, resource)
         for error, answer in ANSWERS.items():
@@ -96,7 +96,7 @@ def create_app(parts: Parts) -> Wsgi:
     return parts.traced.wrap(build)
 
 
-def create_admin(checks: Mapping[str, Check], page: MetricsPage) -> falcon.App:
+def create_admin(checks: Mapping[str, Check], page: MetricsPage) -> falcon.App[Any, Any]:
     """Make the admin application; starts nothing."""
     app = _bare_app([])
     app.add_route("/livez", Livez())
@@ -105,7 +105,7 @@ def create_admin(checks: Mapping[str, Check], page: MetricsPage) -> falcon.App:
     return app
 
 
-def _bare_app(middleware: list[object]) -> falcon.App:
+def _bare_app(middleware: list[Any]) -> falcon.App[Any, Any]:
     app = falcon.App(media_type=TEXT, middleware=[*middleware, _GetAndPost()])
     app.set_error_serializer(_serialize)
     app.resp_options.xml_error_serialization = False
@@ -115,7 +115,7 @@ def _bare_app(middleware: list[object]) -> falcon.App:
 def _serialize(_req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError) -> None:
     """Write Falcon's own errors: a path or a method that is not there."""
     resp.content_type = TEXT
-    resp.text = WRONG_PATH if ex.status == falcon.HTTP_404 else f"{ex.status[4:].lower()}\n"
+    resp.text = WRONG_PATH if ex.status == falcon.HTTP_404 else f"{str(ex.status)[4:].lower()}\n"
 
 
 def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
@@ -161,20 +161,22 @@ class _Observer:
         req.env[STARTED] = perf_counter()
 
     def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, _succeeded: bool  # noqa: FBT001  Falcon's
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        resource: object,
+        _succeeded: bool,  # noqa: FBT001  Falcon's
     ) -> None:
         self._metrics.active -= 1
         method = req.method if req.method in METHODS else "_OTHER"
         route = self._route if resource is not None else UNMATCHED
-        self._metrics.answered(method, route, resp.status[:3], perf_counter() - req.env[STARTED])
+        self._metrics.answered(method, route, str(resp.status)[:3], perf_counter() - req.env[STARTED])
 
 
 class _GetAndPost:
     """Refuses every other method, OPTIONS and HEAD too, and paths that are the right one only to Falcon's router."""
 
-    def process_resource(
-        self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object
-    ) -> None:
+    def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object) -> None:
         if req.path != req.uri_template:
             raise falcon.HTTPNotFound
         if req.method not in METHODS or not hasattr(resource, METHODS[req.method]):

@@ -14,7 +14,9 @@ CHUNK: Final = 65536
 class Stream(Protocol):
     """`wsgi.input`: gives up to *size* bytes, fewer at the end, none after it."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Give up to *size* bytes."""
+        ...
 
 
 class BodiesInFlight:

@@ -16,6 +16,7 @@ from service.errors import ConfigurationError
 PREFIX = "WEBHOOK_"
 ENGINES = ("sqlite", "memory")
 
+LAST_PORT = 65535
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # What Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
 _INJECTED = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
@@ -80,7 +81,7 @@ def address(text: str) -> Address:
     """Read `host:port`, an IPv6 host in brackets."""
     host, colon, port = text.rpartition(":")
     host = host.strip("[]")
-    if not colon or not host or not _is_number(port) or not 0 < int(port) < 65536:
+    if not colon or not host or not _is_number(port) or not 0 < int(port) <= LAST_PORT:
         raise ValueError("wants host:port, such as 0.0.0.0:8080")
     return Address(host, int(port))
 
@@ -115,7 +116,9 @@ def inbox_url(text: str) -> InboxUrl:
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     weak = query.pop("durability", "") == "weak"
     if query:
-        raise ValueError(f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak")
+        raise ValueError(
+            f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak"
+        )
     if url.netloc:
         raise ValueError(f"wants three slashes ({url.scheme}:///path): the engine has no host")
     if url.scheme == "memory" and not weak:
@@ -182,7 +185,9 @@ SETTINGS = (
     Setting("WEBHOOK_RETENTION", "8d", duration, "How long an event's id is remembered, so that a repeat is told."),
     Setting("WEBHOOK_BODY_RETENTION", "8d", duration, "How long an event's data is kept; at most the retention."),
     Setting("WEBHOOK_DESTINATIONS", "", str, "Reserved for the relay: the path of its destinations file."),
-    Setting("WEBHOOK_LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "The least level that is logged."),
+    Setting(
+        "WEBHOOK_LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "The least level that is logged."
+    ),
     Setting(
         "WEBHOOK_LOG_FORMAT",
         "",

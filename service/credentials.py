@@ -86,6 +86,6 @@ class CredentialsDirectory:
 
 
 def values_in(content: bytes) -> tuple[bytes, ...]:
-    """Read the values of a credentials file: one a line; a BOM, CRLF, blank lines and blanks at the edges are dropped."""
+    """Read the values of a credentials file, one a line, without BOM, CRLF, blank lines and blanks at the edges."""
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     return tuple(line.strip() for line in lines if line.strip())

@@ -20,7 +20,9 @@ from collections.abc import Sequence
 
 
 class WebhookError(Exception):
-    """The root of the tree."""
+    """The root of the tree; `outcome` is its value of the notifications metric's label."""
+
+    outcome = "error"
 
 
 class ConfigurationError(WebhookError):
@@ -40,9 +42,7 @@ class HandshakeRefused(WebhookError):
 
 
 class NotificationRefused(WebhookError):
-    """The notification is not taken; `outcome` is its value of the metric's label."""
-
-    outcome = "error"
+    """The notification is not taken."""
 
 
 class TooLarge(NotificationRefused):

@@ -66,6 +66,7 @@ ALLOWED: Final = frozenset(
         "workers",
     }
 )
+LEADING: Final = ("timestamp", "level", "event", "logger")
 LONGEST: Final = 500
 FLOOD_SECONDS: Final = 10.0
 # What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
@@ -101,8 +102,6 @@ def configure(*, level: str, form: str, stream: TextIO) -> None:
     )
 
 
-
-
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """Give the logger of a part of the house."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{PREFIX}.{name}")
@@ -121,6 +120,7 @@ class Pseudonyms:
         self._key = key or secrets.token_bytes(32)
 
     def __call__(self, value: str) -> str:
+        """Give the hash that stands for *value*."""
         return hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:12]
 
 
@@ -191,7 +191,8 @@ def _short_exception(_logger: object, _name: str, entry: MutableMapping[str, Any
 
 
 def _allow(_logger: object, _name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {key: _bounded(value) for key, value in entry.items() if key in ALLOWED}
+    names = [*LEADING, *(name for name in entry if name in ALLOWED and name not in LEADING)]
+    return {name: _bounded(entry[name]) for name in names if name in entry}
 
 
 def _bounded(value: object) -> object:

@@ -42,7 +42,10 @@ class HttpMetrics:
         )
         self._duration = _children(duration)
         self._active = Gauge(
-            "http_server_active_requests", "Requests being answered now.", registry=registry, multiprocess_mode="livesum"
+            "http_server_active_requests",
+            "Requests being answered now.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.active = 0
 

@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import falcon
 from opentelemetry import trace
@@ -21,6 +21,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, SpanContext, Status
 
 TRACED: Final = "whatsapp_webhook.traced"
@@ -40,6 +41,7 @@ _ALWAYS: Final = ("", "always_on", "parentbased_always_on")
 _RATIO: Final = ("traceidratio", "parentbased_traceidratio")
 _NEVER: Final = ("always_off", "parentbased_always_off")
 
+Context: TypeAlias = SpanContext
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
@@ -52,14 +54,14 @@ class Tracing:
         self._ratio = ratio
         self._tracer = provider.get_tracer("whatsapp_webhook") if provider else None
 
-    def wrap(self, build: Callable[[], falcon.App]) -> Wsgi:
+    def wrap(self, build: Callable[[], falcon.App[Any, Any]]) -> Wsgi:
         """Make the application: the plain one, and beside it a traced one for requests that are sampled."""
         plain = build()
         if self._provider is None:
             return plain
         traced, ratio = _instrumented(build, self._provider), self._ratio
 
-        def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:  # noqa: ANN401  as WSGI has it
+        def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
             if random.random() >= ratio:  # noqa: S311  sampling is no secret
                 return plain(environ, start_response)
             for name in _STRANGERS:
@@ -69,12 +71,12 @@ class Tracing:
 
         return choose
 
-    def request(self, environ: Mapping[str, Any]) -> SpanContext | None:
+    def request(self, environ: Mapping[str, Any]) -> Context | None:
         """Give the context of the request's span; None where the request is not sampled."""
         return trace.get_current_span().get_span_context() if TRACED in environ else None
 
     @contextmanager
-    def commit(self, links: Sequence[SpanContext], events: int) -> Iterator[None]:
+    def commit(self, links: Sequence[Context], events: int) -> Iterator[None]:
         """Wrap a group commit of *events* that serves the requests of *links*."""
         if self._tracer is None or not links:
             yield
@@ -93,12 +95,12 @@ class Tracing:
             self._provider.shutdown()
 
 
-def traceparent(context: SpanContext | None) -> str | None:
+def traceparent(context: Context | None) -> str | None:
     """Write a context as W3C's `traceparent`."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01" if context else None
 
 
-def trace_id(context: SpanContext | None) -> str | None:
+def trace_id(context: Context | None) -> str | None:
     """Write the trace id of a context."""
     return f"{context.trace_id:032x}" if context else None
 
@@ -125,7 +127,8 @@ def from_environ(environ: Mapping[str, str], *, version: str) -> Tracing:
     resource = Resource.create(
         {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or "whatsapp-webhook", SERVICE_VERSION: version}
     )
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    # The choice was made before a request came here: a sampler would make it twice.
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(AllowedOnly(OTLPSpanExporter())))
     return Tracing(provider, ratio=ratio)
 
@@ -150,7 +153,7 @@ class AllowedOnly(SpanExporter):
 
 
 def _allowed(span: ReadableSpan) -> ReadableSpan:
-    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED}
+    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED and value != "None"}
     name = span.name
     if "http.request.method" in attributes:
         # The instrumentation names a span after the path, which is the caller's where there is no route.
@@ -170,15 +173,16 @@ def _allowed(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _instrumented(build: Callable[[], falcon.App], provider: TracerProvider) -> falcon.App:
-    # Without the opt-in the instrumentation speaks the conventions of 2022. It works by replacing falcon.App.
+def _instrumented(build: Callable[[], falcon.App[Any, Any]], provider: TracerProvider) -> falcon.App[Any, Any]:
+    # Without the opt-in the instrumentation speaks the conventions of 2022. It works by replacing falcon.App, for
+    # every application that is made from then on; un-instrumenting would silence the ones that were made.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
-    instrumentor = FalconInstrumentor()
-    instrumentor.instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
+    plain = falcon.App
+    FalconInstrumentor().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
     try:
         return build()
     finally:
-        instrumentor.uninstrument()
+        falcon.App = plain  # type: ignore[misc]
 
 
 def _endpoint(environ: Mapping[str, str]) -> str | None:

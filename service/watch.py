@@ -61,7 +61,7 @@ class Watch:
             try:
                 self._look()
             except Exception as ex:  # noqa: BLE001  a thread that ended would freeze the credentials
-                self._log.error("looking failed", exc_info=ex)  # noqa: TRY400  exc_info is given
+                self._log.error("looking failed", exc_info=ex)
 
     def _look(self) -> None:
         self._look_at_credentials()

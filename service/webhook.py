@@ -13,7 +13,7 @@ from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfi
 from service.events import Event
 from service.inbox.base import Outcome
 from service.metrics import WebhookMetrics
-from service.tracing import SpanContext, Tracing
+from service.tracing import Context, Tracing
 
 # Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
 READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
@@ -38,7 +38,7 @@ class Webhook:
         self,
         *,
         credentials: Callable[[], Credentials],
-        submit: Callable[[Sequence[Event], float, SpanContext | None], Sequence[Outcome]],
+        submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]],
         chosen: Collection[str],
         limits: Limits,
         bodies: body.BodiesInFlight,
@@ -108,7 +108,7 @@ class Webhook:
         self._metrics.matched(APP_SECRET, signature.match(received, claimed, secrets))
         return received
 
-    def _keep(self, received: bytes, trace: SpanContext | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
+    def _keep(self, received: bytes, trace: Context | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
         parsed = events.parse(
             received,
             received_at=int(self._now() * 1000),
@@ -117,7 +117,9 @@ class Webhook:
         )
         kept = [event for event in parsed if self._is_chosen(event)] if self._chosen else parsed
         if len(kept) < len(parsed):
-            self._count([event for event in parsed if not self._is_chosen(event)], [IGNORED] * (len(parsed) - len(kept)))
+            self._count(
+                [event for event in parsed if not self._is_chosen(event)], [IGNORED] * (len(parsed) - len(kept))
+            )
         if not kept:
             return (), ()
         outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
@@ -125,7 +127,7 @@ class Webhook:
             self._log.debug(
                 ACCEPTED,
                 events=len(kept),
-                types=sorted({event.type for event in kept})[:LOGGED_IDS],
+                types=sorted({fields.label_pair(event.field, event.type)[1] for event in kept}),
                 ids=[self._pseudonyms(event.id) for event in kept[:LOGGED_IDS]],
                 repeats=sum(outcome is Outcome.REPEAT for outcome in outcomes),
                 trace_id=tracing.trace_id(trace),

@@ -54,6 +54,7 @@ class Worker(GeventWorker):
     """Answers every request whose first byte came, each within its time."""
 
     app: Configured
+    sockets: list[Any]
     slot = 0  # which of the workers this is; the next one in its place has the same
 
     def patch(self) -> None:
@@ -127,7 +128,7 @@ class Worker(GeventWorker):
         except OSError:
             pass  # the client is gone
         except Exception as ex:  # noqa: BLE001  one connection must not take the worker with it
-            self._log.error("connection failed", exc_info=ex)  # noqa: TRY400  exc_info is given
+            self._log.error("connection failed", exc_info=ex)
         finally:
             client.close()
 

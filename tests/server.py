@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -102,10 +102,8 @@ class Server:
         """End master and workers with -9."""
         if self.process is None:
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.process = None
 
@@ -113,7 +111,9 @@ class Server:
         """Wait until /readyz is 200."""
         until(lambda: self.admin("/readyz").status == 200, lambda: f"never ready: {self.admin('/readyz').body!r}")
 
-    def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send one request on a connection of its own."""
         return _request(self.port, method, path, body, headers or {})
 
@@ -126,7 +126,11 @@ class Server:
 
     def handshake(self, token: str | None = None, challenge: str = "1158201444", **more: str) -> Answer:
         """Do what Meta does when the URL is entered."""
-        query = {"hub.mode": "subscribe", "hub.verify_token": self.token if token is None else token, "hub.challenge": challenge}
+        query = {
+            "hub.mode": "subscribe",
+            "hub.verify_token": self.token if token is None else token,
+            "hub.challenge": challenge,
+        }
         return self.request("GET", f"/webhooks?{urlencode({**query, **more})}")
 
     def notify(self, body: bytes, *, secret: str | None = None, **headers: str) -> Answer:

@@ -40,7 +40,7 @@ def lay(directory: Path, version: str, **files: bytes) -> None:
             link.symlink_to(Path("..data") / link.name)
     swap = directory / "..data_tmp"
     swap.symlink_to(target.name)
-    os.rename(swap, directory / "..data")
+    swap.rename(directory / "..data")
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ def test_one_of_two_is_not_enough(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["verify-token", "app-secret"])
-@pytest.mark.parametrize("broken", [b"", b" \n", b"\xef\xbb\xbf\r\n", b"1\n2\n3\n4\n5\n", b"x" * 65537, None, "directory"])
+@pytest.mark.parametrize(
+    "broken", [b"", b" \n", b"\xef\xbb\xbf\r\n", b"1\n2\n3\n4\n5\n", b"x" * 65537, None, "directory"]
+)
 def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | None) -> None:
     """A file that vanishes, turns empty or unreadable changes nothing but the report, and heals by itself."""
     path.mkdir()

@@ -57,7 +57,17 @@ def test_a_wrong_mode(mode: str) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["", "wrong", "first-toke", "first-token2", " first-token", "first-token\n", "FIRST-TOKEN", "first-token\x00", "tökén"],
+    [
+        "",
+        "wrong",
+        "first-toke",
+        "first-token2",
+        " first-token",
+        "first-token\n",
+        "FIRST-TOKEN",
+        "first-token\x00",
+        "tökén",
+    ],
 )
 def test_a_wrong_token(token: str) -> None:
     """Close is not equal."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-
 from contract.test_inbox import HOUR, NOW, event
+
 from service.errors import InboxUnavailable
 from service.inbox.sqlite import MIGRATIONS, SqliteInbox, SqliteLog, require_library
 
@@ -85,7 +85,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         directory.chmod(0o755)
     program = (
         "import os, sys\n"
-        "from pathlib import Path\nfrom service.inbox.sqlite import SqliteInbox\nfrom service.errors import InboxUnavailable\n"
+        "from pathlib import Path\nfrom service.inbox.sqlite import SqliteInbox\n"
+        "from service.errors import InboxUnavailable\n"
         "os.setuid(65534)\n"
         "try: SqliteInbox(Path(sys.argv[1]), retention=1, body_retention=1)\n"
         "except InboxUnavailable as ex: print(ex.reason, ex.detail)\n"

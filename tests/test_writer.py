@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 import pytest
+from contract.test_inbox import NOW, event
 from prometheus_client import CollectorRegistry
 
-from contract.test_inbox import NOW, event
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Outcome, Size
@@ -112,7 +112,8 @@ def test_a_huge_backlog_is_cut_into_portions(writer: Writer, held: Held) -> None
     first = gevent.spawn(writer.submit, [event(0)], soon())
     gevent.sleep(0.02)
     rest = [
-        gevent.spawn(writer.submit, [event(1000 * turn + number) for number in range(1, 1000)], soon()) for turn in range(9)
+        gevent.spawn(writer.submit, [event(1000 * turn + number) for number in range(1, 1000)], soon())
+        for turn in range(9)
     ]
     gevent.sleep(0.02)
     held.gate.set()

@@ -21,5 +21,7 @@ def drain(seconds: float) -> None:
     try:
         mark.mark(config.run_dir)
     except OSError as ex:
-        raise click.ClickException(f"{config.run_dir} can't be written: {ex.strerror}. Is WEBHOOK_RUN_DIR right?") from ex
+        raise click.ClickException(
+            f"{config.run_dir} can't be written: {ex.strerror}. Is WEBHOOK_RUN_DIR right?"
+        ) from ex
     time.sleep(seconds)

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -89,7 +90,9 @@ def events() -> None:
 @click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours.")
 @click.option("--since", type=Moment(), help="Not before: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d.")
 @click.option("--until", type=Moment(), help="Only before, written as for --since.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many, in the table.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many, in the table."
+)
 @click.option("--json", "as_json", is_flag=True, help="Every match as a CloudEvents 1.0 object a line, oldest first.")
 def list_(
     inbox: str | None,
@@ -107,12 +110,12 @@ def list_(
     \b
     whatsapp-webhook events list --since 1h
     whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
-    """
+    """  # noqa: D301  click wants the character
     wanted = Filter(kind, subject, number, since, until)
     with closing(engine.open_log(_inbox(inbox))) as log:
         matches = (event for event in _all(log) if wanted.takes(event))
         if as_json:
-            out = click.get_binary_stream("stdout")
+            out = sys.stdout.buffer
             for event in matches:
                 out.write(structured(event) + b"\n")
             out.flush()

@@ -41,7 +41,9 @@ def _announce(config: Config) -> None:
         workers=config.workers,
         connections=config.connections,
         log_level=config.log_level,
-        tracing=bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")),
+        tracing=bool(
+            os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        ),
     )
     if config.inbox.weak:
         log.warning("weak durability", detail="the inbox keeps nothing over a restart, as WEBHOOK_INBOX says")

@@ -1,6 +1,5 @@
 """`simulate`: play Meta against a running service."""
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,7 +26,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
     help="The directory with verify-token and app-secret; line 1 of each is used.",
 )
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Load instead: so many notifications a second.")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Seconds of load.")
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Seconds of load."
+)
 @click.option("--yes", is_flag=True, help="Do not ask, also where URL is not this machine.")
 def simulate(url: str, directory: Path, rate: float | None, duration: float, *, yes: bool) -> None:
     """Play Meta against the webhook at URL.
@@ -42,12 +43,14 @@ def simulate(url: str, directory: Path, rate: float | None, duration: float, *, 
     \b
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200 --duration 30
-    """
+    """  # noqa: D301  click wants the character
     target = urlsplit(url)
     if target.scheme not in ("http", "https") or not target.hostname:
         raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
     if target.hostname not in LOOPBACK and not yes:
-        click.confirm(f"{target.hostname} is not this machine. Its events would go where real ones go. Send?", abort=True)
+        click.confirm(
+            f"{target.hostname} is not this machine. Its events would go where real ones go. Send?", abort=True
+        )
     credentials = _credentials(directory)
     console = Console()
     good = _load(console, url, credentials, rate, duration) if rate else _tour(console, url, credentials)
@@ -80,5 +83,7 @@ def _load(console: Console, url: str, credentials: Credentials, rate: float, dur
         table.add_row(answer, str(number))
     console.print(table)
     shares = "  ".join(f"p{share:g} {result.percentile(share):.1f} ms" for share in (50, 90, 99, 99.9))
-    console.print(f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}")
+    console.print(
+        f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}"
+    )
     return set(result.answers) == {"200"}

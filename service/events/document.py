@@ -25,7 +25,7 @@ _decode_object = msgspec.json.Decoder(Raws).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def values(document: bytes) -> Any:  # noqa: ANN401  JSON is any of its types
+def values(document: bytes) -> Any:
     """Read *document* into plain values, but for numbers, which stay as written where that could differ.
 
     Raises NotADocument where it is not JSON in UTF-8, is nested beyond reason, or repeats a key in one object

@@ -107,7 +107,7 @@ def _updates(body: bytes) -> Iterator[_Update]:
                 yield _Update(origin, kind, item, _encode({**top, "entry": [{**entry, "changes": [alone]}]}))
 
 
-def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401  JSON
+def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:
     value = change.get("value") if isinstance(change, dict) else None
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
     field = text(change.get("field")) if parts else ""
@@ -124,10 +124,12 @@ def _kind(field: str, path: tuple[str, ...]) -> str:
             return chat
     if path[-1] == "statuses":
         return "call" if field == "calls" else "status"
-    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(path[-1], "")
+    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(
+        path[-1], ""
+    )
 
 
-def _origin(name: str, entry: Any, change: Any) -> _Origin:  # noqa: ANN401  JSON
+def _origin(name: str, entry: Any, change: Any) -> _Origin:
     entry = entry if isinstance(entry, dict) else {}
     change = change if isinstance(change, dict) else {}
     value = change.get("value")
@@ -198,7 +200,7 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
     )
 
 
-def _type(origin: _Origin, kind: str, item: Any) -> str:  # noqa: ANN401  JSON
+def _type(origin: _Origin, kind: str, item: Any) -> str:
     if kind in ("message", "echo"):
         said = item.get("type")
     elif kind == "status":
@@ -210,7 +212,7 @@ def _type(origin: _Origin, kind: str, item: Any) -> str:  # noqa: ANN401  JSON
     return f"com.whatsapp.{kind}.{_type_word(said) or 'unknown'}"
 
 
-def _natural_key(origin: _Origin, kind: str, item: Any) -> str:  # noqa: ANN401  JSON
+def _natural_key(origin: _Origin, kind: str, item: Any) -> str:
     key = _word(_own_key(kind, item)) if kind else ""
     if not key:
         return f"{origin.field}:{origin.account}:{origin.time}" if origin.field else "raw"
@@ -236,6 +238,7 @@ def _own_key(kind: str, item: Mapping[str, Any]) -> str:
 
 
 def _subject(kind: str, item: Mapping[str, Any]) -> str | None:
+    names: tuple[str, ...]
     if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
         names = _ADDRESSEES
     elif "status" in item and kind != "call":
@@ -251,7 +254,7 @@ def _subject(kind: str, item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _time(item: Any, entry_time: str) -> int:  # noqa: ANN401  JSON
+def _time(item: Any, entry_time: str) -> int:
     """Milliseconds; Meta writes seconds, as a number or as text. What no calendar has counts as none."""
     own = text(item.get("timestamp")) if isinstance(item, dict) else ""
     for stamp in (own, entry_time):
@@ -261,7 +264,7 @@ def _time(item: Any, entry_time: str) -> int:  # noqa: ANN401  JSON
     return 0
 
 
-def _lasting(item: Any) -> Any:  # noqa: ANN401  JSON is any of its types
+def _lasting(item: Any) -> Any:
     """Leave out the links to media, which are new at each of Meta's tries."""
     if isinstance(item, list):
         return [_lasting(each) for each in item]

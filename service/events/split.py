@@ -9,23 +9,21 @@ from service.events import document
 
 Tree: TypeAlias = Mapping[str, "Tree"]
 
-_ARRAYS: Final[Tree] = dict.fromkeys(
-    (
-        "messages",
-        "statuses",
-        "message_echoes",
-        "calls",
-        "user_actions",
-        "groups",
-        "user_preferences",
-        "state_sync",
-        "automatic_events",
-        "user_id_update",
-    ),
-    {},
-)
+_ITEMS: Final[Tree] = {}
+_ARRAYS: Final[Tree] = {
+    "messages": _ITEMS,
+    "statuses": _ITEMS,
+    "message_echoes": _ITEMS,
+    "calls": _ITEMS,
+    "user_actions": _ITEMS,
+    "groups": _ITEMS,
+    "user_preferences": _ITEMS,
+    "state_sync": _ITEMS,
+    "automatic_events": _ITEMS,
+    "user_id_update": _ITEMS,
+}
 # The arrays whose items are updates. Where a name has names below it, the updates are down there.
-UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": {}}}}
+UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": _ITEMS}}}
 ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
 # Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
@@ -80,7 +78,7 @@ def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> l
     ]
 
 
-def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:  # noqa: ANN401  JSON
+def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:
     if name == ERRORS:
         yield Part((name,), value, raw)
     elif isinstance(value, dict):

@@ -163,8 +163,8 @@ class SqliteInbox:
 
     def _is_old(self, position: int, cutoff: int) -> bool:
         query = "SELECT received_at FROM event WHERE position >= ? ORDER BY position LIMIT 1"
-        found = self._db.execute(query, (position,)).fetchall()
-        return bool(found) and found[0][0] < cutoff
+        found: list[tuple[Any, ...]] = self._db.execute(query, (position,)).fetchall()
+        return bool(found) and bool(found[0][0] < cutoff)
 
     def _drop_events(self, cutoff: int) -> bool:
         if not self._is_old(self._first, cutoff):
@@ -185,7 +185,9 @@ class SqliteInbox:
                 "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
             )
             self._bodies_dropped = _number(
-                self._db, "SELECT max(position) FROM event WHERE position >= ? AND position < ? AND received_at < ?", *batch
+                self._db,
+                "SELECT max(position) FROM event WHERE position >= ? AND position < ? AND received_at < ?",
+                *batch,
             )
             self._db.execute("UPDATE progress SET position = ? WHERE name = 'bodies_dropped'", (self._bodies_dropped,))
         return self._is_old(self._bodies_dropped + 1, cutoff)

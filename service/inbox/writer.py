@@ -19,7 +19,7 @@ from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Inbox, Outcome, Size
 from service.metrics import InboxMetrics
-from service.tracing import SpanContext, Tracing
+from service.tracing import Context, Tracing
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
 TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
@@ -36,7 +36,7 @@ class _Ticket:
 
     __slots__ = ("events", "link", "result", "waiter")
 
-    def __init__(self, events: Sequence[Event], link: SpanContext | None, waiter: gevent.Greenlet) -> None:
+    def __init__(self, events: Sequence[Event], link: Context | None, waiter: gevent.Greenlet) -> None:
         self.events = events
         self.link = link
         self.result: _Result | None = None
@@ -79,7 +79,7 @@ class Writer:
         self._company = self._hub.loop.timer(COMPANY)
         self._thread.start()
 
-    def submit(self, events: Sequence[Event], deadline: float, link: SpanContext | None = None) -> Sequence[Outcome]:
+    def submit(self, events: Sequence[Event], deadline: float, link: Context | None = None) -> Sequence[Outcome]:
         """Wait until *events* are durable; say of each what it was. *deadline* is of the monotonic clock.
 
         Raises InboxUnavailable: why it can't be promised, or reason `slow` where the deadline came first.

@@ -48,7 +48,9 @@ class Simulator:
         yield self._post("one more message", again, "200")
         yield self._post("the same again, as Meta's retries are", again, "200")
         yield self._post("a batch of 1000 messages", catalogue.batch(1000), "200")
-        yield self._post("a signed body that is no notification", b"not a notification " + secrets.token_bytes(8), "200")
+        yield self._post(
+            "a signed body that is no notification", b"not a notification " + secrets.token_bytes(8), "200"
+        )
         yield from self._forged()
 
     def _forged(self) -> Iterator[Step]:

@@ -76,7 +76,9 @@ def test_a_repeat_is_told_and_not_appended(inbox: Inbox, tmp_path: Path) -> None
     assert inbox.put([event(2), event(3), event(3), event(1)]) == ["repeat", "new", "repeat", "repeat"]
     assert inbox.put([event(1)]) == [Outcome.REPEAT]
     assert inbox.put([event(4), event(4)]) == ["new", "repeat"]
-    assert [record.event for record in log_of(inbox, tmp_path).read(0, 10)] == [event(number) for number in (1, 2, 3, 4)]
+    assert [record.event for record in log_of(inbox, tmp_path).read(0, 10)] == [
+        event(number) for number in (1, 2, 3, 4)
+    ]
     assert inbox.size().events == 4
 
 

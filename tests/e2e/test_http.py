@@ -33,7 +33,10 @@ def test_every_refused_handshake_is_the_same(shared_server: Server) -> None:
         shared_server.request("GET", "/webhooks?" + good.replace("subscribe", "other")),
         shared_server.request("GET", f"/webhooks?{good}&hub.challenge=2"),
     ]
-    shapes = {(answer.status, answer.body, tuple(sorted(answer.headers.items() - {("date", answer.headers["date"])}))) for answer in refused}
+    shapes = {
+        (answer.status, answer.body, tuple(sorted(answer.headers.items() - {("date", answer.headers["date"])})))
+        for answer in refused
+    }
     assert len(shapes) == 1
     assert refused[0].status == 404
     assert refused[0].body != shared_server.request("GET", "/nowhere").body
@@ -102,8 +105,8 @@ def test_too_large_is_refused_before_it_is_read(shared_server: Server) -> None:
 def test_too_large_in_chunks_is_refused_while_reading(shared_server: Server) -> None:
     """Without a Content-Length the bytes are counted."""
     with shared_server.connect() as client:
-        head = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{signature.HEADER}: sha256={'0' * 64}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        client.sendall(head.encode())
+        head = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{signature.HEADER}: sha256={'0' * 64}\r\n"
+        client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
         try:
             for _ in range(80):
@@ -124,7 +127,13 @@ def test_a_chunked_notification(shared_server: Server) -> None:
     """A proxy may stream: the signature covers the bytes without the framing."""
     body = catalogue.notification("message image")
     with keep_alive(shared_server.port) as connection:
-        connection.request("POST", "/webhooks", iter([body[:10], body[10:200], body[200:]]), signed(shared_server, body), encode_chunked=True)
+        connection.request(
+            "POST",
+            "/webhooks",
+            iter([body[:10], body[10:200], body[200:]]),
+            signed(shared_server, body),
+            encode_chunked=True,
+        )
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b"")
         connection.request("GET", "/nowhere")
@@ -152,7 +161,9 @@ def test_head_is_another_method(shared_server: Server) -> None:
     assert (answer.status, answer.headers["allow"], answer.body) == (405, "GET, POST", b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/webhook", "/webhooks/", "/webhooks/x", "//webhooks", "/WEBHOOKS", "/metrics", "/readyz", "/livez"])
+@pytest.mark.parametrize(
+    "path", ["/", "/webhook", "/webhooks/", "/webhooks/x", "//webhooks", "/WEBHOOKS", "/metrics", "/readyz", "/livez"]
+)
 def test_other_paths(shared_server: Server, path: str) -> None:
     """404, whatever the method; the admin's paths are not here."""
     for method in ("GET", "POST", "OPTIONS", "PUT"):
@@ -162,9 +173,19 @@ def test_other_paths(shared_server: Server, path: str) -> None:
 
 def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
     """Neither server nor version, on either listener, also where the request is broken."""
-    answers = [shared_server.handshake(), shared_server.notify(b"{}"), shared_server.request("GET", "/"), shared_server.admin("/livez")]
+    answers = [
+        shared_server.handshake(),
+        shared_server.notify(b"{}"),
+        shared_server.request("GET", "/"),
+        shared_server.admin("/livez"),
+    ]
     answers.append(shared_server.request("POST", "/webhooks"))
-    for broken in (b"GET / HTTP/9.9\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n"):
+    for broken in (
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
+    ):
         with shared_server.connect() as client:
             client.sendall(broken)
             answers.append(read_answer(client))
@@ -178,7 +199,10 @@ def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
     ("raw", "status"),
     [
         (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
-        (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /webhooks HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 9000 + b"\r\n\r\n", 431),
         (b"GET /webhooks HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
@@ -301,7 +325,10 @@ def test_the_admin_listener(shared_server: Server) -> None:
     """Probes and metrics, in both formats, and nothing else."""
     assert shared_server.admin("/livez").status == 200
     ready = json.loads(shared_server.admin("/readyz").body)
-    assert ready == {"ready": True, "checks": {"credentials": {"ok": True}, "inbox": {"ok": True}, "draining": {"ok": True}}}
+    assert ready == {
+        "ready": True,
+        "checks": {"credentials": {"ok": True}, "inbox": {"ok": True}, "draining": {"ok": True}},
+    }
     assert shared_server.admin("/metrics").headers["content-type"].startswith("text/plain; version=")
     openmetrics = shared_server.admin("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+import apsw
+
 from service import cli
 from service.events import Event
 from service.inbox import engine
@@ -31,8 +33,6 @@ class Eager:
         """Forget what is late."""
 
     def _commit(self) -> None:
-        import apsw
-
         while True:
             time.sleep(0.2)
             with self._lock:

@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 import time
+from typing import Self
 
 from server import Server
 
@@ -22,7 +23,7 @@ class Ledger:
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -46,7 +47,10 @@ class Ledger:
             messages = [{"from": "16505551234", "id": each, "type": "text"} for each in ids]
             value = {"metadata": {"phone_number_id": "106"}, "messages": messages}
             body = json.dumps(
-                {"object": "whatsapp_business_account", "entry": [{"id": "102", "changes": [{"field": "messages", "value": value}]}]}
+                {
+                    "object": "whatsapp_business_account",
+                    "entry": [{"id": "102", "changes": [{"field": "messages", "value": value}]}],
+                }
             ).encode()
             self.sent.update(ids)
             header = {signature.HEADER: signature.header_for(body, self._server.secret.encode())}

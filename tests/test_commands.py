@@ -1,0 +1,173 @@
+"""The commands, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from server import Server
+
+from service.meta import catalogue
+
+
+def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, env=clean | environ, input=stdin, capture_output=True, text=True, check=False)
+
+
+COMMANDS = [("serve",), ("check",), ("drain",), ("events",), ("events", "list"), ("events", "show"), ("simulate",)]
+
+
+@pytest.mark.parametrize("command", [(), *COMMANDS])
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    """Every command says what it does, in sentences."""
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 20
+
+
+def test_the_version() -> None:
+    """As the package has it."""
+    assert run("--version").stdout.startswith("whatsapp-webhook, version ")
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_bad_configuration_ends_with_2(command: str) -> None:
+    """With every problem in one message, and no traceback."""
+    done = run(command, WEBHOOK_BIND="x", WEBHOOK_RETENSION="8d", WEBHOOK_FIELDS="mesages")
+    assert done.returncode == 2
+    assert "WEBHOOK_BIND" in done.stderr
+    assert "did you mean WEBHOOK_RETENTION?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_field_is_named_by_check() -> None:
+    """With the spelling that was meant; an unknown one is taken, and said."""
+    done = run("check", WEBHOOK_FIELDS="messages,mesage_echoes")
+    assert done.returncode == 2
+    assert "'message_echoes'" in done.stderr
+    done = run("check", WEBHOOK_FIELDS="messages,zzz")
+    assert done.returncode == 0
+    assert "'zzz'" in done.stdout
+
+
+def test_a_good_configuration() -> None:
+    """Ends with 0 and says what is awaited."""
+    done = run("check", WEBHOOK_CREDENTIALS_HINT="Make the Secret.")
+    assert done.returncode == 0
+    assert "configuration is good" in done.stdout
+    assert "Make the Secret." in done.stdout
+
+
+def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
+    """A port that is taken, a directory that can't be made, an inbox that is not there."""
+    with Server(tmp_path) as server:
+        taken = run("serve", WEBHOOK_RUN_DIR=str(tmp_path / "r"), WEBHOOK_ADMIN_BIND=f"127.0.0.1:{server.admin_port}")
+    file = tmp_path / "file"
+    file.write_text("x")
+    for done in (
+        taken,
+        run("serve", WEBHOOK_RUN_DIR=str(file / "below")),
+        run("drain", "--seconds", "0", WEBHOOK_RUN_DIR=str(file / "below")),
+        run("events", "list", "--inbox", f"sqlite://{tmp_path}/none.db"),
+        run("events", "list", "--inbox", "memory://?durability=weak"),
+        run("events", "list", "--inbox", "nonsense"),
+        run("events", "list", "--since", "yesterday"),
+        run("simulate", "nonsense"),
+        run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path / "none")),
+    ):
+        assert done.returncode in (1, 2), done
+        assert done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server, stopped, with some events."""
+    with Server(tmp_path_factory.mktemp("filled")) as server:
+        for kind in ("message text", "status read", "template approved", "call offered"):
+            assert server.notify(catalogue.notification(kind)).status == 200
+    return server
+
+
+def listed(server: Server, *options: str) -> list[dict[str, object]]:
+    done = run("events", "list", "--json", *options, WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"])
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_events_as_json(filled: Server) -> None:
+    """Every match is a structured CloudEvent on a line of its own, oldest first."""
+    found = listed(filled)
+    assert [event["type"] for event in found] == [event.type for event in filled.kept()]
+    assert all(event["specversion"] == "1.0" and event["data"] for event in found)
+
+
+def test_filters(filled: Server) -> None:
+    """On type, subject, time and number, alone and together."""
+    (message,) = listed(filled, "--type", "com.whatsapp.message.*")
+    assert listed(filled, "--subject", str(message["subject"]), "--type", "com.whatsapp.message.text") == [message]
+    assert len(listed(filled, "--number", catalogue.PHONE_NUMBER_ID)) == 3
+    assert len(listed(filled, "--number", catalogue.ACCOUNT)) == 4
+    assert listed(filled, "--number", "nobody") == []
+    assert len(listed(filled, "--since", "1h")) == 4
+    assert listed(filled, "--until", "1h") == []
+    assert len(listed(filled, "--since", "2020-01-01T00:00:00Z", "--until", "2999-01-01")) == 4
+
+
+def test_the_table_and_one_event(filled: Server) -> None:
+    """For people: the newest, and one with all that it holds."""
+    inbox = {"WEBHOOK_INBOX": filled.environ["WEBHOOK_INBOX"]}
+    table = run("events", "list", "--limit", "2", **inbox).stdout
+    assert len(table.strip().splitlines()) == 3
+    event = filled.kept()[0]
+    shown = json.loads(run("events", "show", event.id, **inbox).stdout)
+    assert (shown["id"], shown["position"]) == (event.id, 1)
+    assert shown["data"] == json.loads(event.data)
+    missing = run("events", "show", "nothing", **inbox)
+    assert missing.returncode == 1
+    assert "no event" in missing.stderr
+
+
+def test_simulate(shared_server: Server) -> None:
+    """Every kind, repeats, a batch and forgeries; every answer as expected; twice, with new ids."""
+    url = f"http://127.0.0.1:{shared_server.port}/webhooks"
+    before = len(shared_server.kept())
+    for _ in range(2):
+        done = run("simulate", url, "--credentials", str(shared_server.credentials))
+        assert done.returncode == 0, done.stdout
+        assert "Every answer was the expected one." in done.stdout
+        assert "wrong " not in done.stdout.replace("wrong token", "")
+    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000 + 1)  # one kind holds two
+
+
+def test_simulate_load(shared_server: Server) -> None:
+    """At a rate, with percentiles from when each was due."""
+    url = f"http://127.0.0.1:{shared_server.port}/webhooks"
+    done = run("simulate", url, "--credentials", str(shared_server.credentials), "--rate", "50", "--duration", "2")
+    assert done.returncode == 0, done.stdout
+    assert "p99 " in done.stdout
+    assert " 100" in done.stdout
+
+
+def test_simulate_fails_where_an_answer_is_wrong(shared_server: Server, tmp_path: Path) -> None:
+    """With another secret nothing is accepted: the exit code says so. Nobody listening is told."""
+    (tmp_path / "verify-token").write_text("wrong")
+    (tmp_path / "app-secret").write_text("wrong")
+    url = f"http://127.0.0.1:{shared_server.port}/webhooks"
+    assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
+    done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))
+    assert done.returncode == 1
+    assert "nobody listens there" in done.stdout
+
+
+def test_simulate_asks_before_it_sends_elsewhere(tmp_path: Path) -> None:
+    """Its events go where real ones go."""
+    (tmp_path / "verify-token").write_text("t")
+    (tmp_path / "app-secret").write_text("s")
+    done = run("simulate", "http://webhook.example/webhooks", "--credentials", str(tmp_path), stdin="n\n")
+    assert done.returncode == 1
+    assert "not this machine" in done.stdout

@@ -1,0 +1,116 @@
+"""Logs: allowed keys and no other, one line a record, floods summed up."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    written = io.StringIO()
+    logs.configure(level="debug", form="json", stream=written)
+    yield written
+    root.handlers, root.level = handlers, level
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_key_that_is_not_allowed_is_dropped(stream: io.StringIO) -> None:
+    """An allow-list: what nobody thought of does not get out."""
+    logs.get("a").info("something", reason="x", text="hello", wa_id="49", body=b"x")
+    (line,) = lines(stream)
+    assert set(line) == {"event", "level", "logger", "timestamp", "reason"}
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+
+
+def test_an_exception_is_told_without_its_message(stream: io.StringIO) -> None:
+    """The message may quote what was sent; the place tells where to look."""
+    try:
+        raise ValueError("4915112345678")
+    except ValueError as ex:
+        logs.get("a").error("failed", exc_info=ex)
+    assert "4915112345678" not in stream.getvalue()
+    (line,) = lines(stream)
+    assert line["error"] == "ValueError"
+    assert "test_logs.py" in line["exception"][-1]
+
+
+def test_other_libraries_lines_take_the_same_form(stream: io.StringIO) -> None:
+    """What looks like a number or a token is taken out of them; their small talk is left out."""
+    logging.getLogger("gunicorn.error").info("Booting worker with pid: %s", 7)
+    logging.getLogger("urllib3").warning("GET /?hub.verify_token=SECRET&x of +4915112345678")
+    logging.getLogger("urllib3").info("small talk")
+    first, second = lines(stream)
+    assert first["event"] == "Booting worker with pid: 7"
+    assert second["event"] == "GET /?[removed]&x of [removed]"
+
+
+@given(st.text(max_size=50))
+def test_a_record_is_one_line(text: str) -> None:
+    """Whatever is in it."""
+    stream = io.StringIO()
+    logs.configure(level="debug", form="json", stream=stream)
+    logs.get("a").info("event", detail=text)
+    (line,) = stream.getvalue().split("\n")[:-1]
+    assert json.loads(line)["detail"] == text
+
+
+def test_the_level_counts(stream: io.StringIO) -> None:
+    """Below it nothing is written."""
+    logs.configure(level="warning", form="json", stream=stream)
+    logs.get("a").info("quiet")
+    logs.get("a").warning("loud")
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_floods_are_summed_up() -> None:
+    """The first at once, the rest as a number every ten seconds, and the end of it too."""
+    clock = [0.0]
+    written: list[tuple[str, dict[str, Any]]] = []
+    floods = logs.Floods(lambda event, **more: written.append((event, more)), now=lambda: clock[0])
+    for _ in range(1000):
+        floods.add("refused", "bad_signature")
+    floods.add("refused", "too_large")
+    floods.flush()
+    assert [(event, more["reason"], more["count"]) for event, more in written] == [
+        ("refused", "bad_signature", 1),
+        ("refused", "too_large", 1),
+    ]
+    clock[0] = 10.0
+    floods.flush()
+    assert written[2:] == [("refused", {"reason": "bad_signature", "count": 999, "seconds": 10.0})]
+    floods.add("refused", "bad_signature")
+    assert len(written) == 3
+    clock[0] = 20.0
+    floods.flush()
+    assert written[3][1]["count"] == 1
+    clock[0] = 40.0
+    floods.flush()
+    floods.add("refused", "bad_signature")
+    assert len(written) == 5
+    floods.add("refused", "bad_signature")
+    floods.flush(force=True)
+    assert written[5][1]["count"] == 1
+
+
+def test_pseudonyms() -> None:
+    """Alike under one key, of no use under another, never the value."""
+    hashed = logs.Pseudonyms(b"key")
+    assert hashed("49") == hashed("49") == logs.Pseudonyms(b"key")("49")
+    assert hashed("49") != hashed("50")
+    before = hashed("49")
+    hashed.use(b"other")
+    assert hashed("49") != before
+    assert logs.Pseudonyms()("49") != logs.Pseudonyms()("49")

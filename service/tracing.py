@@ -153,11 +153,11 @@ class AllowedOnly(SpanExporter):
 
 
 def _allowed(span: ReadableSpan) -> ReadableSpan:
-    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED and value != "None"}
+    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED}
     name = span.name
     if "http.request.method" in attributes:
         # The instrumentation names a span after the path, which is the caller's where there is no route.
-        name = " ".join(filter(None, map(str, (attributes["http.request.method"], attributes.get("http.route")))))
+        name = f"{attributes['http.request.method']} {attributes.get('http.route', '')}".rstrip()
     return ReadableSpan(
         name=name,
         context=span.context,

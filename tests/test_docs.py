@@ -1,0 +1,74 @@
+"""The documents say what the code does."""
+
+import re
+from pathlib import Path
+
+import prometheus_client
+import pytest
+
+from service import app, fields, metrics
+from service.config import INBOX_FILE, SETTINGS, Config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_settings() -> None:
+    """Each setting, with its default and meaning, and no other; the config class has them too."""
+    rows = re.findall(r"^\| `(WEBHOOK_[A-Z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    assert rows == [(each.name, f"`{each.default}`" if each.default else "empty", each.meaning) for each in SETTINGS]
+    assert [each.name.removeprefix("WEBHOOK_").lower() for each in SETTINGS] == list(Config.__slots__)
+    assert INBOX_FILE in README
+
+
+def test_the_table_of_metrics() -> None:
+    """Each metric with its labels, and no other."""
+    registry = prometheus_client.CollectorRegistry()
+    metrics.Metrics(registry, version="1", engine="sqlite")
+    made = {}
+    for collector in registry._collector_to_names:
+        (family,) = collector.describe()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        made[name] = sorted(collector._labelnames)
+    rows = re.findall(r"^\| `((?:whatsapp_webhook|http_server)_[a-z_]+)` \| (.*?) \|", README, re.MULTILINE)
+    assert {name: sorted(re.findall(r"`([a-z_]+)`", labels)) for name, labels in rows} == made
+
+
+def test_the_table_of_answers() -> None:
+    """Each status that an error is turned into stands in the README."""
+    table = README.partition("## HTTP")[2].partition("## Configuration")[0]
+    for error, answer in app.ANSWERS.items():
+        assert f"| {answer.status[:3]}" in table, error
+        assert not answer.again or f"{answer.status[:3]} with `Retry-After`" in table
+
+
+def test_every_name_in_the_readme_is_there() -> None:
+    """Files that it points to, and commands that it shows."""
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for target in re.findall(r"make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) or target in ("are", "it"), (
+            target
+        )
+
+
+def test_the_packages_floors_are_named_in_the_architecture() -> None:
+    """Every room of the house is on the page."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for room in (ROOT / "service").iterdir():
+        name = room.stem
+        if not name.startswith("_"):
+            assert f"`{name}" in page, name
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "CHANGELOG.md"])
+def test_a_page_is_readable(path: str) -> None:
+    """No line of prose that a terminal would have to wrap twice; tables may be wide."""
+    for line in (ROOT / path).read_text().splitlines():
+        assert len(line) <= 140 or line.startswith("|"), line
+
+
+def test_each_field_says_what_it_brings() -> None:
+    """One line each."""
+    assert all(meaning and "\n" not in meaning for meaning in fields.FIELDS.values())
+    assert list(fields.FIELDS) == sorted(fields.FIELDS)

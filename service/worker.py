@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 import gevent
@@ -18,7 +19,6 @@ from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import errors, wsgi
 from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -68,6 +68,10 @@ class Worker(GeventWorker):
         config = self.app.config
         self._read_timeout = config.read_timeout
         self._run_dir = config.run_dir
+        # gunicorn's settings look each value up at each use; what the parser asks for does not change.
+        self._limits = SimpleNamespace(
+            **{name: setting.get() for name, setting in self.cfg.settings.items()}, is_ssl=self.cfg.is_ssl
+        )
         self._closing = False
         self._idle: set[socket.socket] = set()
         self._log = logs.get("server")
@@ -113,14 +117,11 @@ class Worker(GeventWorker):
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
         reader = _Reader(client, self._read_timeout, self.cfg.keepalive, self._idle)
-        # Named, not given as an address: whom to trust with a proxy's headers is then not asked at every request.
-        parser = RequestParser(self.cfg, client, "client")
-        parser.unreader = reader
         environ = _connection_environ(self.cfg, client, listener.getsockname(), addr)
         try:
-            while self._answer(next(parser), reader, client, environ):
+            while self._answer(self._receive(reader), reader, client, environ):
                 reader.expect_next()
-        except (StopIteration, errors.NoMoreData, _Stopping):
+        except (errors.NoMoreData, _Stopping):
             pass
         except (errors.ParseException, TimeoutError) as ex:
             if reader.began:
@@ -132,17 +133,21 @@ class Worker(GeventWorker):
         finally:
             client.close()
 
+    def _receive(self, reader: "_Reader") -> Request:
+        # The peer is named, not given by its address: whom to trust with a proxy's headers is then not asked each time.
+        return Request(self._limits, reader, "client")
+
     def _answer(self, request: Request, reader: "_Reader", client: socket.socket, connection: dict[str, Any]) -> bool:
         environ = _environ(request, connection)
         environ[READ_DEADLINE] = reader.deadline
-        client.settimeout(self._read_timeout)  # a client that does not read is cut as well
+        client.timeout = self._read_timeout  # a client that does not read is cut as well
         if request._expected_100_continue:  # noqa: SLF001  gunicorn's own servers look at it
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         answer = _Answer()
         body = b"".join(self.wsgi(environ, answer.start))
         whole = _is_read(request)
         close = self._closing or not self.alive or not whole or request.should_close()
-        client.settimeout(self._read_timeout)
+        client.timeout = self._read_timeout  # the reader sets it as it goes
         _send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
         if not whole:
             _linger(client)
@@ -216,17 +221,17 @@ class _Reader(SocketUnreader):
         """Receive what there is; raises TimeoutError at the deadline."""
         if self.deadline is None:
             return self._first_chunk()
-        self.sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
+        self.sock.timeout = max(self.deadline - time.monotonic(), 0.001)
         piece: bytes = super().chunk(size_hint)
         return piece
 
     def _first_chunk(self) -> bytes:
-        self.sock.settimeout(self._first_wait)
+        self.sock.timeout = self._first_wait
         self._idle.add(self.sock)
         try:
             piece: bytes = super().chunk()
         except _Stopping:
-            self.sock.settimeout(0)  # nobody is kept waiting, but what has come is answered
+            self.sock.timeout = 0.0  # nobody is kept waiting, but what has come is answered
             try:
                 piece = super().chunk()
             except BlockingIOError:

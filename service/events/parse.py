@@ -36,6 +36,8 @@ _HOME: Final = {
 LONGEST_WORD: Final = 256
 _NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Stands where a change is to stand; JSON has no such byte.
+_HERE: Final = msgspec.Raw(b"\x00")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -103,8 +105,15 @@ def _updates(body: bytes) -> Iterator[_Update]:
             continue
         for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
             origin = _origin(name, entry, change)
+            before, after = _around({**top, "entry": [{**entry, "changes": [_HERE]}]})
             for kind, item, alone in _of_change(name, change, raw_change):
-                yield _Update(origin, kind, item, _encode({**top, "entry": [{**entry, "changes": [alone]}]}))
+                yield _Update(origin, kind, item, b"".join((before, _encode(alone), after)))
+
+
+def _around(notification: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Write what stands before and behind the one change of a notification: the same for all its updates."""
+    before, _, after = _encode(notification).partition(bytes(_HERE))
+    return before, after
 
 
 def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:

@@ -68,14 +68,27 @@ def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> l
     taken = {part.path[0] for part in found}
     if taken <= {ERRORS}:
         return []
-    shared = {name: held for name, held in value.items() if name not in taken}
-    contacts = shared.get(CONTACTS)
-    if len(found) == 1 or not isinstance(contacts, list):
-        return [_whole(part, value, shared) for part in found]
-    return [
-        _whole(part, value, {**shared, CONTACTS: named})
-        for part, named in zip(found, _named(contacts, found), strict=True)
-    ]
+    # What an update stands in: the object without other updates. A copy keeps the order of the keys.
+    frames = {name: {key: held for key, held in value.items() if key == name or key not in taken} for name in taken}
+    contacts = value.get(CONTACTS)
+    if len(found) == 1 or not isinstance(contacts, list) or CONTACTS in taken:
+        return [_framed(part, frames[part.path[0]]) for part in found]
+    named = _named(contacts, found)
+    return [_framed(part, frames[part.path[0]], those) for part, those in zip(found, named, strict=True)]
+
+
+def _framed(part: Part, frame: dict[str, Any], contacts: list[Any] | None = None) -> Part:
+    """Give *part* with the object that holds it alone, with its *contacts* where they were told apart."""
+    name = part.path[0]
+    whole = frame.copy()
+    whole[name] = part.value
+    if contacts:
+        whole[CONTACTS] = contacts
+    elif contacts is not None:
+        del whole[CONTACTS]
+    # Errors say something only together with what they stand beside.
+    item = {**whole, ERRORS: part.item} if name == ERRORS else part.item
+    return Part(part.path, item, whole)
 
 
 def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:
@@ -91,24 +104,6 @@ def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part
                 yield Part((name, *part.path), part.item, [part.value])
             if not parts:
                 yield Part((name,), item, [raw_item])
-
-
-def _whole(part: Part, value: Mapping[str, Any], shared: Mapping[str, Any]) -> Part:
-    path, item, alone = part
-    if path[0] == ERRORS:  # they say something only together with what they stand beside
-        item = _alone(value, ERRORS, item, shared)
-    return Part(path, item, _alone(value, path[0], alone, shared))
-
-
-def _alone(value: Mapping[str, Any], name: str, alone: object, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Give *value* with *alone* as its only update, under *name*, and the keys in their order."""
-    whole = {}
-    for key in value:
-        if key == name:
-            whole[key] = alone
-        elif key in shared and (key != CONTACTS or shared[key]):
-            whole[key] = shared[key]
-    return whole
 
 
 def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:

@@ -461,6 +461,21 @@ def test_two_different_updates_have_two_ids(different: dict[str, Any]) -> None:
     assert len(ids) == len(others) + 1
 
 
+@pytest.mark.parametrize("character", ["é", "/", "😀", "\x7f", "\u0001", "\n", '"', "\\", "\ud7ff", "\uffff", "A"])
+def test_however_it_is_escaped(character: str) -> None:
+    """The same text, escaped or not, is the same update; the bytes stay as they came."""
+    plain = notification(value(messages=[text_message(text={"body": "@@"})]))
+    units = character.encode("utf-16-be").hex()
+    escaped = "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4)).encode()
+    written = json.dumps(character, ensure_ascii=False)[1:-1].encode()
+    first, second = one(plain.replace(b"@@", escaped)), one(plain.replace(b"@@", written))
+    assert first.id == second.id
+    assert escaped in first.data
+    assert written in second.data
+    repeated = plain.replace(b"@@", escaped).replace(b'"type"', b'"id": "x", "type"')
+    assert one(repeated).type == UNRECOGNIZED
+
+
 def test_numbers_count_as_written() -> None:
     """1.0 and 1.00 are two updates, as is -0."""
     bodies = [
@@ -530,7 +545,7 @@ def test_a_batch_of_1000() -> None:
     assert len({event.id for event in found}) == 1000
     for event in (found[0], found[999]):
         held = read(event.data)["entry"][0]["changes"][0]["value"]
-        assert [contact["wa_id"] for contact in held["contacts"]] == [held["messages"][0]["from"]]
+        assert {contact["wa_id"] for contact in held["contacts"]} == {held["messages"][0]["from"]}
 
 
 @pytest.mark.parametrize("kind", catalogue.kinds())

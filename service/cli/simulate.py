@@ -84,6 +84,7 @@ def _load(console: Console, url: str, credentials: Credentials, rate: float, dur
     console.print(table)
     shares = "  ".join(f"p{share:g} {result.percentile(share):.1f} ms" for share in (50, 90, 99, 99.9))
     console.print(
-        f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}"
+        f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}",
+        soft_wrap=True,
     )
     return set(result.answers) == {"200"}

@@ -1,6 +1,7 @@
 """Taking the value of a change apart into its updates, each in a wrapper of its own."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -27,18 +28,17 @@ UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"
 ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
 # Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
-_PARTIES: Final = (
+_CONTACT: Final = frozenset({"wa_id", "user_id"})
+_PARTIES: Final = _CONTACT | {
     "from",
     "to",
     "recipient_id",
     "recipient_participant_id",
-    "wa_id",
     "from_user_id",
     "to_user_id",
     "recipient_user_id",
     "recipient_participant_user_id",
-    "user_id",
-)
+}
 
 
 class Part(NamedTuple):
@@ -110,16 +110,17 @@ def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
     """Give, for each part, the contacts that it names; one that nobody names goes with the first."""
     holders: dict[str, list[int]] = {}
     for index, contact in enumerate(contacts):
-        for party in _parties(contact, ("wa_id", "user_id")):
+        for party in _parties(contact, _CONTACT):
             holders.setdefault(party, []).append(index)
-    by_part = [{index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())} for part in parts]
-    named = set[int]().union(*by_part)
-    by_part[0].update(index for index in range(len(contacts)) if index not in named)
-    return [[contacts[index] for index in sorted(indexes)] for indexes in by_part]
+    by_part = [
+        sorted({index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())}) for part in parts
+    ]
+    named = set(chain.from_iterable(by_part))
+    by_part[0] = sorted({*by_part[0], *(index for index in range(len(contacts)) if index not in named)})
+    return [[contacts[index] for index in indexes] for indexes in by_part]
 
 
-def _parties(item: object, names: Sequence[str]) -> Iterator[str]:
-    if isinstance(item, dict):
-        for name in names:
-            if name in item and (party := document.text(item[name])):
-                yield party
+def _parties(item: object, names: frozenset[str]) -> list[str]:
+    if not isinstance(item, dict):
+        return []
+    return [party for name in item.keys() & names if (party := document.text(item[name]))]

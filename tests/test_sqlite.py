@@ -11,7 +11,8 @@ import pytest
 from contract.test_inbox import HOUR, NOW, event
 
 from service.errors import InboxUnavailable
-from service.inbox.sqlite import MIGRATIONS, SqliteInbox, SqliteLog, require_library
+from service.inbox.sqlite import SqliteInbox, SqliteLog
+from service.inbox.sqlite.schema import MIGRATIONS, require_library
 
 
 def opened(path: Path, *, body_retention: int = HOUR) -> SqliteInbox:
@@ -112,7 +113,9 @@ def test_another_programs_database(path: Path) -> None:
     """It is left alone as well."""
     with closing(apsw.Connection(str(path))) as other:
         other.pragma("user_version", 7)
+    before = path.read_bytes()
     assert refusal(path).reason == "foreign"
+    assert path.read_bytes() == before
 
 
 def test_a_later_versions_database(path: Path) -> None:

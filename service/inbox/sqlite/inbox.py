@@ -1,0 +1,183 @@
+"""The writing half."""
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.events import Event
+from service.inbox.base import Outcome, Size
+from service.inbox.sqlite import rows, schema
+from service.inbox.sqlite.failures import translated, translating
+
+PURGED_AT_ONCE: Final = 256
+
+
+class SqliteInbox:
+    """The writing half. One process at a time; a second one is refused."""
+
+    def __init__(self, path: Path, *, retention: int, body_retention: int) -> None:
+        """Open or make the database; both retentions are in milliseconds.
+
+        Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is not a
+        WAL, a directory that can't be written, a file of a later version, another process that writes.
+        """
+        schema.require_library(apsw.sqlite_lib_version())
+        self._path = path
+        self._retention = retention
+        self._body_retention = body_retention
+        self._lock = _lock(path)
+        try:
+            with translating():
+                self._db = schema.connect(path)
+                self._last = _number(self._db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'")
+                self._first = _number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+                self._bodies_dropped = _number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
+                self._inode = path.stat().st_ino
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Append *events* in one transaction; see `Inbox`."""
+        digests = [rows.digest(event.id) for event in events]
+        distinct: dict[bytes, Event] = {}
+        for digest, event in zip(digests, events, strict=True):
+            distinct.setdefault(digest, event)
+        with translating():
+            try:
+                self._append(distinct)
+                known = set()
+            except apsw.ConstraintError:  # some are repeats: rare, so that the lookup is paid only then
+                known = self._known(list(distinct))
+                self._append({digest: event for digest, event in distinct.items() if digest not in known})
+        self._require_file()
+        return [_outcome(digest, known) for digest in digests]
+
+    def probe(self) -> None:
+        """Write a page, so that a full disk or a lost one is seen; see `Inbox`."""
+        with translating(), schema.transaction(self._db):
+            self._db.execute("UPDATE progress SET position = position")
+        self._require_file()
+
+    def purge(self, now: int) -> bool:
+        """Drop what is too old; see `Inbox`."""
+        with translating():
+            more = self._drop_events(now - self._retention)
+            if self._body_retention < self._retention:
+                more = self._drop_bodies(now - self._body_retention) or more
+        return more
+
+    def size(self) -> Size:
+        """Say how much is held, by the positions and the files; see `Inbox`."""
+        taken = sum(_file_size(self._path.with_name(self._path.name + end)) for end in ("", "-wal", "-shm"))
+        return Size(max(self._last - self._first + 1, 0), taken)
+
+    def close(self) -> None:
+        """Close the database, which takes the WAL in, and let another process write."""
+        try:
+            self._db.close()
+        except apsw.Error:  # what is in the WAL is taken in at the next start
+            pass
+        finally:
+            os.close(self._lock)
+
+    def _append(self, events: Mapping[bytes, Event]) -> None:
+        if not events:
+            return
+        whole = [rows.row(digest, event) for digest, event in events.items()]
+        if len(whole) <= rows.ROWS_AT_ONCE:
+            rows.insert(self._db, whole)  # one statement is a transaction of its own
+        else:
+            with schema.transaction(self._db):
+                for start in range(0, len(whole), rows.ROWS_AT_ONCE):
+                    rows.insert(self._db, whole[start : start + rows.ROWS_AT_ONCE])
+        self._last = self._db.last_insert_rowid()
+
+    def _known(self, digests: Sequence[bytes]) -> set[bytes]:
+        known: set[bytes] = set()
+        for start in range(0, len(digests), rows.ROWS_AT_ONCE):
+            some = digests[start : start + rows.ROWS_AT_ONCE]
+            query = f"SELECT digest FROM event WHERE digest IN ({','.join('?' * len(some))})"  # noqa: S608  no value is in the text
+            known.update(digest for (digest,) in self._db.execute(query, some))
+        return known
+
+    def _require_file(self) -> None:
+        try:
+            same = self._path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise InboxUnavailable("vanished", f"{self._path} was moved or deleted while in use", reopen=True)
+
+    def _is_old(self, position: int, cutoff: int) -> bool:
+        query = "SELECT received_at FROM event WHERE position >= ? ORDER BY position LIMIT 1"
+        found: list[tuple[Any, ...]] = self._db.execute(query, (position,)).fetchall()
+        return bool(found) and bool(found[0][0] < cutoff)
+
+    def _drop_events(self, cutoff: int) -> bool:
+        if not self._is_old(self._first, cutoff):
+            return False
+        with schema.transaction(self._db):
+            batch = (self._first + PURGED_AT_ONCE, cutoff)
+            self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
+            self._first = _number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+        return self._is_old(self._first, cutoff)
+
+    def _drop_bodies(self, cutoff: int) -> bool:
+        start = max(self._bodies_dropped + 1, self._first)
+        if not self._is_old(start, cutoff):
+            return False
+        batch = (start, start + PURGED_AT_ONCE, cutoff)
+        with schema.transaction(self._db):
+            self._db.execute(
+                "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
+            )
+            self._bodies_dropped = _number(
+                self._db,
+                "SELECT max(position) FROM event WHERE position >= ? AND position < ? AND received_at < ?",
+                *batch,
+            )
+            self._db.execute("UPDATE progress SET position = ? WHERE name = 'bodies_dropped'", (self._bodies_dropped,))
+        return self._is_old(self._bodies_dropped + 1, cutoff)
+
+
+def _outcome(digest: bytes, known: set[bytes]) -> Outcome:
+    if digest in known:
+        return Outcome.REPEAT
+    known.add(digest)
+    return Outcome.NEW
+
+
+def _lock(path: Path) -> int:
+    try:
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as ex:
+        raise translated(ex) from ex
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as ex:
+        os.close(handle)
+        raise InboxUnavailable("locked", f"another process writes {path}: SQLite serves one worker of one pod") from ex
+    return handle
+
+
+def _number(db: apsw.Connection, query: str, *values: int) -> int:
+    ((found,),) = db.execute(query, values)
+    return int(found)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def opener(path: Path, *, retention: int, body_retention: int) -> Callable[[], SqliteInbox]:
+    """Make what opens the inbox, anew each time; the retentions are in milliseconds."""
+    return lambda: SqliteInbox(path, retention=retention, body_retention=body_retention)

@@ -1,0 +1,40 @@
+"""The reading half."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from service.inbox.base import Record
+from service.inbox.sqlite import rows, schema
+from service.inbox.sqlite.failures import translating
+
+
+class SqliteLog:
+    """The reading half: short transactions, so that the writer's WAL is never held back."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
+        schema.require_library(apsw.sqlite_lib_version())
+        with translating():
+            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+            self._db.set_busy_timeout(schema.BUSY_TIMEOUT)
+            schema.require_version(self._db)
+
+    def read(self, after: int, limit: int) -> Sequence[Record]:
+        """Give what follows *after*; see `Log`."""
+        return self._records(f"position > ? AND data IS NOT NULL ORDER BY position LIMIT {int(limit)}", after)
+
+    def find(self, event_id: str) -> Record | None:
+        """Give the event with this id, if it is there."""
+        return next(iter(self._records("digest = ? AND data IS NOT NULL", rows.digest(event_id))), None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _records(self, condition: str, value: int | bytes) -> Sequence[Record]:
+        query = f"SELECT position, {rows.COLUMNS} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
+        with translating():
+            found = self._db.execute(query, (value,)).fetchall()
+        return [rows.record(row) for row in found]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import config, fields
+from service.config import values
 from service.errors import ConfigurationError
 
 
@@ -123,8 +124,8 @@ def test_a_misspelt_field_is_named() -> None:
 
 def test_durations_and_addresses() -> None:
     """Units are told apart."""
-    assert [config.duration(text) for text in ("500ms", "1s", "1.5m", "2h", "8d")] == [0.5, 1, 90, 7200, 691200]
-    assert str(config.address("[::1]:8080")) == "[::1]:8080"
+    assert [values.duration(text) for text in ("500ms", "1s", "1.5m", "2h", "8d")] == [0.5, 1, 90, 7200, 691200]
+    assert str(values.address("[::1]:8080")) == "[::1]:8080"
 
 
 def test_several_workers_on_memory() -> None:

@@ -1,41 +1,18 @@
 """From the body of a notification to its events."""
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from service.events import document, split
+from service.events import attributes, document, split
+from service.events.attributes import WHATSAPP, Origin
 from service.events.document import NotADocument, text
 from service.events.event import UNRECOGNIZED, Event
 
-WHATSAPP: Final = "whatsapp_business_account"
 # A body whose events together would pass this is kept whole: what is shared by its updates is out of proportion.
 MOST_BYTES: Final = 33_554_432
-# Where the other party is named one level down: system messages, handovers, contacts of the app.
-_PARTY_HOLDERS: Final = ("system", "sender", "contact")
-_SENDERS: Final = ("from", "from_user_id", "wa_id", "phone_number", "user_id", "recipient_id", "recipient_user_id")
-_ADDRESSEES: Final = ("to", "to_user_id")
-_RECIPIENTS: Final = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
-# A timestamp of 13 digits or less has a calendar's date; from twelve digits on it is in milliseconds.
-MOST_DIGITS: Final = 13
-FIRST_MILLISECONDS: Final = 100_000_000_000
-# Where an update of this kind is at home; elsewhere its key says the field, as the same message id occurs in several.
-_HOME: Final = {
-    "message": "messages",
-    "status": "messages",
-    "action": "messages",
-    "echo": "smb_message_echoes",
-    "call": "calls",
-    "history": "history",
-    "standby": "standby",
-}
-LONGEST_WORD: Final = 256
-_NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
-_TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Stands where a change is to stand; JSON has no such byte.
 _HERE: Final = msgspec.Raw(b"\x00")
 _encode = msgspec.json.Encoder().encode
@@ -49,20 +26,10 @@ class _Receipt(NamedTuple):
     traceparent: str | None
 
 
-class _Origin(NamedTuple):
-    """Where an update stands: what all updates of one change share, as words that are fit for ids."""
-
-    account: str
-    phone: str
-    field: str
-    whole_type: str  # of what is not a message, a status, an echo or a call
-    time: str
-
-
 class _Update(NamedTuple):
     """One update before it is an event; `kind` is a word of `_HOME`, else empty; `data` holds it alone."""
 
-    origin: _Origin
+    origin: Origin
     kind: str
     item: Any
     data: bytes
@@ -121,70 +88,42 @@ def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tupl
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
     field = text(change.get("field")) if parts else ""
     for path, item, alone in parts:
-        yield _kind(field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
+        yield attributes.kind_of(field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
     if not parts:
         yield "", change if value is None else value, raw_change
 
 
-@lru_cache(maxsize=1024)
-def _kind(field: str, path: tuple[str, ...]) -> str:
-    for chat in ("history", "standby"):
-        if chat in (field, path[0]):
-            return chat
-    if path[-1] == "statuses":
-        return "call" if field == "calls" else "status"
-    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(
-        path[-1], ""
-    )
-
-
-def _origin(name: str, entry: Any, change: Any) -> _Origin:
+def _origin(name: str, entry: Any, change: Any) -> Origin:
     entry = entry if isinstance(entry, dict) else {}
     change = change if isinstance(change, dict) else {}
     value = change.get("value")
     value = value if isinstance(value, dict) else {}
     field = text(change.get("field"))
-    return _Origin(
-        account=_word(text(entry.get("id"))) or "unknown",
-        phone=_word(_phone_number_id(value)),
-        field=_word(field),
-        whole_type=_whole_type(name, _type_word(field), _type_word(value.get("event"))),
-        time=_word(text(entry.get("time"))),
+    return Origin(
+        account=attributes.word(text(entry.get("id"))) or "unknown",
+        phone=attributes.word(attributes.phone_number_id(value)),
+        field=attributes.word(field),
+        whole_type=attributes.whole_type(name, attributes.type_word(field), attributes.type_word(value.get("event"))),
+        time=attributes.word(text(entry.get("time"))),
     )
-
-
-def _phone_number_id(value: Mapping[str, Any]) -> str:
-    for name in ("metadata", "recipient"):
-        holder = value.get(name)
-        if isinstance(holder, dict) and holder.get("phone_number_id"):
-            return text(holder["phone_number_id"])
-    return ""
-
-
-def _whole_type(name: str, field: str, event: str) -> str:
-    if not field:
-        return UNRECOGNIZED
-    if name != WHATSAPP:
-        return f"com.meta.{_type_word(name) or 'unknown'}.{field}"
-    return f"com.whatsapp.{field}.{event}" if event else f"com.whatsapp.{field}"
 
 
 def _event(update: _Update, receipt: _Receipt) -> Event:
     origin, kind, item, data = update
     account, phone = origin.account, origin.phone
-    subject = _subject(kind, item) if isinstance(item, dict) else None
+    subject = attributes.subject_of(kind, item) if isinstance(item, dict) else None
     source = f"/{account}/{phone}" if phone else f"/{account}"
     test = account == "0"
     digest = hashlib.sha256(document.canonical(_lasting(item) if b'"url"' in data else item))
     if test:
         digest.update(receipt.nonce.encode())
     return Event(
-        id=f"{phone or account}:{_natural_key(origin, kind, item)}:{digest.hexdigest()[:16]}",
-        type=_type(origin, kind, item),
+        id=f"{phone or account}:{attributes.natural_key(origin, kind, item)}:{digest.hexdigest()[:16]}",
+        type=attributes.type_of(origin, kind, item),
         source=source,
         subject=subject,
         partitionkey=f"{phone}:{subject}" if phone and subject else source,
-        time=_time(item, origin.time) or receipt.received_at,
+        time=attributes.time_of(item, origin.time) or receipt.received_at,
         received_at=receipt.received_at,
         field=origin.field,
         test=test,
@@ -209,70 +148,6 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
     )
 
 
-def _type(origin: _Origin, kind: str, item: Any) -> str:
-    if kind in ("message", "echo"):
-        said = item.get("type")
-    elif kind == "status":
-        said = item.get("status")
-    elif kind == "call":
-        said = item.get("event") or item.get("status")
-    else:
-        return origin.whole_type
-    return f"com.whatsapp.{kind}.{_type_word(said) or 'unknown'}"
-
-
-def _natural_key(origin: _Origin, kind: str, item: Any) -> str:
-    key = _word(_own_key(kind, item)) if kind else ""
-    if not key:
-        return f"{origin.field}:{origin.account}:{origin.time}" if origin.field else "raw"
-    if kind in ("echo", "history", "standby"):
-        key = f"{kind}:{key}"
-    return key if origin.field == _HOME[kind] else f"{origin.field}:{key}"
-
-
-def _own_key(kind: str, item: Mapping[str, Any]) -> str:
-    own = text(item.get("id"))
-    if kind == "message":
-        return own
-    if kind == "action":
-        link = item.get("marketing_messages_link_click_data")
-        own = text(item.get("click_id") or (link.get("click_id") if isinstance(link, dict) else None))
-        words = [own, text(item.get("action_type"))]
-    elif kind == "call":
-        words = [own, text(item.get("event") or item.get("status"))]
-    else:
-        participant = item.get("recipient_participant_user_id") or item.get("recipient_participant_id")
-        words = [own, text(item.get("status")), text(participant)]
-    return ":".join(filter(None, words)) if own else ""
-
-
-def _subject(kind: str, item: Mapping[str, Any]) -> str | None:
-    names: tuple[str, ...]
-    if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
-        names = _ADDRESSEES
-    elif "status" in item and kind != "call":
-        names = _RECIPIENTS
-    else:
-        names = _ADDRESSEES if kind == "echo" else _SENDERS
-    for name in names:
-        if name in item and (word := _word(text(item[name]))):
-            return word
-    for name in _PARTY_HOLDERS:
-        if name in item and isinstance(item[name], dict) and (found := _subject("", item[name])):
-            return found
-    return None
-
-
-def _time(item: Any, entry_time: str) -> int:
-    """Milliseconds; Meta writes seconds, as a number or as text. What no calendar has counts as none."""
-    own = text(item.get("timestamp")) if isinstance(item, dict) else ""
-    for stamp in (own, entry_time):
-        if stamp.isascii() and stamp.isdigit() and len(stamp) <= MOST_DIGITS:
-            number = int(stamp)
-            return number if number >= FIRST_MILLISECONDS else number * 1000
-    return 0
-
-
 def _lasting(item: Any) -> Any:
     """Leave out the links to media, which are new at each of Meta's tries."""
     if isinstance(item, list):
@@ -281,19 +156,3 @@ def _lasting(item: Any) -> Any:
         return item
     is_media = "mime_type" in item
     return {name: _lasting(value) for name, value in item.items() if not (is_media and name == "url")}
-
-
-def _word(value: str) -> str:
-    """Make *value* fit for an id or a header: printable ASCII without blanks, at most 256 characters."""
-    if value.isascii() and value.isprintable() and " " not in value and len(value) <= LONGEST_WORD:
-        return value
-    return _NOT_IN_A_WORD.sub("_", value[:LONGEST_WORD])
-
-
-def _type_word(value: object) -> str:
-    return _type_word_of(value) if isinstance(value, str) and value else ""
-
-
-@lru_cache(maxsize=1024)
-def _type_word_of(value: str) -> str:
-    return value.lower() if _TYPE.fullmatch(value) else "other"

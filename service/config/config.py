@@ -1,0 +1,115 @@
+"""From the environment to the configuration, with every problem at once."""
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.config.settings import INBOX_FILE, PREFIX, SETTINGS
+from service.config.values import Address, InboxUrl
+from service.errors import ConfigurationError
+
+# What Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
+_INJECTED = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the environment says, parsed; durations are seconds, sizes are bytes."""
+
+    bind: Address
+    admin_bind: Address
+    path: str
+    credentials_dir: Path
+    credentials_hint: str
+    relay_bind: Address
+    run_dir: Path
+    inbox: InboxUrl
+    fields: frozenset[str]
+    max_body_bytes: int
+    read_timeout: float
+    accept_timeout: float
+    workers: int
+    connections: int
+    bodies_bytes: int
+    retention: float
+    body_retention: float
+    destinations: str
+    log_level: str
+    log_format: str
+
+
+def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config:
+    """Read the configuration from *environ*; a variable that is set but empty has its default.
+
+    *known_fields* are Meta's names of webhook fields: a name close to one of them is a misspelling.
+    Raises ConfigurationError with every problem at once.
+    """
+    problems: list[str] = []
+    values: dict[str, object] = {}
+    texts = dict(environ)
+    if texts.get(INBOX_FILE):
+        _read_inbox_file(texts, problems)
+    for setting in SETTINGS:
+        text = texts.get(setting.name) or setting.default
+        try:
+            values[setting.name.removeprefix(PREFIX).lower()] = setting.parse(text)
+        except ValueError as ex:
+            shown = "" if setting.name == "WEBHOOK_INBOX" else f" (it is {text!r})"
+            problems.append(f"{setting.name} {ex}{shown}.")
+    problems += _unknown(texts)
+    if not problems:
+        config = Config(**values)  # type: ignore[arg-type]  # the parsers of SETTINGS give the field's types
+        problems += _contradictions(config) + _misspelt_fields(config.fields, known_fields)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
+
+
+def _read_inbox_file(texts: dict[str, str], problems: list[str]) -> None:
+    if texts.get("WEBHOOK_INBOX"):
+        problems.append(f"WEBHOOK_INBOX and {INBOX_FILE} are both set: drop one of them.")
+    try:
+        texts["WEBHOOK_INBOX"] = Path(texts[INBOX_FILE]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as ex:
+        why = ex.strerror if isinstance(ex, OSError) else "it is not UTF-8 text"
+        problems.append(f"{INBOX_FILE} names {texts[INBOX_FILE]!r}, which can't be read: {why}.")
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = [setting.name for setting in SETTINGS] + [INBOX_FILE]
+    problems = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or _is_injected(name, environ[name]):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        meant = f"did you mean {close[0]}?" if close else "see the table in the README for those there are."
+        problems.append(f"{name} is not a setting: {meant}")
+    return problems
+
+
+def _is_injected(name: str, value: str) -> bool:
+    return bool(_INJECTED.search(name)) or (name.endswith("_PORT") and "://" in value)
+
+
+def _contradictions(config: Config) -> list[str]:
+    problems = []
+    if config.bind.port == config.admin_bind.port:
+        problems.append("WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: give them one each.")
+    if config.body_retention > config.retention:
+        problems.append("WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.")
+    if config.inbox.engine == "sqlite" and config.workers > 1:
+        problems.append("WEBHOOK_WORKERS is above 1, and SQLite serves one worker of one pod: set it to 1.")
+    if config.bodies_bytes < config.max_body_bytes:
+        problems.append("WEBHOOK_BODIES_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.")
+    return problems
+
+
+def _misspelt_fields(chosen: Collection[str], known: Collection[str]) -> list[str]:
+    problems = []
+    for name in sorted(set(chosen) - set(known)):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if close:
+            problems.append(f"WEBHOOK_FIELDS names {name!r}, which Meta does not have: did you mean {close[0]!r}?")
+    return problems

@@ -1,0 +1,74 @@
+"""The one table of settings: the config class, `check` and the README follow it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.config.values import address, count, duration, inbox_url, names, one_of, url_path
+
+PREFIX = "WEBHOOK_"
+INBOX_FILE = "WEBHOOK_INBOX_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One variable: its name, its default as it would be written, how it is read, what it means."""
+
+    name: str
+    default: str
+    parse: Callable[[str], object]
+    meaning: str
+
+
+SETTINGS = (
+    Setting("WEBHOOK_BIND", "0.0.0.0:8080", address, "Where the public listener binds."),
+    Setting("WEBHOOK_ADMIN_BIND", "0.0.0.0:9090", address, "Where probes and metrics are served. Never expose it."),
+    Setting("WEBHOOK_PATH", "/webhooks", url_path, "The one path of the public listener."),
+    Setting(
+        "WEBHOOK_CREDENTIALS_DIR",
+        "/etc/whatsapp-webhook/credentials",
+        Path,
+        "The directory with `verify-token`, `app-secret` and, if you like, `log-key`.",
+    ),
+    Setting(
+        "WEBHOOK_CREDENTIALS_HINT",
+        "",
+        str,
+        "A sentence that `/readyz` and the log add while credentials are missing: where to put them.",
+    ),
+    Setting("WEBHOOK_RELAY_BIND", "0.0.0.0:9091", address, "Reserved for the relay's probes and metrics."),
+    Setting(
+        "WEBHOOK_RUN_DIR",
+        "/run/whatsapp-webhook",
+        Path,
+        "A directory in memory: heartbeat, drain mark, metrics of several workers.",
+    ),
+    Setting(
+        "WEBHOOK_INBOX",
+        "sqlite:///var/lib/whatsapp-webhook/inbox.db",
+        inbox_url,
+        "Where events are kept. `WEBHOOK_INBOX_FILE` names a file that holds this value instead.",
+    ),
+    Setting("WEBHOOK_FIELDS", "", names, "Which of Meta's fields to keep, with commas between; empty keeps all."),
+    Setting("WEBHOOK_MAX_BODY_BYTES", "4194304", count, "A larger body is answered 413. Meta sends up to 3 MB."),
+    Setting("WEBHOOK_READ_TIMEOUT", "10s", duration, "How long a request may take to arrive, in all."),
+    Setting("WEBHOOK_ACCEPT_TIMEOUT", "2s", duration, "How long the inbox may take before the answer is 503."),
+    Setting("WEBHOOK_WORKERS", "1", count, "Worker processes. SQLite serves one."),
+    Setting("WEBHOOK_CONNECTIONS", "4096", count, "Connections a worker holds at once."),
+    Setting("WEBHOOK_BODIES_BYTES", "134217728", count, "Bytes of bodies in flight, a worker; above it 503."),
+    Setting("WEBHOOK_RETENTION", "8d", duration, "How long an event's id is remembered, so that a repeat is told."),
+    Setting("WEBHOOK_BODY_RETENTION", "8d", duration, "How long an event's data is kept; at most the retention."),
+    Setting("WEBHOOK_DESTINATIONS", "", str, "Reserved for the relay: the path of its destinations file."),
+    Setting(
+        "WEBHOOK_LOG_LEVEL",
+        "info",
+        one_of("debug", "info", "warning", "error"),
+        "The least level that is logged.",
+    ),
+    Setting(
+        "WEBHOOK_LOG_FORMAT",
+        "",
+        one_of("", "json", "console"),
+        "`json` or `console`; empty is `console` on a terminal, else `json`.",
+    ),
+)

@@ -1,0 +1,103 @@
+"""How the text of a variable is read; a ValueError says what it wants."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+ENGINES = ("sqlite", "memory")
+LAST_PORT = 65535
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Address(NamedTuple):
+    """Where a listener binds."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class InboxUrl(NamedTuple):
+    """Which engine keeps the events, and where."""
+
+    engine: str
+    path: Path
+    weak: bool
+
+
+def address(text: str) -> Address:
+    """Read `host:port`, an IPv6 host in brackets."""
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not _is_number(port) or not 0 < int(port) <= LAST_PORT:
+        raise ValueError("wants host:port, such as 0.0.0.0:8080")
+    return Address(host, int(port))
+
+
+def duration(text: str) -> float:
+    """Read a duration such as `500ms`, `10s`, `15m`, `36h` or `8d` into seconds."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
+    if not found or not float(found[1]):
+        raise ValueError("wants a duration above zero with its unit: ms, s, m, h or d, such as 10s")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def count(text: str) -> int:
+    """Read a whole number above zero."""
+    if not _is_number(text) or int(text) < 1:
+        raise ValueError("wants a whole number above zero")
+    return int(text)
+
+
+def url_path(text: str) -> str:
+    """Read the path of the webhook."""
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text):
+        raise ValueError("wants a path that begins with / and holds letters, digits and . _ ~ - / only")
+    return text
+
+
+def inbox_url(text: str) -> InboxUrl:
+    """Read where the events are kept: `sqlite:///path/inbox.db`, or `memory://?durability=weak`."""
+    url = urlsplit(text)
+    if url.scheme not in ENGINES:
+        raise ValueError(f"knows the engines {' and '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    weak = query.pop("durability", "") == "weak"
+    if query:
+        raise ValueError(
+            f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak"
+        )
+    if url.netloc:
+        raise ValueError(f"wants three slashes ({url.scheme}:///path): the engine has no host")
+    if url.scheme == "memory" and not weak:
+        raise ValueError("keeps nothing over a restart: say memory://?durability=weak where that is wanted")
+    if url.scheme == "sqlite" and (len(url.path) <= 1 or url.path.endswith("/")):
+        raise ValueError("wants the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db")
+    if url.scheme == "sqlite" and weak:
+        raise ValueError("is always durable with SQLite: drop ?durability=weak")
+    return InboxUrl(url.scheme, Path(url.path), weak)
+
+
+def names(text: str) -> frozenset[str]:
+    """Read names with commas between them; empty is all."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a parser for a closed set of words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"wants one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

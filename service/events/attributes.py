@@ -1,0 +1,157 @@
+"""What is said of an update: type, key, subject, time (DESIGN section 5's tables)."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from service.events.document import text
+from service.events.event import UNRECOGNIZED
+
+WHATSAPP: Final = "whatsapp_business_account"
+# Where the other party is named one level down: system messages, handovers, contacts of the app.
+_PARTY_HOLDERS: Final = ("system", "sender", "contact")
+_SENDERS: Final = ("from", "from_user_id", "wa_id", "phone_number", "user_id", "recipient_id", "recipient_user_id")
+_ADDRESSEES: Final = ("to", "to_user_id")
+_RECIPIENTS: Final = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
+# A timestamp of 13 digits or less has a calendar's date; from twelve digits on it is in milliseconds.
+MOST_DIGITS: Final = 13
+FIRST_MILLISECONDS: Final = 100_000_000_000
+# Where an update of this kind is at home; elsewhere its key says the field, as the same message id occurs in several.
+HOME: Final = {
+    "message": "messages",
+    "status": "messages",
+    "action": "messages",
+    "echo": "smb_message_echoes",
+    "call": "calls",
+    "history": "history",
+    "standby": "standby",
+}
+LONGEST_WORD: Final = 256
+_NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
+_TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Origin(NamedTuple):
+    """Where an update stands: what all updates of one change share, as words that are fit for ids."""
+
+    account: str
+    phone: str
+    field: str
+    whole_type: str  # of what is not a message, a status, an echo or a call
+    time: str
+
+
+@lru_cache(maxsize=1024)
+def kind_of(field: str, path: tuple[str, ...]) -> str:
+    """Say what an update is, a word of `HOME` or empty, by its field and the names on the way to it."""
+    for chat in ("history", "standby"):
+        if chat in (field, path[0]):
+            return chat
+    if path[-1] == "statuses":
+        return "call" if field == "calls" else "status"
+    return {"messages": "message", "message_echoes": "echo", "calls": "call", "user_actions": "action"}.get(
+        path[-1], ""
+    )
+
+
+def phone_number_id(value: Mapping[str, Any]) -> str:
+    """Give the business's phone number id that a value names; empty where there is none."""
+    for name in ("metadata", "recipient"):
+        holder = value.get(name)
+        if isinstance(holder, dict) and holder.get("phone_number_id"):
+            return text(holder["phone_number_id"])
+    return ""
+
+
+def whole_type(name: str, field: str, event: str) -> str:
+    """Give the type of what is not a message, a status, an echo or a call."""
+    if not field:
+        return UNRECOGNIZED
+    if name != WHATSAPP:
+        return f"com.meta.{type_word(name) or 'unknown'}.{field}"
+    return f"com.whatsapp.{field}.{event}" if event else f"com.whatsapp.{field}"
+
+
+def type_of(origin: Origin, kind: str, item: Any) -> str:
+    """Give an event's type (DESIGN section 5)."""
+    if kind in ("message", "echo"):
+        said = item.get("type")
+    elif kind == "status":
+        said = item.get("status")
+    elif kind == "call":
+        said = item.get("event") or item.get("status")
+    else:
+        return origin.whole_type
+    return f"com.whatsapp.{kind}.{type_word(said) or 'unknown'}"
+
+
+def natural_key(origin: Origin, kind: str, item: Any) -> str:
+    """Give the part of an id that is Meta's own, or says where and when (DESIGN section 5)."""
+    key = word(_own_key(kind, item)) if kind else ""
+    if not key:
+        return f"{origin.field}:{origin.account}:{origin.time}" if origin.field else "raw"
+    if kind in ("echo", "history", "standby"):
+        key = f"{kind}:{key}"
+    return key if origin.field == HOME[kind] else f"{origin.field}:{key}"
+
+
+def _own_key(kind: str, item: Mapping[str, Any]) -> str:
+    own = text(item.get("id"))
+    if kind == "message":
+        return own
+    if kind == "action":
+        link = item.get("marketing_messages_link_click_data")
+        own = text(item.get("click_id") or (link.get("click_id") if isinstance(link, dict) else None))
+        words = [own, text(item.get("action_type"))]
+    elif kind == "call":
+        words = [own, text(item.get("event") or item.get("status"))]
+    else:
+        participant = item.get("recipient_participant_user_id") or item.get("recipient_participant_id")
+        words = [own, text(item.get("status")), text(participant)]
+    return ":".join(filter(None, words)) if own else ""
+
+
+def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
+    """Give the other party: a number, else a business-scoped user id, else None."""
+    names: tuple[str, ...]
+    if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
+        names = _ADDRESSEES
+    elif "status" in item and kind != "call":
+        names = _RECIPIENTS
+    else:
+        names = _ADDRESSEES if kind == "echo" else _SENDERS
+    for name in names:
+        if name in item and (party := word(text(item[name]))):
+            return party
+    for name in _PARTY_HOLDERS:
+        if name in item and isinstance(item[name], dict) and (found := subject_of("", item[name])):
+            return found
+    return None
+
+
+def time_of(item: Any, entry_time: str) -> int:
+    """Milliseconds; Meta writes seconds, as a number or as text. What no calendar has counts as none."""
+    own = text(item.get("timestamp")) if isinstance(item, dict) else ""
+    for stamp in (own, entry_time):
+        if stamp.isascii() and stamp.isdigit() and len(stamp) <= MOST_DIGITS:
+            number = int(stamp)
+            return number if number >= FIRST_MILLISECONDS else number * 1000
+    return 0
+
+
+def word(value: str) -> str:
+    """Make *value* fit for an id or a header: printable ASCII without blanks, at most 256 characters."""
+    if value.isascii() and value.isprintable() and " " not in value and len(value) <= LONGEST_WORD:
+        return value
+    return _NOT_IN_A_WORD.sub("_", value[:LONGEST_WORD])
+
+
+def type_word(value: object) -> str:
+    """Make what Meta says fit for a type: lower case, `other` where it is no word, empty where there is none."""
+    return _type_word_of(value) if isinstance(value, str) and value else ""
+
+
+@lru_cache(maxsize=1024)
+def _type_word_of(value: str) -> str:
+    return value.lower() if _TYPE.fullmatch(value) else "other"

@@ -1,6 +1,8 @@
 """Credentials: files as kubelet lays them and as people write them; the last good values stay."""
 
+import errno
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -76,28 +78,64 @@ def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
     assert directory.current.verify_tokens == (b"bbbb",)
 
 
+def test_before_the_first_look() -> None:
+    """Nothing is in force, and nothing is said to be wrong or stale."""
+    directory = CredentialsDirectory(Path("never/read"))
+    assert (directory.current.verify_tokens, directory.current.app_secrets) == ((), ())
+    assert directory.current.log_key is None
+    assert directory.problems == ()
+    assert directory.stale is False
+
+
+def test_what_is_in_force_changes_as_a_whole_only(path: Path) -> None:
+    """What a request was given to verify with stays what it is; new values come as a new object."""
+    lay(path, "1", verify_token=b"old", app_secret=b"secret")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    given = directory.current
+    with pytest.raises(AttributeError):
+        given.verify_tokens = (b"another",)  # type: ignore[misc]
+    lay(path, "2", verify_token=b"new", app_secret=b"secret")
+    assert directory.look()
+    assert given.verify_tokens == (b"old",)
+
+
 def test_at_start_nothing_is_there(path: Path) -> None:
     """What is missing is said, with the hint where to put it; nothing is in force."""
     directory = CredentialsDirectory(path, hint="Make the Secret wh-credentials.")
     assert not directory.look()
     assert directory.current == Credentials()
-    assert directory.missing is not None
-    assert "verify-token can't be read" in directory.missing
-    assert "app-secret can't be read" in directory.missing
-    assert directory.missing.endswith(". Make the Secret wh-credentials.")
+    absent = os.strerror(errno.ENOENT)
+    problems = (f"{path}/verify-token can't be read ({absent})", f"{path}/app-secret can't be read ({absent})")
+    assert directory.problems == problems
+    assert directory.missing == f"{problems[0]}; {problems[1]}. Make the Secret wh-credentials."
     assert not directory.stale
 
 
-def test_one_of_two_is_not_enough(path: Path) -> None:
+def test_without_a_hint_only_the_problems_are_said(path: Path) -> None:
+    """The hint is optional, and its absence leaves no trace."""
+    lay(path, "1", verify_token=b"token", app_secret=b"")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.missing == f"{path}/app-secret holds no value."
+
+
+@pytest.mark.parametrize(
+    ("there", "read", "awaited"),
+    [
+        ("verify_token", Credentials(verify_tokens=(b"value",)), "app-secret"),
+        ("app_secret", Credentials(app_secrets=(b"value",)), "verify-token"),
+    ],
+)
+def test_one_of_two_is_not_enough(path: Path, there: str, read: Credentials, awaited: str) -> None:
     """Each kind counts for itself."""
-    lay(path, "1", verify_token=b"token")
+    lay(path, "1", **{there: b"value"})
     directory = CredentialsDirectory(path)
     assert directory.look()
-    assert directory.current.verify_tokens == (b"token",)
-    assert directory.missing is not None
-    assert "verify-token" not in directory.missing
+    assert directory.current == read
+    assert directory.missing == f"{path}/{awaited} can't be read ({os.strerror(errno.ENOENT)})."
     assert not directory.stale
-    lay(path, "2", verify_token=b"token", app_secret=b"secret")
+    lay(path, "2", verify_token=b"value", app_secret=b"value")
     assert directory.look()
     assert directory.missing is None
 
@@ -142,7 +180,7 @@ def test_at_most_four_values(path: Path) -> None:
     lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=b"s")
     directory.look()
     assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
-    assert "more than 4 values" in directory.problems[0]
+    assert directory.problems == (f"{path}/verify-token holds more than 4 values or is above 65536 bytes",)
 
 
 def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
@@ -155,6 +193,23 @@ def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
     assert len(directory.current.verify_tokens[0]) == 65536
 
 
+def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
+    """What is refused for its size costs no memory of that size."""
+    path.mkdir()
+    (path / "verify-token").write_bytes(b"t")
+    (path / "app-secret").write_bytes(b"s")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    os.truncate(path / "app-secret", 64 * 1024 * 1024)
+    tracemalloc.start()
+    assert not directory.look()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1024 * 1024
+    assert directory.stale
+    assert directory.current.app_secrets == (b"s",)
+
+
 def test_the_log_key_is_optional_and_stays(path: Path) -> None:
     """A third file; without it nothing is missing, and once read its value stays like the others."""
     lay(path, "1", verify_token=b"t", app_secret=b"s")
@@ -162,7 +217,7 @@ def test_the_log_key_is_optional_and_stays(path: Path) -> None:
     directory.look()
     assert directory.current.log_key is None
     assert directory.problems == ()
-    lay(path, "2", verify_token=b"t", app_secret=b"s", log_key=b"key\n")
+    lay(path, "2", verify_token=b"t", app_secret=b"s", log_key=b"key\nolder\n")
     assert directory.look()
     assert directory.current.log_key == b"key"
     (path / "..2" / "log-key").write_bytes(b" ")

@@ -90,6 +90,15 @@ def test_every_character_that_is_allowed_in_a_challenge() -> None:
     assert verify(urlencode(GOOD | {"hub.challenge": "0001"}), TOKENS).challenge == "0001"
 
 
+def test_every_byte_that_is_not_allowed_in_a_challenge() -> None:
+    """One byte beyond the set, among others or alone, and nothing is echoed."""
+    allowed = (string.ascii_letters + string.digits + "._~+/=-").encode()
+    for byte in sorted(set(range(256)) - set(allowed)):
+        for challenge in (bytes([byte]), b"1" + bytes([byte]) + b"1"):
+            query = f"hub.mode=subscribe&hub.verify_token=first-token&hub.challenge={quote(challenge, safe='')}"
+            assert reason(query) == "bad_challenge"
+
+
 def test_without_a_token_in_force_nothing_verifies() -> None:
     """Not an empty token, and not a right-looking one."""
     assert reason(urlencode(GOOD), ()) == "not_configured"

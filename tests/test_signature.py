@@ -23,6 +23,11 @@ def test_the_published_vector_is_let_in() -> None:
     assert signature.header_for(BODY, SECRET) == header
 
 
+def test_the_header_is_named_as_published() -> None:
+    """The name of the header is as Meta writes it, and not that of the older one."""
+    assert signature.HEADER == "X-Hub-Signature-256"
+
+
 def test_each_secret_in_force_is_accepted_and_its_position_told() -> None:
     """The overlap of a rotation: the operator must see which line was used."""
     header = signature.header_for(BODY, SECRET)
@@ -74,6 +79,8 @@ def _forged() -> list[tuple[str, bytes, str | None, bytes]]:
         ("empty body", b"", f"sha256={right}", SECRET),
         ("body twice", BODY * 2, f"sha256={right}", SECRET),
     ]
+    beside = "/:@G`g"  # the neighbours of 0-9, A-F and a-f
+    cases.extend((f"{other} as a digit", BODY, f"sha256={right[:63]}{other}", SECRET) for other in beside)
     for index in range(64):
         other = format(int(right[index], 16) ^ 1, "x")
         cases.append((f"digit {index} changed", BODY, f"sha256={right[:index]}{other}{right[index + 1 :]}", SECRET))

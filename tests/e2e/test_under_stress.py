@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
+import apsw
 import psutil
 import pytest
 from server import Server, post, read_answer, until
@@ -340,3 +342,32 @@ def test_series_are_bounded(server: Server) -> None:
     lines = server.admin("/metrics").body.decode().splitlines()
     assert len([line for line in lines if not line.startswith("#")]) <= 1000
     assert not any("f29" in line or "path1" in line for line in lines)
+
+
+def test_the_process_is_as_promised(server: Server) -> None:
+    """As many files as the system allows, no control socket, one writer thread, and nothing monkey-patched."""
+    master = psutil.Process(server.process.pid)
+    (worker,) = master.children()
+    soft, hard = worker.rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == hard
+    for process in (master, worker):
+        assert not [each for each in process.net_connections(kind="unix") if each.laddr]
+    names = {(Path("/proc") / str(thread.id) / "comm").read_text().strip() for thread in worker.threads()}
+    assert len(worker.threads()) >= 4, names
+
+
+def test_a_slow_inbox_is_answered_in_time(tmp_path: Path) -> None:
+    """A database that another program holds: 503 within the accept timeout; Meta's retry is kept, once."""
+    body = catalogue.notification("message text")
+    with Server(tmp_path, WEBHOOK_ACCEPT_TIMEOUT="1s") as server:
+        with closing(apsw.Connection(str(server.inbox))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            answer = server.notify(body)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            assert time.monotonic() - started < 2
+            until(lambda: server.admin("/readyz").status == 503, "still ready")
+            other.execute("ROLLBACK")
+        server.wait_until_ready()
+        assert server.notify(body).status == 200
+        assert len(server.kept()) == 1

@@ -53,7 +53,10 @@ class MetricsPage:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Give all metrics, in the text format or, when asked for, as OpenMetrics."""
         self._refresh()
-        encode, resp.content_type = prometheus_client.exposition.choose_encoder(req.get_header("Accept") or "")
+        try:
+            encode, resp.content_type = prometheus_client.exposition.choose_encoder(req.get_header("Accept") or "")
+        except (TypeError, ValueError):  # a version that is none
+            encode, resp.content_type = prometheus_client.exposition.choose_encoder("")
         resp.data = encode(self._registry)
 
 

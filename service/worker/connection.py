@@ -109,6 +109,11 @@ class Answer:
         self._status = status
         self._headers = headers
 
+    @property
+    def is_final(self) -> bool:
+        """Say whether the client broke something, so that nothing more of it is read."""
+        return self._status.startswith(("400", "408", "413"))
+
     def written(self, *, close: bool) -> bytes:
         """Write the head."""
         lines = [f"HTTP/1.1 {self._status}", f"Date: {_date(int(time.time()))}"]

@@ -142,7 +142,7 @@ class Worker(GeventWorker):
         answer = Answer()
         body = b"".join(self.wsgi(environ, answer.start))
         whole = is_read(request)
-        close = self._closing or not self.alive or not whole or request.should_close()
+        close = self._closing or not self.alive or not whole or request.should_close() or answer.is_final
         client.timeout = self._read_timeout  # the reader sets it as it goes
         send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
         if not whole:

@@ -141,10 +141,14 @@ def test_a_chunked_notification(shared_server: Server) -> None:
 
 
 def test_an_encoded_body(shared_server: Server) -> None:
-    """Meta sends none, and a proxy must not make one."""
+    """Meta sends none, and a proxy must not make one, by either header."""
     for encoding in ("gzip", "identity"):
         answer = shared_server.notify(b"{}", **{"Content-Encoding": encoding})
         assert answer.status == 415
+    with shared_server.connect() as client:
+        head = post(b"", shared_server.secret).replace(b"Content-Length: 0", b"Transfer-Encoding: gzip, chunked")
+        client.sendall(head + b"0\r\n\r\n")
+        assert read_answer(client).status == 415
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "FOO"])

@@ -6,6 +6,9 @@ kubelet swaps by a rename. The files are read again and compared by content, so 
 watcher can hide a change.
 """
 
+import errno
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,25 +67,38 @@ class CredentialsDirectory:
     def _values(self, name: str, problems: list[str]) -> tuple[bytes, ...]:
         file = self._path / name
         try:
-            with file.open("rb") as stream:
-                content = stream.read(MOST_BYTES + 1)
+            values = values_in(_content(file))
         except OSError as ex:
             problems.append(f"{file} can't be read ({ex.strerror})")
             return ()
-        values = values_in(content)
         if not values:
             problems.append(f"{file} holds no value")
-        elif len(values) > MOST_VALUES or len(content) > MOST_BYTES:
-            problems.append(f"{file} holds more than {MOST_VALUES} values or is above {MOST_BYTES} bytes")
+        elif len(values) > MOST_VALUES:
+            problems.append(f"{file} holds more than {MOST_VALUES} values")
             return ()
         return values
 
     def _log_key(self) -> bytes | None:
         try:
-            values = values_in((self._path / LOG_KEY).read_bytes())
+            values = values_in(_content(self._path / LOG_KEY))
         except OSError:
             return self.current.log_key
         return values[0] if values else self.current.log_key
+
+
+def _content(file: Path) -> bytes:
+    """Read a file that anybody may have put there: a pipe must not block, nor a huge one fill the memory."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"above {MOST_BYTES} bytes")
+    return content
 
 
 def values_in(content: bytes) -> tuple[bytes, ...]:

@@ -80,8 +80,8 @@ class Webhook:
         """Keep every event of the notification, then say so."""
         try:
             with self._bodies.lease() as lease:
-                received = self._receive(req, lease)
-                kept, outcomes = self._keep(received, self._traced.request(req.env))
+                trace = self._traced.request(req.env)
+                kept, outcomes = self._keep(self._parse(req, lease, trace), trace)
         except (NotificationRefused, InboxUnavailable) as ex:
             self._metrics.notification(ex.outcome)
             raise
@@ -109,13 +109,16 @@ class Webhook:
         self._metrics.matched(APP_SECRET, signature.match(received, claimed, secrets))
         return received
 
-    def _keep(self, received: bytes, trace: Context | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
-        parsed = events.parse(
-            received,
+    def _parse(self, req: falcon.Request, lease: body.Lease, trace: Context | None) -> Sequence[Event]:
+        # The body is let go of on return: while its events wait for their commit, they alone take memory.
+        return events.parse(
+            self._receive(req, lease),
             received_at=int(self._now() * 1000),
             nonce=self._nonce(),
             traceparent=tracing.traceparent(trace),
         )
+
+    def _keep(self, parsed: Sequence[Event], trace: Context | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
         kept = [event for event in parsed if self._is_chosen(event)] if self._chosen else parsed
         if len(kept) < len(parsed):
             self._count(

@@ -111,7 +111,10 @@ def test_filters(filled: Server) -> None:
     (message,) = listed(filled, "--type", "com.whatsapp.message.*")
     assert listed(filled, "--subject", str(message["subject"]), "--type", "com.whatsapp.message.text") == [message]
     assert len(listed(filled, "--number", catalogue.PHONE_NUMBER_ID)) == 3
-    assert len(listed(filled, "--number", catalogue.ACCOUNT)) == 4
+    (template,) = listed(filled, "--type", "*template*")
+    account = str(template["source"]).removeprefix("/")
+    assert listed(filled, "--number", account) == [template]
+    assert len(listed(filled, "--number", catalogue.ACCOUNT)) == 3
     assert listed(filled, "--number", "nobody") == []
     assert len(listed(filled, "--since", "1h")) == 4
     assert listed(filled, "--until", "1h") == []
@@ -130,6 +133,16 @@ def test_the_table_and_one_event(filled: Server) -> None:
     missing = run("events", "show", "nothing", **inbox)
     assert missing.returncode == 1
     assert "no event" in missing.stderr
+
+
+def test_what_meta_sent_is_no_markup_of_the_table(tmp_path: Path) -> None:
+    """Brackets in an id are shown as they are."""
+    with Server(tmp_path) as server:
+        body = catalogue.notification("message text").replace(b'"id":"wamid.', b'"id":"[/red][bold]wamid.')
+        assert server.notify(body).status == 200
+    done = run("events", "list", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"])
+    assert done.returncode == 0, done.stderr
+    assert "[/red][bold]wamid." in done.stdout
 
 
 def test_simulate(shared_server: Server) -> None:

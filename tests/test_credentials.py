@@ -180,7 +180,7 @@ def test_at_most_four_values(path: Path) -> None:
     lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=b"s")
     directory.look()
     assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
-    assert directory.problems == (f"{path}/verify-token holds more than 4 values or is above 65536 bytes",)
+    assert directory.problems == (f"{path}/verify-token holds more than 4 values",)
 
 
 def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
@@ -191,6 +191,26 @@ def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
     directory = CredentialsDirectory(path)
     assert directory.look()
     assert len(directory.current.verify_tokens[0]) == 65536
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["verify-token", "app-secret", "log-key"])
+def test_a_pipe_is_not_waited_for(path: Path, name: str) -> None:
+    """What is no file is a problem like any other, and the last good values stay."""
+    path.mkdir()
+    for file in ("verify-token", "app-secret", "log-key"):
+        (path / file).write_bytes(b"good")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    good = directory.current
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    before = len(os.listdir("/proc/self/fd"))
+    assert not directory.look()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert directory.current == good
+    expected = () if name == "log-key" else (f"{path / name} can't be read (not a regular file)",)
+    assert directory.problems == expected
 
 
 def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Events: what goes in comes out, once each, in order, unchanged."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -553,6 +554,13 @@ def test_the_catalogue_is_recognized(kind: str) -> None:
     """Each of our own samples is taken apart into events with a type."""
     for event in events_of(catalogue.notification(kind)):
         assert event.type != UNRECOGNIZED
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_the_catalogue_has_new_ids_at_every_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one second too: what is sent again by a second run is no repeat."""
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    assert len({event.id for _ in range(5) for event in events_of(catalogue.notification(kind))}) > 2
 
 
 @pytest.mark.parametrize("body", [catalogue.notification("message text"), b'{"a": "not ours"}', b"no JSON \xff"])

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from service.cli.settings import configured
@@ -153,7 +154,8 @@ def _print_table(found: deque[Event]) -> None:
     table = Table("time", "type", "subject", "number", "id", box=None, header_style="bold")
     for event in found:
         number = event.source.rpartition("/")[2]
-        table.add_row(rfc3339(event.time), event.type, event.subject or "", number, event.id, end_section=False)
+        cells = (rfc3339(event.time), event.type, event.subject or "", number, event.id)
+        table.add_row(*map(escape, cells))  # what Meta sent is no markup
     for column in table.columns:
         column.no_wrap = not console.is_terminal
     if not console.is_terminal:

@@ -37,7 +37,7 @@ def batch(size: int) -> bytes:
 
 
 def change(kind: str) -> dict[str, Any]:
-    """Make the change of a *kind*, and its entry's time where it has one."""
+    """Make the change of a *kind*, and what its entry says besides."""
     text = json.dumps(_samples()[kind])
     sample = json.loads(Template(text).substitute(_words()))
     value = sample["value"]
@@ -46,13 +46,14 @@ def change(kind: str) -> dict[str, Any]:
         contacts = sample.get("contacts", [{"profile": {"name": "Ada"}, "wa_id": _person_in(value)}])
         value = {"messaging_product": "whatsapp", "metadata": metadata} | ({"contacts": contacts} if contacts else {})
         value |= sample["value"]
-    stamp = {"time": int(time.time())} if sample.get("account") else {}
-    return {"entry": stamp, "change": {"value": value, "field": sample["field"]}}
+    # Many an update of the account holds no id at all: two of one second are two only by their accounts.
+    entry = {"id": _account(), "time": int(time.time())} if sample.get("account") else {"id": ACCOUNT}
+    return {"entry": entry, "change": {"value": value, "field": sample["field"]}}
 
 
 def body(changes: list[dict[str, Any]]) -> bytes:
     """Write changes as one notification, non-ASCII text and slashes escaped as Meta does."""
-    entries = [{"id": ACCOUNT, **each["entry"], "changes": [each["change"]]} for each in changes]
+    entries = [{**each["entry"], "changes": [each["change"]]} for each in changes]
     text = json.dumps({"object": "whatsapp_business_account", "entry": entries}, separators=(",", ":"))
     return text.replace("/", "\\/").encode("ascii")
 
@@ -85,6 +86,10 @@ def _words() -> dict[str, str]:
         "earlier": str(now - 86400),
         "later": str(now + 86400),
     }
+
+
+def _account() -> str:
+    return f"1022901{secrets.randbelow(10**8):08}"
 
 
 def _message_id() -> str:

@@ -1,6 +1,5 @@
 """The order of system calls: the log is synced before the answer is sent."""
 
-import os
 import re
 import signal
 import subprocess
@@ -53,5 +52,6 @@ def test_the_log_is_synced_before_the_answer_is_sent(server: Server, tmp_path: P
             steps.append("synced")
         elif re.search(r'sendto\(.*"HTTP/1\.1 200', line):
             steps.append("answered")
-    story = [step for number, step in enumerate(steps) if number == 0 or steps[number - 1] != step]
-    assert story == ["received", "written", "synced", "answered"] * 10, (story, os.linesep)
+    story = " ".join(step for number, step in enumerate(steps) if number == 0 or steps[number - 1] != step)
+    # Written and synced twice where a log is begun anew: its header first.
+    assert re.fullmatch(r"(received (written synced ){1,2}answered ?){10}", story), story

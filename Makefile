@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEV := $(CURDIR)/.dev
+LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
 .PHONY: install run test check bench faults mutants lock clean
 
@@ -48,8 +49,9 @@ mutants: install ## are the tests of signature, handshake and credentials any go
 	$(BIN)/python tests/mutants.py
 
 lock: ## update the lock files
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header -o requirements.lock pyproject.toml
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group dev -o requirements-dev.lock pyproject.toml
+	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) --group build -o requirements-build.lock
+	$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf .venv .dev build *.egg-info

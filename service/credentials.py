@@ -88,7 +88,7 @@ class CredentialsDirectory:
 
 def _content(file: Path) -> bytes:
     """Read a file that anybody may have put there: a pipe must not block, nor a huge one fill the memory."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")

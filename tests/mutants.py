@@ -45,6 +45,7 @@ _NEITHER = "0 and None are neither true nor ever given back"
 _SLOTS = "slots take less memory, and a frozen object takes no further attribute anyway"
 _FALSY = "what calls it asks only whether it is empty"
 _WHOLE = "what is all blanks is so from either end"
+_NUMBER = "what catches it reads its text, and not its number"
 _DIRECTORY = "credentials.CredentialsDirectory"
 EQUIVALENT = {
     'signature.digest_in: found = _FORM.fullmatch(header or "XXXX")': "XXXX is not of the form either",
@@ -59,9 +60,11 @@ EQUIVALENT = {
     "credentials.Credentials: @dataclass(frozen=True, slots=None)": _SLOTS,
     "credentials.Credentials: @dataclass(frozen=True, slots=False)": _SLOTS,
     "credentials.Credentials: @dataclass(frozen=True, )": _SLOTS,
-    f"{_DIRECTORY}._values: content = stream.read(MOST_BYTES + 2)": "a second byte too many says what the first does",
     f"{_DIRECTORY}._values: return None": _FALSY,
     f"{_DIRECTORY}._values: return None (2)": _FALSY,
+    "credentials._content: content = stream.read(MOST_BYTES + 2)": "a second byte too many says what the first does",
+    'credentials._content: raise OSError(None, "not a regular file")': _NUMBER,
+    'credentials._content: raise OSError(None, f"above {MOST_BYTES} bytes")': _NUMBER,
     "credentials.values_in: return tuple(line.strip() for line in lines if line.lstrip())": _WHOLE,
     "credentials.values_in: return tuple(line.strip() for line in lines if line.rstrip())": _WHOLE,
 }

@@ -227,6 +227,7 @@ def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
     tracemalloc.stop()
     assert peak < 1024 * 1024
     assert directory.stale
+    assert directory.problems == (f"{path}/app-secret can't be read (above 65536 bytes)",)
     assert directory.current.app_secrets == (b"s",)
 
 

@@ -1,0 +1,39 @@
+# The receiver's image. Builds as it is with docker, podman and buildah:  docker build -t whatsapp-webhook:0.1.0 .
+# The same commit gives the same files; README says how to get the same digest.
+FROM python:3.13-slim-trixie AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1
+WORKDIR /src
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --quiet --no-compile --require-hashes --only-binary :all: -r requirements.lock \
+ && pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
+COPY . .
+RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --no-index /wheels/*.whl \
+ # What only builds and tests of others need. Bytecode is made here: the image is read-only where it runs.
+ && find /opt/venv -depth \( -name tests -o -name testing -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) \
+      -not -path '*/opentelemetry/*' -exec rm -rf {} + \
+ && find /opt/venv -name direct_url.json -delete \
+ && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
+ && find /opt/venv -exec touch --no-dereference --date=@0 {} +
+
+FROM python:3.13-slim-trixie
+
+LABEL org.opencontainers.image.title="whatsapp-webhook" \
+      org.opencontainers.image.description="The front door between Meta's WhatsApp Business Platform and your own systems" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
+COPY --from=build /opt/venv /opt/venv
+# Nothing here installs anything any more. The two directories are for a container without volumes.
+RUN python -c 'import importlib.util, pathlib, shutil; [shutil.rmtree(found.parent) for name in ("pip", "ensurepip") if (spec := importlib.util.find_spec(name)) and (found := pathlib.Path(spec.origin)).exists()]' \
+ && rm -f /usr/local/bin/pip* /usr/bin/pip* \
+ && echo 'whatsapp-webhook:x:10001:10001::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
+ && echo 'whatsapp-webhook:x:10001:' >> /etc/group \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/whatsapp-webhook /run/whatsapp-webhook
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["whatsapp-webhook"]
+CMD ["serve"]

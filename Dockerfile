@@ -10,11 +10,10 @@ RUN python -m venv --without-pip /opt/venv \
  && pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
 COPY . .
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
- && pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --no-index /wheels/*.whl \
+ && pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --no-index --find-links /wheels whatsapp-webhook \
  # What only builds and tests of others need. Bytecode is made here: the image is read-only where it runs.
  && find /opt/venv -depth \( -name tests -o -name testing -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) \
       -not -path '*/opentelemetry/*' -exec rm -rf {} + \
- && find /opt/venv -name direct_url.json -delete \
  && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
  && find /opt/venv -exec touch --no-dereference --date=@0 {} +
 

@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEV := $(CURDIR)/.dev
+# Where `make run` serves; another port: make run WEBHOOK_BIND=127.0.0.1:8181
+WEBHOOK_BIND ?= 127.0.0.1:8080
+WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
 .PHONY: install run test check bench faults mutants lock clean
@@ -10,6 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 install: $(INSTALLED)
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
+	@echo "Installing into .venv: about a minute, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -17,11 +21,11 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 
 run: install $(DEV)/credentials ## serve on 127.0.0.1 with credentials made for development
 	@echo "Now, in another terminal:"
-	@echo "  $(BIN)/whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --credentials .dev/credentials"
+	@echo "  $(BIN)/whatsapp-webhook simulate http://$(WEBHOOK_BIND)/webhooks --credentials .dev/credentials"
 	@echo "  $(BIN)/whatsapp-webhook events list --inbox sqlite://$(DEV)/inbox.db"
-	@echo "  curl http://127.0.0.1:9090/readyz"
+	@echo "  curl http://$(WEBHOOK_ADMIN_BIND)/readyz"
 	@echo
-	@WEBHOOK_BIND=127.0.0.1:8080 WEBHOOK_ADMIN_BIND=127.0.0.1:9090 WEBHOOK_RUN_DIR=$(DEV)/run \
+	@WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) WEBHOOK_RUN_DIR=$(DEV)/run \
 	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
 	  exec $(BIN)/whatsapp-webhook serve
 

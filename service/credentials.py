@@ -33,7 +33,7 @@ class CredentialsDirectory:
 
     def __init__(self, path: Path, *, hint: str = "") -> None:
         self._path = path
-        self._hint = hint
+        self.hint = hint
         self.current = Credentials()
         self.problems: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ class CredentialsDirectory:
         """Say what is still awaited, with the hint where to put it; None once both kinds are in force."""
         if self.current.verify_tokens and self.current.app_secrets:
             return None
-        return " ".join(filter(None, ["; ".join(self.problems) + ".", self._hint]))
+        return " ".join(filter(None, ["; ".join(self.problems) + ".", self.hint]))
 
     def _values(self, name: str, problems: list[str]) -> tuple[bytes, ...]:
         file = self._path / name

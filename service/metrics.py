@@ -14,6 +14,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess, values
+from prometheus_client.parser import text_string_to_metric_families
 
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
@@ -235,6 +236,15 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measure
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, path=str(directory))
     return Metrics(None, version=version, engine=engine), registry
+
+
+def accepted_in(page: str) -> float:
+    """Read, in a page of metrics, how many notifications were accepted; 0 where it does not say."""
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == f"{PREFIX}notifications_total" and sample.labels["outcome"] == "accepted":
+                return sample.value
+    return 0.0
 
 
 def forget_files(directory: Path) -> None:

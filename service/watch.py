@@ -67,7 +67,7 @@ class Watch:
         self._look_at_credentials()
         marked = drain.is_marked(self._run_dir)
         if marked and not self._draining:
-            self._log.info("draining")
+            logs.get("server").info("draining")
         self._draining = marked
         self.floods.flush()
         self._refresh()
@@ -92,7 +92,7 @@ class Watch:
                     "credentials not readable",
                     problems=list(self._said),
                     action=action,
-                    hint=self._directory.missing or "",
+                    **({"hint": self._directory.hint} if self._directory.missing and self._directory.hint else {}),
                 )
             else:
                 self._log.info("credentials readable again")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from server import Server
+from server import Server, free_port
 
 from service.meta import catalogue
 
@@ -66,10 +66,20 @@ def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
     """A port that is taken, a directory that can't be made, an inbox that is not there."""
     with Server(tmp_path) as server:
         taken = run("serve", WEBHOOK_RUN_DIR=str(tmp_path / "r"), WEBHOOK_ADMIN_BIND=f"127.0.0.1:{server.admin_port}")
+        taken_public = run(
+            "serve",
+            WEBHOOK_RUN_DIR=str(tmp_path / "r"),
+            WEBHOOK_ADMIN_BIND=f"127.0.0.1:{free_port()}",
+            WEBHOOK_BIND=f"127.0.0.1:{server.port}",
+        )
+    assert (
+        taken_public.stderr == f"Error: WEBHOOK_BIND 127.0.0.1:{server.port} can't be bound: Address already in use.\n"
+    )
     file = tmp_path / "file"
     file.write_text("x")
     for done in (
         taken,
+        taken_public,
         run("serve", WEBHOOK_RUN_DIR=str(file / "below")),
         run("drain", "--seconds", "0", WEBHOOK_RUN_DIR=str(file / "below")),
         run("events", "list", "--inbox", f"sqlite://{tmp_path}/none.db"),
@@ -117,6 +127,8 @@ def test_filters(filled: Server) -> None:
     assert len(listed(filled, "--number", catalogue.ACCOUNT)) == 3
     assert listed(filled, "--number", "nobody") == []
     assert len(listed(filled, "--since", "1h")) == 4
+    assert listed(filled, "--limit", "2") == listed(filled)[2:]
+    assert listed(filled, "--since", "2999-01-01") == []
     assert listed(filled, "--until", "1h") == []
     assert len(listed(filled, "--since", "2020-01-01T00:00:00Z", "--until", "2999-01-01")) == 4
 
@@ -125,11 +137,16 @@ def test_the_table_and_one_event(filled: Server) -> None:
     """For people: the newest, and one with all that it holds."""
     inbox = {"WEBHOOK_INBOX": filled.environ["WEBHOOK_INBOX"]}
     table = run("events", "list", "--limit", "2", **inbox).stdout
-    assert len(table.strip().splitlines()) == 3
+    assert len(table.strip().splitlines()) == 4
+    assert "2 of 4 events" in table
+    assert [line.split()[0] for line in table.splitlines()[1:3]] == ["3", "4"]
+    assert "None of the 4 events" in run("events", "list", "--type", "nothing", **inbox).stdout
     event = filled.kept()[0]
     shown = json.loads(run("events", "show", event.id, **inbox).stdout)
     assert (shown["id"], shown["position"]) == (event.id, 1)
     assert shown["data"] == json.loads(event.data)
+    assert json.loads(run("events", "show", "1", **inbox).stdout) == shown
+    assert "no event '99'" in run("events", "show", "99", **inbox).stderr
     missing = run("events", "show", "nothing", **inbox)
     assert missing.returncode == 1
     assert "no event" in missing.stderr
@@ -174,7 +191,32 @@ def test_simulate_fails_where_an_answer_is_wrong(shared_server: Server, tmp_path
     assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
     done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))
     assert done.returncode == 1
-    assert "nobody listens there" in done.stdout
+    assert "nobody listens there. Is the service running" in done.stdout
+
+
+def test_simulate_tells_a_wrong_path_at_once(shared_server: Server) -> None:
+    """One sentence, and not a table of everything that failed for the same reason."""
+    url = f"http://127.0.0.1:{shared_server.port}/elsewhere"
+    done = run("simulate", url, "--credentials", str(shared_server.credentials))
+    assert done.returncode == 1
+    assert "404. The path is not its WEBHOOK_PATH" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_simulate_only_a_test(shared_server: Server) -> None:
+    """One event, marked; what the metrics do not count is a failure."""
+    url = f"http://127.0.0.1:{shared_server.port}/webhooks"
+    options = ("--credentials", str(shared_server.credentials), "--only-test")
+    before = len(shared_server.kept())
+    done = run("simulate", url, *options, "--metrics", f"http://127.0.0.1:{shared_server.admin_port}/metrics")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (event,) = shared_server.kept()[before:]
+    assert event.test
+    assert (
+        run("simulate", url, *options, "--metrics", f"http://127.0.0.1:{shared_server.admin_port}/livez").returncode
+        == 1
+    )
+    assert "can't be read" in run("simulate", url, *options, "--metrics", "http://127.0.0.1:9/").stderr
 
 
 def test_simulate_asks_before_it_sends_elsewhere(tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_a_misspelt_name_is_named_with_what_was_meant() -> None:
     assert "is not a setting" in problems(WEBHOOK_QQQQQQQ="1")[0]
 
 
+def test_everything_is_said_at_once() -> None:
+    """What contradicts is named beside what can't be read, and a value that can't be read contradicts nothing."""
+    found = problems(WEBHOOK_WORKERS="2", WEBHOOK_BODY_RETENTION="9d", WEBHOOK_PATH="x", WEBHOOK_FIELDS="mesages")
+    assert len(found) == 4
+    assert len(problems(WEBHOOK_BIND="x", WEBHOOK_ADMIN_BIND="0.0.0.0:8080")) == 1
+    assert "wants one of json, console" in problems(WEBHOOK_LOG_FORMAT="xml")[0]
+
+
 def test_what_kubernetes_injects_is_no_misspelling() -> None:
     """A Service called `webhook` puts its address into every pod of the namespace."""
     load(

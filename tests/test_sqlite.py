@@ -102,6 +102,15 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Permission denied" in done.stdout
 
 
+def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+    """Numbers, names and texts are in them."""
+    with closing(opened(path)) as inbox:
+        inbox.probe()
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert len(modes) == 4
+
+
 def test_a_file_that_is_no_database(path: Path) -> None:
     """It is left alone."""
     path.write_bytes(b"something else entirely, and long enough to be looked at" * 100)

@@ -22,5 +22,14 @@ def check() -> None:
     directory.look()
     if directory.missing:
         click.echo(f"note: not ready until credentials are there: {directory.missing}")
+    if config.destinations:
+        click.echo(
+            "note: WEBHOOK_DESTINATIONS is set, and this version hands nothing on: read with `events list --json`."
+        )
+    directory_of_inbox = config.inbox.path.parent
+    if config.inbox.engine == "sqlite" and not os.access(directory_of_inbox, os.W_OK | os.X_OK):
+        click.echo(
+            f"note: not ready until {directory_of_inbox}, where the inbox is to be, is a directory that can be written."
+        )
     chosen = ", ".join(sorted(config.fields)) or "all"
     click.echo(f"The configuration is good. Inbox: {config.inbox.engine}; fields: {chosen}.")

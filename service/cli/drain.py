@@ -24,4 +24,5 @@ def drain(seconds: float) -> None:
         raise click.ClickException(
             f"{config.run_dir} can't be written: {ex.strerror}. Is WEBHOOK_RUN_DIR right?"
         ) from ex
+    click.echo(f"Draining; waiting {seconds:g} seconds.")
     time.sleep(seconds)

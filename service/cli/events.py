@@ -1,12 +1,13 @@
 """`events`: look at what is kept."""
 
+import bisect
 import fnmatch
 import json
 import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -21,9 +22,14 @@ from service.config import InboxUrl, inbox_url
 from service.events import Event, structured
 from service.events.cloudevents import rfc3339
 from service.inbox import engine
-from service.inbox.base import Log
+from service.inbox.base import Log, Record
 
 PAGE: Final = 500
+SHOWN: Final = 20
+PIPED: Final = 1000  # columns of what is no terminal
+# What the table shows, and from how many columns of the terminal on.
+COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
+SLACK: Final = 60_000  # milliseconds by which events may be kept in another order than they were received in
 
 
 class Filter(NamedTuple):
@@ -39,10 +45,10 @@ class Filter(NamedTuple):
         """Say whether *event* is one of those asked for."""
         return (
             (self.kind is None or fnmatch.fnmatchcase(event.type, self.kind))
-            and (self.subject is None or event.subject == self.subject)
+            and (self.subject is None or event.subject == self.subject.removeprefix("+"))
             and (self.number is None or self.number in event.source.split("/"))
-            and (self.since is None or event.time >= self.since)
-            and (self.until is None or event.time < self.until)
+            and (self.since is None or event.received_at >= self.since)
+            and (self.until is None or event.received_at < self.until)
         )
 
 
@@ -89,11 +95,9 @@ def events() -> None:
 @click.option("--type", "kind", metavar="TYPE", help="Only this type; * stands for anything: 'com.whatsapp.message.*'")
 @click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id.")
 @click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours.")
-@click.option("--since", type=Moment(), help="Not before: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d.")
-@click.option("--until", type=Moment(), help="Only before, written as for --since.")
-@click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many, in the table."
-)
+@click.option("--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d.")
+@click.option("--until", type=Moment(), help="Received before, written as for --since.")
+@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; {SHOWN} in the table, all with --json.")
 @click.option("--json", "as_json", is_flag=True, help="Every match as a CloudEvents 1.0 object a line, oldest first.")
 def list_(
     inbox: str | None,
@@ -102,7 +106,7 @@ def list_(
     number: str | None,
     since: int | None,
     until: int | None,
-    limit: int,
+    limit: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -114,50 +118,93 @@ def list_(
     """  # noqa: D301  click wants the character
     wanted = Filter(kind, subject, number, since, until)
     with closing(engine.open_log(_inbox(inbox))) as log:
-        matches = (event for event in _all(log) if wanted.takes(event))
-        if as_json:
-            out = sys.stdout.buffer
-            for event in matches:
-                out.write(structured(event) + b"\n")
-            out.flush()
-        else:
-            _print_table(deque(matches, maxlen=limit))
+        kept = _positions(log)
+        if not as_json:
+            _print_table(_newest(log, kept, wanted, limit or SHOWN), len(kept))
+            return
+        for record in _newest(log, kept, wanted, limit) if limit else _oldest_first(log, kept, wanted):
+            sys.stdout.buffer.write(structured(record.event) + b"\n")
 
 
 @events.command()
 @_inbox_option
-@click.argument("event_id", metavar="ID")
-def show(inbox: str | None, event_id: str) -> None:
-    """Show one event, its attributes and its data, by its id."""
+@click.argument("which", metavar="POSITION|ID")
+def show(inbox: str | None, which: str) -> None:
+    """Show one event, its attributes and its data, by its position in the list or by its id.
+
+    \b
+    whatsapp-webhook events show 42
+    """  # noqa: D301  click wants the character
     with closing(engine.open_log(_inbox(inbox))) as log:
-        record = log.find(event_id)
+        record = _at(log, int(which)) if which.isdecimal() else log.find(which)
     if record is None:
-        raise click.ClickException(f"There is no event {event_id!r}, or its data is past the retention.")
+        raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
     told = json.loads(structured(record.event))
     told["received"] = rfc3339(record.event.received_at)
     told["position"] = record.position
     Console(soft_wrap=True).print_json(json.dumps(told))
 
 
-def _all(log: Log) -> Iterator[Event]:
-    position = 0
+def _positions(log: Log) -> range:
+    first = next(iter(log.read(0, 1)), None)
+    return range(first.position, log.last() + 1) if first else range(0)
+
+
+def _at(log: Log, position: int) -> Record | None:
+    return next((record for record in log.read(position - 1, 1) if record.position == position), None)
+
+
+def _within(log: Log, kept: range, wanted: Filter) -> range:
+    """Leave out what was received too early, without reading it."""
+    if wanted.since is None:
+        return kept
+
+    def received_at(position: int) -> int:
+        return next((record.event.received_at for record in log.read(position - 1, 1)), sys.maxsize)
+
+    return kept[bisect.bisect_left(kept, wanted.since - SLACK, key=received_at) :]
+
+
+def _oldest_first(log: Log, kept: range, wanted: Filter) -> Iterator[Record]:
+    position = _within(log, kept, wanted).start - 1
     while page := log.read(position, PAGE):
-        yield from (record.event for record in page)
+        yield from (record for record in page if wanted.takes(record.event))
         position = page[-1].position
 
 
-def _print_table(found: deque[Event]) -> None:
+def _newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Record]:
+    """Give the last matches, oldest first, reading from the end."""
+    found: deque[Record] = deque()
+    left = _within(log, kept, wanted)
+    while left and len(found) < limit:
+        page, left = left[-PAGE:], left[:-PAGE]
+        read = [record for record in log.read(page.start - 1, PAGE) if record.position in page]
+        found.extendleft(record for record in reversed(read) if wanted.takes(record.event))
+    return list(found)[-limit:]
+
+
+def _print_table(found: Sequence[Record], kept: int) -> None:
     console = Console()
     if not found:
-        console.print("No events. Send some: whatsapp-webhook simulate http://127.0.0.1:8080/webhooks")
+        few = "No events yet. Send some: whatsapp-webhook simulate --help"
+        console.print(f"None of the {kept} events that are kept matches." if kept else few)
         return
-    table = Table("time", "type", "subject", "number", "id", box=None, header_style="bold")
-    for event in found:
-        number = event.source.rpartition("/")[2]
-        cells = (rfc3339(event.time), event.type, event.subject or "", number, event.id)
-        table.add_row(*map(escape, cells))  # what Meta sent is no markup
-    for column in table.columns:
-        column.no_wrap = not console.is_terminal
     if not console.is_terminal:
-        console.width = 1000
+        console.width = PIPED
+    # Nothing is cut in what is shown: a narrow terminal is shown less, and `events show` the rest.
+    columns = [name for name, least in COLUMNS.items() if console.width >= least]
+    table = Table(*columns, box=None, header_style="bold")
+    for position, event in found:
+        cells = {
+            "position": str(position),
+            "received": rfc3339(event.received_at)[:19],
+            "type": event.type,
+            "subject": event.subject or "",
+            "number": event.source.rpartition("/")[2],
+            "id": event.id,
+        }
+        table.add_row(*(escape(cells[name]) for name in columns))  # what Meta sent is no markup
+    for column in table.columns:
+        column.no_wrap = True
     console.print(table)
+    console.print(f"{len(found)} of {kept} events; `events show POSITION` shows one.")

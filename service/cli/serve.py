@@ -24,7 +24,8 @@ def serve() -> None:
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     _make_directory(config.run_dir)
-    admin_listener = _listen(config.admin_bind)
+    admin_listener = _listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
+    _listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
     _announce(config)
     opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention)
     Server(config, os.environ, admin_listener=admin_listener, open_inbox=opener).run()
@@ -36,7 +37,7 @@ def _announce(config: Config) -> None:
         "starting",
         version=__version__,
         url=f"http://{config.bind}{config.path}",
-        inbox=f"{config.inbox.engine}:{config.inbox.path}",
+        inbox=str(config.inbox),
         fields=sorted(config.fields) or "all",
         workers=config.workers,
         connections=config.connections,
@@ -61,9 +62,10 @@ def _make_directory(path: Path) -> None:
         ) from ex
 
 
-def _listen(where: Address) -> socket.socket:
+def _listen(variable: str, where: Address) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
         return socket.create_server(where, family=family, backlog=128)
     except OSError as ex:
-        raise click.ClickException(f"WEBHOOK_ADMIN_BIND {where} can't be bound: {ex.strerror}.") from ex
+        why = os.strerror(ex.errno) if ex.errno and ex.errno > 0 else "the host is not known"
+        raise click.ClickException(f"{variable} {where} can't be bound: {why}.") from ex

@@ -6,10 +6,11 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 from rich.table import Table
+from urllib3.exceptions import HTTPError
 
 from service.credentials import Credentials, CredentialsDirectory
 from service.meta import load as load_of
-from service.meta.simulator import Simulator
+from service.meta.simulator import NOBODY, Simulator, Step
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -29,13 +30,20 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 @click.option(
     "--duration", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Seconds of load."
 )
+@click.option(
+    "--only-test", is_flag=True, help="Send one event only, marked `test` as those of Meta's Test button are."
+)
+@click.option("--metrics", metavar="URL", help="The admin listener's /metrics: what is accepted must be counted there.")
 @click.option("--yes", is_flag=True, help="Do not ask, also where URL is not this machine.")
-def simulate(url: str, directory: Path, rate: float | None, duration: float, *, yes: bool) -> None:
+def simulate(
+    url: str, directory: Path, rate: float | None, duration: float, *, only_test: bool, metrics: str | None, yes: bool
+) -> None:
     """Play Meta against the webhook at URL.
 
     Does the handshake, then sends a signed notification of every kind, each with new ids; then repeats, a batch of
     1000, and what must be refused; and says in a table what was sent, answered and expected. With --rate it sends
-    load at that rate and measures, from when each was due to its answer.
+    load at that rate and measures, from when each was due to its answer. With --only-test all that is kept is one
+    event that is marked `test`.
 
     Its events go where real ones go: against anything but this machine it asks first. Ends with 1 where an answer
     was not the expected one.
@@ -53,7 +61,10 @@ def simulate(url: str, directory: Path, rate: float | None, duration: float, *, 
         )
     credentials = _credentials(directory)
     console = Console()
-    good = _load(console, url, credentials, rate, duration) if rate else _tour(console, url, credentials)
+    if rate:
+        good = _load(console, url, credentials, rate, duration)
+    else:
+        good = _play(console, Simulator(url, credentials), only_test=only_test, metrics=metrics)
     raise SystemExit(0 if good else 1)
 
 
@@ -65,15 +76,40 @@ def _credentials(path: Path) -> Credentials:
     return directory.current
 
 
-def _tour(console: Console, url: str, credentials: Credentials) -> bool:
+def _play(console: Console, simulator: Simulator, *, only_test: bool, metrics: str | None) -> bool:
+    greeting = simulator.greet()
+    if not greeting.is_good:
+        why = _WHY.get(greeting.answered, "is it the webhook that answers there?")
+        console.print(f"The handshake was answered: {greeting.answered}. {why}", soft_wrap=True)
+        return False
+    before = _accepted(simulator, metrics)
+    steps = [greeting, *(simulator.test() if only_test else simulator.tour())]
+    sent = sum(step.answered == "200" for step in steps)
+    if metrics:
+        counted = _accepted(simulator, metrics) - before
+        steps.append(Step("accepted, as the metrics count", "all" if counted >= sent else f"{counted:g}", "all"))
     table = Table("sent", "answered", "expected", "", box=None, header_style="bold")
-    good = True
-    for step in Simulator(url, credentials).tour():
-        good = good and step.is_good
+    for step in steps:
         table.add_row(step.what, step.answered, step.expected, "[green]ok[/]" if step.is_good else "[red]wrong[/]")
     console.print(table)
-    console.print("Every answer was the expected one." if good else "[red]Not every answer was the expected one.[/]")
-    return good
+    bad = sum(not step.is_good for step in steps)
+    console.print(
+        f"{bad} of {len(steps)} answers were not as expected." if bad else "Every answer was the expected one."
+    )
+    return not bad
+
+
+_WHY = {
+    NOBODY: "Is the service running, and is this its address?",
+    "404": "The path is not its WEBHOOK_PATH, or these credentials are not the service's.",
+}
+
+
+def _accepted(simulator: Simulator, metrics: str | None) -> float:
+    try:
+        return simulator.accepted(metrics) if metrics else 0.0
+    except HTTPError as ex:
+        raise click.ClickException(f"{metrics} can't be read: {type(ex).__name__}.") from ex
 
 
 def _load(console: Console, url: str, credentials: Credentials, rate: float, duration: float) -> bool:

@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from service.config.settings import INBOX_FILE, PREFIX, SETTINGS
 from service.config.values import Address, InboxUrl
@@ -47,7 +48,7 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
     Raises ConfigurationError with every problem at once.
     """
     problems: list[str] = []
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     texts = dict(environ)
     if texts.get(INBOX_FILE):
         _read_inbox_file(texts, problems)
@@ -58,13 +59,12 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
         except ValueError as ex:
             shown = "" if setting.name == "WEBHOOK_INBOX" else f" (it is {text!r})"
             problems.append(f"{setting.name} {ex}{shown}.")
-    problems += _unknown(texts)
-    if not problems:
-        config = Config(**values)  # type: ignore[arg-type]  # the parsers of SETTINGS give the field's types
-        problems += _contradictions(config) + _misspelt_fields(config.fields, known_fields)
+    problems += _unknown(texts) + _contradictions(values)
+    if "fields" in values:
+        problems += _misspelt_fields(values["fields"], known_fields)
     if problems:
         raise ConfigurationError(problems)
-    return config
+    return Config(**values)
 
 
 def _read_inbox_file(texts: dict[str, str], problems: list[str]) -> None:
@@ -93,17 +93,37 @@ def _is_injected(name: str, value: str) -> bool:
     return bool(_INJECTED.search(name)) or (name.endswith("_PORT") and "://" in value)
 
 
-def _contradictions(config: Config) -> list[str]:
-    problems = []
-    if config.bind.port == config.admin_bind.port:
-        problems.append("WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: give them one each.")
-    if config.body_retention > config.retention:
-        problems.append("WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.")
-    if config.inbox.engine == "sqlite" and config.workers > 1:
-        problems.append("WEBHOOK_WORKERS is above 1, and SQLite serves one worker of one pod: set it to 1.")
-    if config.bodies_bytes < config.max_body_bytes:
-        problems.append("WEBHOOK_BODIES_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.")
-    return problems
+_CONTRADICTIONS: Final[tuple[tuple[tuple[str, str], Callable[[Any, Any], bool], str], ...]] = (
+    (
+        ("bind", "admin_bind"),
+        lambda bind, admin: bind.port == admin.port,
+        "WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: give them one each.",
+    ),
+    (
+        ("body_retention", "retention"),
+        lambda bodies, ids: bodies > ids,
+        "WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.",
+    ),
+    (
+        ("inbox", "workers"),
+        lambda inbox, workers: inbox.engine == "sqlite" and workers > 1,
+        "WEBHOOK_WORKERS is above 1, and SQLite serves one worker of one pod: set it to 1.",
+    ),
+    (
+        ("bodies_bytes", "max_body_bytes"),
+        lambda bodies, body: bodies < body,
+        "WEBHOOK_BODIES_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.",
+    ),
+)
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Compare what could be read; what could not has its own problem."""
+    return [
+        problem
+        for (one, other), contradict, problem in _CONTRADICTIONS
+        if one in values and other in values and contradict(values[one], values[other])
+    ]
 
 
 def _misspelt_fields(chosen: Collection[str], known: Collection[str]) -> list[str]:

@@ -29,6 +29,9 @@ class InboxUrl(NamedTuple):
     path: Path
     weak: bool
 
+    def __str__(self) -> str:
+        return f"{self.engine}://{self.path}" if self.engine == "sqlite" else f"{self.engine}://"
+
 
 def address(text: str) -> Address:
     """Read `host:port`, an IPv6 host in brackets."""
@@ -93,7 +96,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"wants one of {', '.join(choices)}")
+            raise ValueError(f"wants one of {', '.join(filter(None, choices))}")
         return text
 
     return parse

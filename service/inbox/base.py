@@ -70,6 +70,10 @@ class Log(Protocol):
         """
         ...
 
+    def last(self) -> int:
+        """Give the position of the newest event that was ever put; 0 where there was none. Raises InboxUnavailable."""
+        ...
+
     def close(self) -> None:
         """Let go of everything."""
         ...

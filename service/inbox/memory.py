@@ -57,6 +57,10 @@ class MemoryInbox:
         """Give what follows *after*; see `Log`."""
         return [record for record in self._records if record.position > after][:limit]
 
+    def last(self) -> int:
+        """Give the newest position; see `Log`."""
+        return self._position
+
     def close(self) -> None:
         """Do nothing: the events end with the process."""
 

@@ -27,6 +27,11 @@ def notification(kind: str) -> bytes:
     return body([change(kind)])
 
 
+def test_notification() -> bytes:
+    """Write what Meta's "Test" button sends: its entry's id is 0, so that its event is marked `test`."""
+    return body([{**change("message text"), "entry": {"id": "0"}}])
+
+
 def batch(size: int) -> bytes:
     """Write a notification of *size* text messages in one change: Meta sends up to 1000."""
     made = [change("message text") for _ in range(size)]

@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from service import signature
+from service import metrics, signature
 from service.credentials import Credentials
 from service.meta import catalogue
 
+NOBODY: Final = "nobody listens there"
 TIMEOUT: Final = 10.0  # seconds
 
 
@@ -38,9 +39,18 @@ class Simulator:
         self._secret = credentials.app_secrets[0]
         self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
 
+    def greet(self) -> Step:
+        """Do the handshake."""
+        return self._handshake("handshake", self._token, expect_challenge=True)
+
+    def test(self) -> Iterator[Step]:
+        """Do what Meta's "Test" button does, whose event is marked `test`, and what must be refused."""
+        yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
+        yield self._post("a notification marked as a test", catalogue.test_notification(), "200")
+        yield from self._forged(catalogue.test_notification())
+
     def tour(self) -> Iterator[Step]:
         """Send everything once, in order."""
-        yield self._handshake("handshake", self._token, expect_challenge=True)
         yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
         for kind in catalogue.kinds():
             yield self._post(kind, catalogue.notification(kind), "200")
@@ -51,10 +61,9 @@ class Simulator:
         yield self._post(
             "a signed body that is no notification", b"not a notification " + secrets.token_bytes(8), "200"
         )
-        yield from self._forged()
+        yield from self._forged(catalogue.notification("message text"))
 
-    def _forged(self) -> Iterator[Step]:
-        body = catalogue.notification("message text")
+    def _forged(self, body: bytes) -> Iterator[Step]:
         right = signature.header_for(body, self._secret)
         for what, header in (
             ("no signature", None),
@@ -63,6 +72,10 @@ class Simulator:
             ("a signature cut short", right[:-1]),
         ):
             yield Step(what, self._send(body, header), "401")
+
+    def accepted(self, url: str) -> float:
+        """Read at the *url* of its metrics how many notifications were accepted; raises urllib3's HTTPError."""
+        return metrics.accepted_in(self._http.request("GET", url).data.decode())
 
     def _handshake(self, what: str, token: str, *, expect_challenge: bool) -> Step:
         challenge = str(secrets.randbelow(10**10))
@@ -88,5 +101,5 @@ class Simulator:
 
 def _why(ex: urllib3.exceptions.HTTPError) -> str:
     if isinstance(ex, urllib3.exceptions.NewConnectionError):
-        return "nobody listens there"
+        return NOBODY
     return type(ex).__name__

@@ -117,8 +117,8 @@ class Worker(GeventWorker):
         try:
             while self._answer(self._receive(reader), reader, client, environ):
                 reader.expect_next()
-        except (errors.NoMoreData, Stopping):
-            pass
+        except (errors.NoMoreData, StopIteration, Stopping):
+            pass  # closed between requests, which gunicorn's parser says in two ways
         except (errors.ParseException, TimeoutError) as ex:
             if reader.began:
                 self._refuse(client, ex)

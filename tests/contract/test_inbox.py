@@ -58,6 +58,7 @@ def test_what_is_put_is_read_in_order(inbox: Inbox, tmp_path: Path) -> None:
     assert [record.event for record in records] == events
     positions = [record.position for record in records]
     assert positions == sorted(set(positions))
+    assert log_of(inbox, tmp_path).last() == positions[-1]
 
 
 def test_reading_goes_on_after_a_position(inbox: Inbox, tmp_path: Path) -> None:

@@ -248,6 +248,18 @@ def test_a_connection_serves_many_requests(shared_server: Server) -> None:
         assert read_answer(client).headers["connection"] == "close"
 
 
+def test_a_connection_that_is_closed_between_requests_is_no_news(server: Server) -> None:
+    """Neither a port scanner nor the end of a kept-alive connection writes a line."""
+    before = len(server.log_lines())
+    for _ in range(3):
+        server.connect().close()
+        with keep_alive(server.port) as connection:
+            connection.request("GET", "/webhooks")
+            connection.getresponse().read()
+    time.sleep(0.5)
+    assert [line["event"] for line in server.log_lines()[before:]] == ["handshake refused"]
+
+
 def test_a_body_that_does_not_come(tmp_path: Path) -> None:
     """408 within the read timeout, however it drips; 400 where the client is gone early; nothing is kept."""
     with Server(tmp_path, WEBHOOK_READ_TIMEOUT="1s") as server:

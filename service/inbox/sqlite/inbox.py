@@ -33,10 +33,14 @@ class SqliteInbox:
         self._lock = _lock(path)
         try:
             with translating():
+                # Numbers, names and texts are in it: SQLite gives its other files the mode of this one.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self._db = schema.connect(path)
-                self._last = _number(self._db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'")
-                self._first = _number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
-                self._bodies_dropped = _number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
+                self._last = schema.number(self._db, schema.LAST)
+                self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+                self._bodies_dropped = schema.number(
+                    self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'"
+                )
                 self._inode = path.stat().st_ino
         except BaseException:
             os.close(self._lock)
@@ -125,7 +129,7 @@ class SqliteInbox:
         with schema.transaction(self._db):
             batch = (self._first + PURGED_AT_ONCE, cutoff)
             self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
-            self._first = _number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+            self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
         return self._is_old(self._first, cutoff)
 
     def _drop_bodies(self, cutoff: int) -> bool:
@@ -137,7 +141,7 @@ class SqliteInbox:
             self._db.execute(
                 "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
             )
-            self._bodies_dropped = _number(
+            self._bodies_dropped = schema.number(
                 self._db,
                 "SELECT max(position) FROM event WHERE position >= ? AND position < ? AND received_at < ?",
                 *batch,
@@ -164,11 +168,6 @@ def _lock(path: Path) -> int:
         os.close(handle)
         raise InboxUnavailable("locked", f"another process writes {path}: SQLite serves one worker of one pod") from ex
     return handle
-
-
-def _number(db: apsw.Connection, query: str, *values: int) -> int:
-    ((found,),) = db.execute(query, values)
-    return int(found)
 
 
 def _file_size(path: Path) -> int:

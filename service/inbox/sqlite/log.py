@@ -5,6 +5,7 @@ from pathlib import Path
 
 import apsw
 
+from service.errors import InboxUnavailable
 from service.inbox.base import Record
 from service.inbox.sqlite import rows, schema
 from service.inbox.sqlite.failures import translating
@@ -16,6 +17,10 @@ class SqliteLog:
     def __init__(self, path: Path) -> None:
         """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
         schema.require_library(apsw.sqlite_lib_version())
+        if not path.is_file():
+            raise InboxUnavailable(
+                "cannot_open", f"there is no inbox {path}: is this what the server's inbox is called?"
+            )
         with translating():
             self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             self._db.set_busy_timeout(schema.BUSY_TIMEOUT)
@@ -24,6 +29,11 @@ class SqliteLog:
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """Give what follows *after*; see `Log`."""
         return self._records(f"position > ? AND data IS NOT NULL ORDER BY position LIMIT {int(limit)}", after)
+
+    def last(self) -> int:
+        """Give the newest position; see `Log`."""
+        with translating():
+            return schema.number(self._db, schema.LAST)
 
     def find(self, event_id: str) -> Record | None:
         """Give the event with this id, if it is there."""

@@ -13,6 +13,7 @@ from service.errors import InboxUnavailable
 OLDEST_LIBRARY: Final = (3, 51, 3)
 APPLICATION_ID: Final = 0x57484B31  # "WHK1"
 BUSY_TIMEOUT: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
+LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
 # Each step takes a database of the version that is its index to the next one. Never change one that was released.
 MIGRATIONS: Final = (
     """
@@ -98,6 +99,12 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
         if db.in_transaction:  # SQLite itself rolls back after some failures
             db.execute("ROLLBACK")
         raise
+
+
+def number(db: apsw.Connection, query: str, *values: int) -> int:
+    """Give the one number that *query* finds."""
+    ((found,),) = db.execute(query, values)
+    return int(found)
 
 
 def _sync_directory(path: Path) -> None:

@@ -71,8 +71,9 @@ class AdminServer:
             ident=None,
             threads=2,
             asyncore_use_poll=True,
-            channel_timeout=15,
-            connection_limit=200,
+            channel_timeout=5,
+            cleanup_interval=5,
+            connection_limit=1000,
             max_request_body_size=1024,
         )
         self._thread = threading.Thread(target=self._server.run, name="admin", daemon=True)

@@ -90,6 +90,7 @@ def create_app(parts: Parts) -> Wsgi:
         app.add_route(parts.path, resource)
         for error, answer in ANSWERS.items():
             app.add_error_handler(error, _refusal(answer, parts.floods))
+        app.add_error_handler(falcon.HTTPBadRequest, _no_method)
         app.add_error_handler(Exception, _failure(parts.metrics))
         return app
 
@@ -125,6 +126,13 @@ def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
         _give(resp, answer)
 
     return handle
+
+
+def _no_method(req: falcon.Request, _resp: falcon.Response, ex: falcon.HTTPBadRequest, _params: object) -> None:
+    """Falcon keeps some names of methods for itself, and answers them before anything else is asked."""
+    if req.method not in METHODS:
+        raise falcon.HTTPMethodNotAllowed(list(METHODS))
+    raise ex
 
 
 def _failure(metrics: Metrics) -> Callable[..., None]:
@@ -167,6 +175,8 @@ class _Observer:
         resource: object,
         _succeeded: bool,  # noqa: FBT001  Falcon's
     ) -> None:
+        if STARTED not in req.env:  # refused before it could be observed
+            self.process_request(req, resp)
         self._metrics.active -= 1
         method = req.method if req.method in METHODS else "_OTHER"
         route = self._route if resource is not None else UNMATCHED

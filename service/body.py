@@ -8,7 +8,8 @@ from gevent import get_hub, getcurrent
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
-CHUNK: Final = 65536
+CHUNK: Final = 16384
+SMALL: Final = 65536  # bytes up to which a body is one of the usual, for which room is kept
 
 
 class Stream(Protocol):
@@ -24,11 +25,12 @@ class BodiesInFlight:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._most_of_large = most - most // 8
         self.held = 0
 
-    def take(self, size: int) -> None:
-        """Count *size* bytes in; raises Overloaded above the bound."""
-        if self.held + size > self._most:
+    def take(self, size: int, *, large: bool) -> None:
+        """Count *size* bytes in; raises Overloaded above the bound, an eighth of which is kept from *large* bodies."""
+        if self.held + size > (self._most_of_large if large else self._most):
             raise Overloaded
         self.held += size
 
@@ -48,7 +50,7 @@ class Lease:
 
     def take(self, size: int) -> None:
         """Count *size* bytes in; raises Overloaded above the bound."""
-        self._bodies.take(size)
+        self._bodies.take(size, large=self._held + size > SMALL)
         self._held += size
 
     def __enter__(self) -> Self:

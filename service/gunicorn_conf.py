@@ -11,7 +11,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from service import __version__, drain, metrics
+from service import __version__, drain, logs, metrics
 from service.config import Config
 from service.inbox.base import Inbox
 from service.running import running
@@ -20,6 +20,7 @@ from service.worker import Worker
 
 KEEPALIVE: Final = 75  # seconds; longer than the usual proxy keeps an idle connection, so that it closes first
 MARGIN: Final = 3.0  # seconds on top of what a request may take
+SPARE_FILES: Final = 64  # besides connections: the inbox, the log, the admin listener
 
 
 class Server(BaseApplication):
@@ -91,6 +92,11 @@ class Server(BaseApplication):
     def _on_starting(self, _arbiter: Arbiter) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if most < self.config.connections + SPARE_FILES:
+            logs.get("server").warning(
+                "too few open files",
+                detail=f"the hard limit is {most}: raise it, or lower WEBHOOK_CONNECTIONS to {most - SPARE_FILES}",
+            )
         drain.clear(self.config.run_dir)
         metrics.forget_files(self._metrics_dir)
 

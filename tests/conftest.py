@@ -6,6 +6,7 @@ reason where that is not there, and fails instead where `TEST_REQUIRE` names it 
 
 import ctypes.util
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -74,3 +75,9 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for all tests of a module that leave it as it was."""
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+def many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))

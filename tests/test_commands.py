@@ -226,3 +226,28 @@ def test_simulate_asks_before_it_sends_elsewhere(tmp_path: Path) -> None:
     done = run("simulate", "http://webhook.example/webhooks", "--credentials", str(tmp_path), stdin="n\n")
     assert done.returncode == 1
     assert "not this machine" in done.stdout
+
+
+def test_what_somebody_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """Control sequences and changes of direction are shown as escapes; an id is not made a picture."""
+    with Server(tmp_path) as server:
+        body = catalogue.notification("message text").replace(b"Is it in stock?", rb"\u009b31m \u202e \u007f")
+        assert server.notify(body.replace(b'"id":"wamid.', b'"id":":smile:wamid.')).status == 200
+    shown = run("events", "show", "1", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"]).stdout
+    assert r"\u009b31m \u202e \u007f" in shown
+    assert not set("\x7f\x9b\u202e") & set(shown)
+    assert ":smile:wamid." in run("events", "list", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"]).stdout
+
+
+def test_whoever_reads_may_have_enough(filled: Server) -> None:
+    """As `head` does: no traceback, and no failure; a full disk is a sentence."""
+    command = f"{sys.executable} -m service events list --json --inbox {filled.environ['WEBHOOK_INBOX']}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}; {command} > /dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout in ("0\n", "141\n")
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -540,6 +540,26 @@ def test_what_would_grow_out_of_proportion_is_kept_whole() -> None:
     assert (event.type, event.data) == (UNRECOGNIZED, body)
 
 
+def test_contacts_that_stand_beside_their_messages_go_with_them() -> None:
+    """One person's messages, with a contact each: every message has one contact, and the batch is not blown up."""
+    made = [{"from": "1", "id": str(number)} for number in range(1000)]
+    found = events_of(notification(value(contacts=[{"wa_id": "1", "n": n} for n in range(1000)], messages=made)))
+    assert len(found) == 1000
+    for number in (0, 500, 999):
+        held = read(found[number].data)["entry"][0]["changes"][0]["value"]
+        assert [contact["n"] for contact in held["contacts"]] == [str(number)]
+
+
+def test_many_that_name_many_are_kept_whole() -> None:
+    """Contacts times messages would fill the memory."""
+    made = [{"from": "1", "id": str(number)} for number in range(3000)]
+    body = notification(value(contacts=[{"wa_id": "1"}] * 2999, messages=made))
+    started = time.monotonic()
+    (event,) = events_of(body)
+    assert (event.type, event.data) == (UNRECOGNIZED, body)
+    assert time.monotonic() - started < 2
+
+
 def test_a_batch_of_1000() -> None:
     """The largest that Meta sends: 1000 events, each with its own message and contact."""
     found = events_of(catalogue.batch(1000))

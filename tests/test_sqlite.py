@@ -154,6 +154,16 @@ def test_a_file_that_is_moved_away_is_noticed(path: Path) -> None:
             inbox.probe()
 
 
+def test_a_wal_that_is_deleted_is_noticed(path: Path) -> None:
+    """What is written to it would be gone with the process."""
+    with closing(opened(path)) as inbox:
+        inbox.put([event(1)])
+        path.with_name("inbox.db-wal").unlink()
+        with pytest.raises(InboxUnavailable) as refused:
+            inbox.put([event(2)])
+        assert refused.value.reason == "vanished"
+
+
 def test_bodies_go_earlier_than_ids(path: Path) -> None:
     """A repeat is told for the whole retention; the data may be gone."""
     with closing(opened(path, body_retention=HOUR // 2)) as inbox, closing(SqliteLog(path)) as log:

@@ -1,6 +1,5 @@
 """The command line: one module a command, the help in its docstring."""
 
-import os
 import sys
 from typing import NoReturn
 
@@ -31,7 +30,13 @@ for command in (serve, check, drain, events, simulate):
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends in a sentence and a status, never in a traceback."""
     try:
-        commands.main(prog_name="whatsapp-webhook")
+        commands.main(prog_name="whatsapp-webhook", standalone_mode=False)
+    except click.Abort:
+        click.echo("Aborted.", err=True)
+        sys.exit(1)
+    except click.ClickException as ex:
+        ex.show()
+        sys.exit(ex.exit_code)
     except ConfigurationError as ex:
         click.echo("The configuration cannot be used:", err=True)
         for problem in ex.problems:
@@ -40,7 +45,7 @@ def main() -> NoReturn:
     except InboxUnavailable as ex:
         click.echo(f"The inbox cannot be used: {ex.detail}.", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has enough, as head does
-        sys.exit(0)
+    except OSError as ex:
+        click.echo(f"Error: {ex}.", err=True)
+        sys.exit(1)
     sys.exit(0)

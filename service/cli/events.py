@@ -5,6 +5,7 @@ import fnmatch
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,9 @@ from typing import Final, NamedTuple
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
+from rich.text import Text
 
 from service.cli.settings import configured
 from service.config import InboxUrl, inbox_url
@@ -30,6 +32,9 @@ PIPED: Final = 1000  # columns of what is no terminal
 # What the table shows, and from how many columns of the terminal on.
 COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
 SLACK: Final = 60_000  # milliseconds by which events may be kept in another order than they were received in
+
+
+_STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Filter(NamedTuple):
@@ -60,13 +65,13 @@ class Moment(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read it into milliseconds since the epoch."""
         text = str(value)
-        age = re.fullmatch(r"(\d+)([smhd])", text)
+        age = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
         if age:
             seconds = int(age[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[2]]
             return int((datetime.now(UTC).timestamp() - seconds) * 1000)
         try:
             found = datetime.fromisoformat(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{text!r} is no time: write 2026-11-23T10:00:00Z, or an age such as 15m or 2h", param, ctx)
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
@@ -88,6 +93,7 @@ _inbox_option = click.option(
 @click.group()
 def events() -> None:
     """Look at the events that are kept, while the server goes on writing."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough, as head does
 
 
 @events.command("list")
@@ -124,6 +130,7 @@ def list_(
             return
         for record in _newest(log, kept, wanted, limit) if limit else _oldest_first(log, kept, wanted):
             sys.stdout.buffer.write(structured(record.event) + b"\n")
+        sys.stdout.flush()
 
 
 @events.command()
@@ -139,10 +146,16 @@ def show(inbox: str | None, which: str) -> None:
         record = _at(log, int(which)) if which.isdecimal() else log.find(which)
     if record is None:
         raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
-    told = json.loads(structured(record.event))
+    try:
+        told = json.loads(structured(record.event))
+    except RecursionError:
+        raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
     told["received"] = rfc3339(record.event.received_at)
     told["position"] = record.position
-    Console(soft_wrap=True).print_json(json.dumps(told))
+    text = json.dumps(told, indent=2, ensure_ascii=False)
+    # What somebody wrote must not steer the terminal, nor turn its direction.
+    harmless = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    Console(soft_wrap=True).print(JSONHighlighter()(Text(harmless)))
 
 
 def _positions(log: Log) -> range:
@@ -184,7 +197,7 @@ def _newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Recor
 
 
 def _print_table(found: Sequence[Record], kept: int) -> None:
-    console = Console()
+    console = Console(emoji=False, markup=False)
     if not found:
         few = "No events yet. Send some: whatsapp-webhook simulate --help"
         console.print(f"None of the {kept} events that are kept matches." if kept else few)
@@ -203,7 +216,7 @@ def _print_table(found: Sequence[Record], kept: int) -> None:
             "number": event.source.rpartition("/")[2],
             "id": event.id,
         }
-        table.add_row(*(escape(cells[name]) for name in columns))  # what Meta sent is no markup
+        table.add_row(*(cells[name] for name in columns))
     for column in table.columns:
         column.no_wrap = True
     console.print(table)

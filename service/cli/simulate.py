@@ -1,7 +1,8 @@
 """`simulate`: play Meta against a running service."""
 
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 from rich.console import Console
@@ -12,6 +13,8 @@ from service.credentials import Credentials, CredentialsDirectory
 from service.meta import load as load_of
 from service.meta.simulator import NOBODY, Simulator, Step
 
+RATE = click.FloatRange(0, 100_000, min_open=True)
+DURATION = click.FloatRange(0, 86_400, min_open=True)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -26,10 +29,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
     show_default=True,
     help="The directory with verify-token and app-secret; line 1 of each is used.",
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Load instead: so many notifications a second.")
-@click.option(
-    "--duration", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="Seconds of load."
-)
+@click.option("--rate", type=RATE, help="Load instead: so many notifications a second.")
+@click.option("--duration", type=DURATION, default=10, show_default=True, help="Seconds of load.")
 @click.option(
     "--only-test", is_flag=True, help="Send one event only, marked `test` as those of Meta's Test button are."
 )
@@ -52,8 +53,8 @@ def simulate(
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200 --duration 30
     """  # noqa: D301  click wants the character
-    target = urlsplit(url)
-    if target.scheme not in ("http", "https") or not target.hostname:
+    target = _target(url)
+    if target is None:
         raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
     if target.hostname not in LOOPBACK and not yes:
         click.confirm(
@@ -66,6 +67,14 @@ def simulate(
     else:
         good = _play(console, Simulator(url, credentials), only_test=only_test, metrics=metrics)
     raise SystemExit(0 if good else 1)
+
+
+def _target(url: str) -> SplitResult | None:
+    with suppress(ValueError):
+        target = urlsplit(url)
+        if target.scheme in ("http", "https") and target.hostname and target.port != 0:
+            return target
+    return None
 
 
 def _credentials(path: Path) -> Credentials:

@@ -11,6 +11,7 @@ from service.config.settings import INBOX_FILE, PREFIX, SETTINGS
 from service.config.values import Address, InboxUrl
 from service.errors import ConfigurationError
 
+LONGEST: Final = 80  # characters of a value that are said again
 # What Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
 _INJECTED = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 
@@ -57,7 +58,7 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
         try:
             values[setting.name.removeprefix(PREFIX).lower()] = setting.parse(text)
         except ValueError as ex:
-            shown = "" if setting.name == "WEBHOOK_INBOX" else f" (it is {text!r})"
+            shown = "" if setting.name == "WEBHOOK_INBOX" else f" (it is {text[:LONGEST]!r})"
             problems.append(f"{setting.name} {ex}{shown}.")
     problems += _unknown(texts) + _contradictions(values)
     if "fields" in values:
@@ -85,7 +86,8 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         meant = f"did you mean {close[0]}?" if close else "see the table in the README for those there are."
-        problems.append(f"{name} is not a setting: {meant}")
+        shown = name if name.isprintable() else ascii(name)
+        problems.append(f"{shown} is not a setting: {meant}")
     return problems
 
 

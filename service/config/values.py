@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 ENGINES = ("sqlite", "memory")
 LAST_PORT = 65535
+LONGEST = 3650 * 86400.0  # seconds
+DIGITS = 15
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -37,7 +39,7 @@ def address(text: str) -> Address:
     """Read `host:port`, an IPv6 host in brackets."""
     host, colon, port = text.rpartition(":")
     host = host.strip("[]")
-    if not colon or not host or not _is_number(port) or not 0 < int(port) <= LAST_PORT:
+    if not colon or not host or not _is_number(port) or len(port) > DIGITS or not 0 < int(port) <= LAST_PORT:
         raise ValueError("wants host:port, such as 0.0.0.0:8080")
     return Address(host, int(port))
 
@@ -45,28 +47,35 @@ def address(text: str) -> Address:
 def duration(text: str) -> float:
     """Read a duration such as `500ms`, `10s`, `15m`, `36h` or `8d` into seconds."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
-    if not found or not float(found[1]):
-        raise ValueError("wants a duration above zero with its unit: ms, s, m, h or d, such as 10s")
-    return float(found[1]) * _SECONDS[found[2]]
+    if not found or not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) <= LONGEST:
+        raise ValueError("wants a duration above zero and up to 3650d with its unit: ms, s, m, h or d, such as 10s")
+    return seconds
 
 
-def count(text: str) -> int:
-    """Read a whole number above zero."""
-    if not _is_number(text) or int(text) < 1:
-        raise ValueError("wants a whole number above zero")
-    return int(text)
+def count(most: int) -> Callable[[str], int]:
+    """Make a parser for a whole number above zero, *most* at the most."""
+
+    def parse(text: str) -> int:
+        if not _is_number(text) or len(text) > DIGITS or not 0 < int(text) <= most:
+            raise ValueError(f"wants a whole number from 1 to {most}")
+        return int(text)
+
+    return parse
 
 
 def url_path(text: str) -> str:
     """Read the path of the webhook."""
-    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text):
-        raise ValueError("wants a path that begins with / and holds letters, digits and . _ ~ - / only")
+    if not re.fullmatch(r"/([A-Za-z0-9._~-]+/)*[A-Za-z0-9._~-]*", text):
+        raise ValueError("wants a path that begins with one / and holds letters, digits and . _ ~ - / only")
     return text
 
 
 def inbox_url(text: str) -> InboxUrl:
     """Read where the events are kept: `sqlite:///path/inbox.db`, or `memory://?durability=weak`."""
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError as ex:
+        raise ValueError("wants a URL such as sqlite:///var/lib/inbox.db") from ex
     if url.scheme not in ENGINES:
         raise ValueError(f"knows the engines {' and '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
     query = dict(parse_qsl(url.query, keep_blank_values=True))

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from service.events import document
+from service.events.document import NotADocument
 
 Tree: TypeAlias = Mapping[str, "Tree"]
 
@@ -27,6 +28,7 @@ _ARRAYS: Final[Tree] = {
 UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": _ITEMS}}}
 ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
+MOST_NAMED: Final = 100_000  # contacts of all updates of an object together
 # Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
 _CONTACT: Final = frozenset({"wa_id", "user_id"})
 _PARTIES: Final = _CONTACT | {
@@ -107,17 +109,31 @@ def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part
 
 
 def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
-    """Give, for each part, the contacts that it names; one that nobody names goes with the first."""
+    """Give, for each part, the contacts that it names; one that nobody names goes with the first.
+
+    Where they stand side by side, as Meta writes them, each goes with its own. Raises NotADocument where many name
+    many: such a thing is kept whole.
+    """
+    if len(contacts) == len(parts) and all(map(_is_named, contacts, parts)):
+        return [[contact] for contact in contacts]
+    left = MOST_NAMED
     holders: dict[str, list[int]] = {}
     for index, contact in enumerate(contacts):
         for party in _parties(contact, _CONTACT):
             holders.setdefault(party, []).append(index)
-    by_part = [
-        sorted({index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())}) for part in parts
-    ]
+    by_part: list[list[int]] = []
+    for part in parts:
+        by_part.append(sorted({index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())}))
+        left -= len(by_part[-1])
+        if left < 0:
+            raise NotADocument
     named = set(chain.from_iterable(by_part))
     by_part[0] = sorted({*by_part[0], *(index for index in range(len(contacts)) if index not in named)})
     return [[contacts[index] for index in indexes] for indexes in by_part]
+
+
+def _is_named(contact: Any, part: Part) -> bool:
+    return not set(_parties(contact, _CONTACT)).isdisjoint(_parties(part.item, _PARTIES))
 
 
 def _parties(item: object, names: frozenset[str]) -> list[str]:

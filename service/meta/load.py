@@ -42,7 +42,9 @@ def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: floa
     result = Result()
     due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     http = urllib3.PoolManager(retries=False, timeout=TIMEOUT, maxsize=SENDERS, block=True)
-    senders = [threading.Thread(target=_send_all, args=(due, http, url, secret, result)) for _ in range(SENDERS)]
+    senders = [
+        threading.Thread(target=_send_all, args=(due, http, url, secret, result), daemon=True) for _ in range(SENDERS)
+    ]
     for sender in senders:
         sender.start()
     started = time.perf_counter()

@@ -6,30 +6,47 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
 
+import gevent
 import gunicorn.config
 from gevent import socket
 from gunicorn import util
 from gunicorn.http import wsgi
+from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024
+HEAD_BYTES: Final = 32_768  # of a request's line and headers; what a parser takes again and again must stay small
+BREATH: Final = 0.0001  # seconds; with none, gevent may go on for fifty turns before it looks at sockets
+TURN: Final = 0.005  # seconds after which a connection whose bytes never let it wait lets others go first
 
 
 class Stopping(BaseException):
     """Thrown into a connection that waits for its next request."""
 
 
-class Reader(SocketUnreader):
-    """Reads a connection's bytes under deadlines: one for the first byte of a request, one for all that follow."""
+class Unread(OSError):
+    """The client does not read its answer; a second one must not follow into the middle of it."""
 
-    def __init__(self, client: socket.socket, patience: float, keepalive: float, idle: set[socket.socket]) -> None:
+
+class Reader(SocketUnreader):
+    """Reads a connection's bytes under deadlines: one for the first byte of a request, one for all that follow.
+
+    It holds every part of a request to a number of bytes, and gives way to others however fast its bytes come.
+    """
+
+    def __init__(
+        self, client: socket.socket, patience: float, keepalive: float, idle: dict[socket.socket, None]
+    ) -> None:
+        """*idle* is where it enters itself while nobody would miss it; *patience* and *keepalive* are seconds."""
         super().__init__(client)
         self._patience = patience
         self._keepalive = keepalive
         self._idle = idle
         self._first_wait = patience
+        self._turn = time.monotonic()
+        self._left = HEAD_BYTES
         self.deadline: float | None = None
 
     @property
@@ -39,20 +56,41 @@ class Reader(SocketUnreader):
 
     def expect_next(self) -> None:
         """Wait for another request; what of it was pipelined counts as begun."""
+        now = time.monotonic()
         self._first_wait = self._keepalive
-        self.deadline = time.monotonic() + self._patience if self.buf.tell() else None
+        self._left = HEAD_BYTES
+        self.deadline = now + self._patience if self.buf.tell() else None
+        self._give_way(now)
+
+    def expect_body(self, most: int) -> None:
+        """Take *most* bytes more of this request: framing, chunks and trailers count."""
+        self._left = most
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Receive what there is; raises TimeoutError at the deadline."""
+        """Receive what there is; raises TimeoutError at the deadline, LimitRequestHeaders where it is too much."""
         if self.deadline is None:
-            return self._first_chunk()
-        self.sock.timeout = max(self.deadline - time.monotonic(), 0.001)
-        piece: bytes = super().chunk(size_hint)
+            return self._counted(self._first_chunk())
+        now = time.monotonic()
+        if now >= self.deadline:  # a socket that has bytes does not look at its timeout
+            raise TimeoutError
+        self._give_way(now)
+        self.sock.timeout = self.deadline - now
+        return self._counted(super().chunk(size_hint))
+
+    def _counted(self, piece: bytes) -> bytes:
+        self._left -= len(piece)
+        if self._left < 0:
+            raise LimitRequestHeaders("more than a request may take")
         return piece
+
+    def _give_way(self, now: float) -> None:
+        if now - self._turn > TURN:
+            gevent.sleep(BREATH)
+            self._turn = time.monotonic()
 
     def _first_chunk(self) -> bytes:
         self.sock.timeout = self._first_wait
-        self._idle.add(self.sock)
+        self._idle[self.sock] = None
         try:
             piece: bytes = super().chunk()
         except Stopping:
@@ -62,7 +100,7 @@ class Reader(SocketUnreader):
             except BlockingIOError:
                 raise Stopping from None
         finally:
-            self._idle.discard(self.sock)
+            self._idle.pop(self.sock, None)
         self.deadline = time.monotonic() + self._patience
         return piece
 
@@ -128,10 +166,18 @@ def _date(second: int) -> str:
 
 
 def send(client: socket.socket, answer: bytes) -> None:
-    """Send all of *answer*."""
-    sent = client.send(answer)  # an answer fits in the kernel's buffer; sendall would ask for its size first
-    if sent < len(answer):
-        client.sendall(answer[sent:])
+    """Send all of *answer*; raises Unread where the client does not take it in time."""
+    try:
+        sent = client.send(answer)  # an answer fits in the kernel's buffer; sendall would ask for its size first
+        if sent < len(answer):
+            client.sendall(answer[sent:])
+    except TimeoutError as ex:
+        raise Unread from ex
+
+
+def asks_to_close(connection: str) -> bool:
+    """Say whether the header `Connection` asks for it, be it beside other words."""
+    return "close" in (word.strip() for word in connection.lower().split(","))
 
 
 def is_read(request: Request) -> bool:

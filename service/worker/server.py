@@ -1,5 +1,6 @@
 """The worker: takes connections up, answers them, and stops in order."""
 
+import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -18,9 +19,12 @@ from service import drain, logs
 from service.config import Config
 from service.webhook import READ_DEADLINE
 from service.worker.connection import (
+    LINGER_SECONDS,
     Answer,
     Reader,
     Stopping,
+    Unread,
+    asks_to_close,
     connection_environ,
     environ_of,
     is_read,
@@ -29,6 +33,8 @@ from service.worker.connection import (
 )
 
 LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
+SPARE: Final = 65_536  # bytes on top of twice a body's: small bodies in small chunks
+GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
 TAKE_UP: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
 _STATUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.LimitRequestLine, "414 URI Too Long"),
@@ -68,15 +74,18 @@ class Worker(GeventWorker):
         self._limits = SimpleNamespace(
             **{name: setting.get() for name, setting in self.cfg.settings.items()}, is_ssl=self.cfg.is_ssl
         )
+        # The thread that commits wants the interpreter for moments only: it must not wait 5 ms for each.
+        sys.setswitchinterval(0.0005)
         self._closing = False
-        self._idle: set[socket.socket] = set()
+        self._idle: dict[socket.socket, None] = {}  # the longest first
+        self._most_of_body = 2 * config.max_body_bytes + SPARE
         self._log = logs.get("server")
         self._floods = logs.Floods(self._log.warning)
         super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then finish what began."""
-        pool = Pool(self.worker_connections)
+        pool = self._pool = Pool(self.worker_connections)
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
@@ -98,11 +107,9 @@ class Worker(GeventWorker):
         self._floods.flush(force=True)
 
     def _finish(self, pool: Pool) -> None:
-        hub = gevent.get_hub()
         for client in list(self._idle):
-            # Reaches only who still waits when it is its turn: a request whose first byte came goes on.
-            hub.cancel_wait(client._read_event, Stopping())  # noqa: SLF001  gevent has no public name for it
-        over = time.monotonic() + self.cfg.graceful_timeout
+            self._dismiss(client)
+        over = time.monotonic() + self.cfg.graceful_timeout - GRACE
         while len(pool) and time.monotonic() < over:
             self.notify()
             pool.join(timeout=LOOK)
@@ -110,8 +117,14 @@ class Worker(GeventWorker):
             self._log.warning("connections cut at the stop", connections=len(pool))
             pool.kill(timeout=1)
 
+    def _dismiss(self, client: socket.socket) -> None:
+        # Reaches only who still waits when it is its turn: a request whose first byte came goes on.
+        gevent.get_hub().cancel_wait(client._read_event, Stopping())  # noqa: SLF001  gevent has no public name for it
+
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
+        if self._pool.full() and self._idle:  # who waits longest for nothing makes room for who may have something
+            self._dismiss(next(iter(self._idle)))
         reader = Reader(client, self._read_timeout, self.cfg.keepalive, self._idle)
         environ = connection_environ(self.cfg, client, listener.getsockname(), addr)
         try:
@@ -119,6 +132,8 @@ class Worker(GeventWorker):
                 reader.expect_next()
         except (errors.NoMoreData, StopIteration, Stopping):
             pass  # closed between requests, which gunicorn's parser says in two ways
+        except Unread:
+            self._floods.add("answer not read", "timeout")
         except (errors.ParseException, TimeoutError) as ex:
             if reader.began:
                 self._refuse(client, ex)
@@ -135,14 +150,16 @@ class Worker(GeventWorker):
 
     def _answer(self, request: Request, reader: Reader, client: socket.socket, connection: dict[str, Any]) -> bool:
         environ = environ_of(request, connection)
+        reader.expect_body(self._most_of_body)
         environ[READ_DEADLINE] = reader.deadline
         client.timeout = self._read_timeout  # a client that does not read is cut as well
         if request._expected_100_continue:  # noqa: SLF001  gunicorn's own servers look at it
-            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            send(client, b"HTTP/1.1 100 Continue\r\n\r\n")
         answer = Answer()
         body = b"".join(self.wsgi(environ, answer.start))
         whole = is_read(request)
-        close = self._closing or not self.alive or not whole or request.should_close() or answer.is_final
+        close = self._closing or not self.alive or not whole or answer.is_final or request.should_close()
+        close = close or asks_to_close(environ.get("HTTP_CONNECTION", ""))
         client.timeout = self._read_timeout  # the reader sets it as it goes
         send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
         if not whole:
@@ -155,7 +172,7 @@ class Worker(GeventWorker):
         text = f"{status[4:].lower()}\n".encode("ascii")
         answer = Answer()
         answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
-        client.settimeout(self._read_timeout)
+        client.settimeout(LINGER_SECONDS)
         with suppress(OSError):
             client.sendall(answer.written(close=True) + text)
             linger(client)

@@ -17,6 +17,7 @@ _REASONS: Final[tuple[tuple[type[apsw.Error], str, str, bool], ...]] = (
     (apsw.CantOpenError, "cannot_open", "the file can't be opened: see that its directory is there and writable", True),
     (apsw.CorruptError, "corrupt", "the file is damaged: move it away, restore a backup or start anew", True),
     (apsw.NotADBError, "corrupt", "the file is no SQLite database: move it away", True),
+    (apsw.SQLError, "foreign", "the file holds no inbox: name another file, or move it away", False),
     (apsw.IOError, "io_error", "the disk does not do what it is told: look at the node's log", True),
 )
 

@@ -27,7 +27,7 @@ class SqliteInbox:
         WAL, a directory that can't be written, a file of a later version, another process that writes.
         """
         schema.require_library(apsw.sqlite_lib_version())
-        self._path = path
+        self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._retention = retention
         self._body_retention = body_retention
         self._lock = _lock(path)
@@ -41,7 +41,7 @@ class SqliteInbox:
                 self._bodies_dropped = schema.number(
                     self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'"
                 )
-                self._inode = path.stat().st_ino
+                self._inodes = [file.stat().st_ino for file in self._files()]
         except BaseException:
             os.close(self._lock)
             raise
@@ -112,11 +112,16 @@ class SqliteInbox:
 
     def _require_file(self) -> None:
         try:
-            same = self._path.stat().st_ino == self._inode
+            same = [file.stat().st_ino for file in self._files()] == self._inodes
         except OSError:
             same = False
         if not same:
-            raise InboxUnavailable("vanished", f"{self._path} was moved or deleted while in use", reopen=True)
+            raise InboxUnavailable(
+                "vanished", f"{self._path} or its WAL was moved or deleted while in use", reopen=True
+            )
+
+    def _files(self) -> tuple[Path, Path]:
+        return self._path, self._wal
 
     def _is_old(self, position: int, cutoff: int) -> bool:
         query = "SELECT received_at FROM event WHERE position >= ? ORDER BY position LIMIT 1"

@@ -1,0 +1,59 @@
+"""Honest traffic, to be looked at while something else goes on."""
+
+import http.client
+import threading
+import time
+from collections import Counter
+from typing import Self
+
+from server import Server
+
+from service import signature
+from service.meta import catalogue
+
+
+class Traffic:
+    """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
+
+    def __init__(
+        self, server: Server, threads: int = 4, *, pause: float = 0.005, kinds: tuple[str, ...] = ("message text",)
+    ) -> None:
+        self.server, self.pause, self.kinds = server, pause, kinds
+        self.answers: Counter[str] = Counter()
+        self.latencies: list[float] = []
+        self.kept: list[bytes] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=15)
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            body = catalogue.notification(self.kinds[number % len(self.kinds)])
+            started = time.monotonic()
+            try:
+                secret = self.server.secret.encode()
+                connection.request("POST", "/webhooks", body, {signature.HEADER: signature.header_for(body, secret)})
+                answer = connection.getresponse()
+                answer.read()
+                outcome = str(answer.status)
+            except (OSError, http.client.HTTPException) as ex:
+                outcome = type(ex).__name__
+                connection.close()
+            self.answers[outcome] += 1
+            self.latencies.append(time.monotonic() - started)
+            if outcome == "200":
+                self.kept.append(body)
+            time.sleep(self.pause)
+        connection.close()

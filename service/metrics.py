@@ -6,18 +6,33 @@ process id), so that the next worker of the slot goes on counting where a dead o
 Names: OpenTelemetry's semantic conventions for HTTP in Prometheus form; ours have the prefix.
 """
 
+import math
 import os
-from collections.abc import Callable
+import struct
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    multiprocess,
+    values,
+)
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
+TRIES: Final = 10
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DELAYS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -180,6 +195,13 @@ class InboxMetrics:
             PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livesum"
         )
 
+        self._free = Gauge(
+            PREFIX + "inbox_free_bytes",
+            "Bytes that its volume has left.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+
     def committed(self, events: int, seconds: float) -> None:
         """Observe one group commit."""
         self._put.observe(seconds)
@@ -189,11 +211,12 @@ class InboxMetrics:
         """Count a failure; *reason* must be of a closed set."""
         self._errors.labels(self._engine, reason).inc()
 
-    def refresh(self, *, waiting: int, events: int, taken: int) -> None:
-        """Publish the gauges; *taken* is in bytes."""
+    def refresh(self, *, waiting: int, events: int, taken: int, free: int | None) -> None:
+        """Publish the gauges; *taken* and *free* are in bytes."""
         self._waiting.set(waiting)
         self._events.set(events)
         self._bytes.set(taken)
+        self._free.set(math.nan if free is None else free)
 
 
 class Metrics:
@@ -226,6 +249,21 @@ def of_one_process(*, version: str, engine: str) -> Measured:
     return Metrics(registry, version=version, engine=engine), registry
 
 
+class _Sum(Collector):
+    """The sum over all workers' files, one of which may just be being made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._files = multiprocess.MultiProcessCollector(None, path=str(directory))
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the files; raises struct.error where one stays unreadable."""
+        for _ in range(TRIES):
+            with suppress(struct.error, RuntimeError):
+                return cast("Iterable[Metric]", self._files.collect())
+            time.sleep(0.02)
+        return cast("Iterable[Metric]", self._files.collect())
+
+
 def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measured:
     """Make the metrics of one worker of several, and a registry that gives the sum of all.
 
@@ -234,7 +272,7 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measure
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=str(directory))
+    registry.register(_Sum(directory))
     return Metrics(None, version=version, engine=engine), registry
 
 

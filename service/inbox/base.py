@@ -23,10 +23,11 @@ class Record(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How much an inbox holds."""
+    """How much an inbox holds, and how many bytes more there is room for; None where nobody can tell."""
 
     events: int
     bytes: int
+    free: int | None = None
 
 
 class Inbox(Protocol):

@@ -110,7 +110,7 @@ class Writer:
         """Publish the gauges."""
         inbox = self._inbox
         size = inbox.size() if inbox else Size(0, 0)
-        self._metrics.refresh(waiting=self._waiting, events=size.events, taken=size.bytes)
+        self._metrics.refresh(waiting=self._waiting, events=size.events, taken=size.bytes, free=size.free)
 
     def stop(self) -> None:
         """Commit what waits, close the engine, end the thread."""

@@ -79,7 +79,7 @@ class SqliteInbox:
     def size(self) -> Size:
         """Say how much is held, by the positions and the files; see `Inbox`."""
         taken = sum(_file_size(self._path.with_name(self._path.name + end)) for end in ("", "-wal", "-shm"))
-        return Size(max(self._last - self._first + 1, 0), taken)
+        return Size(max(self._last - self._first + 1, 0), taken, _free(self._path.parent))
 
     def close(self) -> None:
         """Close the database, which takes the WAL in, and let another process write."""
@@ -173,6 +173,14 @@ def _lock(path: Path) -> int:
         os.close(handle)
         raise InboxUnavailable("locked", f"another process writes {path}: SQLite serves one worker of one pod") from ex
     return handle
+
+
+def _free(directory: Path) -> int | None:
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def _file_size(path: Path) -> int:

@@ -47,6 +47,7 @@ class Reader(SocketUnreader):
         self._first_wait = patience
         self._turn = time.monotonic()
         self._left = HEAD_BYTES
+        self.dismissed = False
         self.deadline: float | None = None
 
     @property
@@ -94,6 +95,7 @@ class Reader(SocketUnreader):
         try:
             piece: bytes = super().chunk()
         except Stopping:
+            self.dismissed = True
             self.sock.timeout = 0.0  # nobody is kept waiting, but what has come is answered
             try:
                 piece = super().chunk()

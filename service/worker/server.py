@@ -98,6 +98,7 @@ class Worker(GeventWorker):
             self.notify()
             self._closing = drain.is_marked(self._run_dir)
             self._floods.flush()
+            self._make_room()
             gevent.sleep(LOOK)
         self._closing = True
         gevent.sleep(TAKE_UP)
@@ -117,14 +118,18 @@ class Worker(GeventWorker):
             self._log.warning("connections cut at the stop", connections=len(pool))
             pool.kill(timeout=1)
 
+    def _make_room(self) -> None:
+        """Have who waits longest for nothing give way to who may have something."""
+        if self._pool.full() and self._idle:
+            self._dismiss(next(iter(self._idle)))
+
     def _dismiss(self, client: socket.socket) -> None:
         # Reaches only who still waits when it is its turn: a request whose first byte came goes on.
         gevent.get_hub().cancel_wait(client._read_event, Stopping())  # noqa: SLF001  gevent has no public name for it
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
-        if self._pool.full() and self._idle:  # who waits longest for nothing makes room for who may have something
-            self._dismiss(next(iter(self._idle)))
+        self._make_room()
         reader = Reader(client, self._read_timeout, self.cfg.keepalive, self._idle)
         environ = connection_environ(self.cfg, client, listener.getsockname(), addr)
         try:
@@ -158,8 +163,8 @@ class Worker(GeventWorker):
         answer = Answer()
         body = b"".join(self.wsgi(environ, answer.start))
         whole = is_read(request)
-        close = self._closing or not self.alive or not whole or answer.is_final or request.should_close()
-        close = close or asks_to_close(environ.get("HTTP_CONNECTION", ""))
+        close = self._closing or not self.alive or reader.dismissed or not whole or answer.is_final
+        close = close or request.should_close() or asks_to_close(environ.get("HTTP_CONNECTION", ""))
         client.timeout = self._read_timeout  # the reader sets it as it goes
         send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
         if not whole:

@@ -110,6 +110,7 @@ from contract.test_inbox import event
 from service.inbox.sqlite import SqliteInbox
 inbox = SqliteInbox(Path(sys.argv[1]), retention=10**12, body_retention=10**12)
 inbox._db.pragma("synchronous", sys.argv[2])
+inbox._db.pragma("wal_autocheckpoint", 0)  # a checkpoint syncs too: nothing but the commit's own sync is to be seen
 number = 0
 while True:
     inbox.put([event(number)])
@@ -129,7 +130,9 @@ def survivors(disk: Disk, synchronous: str) -> tuple[int, int]:
         drain = threading.Thread(target=lambda: acknowledged.extend(putter.stdout))
         acknowledged: list[bytes] = []
         drain.start()
-        time.sleep(2)
+        over = time.monotonic() + 5
+        while len(acknowledged) < 2000 and time.monotonic() < over:  # fewer than would fill the disk
+            time.sleep(0.001)
         putter.send_signal(signal.SIGSTOP)
         disk.cut()
         putter.kill()

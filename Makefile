@@ -8,7 +8,7 @@ WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-.PHONY: install run test check bench faults mutants lock clean
+.PHONY: install run test check bench faults mutants dashboard golden lock clean
 
 install: $(INSTALLED)
 
@@ -51,6 +51,12 @@ faults: install ## kill -9 and power loss, the long form (about an hour; the pow
 
 mutants: install ## are the tests of signature, handshake and credentials any good
 	$(BIN)/python tests/mutants.py
+
+dashboard: install ## write the chart's dashboard from its generator
+	$(BIN)/python deploy/dashboard.py
+
+golden: ## write what the chart renders without values, for its test
+	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml
 
 lock: ## update the lock files
 	$(LOCK) -o requirements.lock pyproject.toml

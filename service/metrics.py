@@ -33,6 +33,19 @@ from prometheus_client.registry import Collector
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
 TRIES: Final = 10
+# What becomes of a notification.
+OUTCOMES: Final = (
+    "accepted",
+    "too_large",
+    "encoded",
+    "not_configured",
+    "bad_signature",
+    "overloaded",
+    "timeout",
+    "aborted",
+    "unavailable",
+    "error",
+)
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DELAYS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -84,6 +97,8 @@ class WebhookMetrics:
         self._notifications = _children(
             Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
         )
+        for outcome in OUTCOMES:  # a rate sees a first failure only where there was a zero before
+            self._notifications(outcome)
         self._events = _children(
             Counter(
                 PREFIX + "events",

@@ -34,6 +34,8 @@ def _mounts() -> bool:
 
 MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
+    "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
+    "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
     "mounts": (_mounts, "root that may mount"),
     "loop": (_loop_mounts, "root, mkfs.ext4 and loop devices"),

@@ -8,6 +8,7 @@ import pytest
 
 from service import app, fields, metrics
 from service.config import INBOX_FILE, SETTINGS, Config
+from service.errors import InboxUnavailable, NotificationRefused
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,6 +41,14 @@ def test_the_table_of_answers() -> None:
     for error, answer in app.ANSWERS.items():
         assert f"| {answer.status[:3]}" in table, error
         assert not answer.again or f"{answer.status[:3]} with `Retry-After`" in table
+
+
+def test_the_outcomes_of_a_notification() -> None:
+    """Those that are there from the start are those that errors have, and those that the README names."""
+    kinds = {error.outcome for error in app.ANSWERS if issubclass(error, (NotificationRefused, InboxUnavailable))}
+    assert kinds | {"accepted", "error"} == set(metrics.OUTCOMES)
+    (row,) = re.findall(r"^\| `whatsapp_webhook_notifications_total` \| `outcome` \| (.*) \|$", README, re.MULTILINE)
+    assert re.findall(r"`([a-z_]+)`", row) == list(metrics.OUTCOMES)
 
 
 def test_every_name_in_the_readme_is_there() -> None:

@@ -1,0 +1,316 @@
+"""The chart: what it renders, and what it refuses."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dashboard
+import kubernetes_validate
+import pytest
+import yaml
+from chart.helm import CHART, EVERYTHING, container, helm, one, refusal, rendered
+
+from service import __version__
+from service.config import SETTINGS
+
+pytestmark = pytest.mark.needs("helm")
+GOLDEN = Path(__file__).parent / "golden.yaml"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+# For each value, another one that must change what is rendered; beside it what else must be set for it to count.
+INGRESS = {"ingress": EVERYTHING["ingress"]}
+ROUTE = {"httpRoute": EVERYTHING["httpRoute"]}
+POD_MONITOR = {"metrics": {"podMonitor": {"enabled": True}}}
+SERVICE_MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
+RULE = {"prometheusRule": {"enabled": True}}
+DASHBOARD = {"dashboard": {"enabled": True}}
+CREATE = {"credentials": EVERYTHING["credentials"]}
+TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
+RELABEL = [{"action": "labeldrop", "regex": "x"}]
+PEER = [{"ports": [{"port": 5432}]}]
+OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "nameOverride": ("other", {}),
+    "fullnameOverride": ("other", {}),
+    "commonLabels": ({"team": "x"}, {}),
+    "image.repository": ("registry.example.com/wh", {}),
+    "image.tag": ("2", {}),
+    "image.digest": ("sha256:" + "0" * 64, {}),
+    "image.pullPolicy": ("Always", {}),
+    "image.pullSecrets": ([{"name": "regcred"}], {}),
+    "credentials.existingSecret": ("mine", {}),
+    "credentials.create": (True, {"credentials": {"verifyToken": "t", "appSecret": "s"}}),
+    "credentials.verifyToken": ("other", CREATE),
+    "credentials.appSecret": ("other", CREATE),
+    "path": ("/hook", {}),
+    "fields": (["messages", "calls"], {}),
+    "replicas": (2, {}),
+    "workers": (2, {}),
+    "limits.maxBodyBytes": (1000, {}),
+    "limits.readTimeout": ("20s", {}),
+    "limits.acceptTimeout": ("500ms", {}),
+    "limits.connections": (100, {}),
+    "limits.bodiesBytes": (67108864, {}),
+    "inbox.engine": ("postgresql", {}),
+    "inbox.retention": ("9d", {}),
+    "inbox.bodyRetention": ("1d", {}),
+    "persistence.size": ("20Gi", {}),
+    "persistence.storageClass": ("fast", {}),
+    "persistence.accessMode": ("ReadWriteOnce", {}),
+    "persistence.annotations": ({"a": "b"}, {}),
+    "log.level": ("debug", {}),
+    "log.format": ("console", {}),
+    "tracing.endpoint": ("http://collector:4318", {}),
+    "tracing.samplingRatio": (0.5, TRACING),
+    "service.type": ("LoadBalancer", {}),
+    "service.port": (8000, {}),
+    "service.nodePort": (30080, {"service": {"type": "NodePort"}}),
+    "service.annotations": ({"a": "b"}, {}),
+    "ingress.enabled": (True, {"ingress": {"host": "a.example.com"}}),
+    "ingress.className": ("nginx", INGRESS),
+    "ingress.host": ("b.example.com", INGRESS),
+    "ingress.tlsSecret": ("tls", INGRESS),
+    "ingress.annotations": ({"a": "b"}, INGRESS),
+    "httpRoute.enabled": (True, {"httpRoute": {"parentRefs": [{"name": "public"}]}}),
+    "httpRoute.parentRefs": ([{"name": "other"}], ROUTE),
+    "httpRoute.hostnames": (["a.example.com"], ROUTE),
+    "httpRoute.annotations": ({"a": "b"}, ROUTE),
+    "networkPolicy.enabled": (False, {}),
+    "networkPolicy.from": ([{"namespaceSelector": {}}], {}),
+    "networkPolicy.metricsNamespace": ("prometheus", {}),
+    "networkPolicy.extraIngress": (PEER, {}),
+    "networkPolicy.extraEgress": (PEER, {}),
+    "metrics.podMonitor.enabled": (True, {}),
+    "metrics.podMonitor.labels": ({"release": "x"}, POD_MONITOR),
+    "metrics.podMonitor.interval": ("60s", POD_MONITOR),
+    "metrics.podMonitor.scrapeTimeout": ("5s", POD_MONITOR),
+    "metrics.podMonitor.relabelings": (RELABEL, POD_MONITOR),
+    "metrics.podMonitor.metricRelabelings": (RELABEL, POD_MONITOR),
+    "metrics.serviceMonitor.enabled": (True, {}),
+    "metrics.serviceMonitor.labels": ({"release": "x"}, SERVICE_MONITOR),
+    "metrics.serviceMonitor.interval": ("60s", SERVICE_MONITOR),
+    "metrics.serviceMonitor.scrapeTimeout": ("5s", SERVICE_MONITOR),
+    "metrics.serviceMonitor.relabelings": (RELABEL, SERVICE_MONITOR),
+    "metrics.serviceMonitor.metricRelabelings": (RELABEL, SERVICE_MONITOR),
+    "prometheusRule.enabled": (True, {}),
+    "prometheusRule.labels": ({"release": "x"}, RULE),
+    "prometheusRule.runbook": ("https://wiki.example.com/runbook", RULE),
+    "prometheusRule.quietFor": ("30m", RULE),
+    "dashboard.enabled": (True, {}),
+    "dashboard.labels.grafana_dashboard": ("yes", DASHBOARD),
+    "dashboard.annotations": ({"grafana_folder": "x"}, DASHBOARD),
+    "drainSeconds": (20, {}),
+    "resources.requests.cpu": ("1", {}),
+    "resources.requests.memory": ("1Gi", {}),
+    "resources.limits.memory": ("1Gi", {}),
+    "serviceAccount.create": (False, {}),
+    "serviceAccount.name": ("other", {}),
+    "serviceAccount.annotations": ({"a": "b"}, {}),
+    "annotations": ({"a": "b"}, {}),
+    "podAnnotations": ({"a": "b"}, {}),
+    "podLabels": ({"a": "b"}, {}),
+    "podSecurityContext.runAsNonRoot": (False, {}),
+    "podSecurityContext.runAsUser": (1000, {}),
+    "podSecurityContext.runAsGroup": (1000, {}),
+    "podSecurityContext.fsGroup": (1000, {}),
+    "podSecurityContext.fsGroupChangePolicy": ("Always", {}),
+    "podSecurityContext.seccompProfile.type": ("Unconfined", {}),
+    "securityContext.allowPrivilegeEscalation": (True, {}),
+    "securityContext.readOnlyRootFilesystem": (False, {}),
+    "securityContext.capabilities.drop": ([], {}),
+    "nodeSelector": ({"a": "b"}, {}),
+    "tolerations": ([{"operator": "Exists"}], {}),
+    "affinity": ({"nodeAffinity": {}}, {}),
+    "topologySpreadConstraints": ([{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}], {}),
+    "priorityClassName": ("high", {}),
+    "runtimeClassName": ("gvisor", {}),
+    "dnsConfig": ({"searches": ["x"]}, {}),
+    "hostAliases": ([{"ip": "10.0.0.1", "hostnames": ["x"]}], {}),
+    "extraEnv": ([{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "1000"}], {}),
+    "extraEnvFrom": ([{"secretRef": {"name": "x"}}], {}),
+    "extraVolumes": ([{"name": "x", "emptyDir": {}}], {}),
+    "extraVolumeMounts": ([{"name": "x", "mountPath": "/x"}], {}),
+    "initContainers": ([{"name": "x", "image": "x"}], {}),
+    "extraContainers": ([{"name": "x", "image": "x"}], {}),
+    "extraObjects": (EVERYTHING["extraObjects"], {}),
+}
+# What the chart itself refuses, with the reason.
+REFUSED = {"replicas": "SQLite serves one pod", "workers": "SQLite has one writer", "inbox.engine": "must be"}
+
+
+def leaves(values: Any, path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, dict) and value:
+            yield from leaves(value, here)
+        else:
+            yield here
+
+
+def merged(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    name, _, rest = path.partition(".")
+    return {**base, name: merged(base.get(name, {}), rest, value) if rest else value}
+
+
+def test_lint() -> None:
+    """As Helm judges it, with nothing and with everything."""
+    for values in ({}, EVERYTHING):
+        done = helm("lint", str(CHART), "--strict", values=values)
+        assert done.returncode == 0, done.stdout
+
+
+def test_versions_are_one() -> None:
+    """The chart's appVersion is the package's version, so that the image's tag is."""
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+
+
+def test_every_value_has_its_test() -> None:
+    """A value that is added is tried below."""
+    assert list(leaves(VALUES)) == list(OTHERS)
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_every_value_counts(path: str) -> None:
+    """Another value renders something else; or it is refused, and the reason said."""
+    value, beside = OTHERS[path]
+    if path in REFUSED:
+        assert REFUSED[path] in refusal(merged(beside, path, value))
+    else:
+        assert rendered(beside) != rendered(merged(beside, path, value))
+
+
+def test_every_value_is_documented() -> None:
+    """Each has a comment above it, or stands in a block that has."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r" {0,4}[a-zA-Z]+:( .*)?$", line) and not line.endswith(":") and "# --" not in lines[number - 1]:
+            block = "\n".join(lines[max(0, number - 8) : number])
+            assert "# --" in block, line
+
+
+@pytest.mark.parametrize("path", [path for path in leaves(VALUES) if "ontext." not in path and "resources" not in path])
+def test_a_misspelt_value_is_refused(path: str) -> None:
+    """At every level."""
+    holder, _, name = path.rpartition(".")
+    if holder.startswith("dashboard.labels"):
+        return  # any label may stand there
+    assert "additional properties" in refusal(merged({}, f"{holder}.{name}x" if holder else f"{name}x", "x"))
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
+        ({"credentials": {"create": True}}, "set credentials.verifyToken"),
+        ({"ingress": {"enabled": True}}, "which name Meta calls"),
+        ({"httpRoute": {"enabled": True}}, "which Gateway"),
+        ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
+        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is set by the chart"),
+        ({"path": "//x"}, "pattern"),
+        ({"limits": {"readTimeout": "10"}}, "pattern"),
+        ({"drainSeconds": -1}, "minimum"),
+    ],
+)
+def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
+    """With the way out."""
+    assert why in refusal(values)
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing", "everything"])
+@pytest.mark.parametrize("version", ["1.29", "1.36"])
+def test_the_api_knows_every_field(values: Any, version: str) -> None:
+    """By Kubernetes' own schemas, strictly; other makers' resources are tried on a cluster."""
+    seen = 0
+    for found in rendered(values):
+        if found["apiVersion"].split("/")[0].endswith(("coreos.com", "gateway.networking.k8s.io")):
+            continue
+        kubernetes_validate.validate(found, version, strict=True)
+        seen += 1
+    assert seen >= 5
+
+
+def test_golden() -> None:
+    """What is rendered without values, whole: a change is seen in its diff. `make golden` writes it."""
+    assert [*yaml.safe_load_all(GOLDEN.read_text())] == rendered()
+
+
+def test_values_are_in_step_with_the_settings() -> None:
+    """Every setting is set by a value, or fixed where the chart mounts what it speaks of."""
+    env = {it["name"] for it in container()["env"]}
+    fixed = {"WEBHOOK_BIND", "WEBHOOK_ADMIN_BIND", "WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR"}
+    reserved = {"WEBHOOK_RELAY_BIND", "WEBHOOK_DESTINATIONS"}
+    assert env == {setting.name for setting in SETTINGS} - fixed - reserved
+    defaults = {setting.name: setting.default for setting in SETTINGS}
+    for it in container()["env"]:
+        if it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):
+            assert it["value"] == defaults[it["name"]], it
+    mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
+    assert {defaults["WEBHOOK_CREDENTIALS_DIR"], defaults["WEBHOOK_RUN_DIR"]} <= mounts
+
+
+def test_the_secret_is_mounted_whole_and_may_come_later() -> None:
+    """No items and no subPath, which would never be rotated."""
+    spec = one("StatefulSet")["spec"]["template"]["spec"]
+    (secret,) = [it["secret"] for it in spec["volumes"] if "secret" in it]
+    assert secret == {"secretName": "wh-whatsapp-webhook-credentials", "optional": True, "defaultMode": 0o440}
+    assert not any("subPath" in mount for mount in container()["volumeMounts"])
+    assert "Secret" not in [found["kind"] for found in rendered()]
+
+
+def test_a_rotation_restarts_nothing_and_a_change_does() -> None:
+    """No checksum of a Secret; the configuration is part of the pod."""
+    text = json.dumps(one("StatefulSet"))
+    assert "checksum" not in text
+    assert one("StatefulSet", {"fields": ["calls"]})["spec"]["template"] != one("StatefulSet")["spec"]["template"]
+
+
+def test_probes() -> None:
+    """All on the admin port; what can restart the container asks neither for credentials nor for the inbox."""
+    probes = {name: container()[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    live, ready = ({"path": path, "port": "admin"} for path in ("/livez", "/readyz"))
+    assert probes == {"startup": live, "liveness": live, "readiness": ready}
+
+
+@pytest.mark.parametrize(
+    ("values", "drain", "grace"),
+    [
+        ({}, "0", 22),
+        ({"drainSeconds": 15}, "15", 37),
+        ({"limits": {"readTimeout": "1m", "acceptTimeout": "500ms"}}, "0", 71),
+    ],
+)
+def test_the_grace_period_is_the_sum_of_its_parts(values: Any, drain: str, grace: int) -> None:
+    """Draining, the last request's time, the stop."""
+    spec = one("StatefulSet", values)["spec"]["template"]["spec"]
+    command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == ["whatsapp-webhook", "drain", "--seconds", drain]
+    assert spec["terminationGracePeriodSeconds"] == grace
+
+
+def test_the_public_way_in_leads_to_the_one_path() -> None:
+    """Probes and metrics are not reached from outside."""
+    (rule,) = one("Ingress", EVERYTHING)["spec"]["rules"]
+    assert [(it["path"], it["pathType"]) for it in rule["http"]["paths"]] == [("/webhooks", "Exact")]
+    (rule,) = one("HTTPRoute", EVERYTHING)["spec"]["rules"]
+    exact = {"type": "Exact", "value": "/webhooks"}
+    assert rule["matches"] == [{"path": exact, "method": method} for method in ("GET", "POST")]
+    assert [port["name"] for port in one("Service", end="webhook")["spec"]["ports"]] == ["http"]
+
+
+def test_the_dashboard_is_what_its_generator_writes() -> None:
+    """`make dashboard` after a change."""
+    assert dashboard.FILE.read_text() == dashboard.text()
+    found = one("ConfigMap", DASHBOARD)
+    assert json.loads(found["data"]["whatsapp-webhook.json"]) == dashboard.dashboard()
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    """And no section is without its alert."""
+    runbook = (CHART.parents[1] / "docs" / "runbook.md").read_text()
+    sections = re.findall(r"^## (Webhook\w+)$", runbook, re.MULTILINE)
+    spec = one("PrometheusRule", RULE)["spec"]
+    alerts = [rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule]
+    assert list(dict.fromkeys(rule["alert"] for rule in alerts)) == sections
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{rule['alert'].lower()}")

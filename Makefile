@@ -8,7 +8,7 @@ WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-.PHONY: install run test check bench faults mutants dashboard golden lock clean
+.PHONY: install run test test-cluster test-cluster-long check bench faults mutants dashboard golden lock clean
 
 install: $(INSTALLED)
 
@@ -35,7 +35,13 @@ $(DEV)/credentials:
 	  $(PYTHON) -c "import secrets; print(secrets.token_hex(16))" > $@/$$name; done
 
 test: install ## everything that takes minutes, not hours
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/cluster
+
+test-cluster: install ## the chart on the cluster of KUBECONFIG, whose nodes have the image TEST_IMAGE
+	$(BIN)/pytest tests/cluster -m "not long" -s
+
+test-cluster-long: install ## the same, and what takes longer
+	$(BIN)/pytest tests/cluster -s
 
 check: install ## lint, types, import contracts
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,19 @@ from server import Server
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
+
+
+def _cluster() -> bool:
+    return all(map(shutil.which, ("kubectl", "helm"))) and all(map(os.environ.get, ("KUBECONFIG", "TEST_IMAGE")))
+
+
+def _crds() -> bool:
+    if not _cluster():
+        return False
+    names = subprocess.run(
+        ["kubectl", "api-resources", "-o", "name"], capture_output=True, text=True, check=False
+    ).stdout
+    return {"podmonitors", "prometheusrules", "httproutes"} <= {name.partition(".")[0] for name in names.split()}
 
 
 def _loop_mounts() -> bool:
@@ -33,7 +47,9 @@ def _mounts() -> bool:
 
 
 MEANS: dict[str, tuple[Callable[[], bool], str]] = {
+    "cluster": (_cluster, "a cluster in KUBECONFIG, kubectl, helm, and the image that its nodes have in TEST_IMAGE"),
     "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
+    "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
@@ -45,10 +61,10 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what can't run here, or have it fail where it was said to."""
     required = os.environ.get("TEST_REQUIRE", "").split()
-    there = {name: check() for name, (check, _) in MEANS.items()}
+    is_there = cache(lambda name: MEANS[name][0]())
     for item in items:
         for name in (name for mark in item.iter_markers("needs") for name in mark.args):
-            if there[name]:
+            if is_there(name):
                 continue
             reason = f"needs {MEANS[name][1]}"
             item.add_marker(pytest.mark.skip(reason) if name not in required else pytest.mark.usefixtures("required"))

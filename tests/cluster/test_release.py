@@ -1,0 +1,192 @@
+"""The chart on a real cluster, in a namespace that enforces Pod Security `restricted`; the tests run in order."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from chart.helm import EVERYTHING, helm
+from cluster.kube import CHART, POD, SECRET, SELF, Load, Namespace, image_values, run, until
+
+pytestmark = [pytest.mark.needs("cluster"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Namespace]:
+    with Namespace(f"test-{secrets.token_hex(4)}") as namespace:
+        yield namespace
+
+
+@pytest.fixture
+def ready(here: Namespace) -> Namespace:
+    """The release as the first test left it."""
+    here.wait_ready()
+    return here
+
+
+def test_from_nothing_to_the_first_event(here: Namespace) -> None:
+    """Installed without values it waits for its Secret, says so, and goes on without a restart once that is there."""
+    started = time.monotonic()
+    notes = here.install()
+    line = f"kubectl --namespace {here.name} create secret generic {SECRET} --from-literal=verify-token="
+    assert line in notes
+    until(lambda: "Running" in here.kubectl("get", "pod", POD, check=False), "it does not run")
+    until(lambda: "inbox ready" in here.kubectl("logs", POD), "it does not start")
+    answer = here.within(f"{SELF}:9090/readyz")
+    assert answer.startswith("503")
+    assert line in answer
+    assert line in here.kubectl("logs", POD)
+    here.make_secret()
+    here.touch()
+    here.wait_ready()
+    assert here.restarts() == 0
+    assert "Phase:          Succeeded" in here.helm("test", "wh", "--logs")
+    assert len(here.kept()) == 1
+    print(f"from helm install to the first event kept: {time.monotonic() - started:.0f} s")
+
+
+@pytest.mark.needs("crds")
+def test_every_optional_object_is_taken(here: Namespace) -> None:
+    """By the API server, with the operator's and the gateway's resources."""
+    for more in ({}, {"metrics": {"podMonitor": {"enabled": False}, "serviceMonitor": {"enabled": True}}}):
+        done = helm("template", "other", str(CHART), "-n", here.name, values=EVERYTHING | more)
+        objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+        assert len(objects) >= 10
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        here.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
+
+
+def test_a_rotation_under_load(ready: Namespace) -> None:
+    """Old and new in overlap: no answer but 200, no restart, and the metric shows the new one."""
+    _rotate(ready, rotations=1)
+
+
+@pytest.mark.long
+def test_ten_rotations_under_load(ready: Namespace) -> None:
+    """Again and again."""
+    _rotate(ready, rotations=10)
+
+
+def _rotate(here: Namespace, *, rotations: int) -> None:
+    pod, restarts, took = here.uid(), here.restarts(), []
+    with here.load(rotations * 8 + 10) as found:
+        for _ in range(rotations):
+            token, secret = f"token-{secrets.token_hex(8)}", f"secret-{secrets.token_hex(8)}"
+            here.rotate(verify_token=f"{token}\n{here.token}\n", app_secret=f"{secret}\n{here.secret}\n")
+            took.append(until(lambda token=token: here.handshake(token), "the new token is not taken"))
+    (load,) = found
+    assert set(load.answers) == {"notification 200", "handshake 200"}, load.answers
+    assert (here.uid(), here.restarts()) == (pod, restarts)
+    assert here.metric('whatsapp_webhook_credentials_in_force{credential="verify-token"}') == 2
+    assert here.metric('whatsapp_webhook_credential_matches_total{credential="app-secret",position="2"}') > 0
+    assert set(load.acknowledged) <= here.kept()
+    print(f"{rotations} rotations under {load.answers}: seconds until in force: {[round(each, 1) for each in took]}")
+
+
+def test_an_upgrade_keeps_what_was_rotated(ready: Namespace) -> None:
+    """With another change; the Secret is not the chart's."""
+    before = ready.kubectl("get", "secret", SECRET, "-o", "jsonpath={.data}")
+    ready.install("--set", "log.level=debug")
+    ready.kubectl("rollout", "status", "statefulset/wh-whatsapp-webhook", "--timeout=120s")
+    assert ready.kubectl("get", "secret", SECRET, "-o", "jsonpath={.data}") == before
+    until(lambda: ready.handshake(ready.token), "the token is not taken")
+
+
+def test_a_secret_of_the_charts_own_keeps_what_was_rotated(here: Namespace) -> None:
+    """`credentials.create` counts for the first time only, across upgrade and uninstall."""
+    create = "credentials.create=true,credentials.verifyToken=first,credentials.appSecret=first"
+    made = ["--set", create, "--set", "fullnameOverride=own,replicas=1", *image_values()]
+    here.helm("install", "own", str(CHART), *made)
+    rotated = {"stringData": {"verify-token": "second\nfirst"}}
+    here.kubectl("patch", "secret", "own-credentials", "-p", json.dumps(rotated))
+    here.helm("upgrade", "own", str(CHART), *made, "--set", "log.level=debug")
+    value = "jsonpath={.data.verify-token}"
+    kept = here.kubectl("get", "secret", "own-credentials", "-o", value)
+    assert kept == "c2Vjb25kCmZpcnN0"
+    here.helm("uninstall", "own")
+    assert here.kubectl("get", "secret", "own-credentials", "-o", value) == kept
+    assert "inbox-own-0" in here.kubectl("get", "pvc")
+
+
+def _disturb(here: Namespace, what: str, *command: str) -> None:
+    before = here.uid(), here.restarts()
+    with here.load(40, handshakes=1) as found:
+        here.kubectl(*command, check=False)
+        until(lambda: (here.uid(), _restarts(here)) != before, "nothing happened")
+        here.wait_ready()
+    _tell(what, here, *found)
+
+
+def _tell(what: str, here: Namespace, load: Load) -> None:
+    assert load.answers["notification 200"] > 1000
+    lost = set(load.acknowledged) - here.kept()
+    assert not lost, f"{len(lost)} of {len(load.acknowledged)} lost"
+    print(f"{what}: {load.gap:.1f} s without an answer, {len(load.acknowledged)} kept, none lost; {load.answers}")
+
+
+def _restarts(here: Namespace) -> int:
+    try:
+        return here.restarts()
+    except (AssertionError, ValueError):
+        return -1
+
+
+def test_a_restart_under_load(ready: Namespace) -> None:
+    """Every event that was answered 200 is there; how long nothing answers is said."""
+    _disturb(ready, "rollout restart", "rollout", "restart", "statefulset/wh-whatsapp-webhook")
+
+
+def test_a_pod_that_is_deleted_under_load(ready: Namespace) -> None:
+    """The same."""
+    _disturb(ready, "pod deleted", "delete", "pod", POD, "--wait=false")
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_under_load(ready: Namespace) -> None:
+    """With -9, the process that holds everything; the container's first process, which starts it anew, can't be."""
+    kill = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
+    with ready.load(30, handshakes=1) as found:
+        ready.kubectl("exec", POD, "--", "python", "-c", kill)
+    _tell("worker killed with -9", ready, *found)
+    assert ready.restarts() == 0
+
+
+@pytest.mark.long
+def test_a_node_that_is_drained(ready: Namespace) -> None:
+    """And uncordoned: nothing lost."""
+    node = ready.kubectl("get", "pod", POD, "-o", "jsonpath={.spec.nodeName}")
+    before, kept = ready.uid(), ready.kept()
+    try:
+        run("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+    finally:
+        run("kubectl", "uncordon", node)
+    until(lambda: ready.uid() not in ("", before), "it does not come back")
+    ready.wait_ready()
+    assert kept <= ready.kept()
+
+
+@pytest.mark.parametrize("bad", ["image.tag=is-not-there", "extraEnv[0].name=WEBHOOK_NONSENSE,extraEnv[0].value=x"])
+def test_a_bad_upgrade_is_healed_by_a_rollback(ready: Namespace, bad: str) -> None:
+    """A wrong image, or a configuration that is refused: the data is as it was."""
+    kept, before = ready.kept(), ready.uid()
+    ready.install("--set", bad)
+    until(lambda: ready.uid() not in ("", before), "nothing happened")
+    time.sleep(3)
+    assert "1/1" not in ready.kubectl("get", "pod", POD)
+    ready.helm("rollback", "wh")
+    until(lambda: "1/1" in ready.kubectl("get", "pod", POD, check=False), "the rollback does not heal it")
+    assert kept <= ready.kept()
+
+
+def test_what_an_uninstall_leaves(ready: Namespace) -> None:
+    """The claim and the Secret; the same name takes them up again."""
+    kept = ready.kept()
+    ready.helm("uninstall", "wh", "--wait")
+    assert f"inbox-{POD}" in ready.kubectl("get", "pvc")
+    assert SECRET in ready.kubectl("get", "secret")
+    until(lambda: ready.uid() == "", "it stays")
+    ready.install()
+    until(lambda: "1/1" in ready.kubectl("get", "pod", POD, check=False), "it does not come back")
+    assert kept <= ready.kept()

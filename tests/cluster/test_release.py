@@ -52,7 +52,8 @@ def test_every_optional_object_is_taken(here: Namespace) -> None:
     """By the API server, with the operator's and the gateway's resources."""
     for more in ({}, {"metrics": {"podMonitor": {"enabled": False}, "serviceMonitor": {"enabled": True}}}):
         done = helm("template", "other", str(CHART), "-n", here.name, values=EVERYTHING | more)
-        objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+        # The test's pod is left out: it asks for the ServiceAccount, which a dry run does not make. It ran above.
+        objects = [found for found in yaml.safe_load_all(done.stdout) if found and found["kind"] != "Pod"]
         assert len(objects) >= 10
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         here.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)

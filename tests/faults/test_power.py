@@ -4,6 +4,7 @@ An ext4 image is shut down by its ioctl without flushing its log, so that what w
 Source: the kernel's `EXT4_IOC_SHUTDOWN` (fs/ext4/ioctl.c), flag 2, as xfstests use it.
 """
 
+import ctypes
 import fcntl
 import os
 import random
@@ -28,7 +29,20 @@ TRIALS = int(os.environ.get("TEST_POWER_TRIALS", "5"))
 SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 
+CLONE_NEWNS = 0x00020000
+
 pytestmark = pytest.mark.needs("loop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> None:
+    """Keep the mounts of this process to itself.
+
+    A container that is started beside copies what is mounted, and holds a file system that was cut off: the next mount
+    of its image would be the same one, still without power.
+    """
+    assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 class Disk:

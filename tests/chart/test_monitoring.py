@@ -42,7 +42,7 @@ class Prometheus:
 
     def values(self, query: str) -> list[float]:
         """Give the numbers that *query* finds now."""
-        for name, value in {"$namespace": ".*", "$pod": ".*", "$__rate_interval": "30s"}.items():
+        for name, value in {"$namespace": ".*", "$pod": ".*", "$__rate_interval": "10m"}.items():
             query = query.replace(name, value)
         return [float(found["value"][1]) for found in self.get("query", query=query)["result"]]
 
@@ -83,10 +83,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     directory = tmp_path_factory.mktemp("monitoring")
     with Server(directory) as server, scraping(server, directory / "prometheus", rules) as found:
         command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]
-        for _ in range(3):
-            subprocess.run([*command, "--credentials", str(server.credentials)], check=True, capture_output=True)
-            time.sleep(1)
         until(lambda: _is_up(found), "nothing was scraped")
+        for _ in range(2):
+            subprocess.run([*command, "--credentials", str(server.credentials)], check=True, capture_output=True)
+            time.sleep(2)
         yield found
 
 

@@ -1,38 +1,18 @@
 """All metrics, by the names that dashboards and alerts know; labels are closed sets.
 
-With one worker they live in this process. With several, each worker writes files named after its slot (not its
-process id), so that the next worker of the slot goes on counting where a dead one stopped.
-
 Names: OpenTelemetry's semantic conventions for HTTP in Prometheus form; ours have the prefix.
 """
 
 import math
-import os
-import struct
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Final, TypeVar
 
-import prometheus_client
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    ProcessCollector,
-    multiprocess,
-    values,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
-TRIES: Final = 10
 # What becomes of a notification.
 OUTCOMES: Final = (
     "accepted",
@@ -234,63 +214,6 @@ class InboxMetrics:
         self._free.set(math.nan if free is None else free)
 
 
-class Metrics:
-    """Every metric of one process."""
-
-    def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str) -> None:
-        """Register in *registry*; None where the values live in the files of `use_slot`."""
-        prometheus_client.disable_created_metrics()
-        self.http = HttpMetrics(registry)
-        self.webhook = WebhookMetrics(registry)
-        self.credentials = CredentialMetrics(registry)
-        self.inbox = InboxMetrics(registry, engine)
-        build = Gauge(
-            PREFIX + "build_info",
-            "1, with what runs in the labels.",
-            ("version", "engine"),
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        build.labels(version, engine).set(1)
-
-
-Measured: TypeAlias = tuple[Metrics, CollectorRegistry]
-
-
-def of_one_process(*, version: str, engine: str) -> Measured:
-    """Make the metrics of a server with one worker, and the registry to scrape."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    return Metrics(registry, version=version, engine=engine), registry
-
-
-class _Sum(Collector):
-    """The sum over all workers' files, one of which may just be being made."""
-
-    def __init__(self, directory: Path) -> None:
-        self._files = multiprocess.MultiProcessCollector(None, path=str(directory))
-
-    def collect(self) -> Iterable[Metric]:
-        """Read the files; raises struct.error where one stays unreadable."""
-        for _ in range(TRIES):
-            with suppress(struct.error, RuntimeError):
-                return cast("Iterable[Metric]", self._files.collect())
-            time.sleep(0.02)
-        return cast("Iterable[Metric]", self._files.collect())
-
-
-def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measured:
-    """Make the metrics of one worker of several, and a registry that gives the sum of all.
-
-    Call it in the worker, before any other metric is made there.
-    """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-    values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
-    registry = CollectorRegistry()
-    registry.register(_Sum(directory))
-    return Metrics(None, version=version, engine=engine), registry
-
-
 def accepted_in(page: str) -> float:
     """Read, in a page of metrics, how many notifications were accepted; 0 where it does not say."""
     for family in text_string_to_metric_families(page):
@@ -298,19 +221,3 @@ def accepted_in(page: str) -> float:
             if sample.name == f"{PREFIX}notifications_total" and sample.labels["outcome"] == "accepted":
                 return sample.value
     return 0.0
-
-
-def forget_files(directory: Path) -> None:
-    """Begin anew: drop the files of an earlier start."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for file in directory.glob("*.db"):
-        file.unlink(missing_ok=True)
-
-
-def forget_gauges(directory: Path, slot: int) -> None:
-    """Drop the gauges of a worker that ended; its counters stay."""
-    multiprocess.mark_process_dead(_name(slot), path=str(directory))
-
-
-def _name(slot: int) -> str:
-    return f"w{slot}"

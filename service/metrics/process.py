@@ -1,0 +1,94 @@
+"""Where the metrics of a process live.
+
+With one worker in this process. With several, each worker writes files named after its slot (not its process id), so
+that the next worker of the slot goes on counting where a dead one stopped.
+"""
+
+import os
+import struct
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, multiprocess, values
+from prometheus_client.registry import Collector
+
+from service.metrics.names import PREFIX, CredentialMetrics, HttpMetrics, InboxMetrics, WebhookMetrics
+
+TRIES: Final = 10
+
+
+class Metrics:
+    """Every metric of one process."""
+
+    def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str) -> None:
+        """Register in *registry*; None where the values live in the files of `use_slot`."""
+        prometheus_client.disable_created_metrics()
+        self.http = HttpMetrics(registry)
+        self.webhook = WebhookMetrics(registry)
+        self.credentials = CredentialMetrics(registry)
+        self.inbox = InboxMetrics(registry, engine)
+        build = Gauge(
+            PREFIX + "build_info",
+            "1, with what runs in the labels.",
+            ("version", "engine"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        build.labels(version, engine).set(1)
+
+
+Measured: TypeAlias = tuple[Metrics, CollectorRegistry]
+
+
+def of_one_process(*, version: str, engine: str) -> Measured:
+    """Make the metrics of a server with one worker, and the registry to scrape."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return Metrics(registry, version=version, engine=engine), registry
+
+
+class _Sum(Collector):
+    """The sum over all workers' files, one of which may just be being made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._files = multiprocess.MultiProcessCollector(None, path=str(directory))
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the files; raises struct.error where one stays unreadable."""
+        for _ in range(TRIES):
+            with suppress(struct.error, RuntimeError):
+                return cast("Iterable[Metric]", self._files.collect())
+            time.sleep(0.02)
+        return cast("Iterable[Metric]", self._files.collect())
+
+
+def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measured:
+    """Make the metrics of one worker of several, and a registry that gives the sum of all.
+
+    Call it in the worker, before any other metric is made there.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
+    registry = CollectorRegistry()
+    registry.register(_Sum(directory))
+    return Metrics(None, version=version, engine=engine), registry
+
+
+def forget_files(directory: Path) -> None:
+    """Begin anew: drop the files of an earlier start."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in directory.glob("*.db"):
+        file.unlink(missing_ok=True)
+
+
+def forget_gauges(directory: Path, slot: int) -> None:
+    """Drop the gauges of a worker that ended; its counters stay."""
+    multiprocess.mark_process_dead(_name(slot), path=str(directory))
+
+
+def _name(slot: int) -> str:
+    return f"w{slot}"

@@ -1,5 +1,5 @@
 # The receiver's image. Builds as it is with docker, podman and buildah:  docker build -t whatsapp-webhook:0.1.0 .
-# The same commit gives the same files; README says how to get the same digest.
+# The same commit gives the same files, and the same image where the builder lets times be set:  buildah build --timestamp 0 .
 FROM python:3.13-slim-trixie AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1

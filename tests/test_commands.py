@@ -87,6 +87,9 @@ def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
         run("events", "list", "--inbox", "nonsense"),
         run("events", "list", "--since", "yesterday"),
         run("simulate", "nonsense"),
+        run("simulate", "http://["),
+        run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path / "none"), "--rate", "nan"),
+        run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path / "none"), "--duration", "inf"),
         run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path / "none")),
     ):
         assert done.returncode in (1, 2), done

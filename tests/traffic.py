@@ -3,6 +3,7 @@
 import http.client
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Self
 
@@ -12,16 +13,10 @@ from service import signature
 from service.meta import catalogue
 
 
-class Traffic:
-    """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
+class Senders(ABC):
+    """Threads that send until the block ends: each runs `_run`, which looks at `_over`."""
 
-    def __init__(
-        self, server: Server, threads: int = 4, *, pause: float = 0.005, kinds: tuple[str, ...] = ("message text",)
-    ) -> None:
-        self.server, self.pause, self.kinds = server, pause, kinds
-        self.answers: Counter[str] = Counter()
-        self.latencies: list[float] = []
-        self.kept: list[bytes] = []
+    def __init__(self, threads: int) -> None:
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
@@ -34,6 +29,22 @@ class Traffic:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+
+class Traffic(Senders):
+    """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
+
+    def __init__(
+        self, server: Server, threads: int = 4, *, pause: float = 0.005, kinds: tuple[str, ...] = ("message text",)
+    ) -> None:
+        self.server, self.pause, self.kinds = server, pause, kinds
+        self.answers: Counter[str] = Counter()
+        self.latencies: list[float] = []
+        self.kept: list[bytes] = []
+        super().__init__(threads)
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=15)

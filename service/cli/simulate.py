@@ -1,5 +1,6 @@
 """`simulate`: play Meta against a running service."""
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -13,9 +14,22 @@ from service.credentials import Credentials, CredentialsDirectory
 from service.meta import load as load_of
 from service.meta.simulator import NOBODY, Simulator, Step
 
-RATE = click.FloatRange(0, 100_000, min_open=True)
-DURATION = click.FloatRange(0, 86_400, min_open=True)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Number(click.FloatRange):
+    """A number of a range; `nan` is in none."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
+
+
+RATE = Number(0, 100_000, min_open=True)
+DURATION = Number(0, 86_400, min_open=True)
 
 
 @click.command()

@@ -3,16 +3,15 @@
 import http.client
 import json
 import secrets
-import threading
 import time
-from typing import Self
 
 from server import Server
+from traffic import Senders
 
 from service import signature
 
 
-class Ledger:
+class Ledger(Senders):
     """Sends messages with ids of their own from several connections, and remembers which were answered 200."""
 
     def __init__(self, server: Server, *, connections: int = 8, size: int = 1) -> None:
@@ -20,18 +19,7 @@ class Ledger:
         self._size = size
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(connections)
 
     def wait_for(self, acknowledged: int, patience: float = 20) -> None:
         """Wait until so many were answered 200."""

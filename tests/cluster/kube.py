@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import yaml
+from cluster import pods
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
 POD = "wh-whatsapp-webhook-0"
@@ -43,17 +45,18 @@ class Load(NamedTuple):
 
 
 class Namespace:
-    """A namespace that enforces Pod Security `restricted`."""
+    """A namespace that enforces a level of Pod Security."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, level: str = "restricted") -> None:
+        self.name = f"test-{secrets.token_hex(4)}"
+        self.level = level
         self.secret = "the-app-secret"
         self.token = "the-verify-token"
         self._loads = 0
 
     def __enter__(self) -> Self:
         run("kubectl", "create", "namespace", self.name)
-        run("kubectl", "label", "namespace", self.name, "pod-security.kubernetes.io/enforce=restricted")
+        run("kubectl", "label", "namespace", self.name, f"pod-security.kubernetes.io/enforce={self.level}")
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -77,10 +80,9 @@ class Namespace:
         self.kubectl("create", "secret", "generic", SECRET, *literals)
 
     def rotate(self, **values: str) -> None:
-        """Patch the Secret, and have the kubelet look at once."""
+        """Patch the Secret."""
         data = {name.replace("_", "-"): value for name, value in values.items()}
         self.kubectl("patch", "secret", SECRET, "-p", json.dumps({"stringData": data}))
-        self.touch()
 
     def touch(self) -> None:
         """Have the kubelet look at the pod's volumes now."""
@@ -118,6 +120,21 @@ class Namespace:
             (float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(sample + " ")), 0.0
         )
 
+    def object(self, kind: str, name: str = "wh-whatsapp-webhook") -> dict[str, Any]:
+        """Give an object as the API has it."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def objects(self, kind: str, labels: str) -> list[dict[str, Any]]:
+        """Give the objects that have the labels."""
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", labels, "-o", "json"))["items"]
+        return found
+
+    def play(self) -> None:
+        """Have the pod play Meta to itself; on a busy machine, a batch may be answered 503."""
+        simulate = "whatsapp-webhook", "simulate", f"{SELF}:8080/webhooks"
+        self.kubectl("exec", POD, "--", *simulate, check=False)
+
     def kept(self) -> set[str]:
         """Give Meta's ids of all messages that are kept."""
         text = self.kubectl("exec", POD, "--", "whatsapp-webhook", "events", "list", "--json")
@@ -128,46 +145,32 @@ class Namespace:
         """Send load through the Service from a pod of its own; the list has what came of it once the block ended."""
         self._loads += 1
         name = f"load-{self._loads}"
-        settings = {
-            "URL": f"http://wh-whatsapp-webhook.{self.name}/webhooks",
-            "TOKEN": self.token,
-            "SECRET": self.secret,
-            "RATE": str(rate),
-            "HANDSHAKES": str(handshakes),
-            "SECONDS": str(seconds),
-        }
-        self.kubectl("apply", "-f", "-", text=json.dumps(_load_pod(name, settings)))
+        meta = pods.load(
+            name,
+            URL=f"http://wh-whatsapp-webhook.{self.name}/webhooks",
+            TOKEN=self.token,
+            SECRET=self.secret,
+            RATE=str(rate),
+            HANDSHAKES=str(handshakes),
+            SECONDS=str(seconds),
+        )
+        self.kubectl("apply", "-f", "-", text=json.dumps(meta))
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
         time.sleep(2)
         found: list[Load] = []
         yield found
-        self.kubectl(
-            "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", f"--timeout={seconds + 60:.0f}s"
-        )
-        found.append(Load(**json.loads(self.kubectl("logs", name))))
+        found.append(Load(**json.loads(self._output(name, seconds + 60))))
         self.kubectl("delete", "pod", name)
 
+    def kill_first_process(self, of: dict[str, Any]) -> None:
+        """End the first process of another namespace's pod with -9, from its node: nobody can from within."""
+        self.kubectl("apply", "-f", "-", text=json.dumps(pods.killer("killer", of)))
+        assert self._output("killer", 60) == "killed\n"
 
-def _load_pod(name: str, settings: dict[str, str]) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "meta",
-                    "image": os.environ["TEST_IMAGE"],
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python", "-c", (Path(__file__).parent / "load.py").read_text()],
-                    "env": [{"name": key, "value": value} for key, value in settings.items()],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                }
-            ],
-        },
-    }
+    def _output(self, pod: str, patience: float) -> str:
+        done = "--for=jsonpath={.status.phase}=Succeeded"
+        self.kubectl("wait", done, f"pod/{pod}", f"--timeout={patience:.0f}s")
+        return self.kubectl("logs", pod)
 
 
 def until(condition: Any, otherwise: str, patience: float = 120) -> float:

@@ -1,0 +1,96 @@
+"""A real Prometheus on loopback, and what is asked of it."""
+
+import json
+import math
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from server import free_port, until
+
+EVERY = "500ms"
+
+
+class Prometheus:
+    """What it has scraped, and what it makes of its rules."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/api/v1"
+
+    def get(self, path: str, **query: str) -> Any:
+        """Ask its API."""
+        with urllib.request.urlopen(f"{self._url}/{path}?{urllib.parse.urlencode(query)}") as answer:
+            return json.load(answer)["data"]
+
+    def values(self, query: str) -> list[float]:
+        """Give the numbers that a panel's *query* finds now."""
+        return [float(found["value"][1]) for found in self.get("query", query=as_grafana_asks(query))["result"]]
+
+    def has_data(self, query: str) -> bool:
+        """Say whether *query* finds a number, and not none."""
+        found = self.values(query)
+        return bool(found) and not all(map(math.isnan, found))
+
+    def wait_until_scraped(self) -> None:
+        """Wait until there is one target, and it answers."""
+        until(self._is_up, lambda: f"nothing was scraped: {self.get('targets')}")
+
+    def wait_until_evaluated(self) -> None:
+        """Wait until each of the chart's rules was evaluated without an error."""
+        until(self._is_evaluated, lambda: str(self.get("rules")))
+
+    def firing(self) -> set[str]:
+        """Give the names of the alerts that fire."""
+        return {rule["name"] for rule in self._rules() if rule.get("state") == "firing"}
+
+    def _is_up(self) -> bool:
+        try:
+            return self.values("up") == [1]
+        except OSError:
+            return False
+
+    def _is_evaluated(self) -> bool:
+        rules = self._rules()
+        return len(rules) > 20 and all(rule["health"] == "ok" for rule in rules)
+
+    def _rules(self) -> list[dict[str, Any]]:
+        return [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+
+
+def as_grafana_asks(query: str, interval: str = "10m") -> str:
+    """Put in what Grafana does when "All" is chosen."""
+    for name, value in {"$namespace": ".*", "$pod": ".*", "$__rate_interval": interval}.items():
+        query = query.replace(name, value)
+    return query
+
+
+@contextmanager
+def scraping(directory: Path, job: dict[str, Any], rules: dict[str, Any]) -> Iterator[Prometheus]:
+    """Run one in *directory*, with one job of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them."""
+    directory.mkdir()
+    (directory / "rules.yaml").write_text(yaml.safe_dump(rules))
+    config = {
+        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
+        "rule_files": ["rules.yaml"],
+        "scrape_configs": [job],
+    }
+    (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={directory}/prometheus.yaml",
+        f"--storage.tsdb.path={directory}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            found = Prometheus(port)
+            found.wait_until_scraped()
+            yield found
+        finally:
+            process.terminate()

@@ -1,0 +1,34 @@
+"""Pods beside the release; each runs a program of this folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def load(name: str, **settings: str) -> dict[str, Any]:
+    """Make one that plays Meta through the Service: `load.py`; a namespace that enforces `restricted` takes it."""
+    program = _program("load.py", settings)
+    program["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    user = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    return _pod(name, {"securityContext": user, "containers": [program]})
+
+
+def killer(name: str, of: dict[str, Any]) -> dict[str, Any]:
+    """Make one that may all on the node of another pod, and ends that one's first process: `kill.py`."""
+    program = _program("kill.py", {"POD_UID": of["metadata"]["uid"]})
+    program["securityContext"] = {"privileged": True, "runAsUser": 0}
+    return _pod(name, {"hostPID": True, "nodeName": of["spec"]["nodeName"], "containers": [program]})
+
+
+def _program(file: str, settings: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": "python",
+        "image": os.environ["TEST_IMAGE"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-c", (Path(__file__).parent / file).read_text()],
+        "env": [{"name": key, "value": value} for key, value in settings.items()],
+    }
+
+
+def _pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"restartPolicy": "Never"} | spec}

@@ -79,6 +79,7 @@ def create_app(parts: Parts) -> Wsgi:
         limits=parts.limits,
         bodies=parts.bodies,
         metrics=parts.metrics.webhook,
+        matched=parts.metrics.credentials.matched,
         traced=parts.traced,
         pseudonyms=parts.pseudonyms,
         now=parts.now,

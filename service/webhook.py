@@ -44,18 +44,23 @@ class Webhook:
         limits: Limits,
         bodies: body.BodiesInFlight,
         metrics: WebhookMetrics,
+        matched: Callable[[str, int], None],
         traced: Tracing,
         pseudonyms: logs.Pseudonyms,
         now: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:
-        """*chosen* are the fields to keep, empty for all; *now* is in seconds since the epoch."""
+        """*chosen* are the fields to keep, empty for all; *matched* counts which line of which credential was used.
+
+        *now* is in seconds since the epoch.
+        """
         self._credentials = credentials
         self._submit = submit
         self._chosen = chosen
         self._limits = limits
         self._bodies = bodies
         self._metrics = metrics
+        self._matched = matched
         self._traced = traced
         self._pseudonyms = pseudonyms
         self._now = now
@@ -70,7 +75,7 @@ class Webhook:
             self._metrics.handshake(ex.reason)
             raise
         self._metrics.handshake("verified")
-        self._metrics.matched(VERIFY_TOKEN, verified.position)
+        self._matched(VERIFY_TOKEN, verified.position)
         self._log.info("handshake verified", credential=VERIFY_TOKEN, position=verified.position)
         resp.text = verified.challenge
         resp.content_type = "text/plain"
@@ -106,7 +111,7 @@ class Webhook:
             deadline=req.env.get(READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
             lease=lease,
         )
-        self._metrics.matched(APP_SECRET, signature.match(received, claimed, secrets))
+        self._matched(APP_SECRET, signature.match(received, claimed, secrets))
         return received
 
     def _parse(self, req: falcon.Request, lease: body.Lease, trace: Context | None) -> Sequence[Event]:

@@ -68,7 +68,7 @@ class HttpMetrics:
 
 
 class WebhookMetrics:
-    """What became of handshakes, notifications and events, and by which credentials."""
+    """What became of handshakes, notifications and events."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._handshakes = _children(
@@ -93,14 +93,6 @@ class WebhookMetrics:
             buckets=_DELAYS,
             registry=registry,
         )
-        self._matches = _children(
-            Counter(
-                PREFIX + "credential_matches",
-                "Which line of a credentials file was used; line 1 is the current value.",
-                ("credential", "position"),
-                registry=registry,
-            )
-        )
 
     def handshake(self, outcome: str) -> None:
         """Count a verification request."""
@@ -118,13 +110,9 @@ class WebhookMetrics:
         """Observe how long an event took to come."""
         self._delay.observe(seconds)
 
-    def matched(self, credential: str, position: int) -> None:
-        """Count which value in force was used."""
-        self._matches(credential, str(position)).inc()
-
 
 class CredentialMetrics:
-    """What is in force."""
+    """What is in force, and which of it is used."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._in_force = Gauge(
@@ -133,6 +121,14 @@ class CredentialMetrics:
             ("credential",),
             registry=registry,
             multiprocess_mode="livemax",
+        )
+        self._matches = _children(
+            Counter(
+                PREFIX + "credential_matches",
+                "Which line of a credentials file was used; line 1 is the current value.",
+                ("credential", "position"),
+                registry=registry,
+            )
         )
         self._stale = Gauge(
             PREFIX + "credentials_stale",
@@ -152,6 +148,12 @@ class CredentialMetrics:
         self._changed.set(at)
         for credential, number in in_force.items():
             self._in_force.labels(credential).set(number)
+            for position in range(1, number + 1):  # a rate sees a first match only where there was a zero before
+                self._matches(credential, str(position))
+
+    def matched(self, credential: str, position: int) -> None:
+        """Count which value in force was used."""
+        self._matches(credential, str(position)).inc()
 
     def stale(self, *, stale: bool) -> None:
         """Publish whether the files still give what is in force."""

@@ -21,6 +21,16 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML in which no key stands twice, as kustomize and Flux want it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- theirs
+        """Refuse what would silently be overwritten."""
+        keys = [key.value for key, _ in node.value]
+        assert len(set(keys)) == len(keys), f"twice: {sorted(keys)}"
+        return super().construct_mapping(node, deep)
+
+
 def helm(*arguments: str, values: Any = None) -> subprocess.CompletedProcess[str]:
     """Run helm, with *values* as one more file."""
     given = ["--values", "-"] if values is not None else []
@@ -30,14 +40,26 @@ def helm(*arguments: str, values: Any = None) -> subprocess.CompletedProcess[str
 
 def rendered(values: Any = None) -> list[dict[str, Any]]:
     """Render the chart; fails with what helm says."""
-    done = helm("template", "wh", str(CHART), "--namespace", "here", values=values or {})
+    return objects(CHART, values or {})
+
+
+def objects(chart: Path, values: Any) -> list[dict[str, Any]]:
+    """Render *chart*, which may be a copy."""
+    done = helm("template", "wh", str(chart), "--namespace", "here", values=values)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.safe_load_all(done.stdout) if found]
+    return [found for found in yaml.load_all(done.stdout, _Strict) if found]
 
 
-def refusal(values: Any) -> str:
+def notes(values: Any) -> str:
+    """Give what Helm tells after an installation."""
+    done = helm("install", "wh", str(CHART), "--dry-run=client", values=values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
+def refusal(values: Any, *, release: str = "wh") -> str:
     """Say why the chart refuses *values*."""
-    done = helm("template", "wh", str(CHART), values=values)
+    done = helm("template", release, str(CHART), values=values)
     assert done.returncode != 0
     return done.stderr
 

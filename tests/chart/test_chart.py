@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import dashboard
 import kubernetes_validate
 import pytest
 import yaml
-from chart.helm import CHART, EVERYTHING, container, helm, one, refusal, rendered
+from chart.helm import CHART, EVERYTHING, container, helm, notes, objects, one, refusal, rendered
 
 from service import __version__
 from service.config import SETTINGS
+from service.fields import FIELDS
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"
@@ -39,7 +41,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "image.pullPolicy": ("Always", {}),
     "image.pullSecrets": ([{"name": "regcred"}], {}),
     "credentials.existingSecret": ("mine", {}),
-    "credentials.create": (True, {"credentials": {"verifyToken": "t", "appSecret": "s"}}),
+    "credentials.create": (True, {}),
     "credentials.verifyToken": ("other", CREATE),
     "credentials.appSecret": ("other", CREATE),
     "path": ("/hook", {}),
@@ -62,6 +64,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "log.format": ("console", {}),
     "tracing.endpoint": ("http://collector:4318", {}),
     "tracing.samplingRatio": (0.5, TRACING),
+    "tracing.resourceAttributes": ({"deployment.environment.name": "x"}, TRACING),
     "service.type": ("LoadBalancer", {}),
     "service.port": (8000, {}),
     "service.nodePort": (30080, {"service": {"type": "NodePort"}}),
@@ -135,7 +138,12 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "extraObjects": (EVERYTHING["extraObjects"], {}),
 }
 # What the chart itself refuses, with the reason.
-REFUSED = {"replicas": "SQLite serves one pod", "workers": "SQLite has one writer", "inbox.engine": "must be"}
+REFUSED = {
+    "credentials.create": "set credentials.verifyToken",
+    "replicas": "SQLite serves one pod",
+    "workers": "SQLite has one writer",
+    "inbox.engine": "must be",
+}
 
 
 def leaves(values: Any, path: str = "") -> Iterator[str]:
@@ -145,6 +153,14 @@ def leaves(values: Any, path: str = "") -> Iterator[str]:
             yield from leaves(value, here)
         else:
             yield here
+
+
+def blocks(values: Any, path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            here = f"{path}.{name}" if path else name
+            yield here
+            yield from blocks(value, here)
 
 
 def merged(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -188,13 +204,22 @@ def test_every_value_is_documented() -> None:
             assert "# --" in block, line
 
 
-@pytest.mark.parametrize("path", [path for path in leaves(VALUES) if "ontext." not in path and "resources" not in path])
+ANY = ("dashboard.labels", "resources.requests", "resources.limits")  # whose keys are the reader's
+
+
+@pytest.mark.parametrize("path", [path for path in leaves(VALUES) if not path.startswith(ANY)])
 def test_a_misspelt_value_is_refused(path: str) -> None:
     """At every level."""
-    holder, _, name = path.rpartition(".")
-    if holder.startswith("dashboard.labels"):
-        return  # any label may stand there
-    assert "additional properties" in refusal(merged({}, f"{holder}.{name}x" if holder else f"{name}x", "x"))
+    assert "additional properties" in refusal(merged({}, f"{path}x", "x"))
+
+
+@pytest.mark.parametrize("path", [path for path in blocks(VALUES) if not path.startswith(ANY)])
+def test_a_block_without_its_values_is_refused(path: str) -> None:
+    """As it is where all lines of a block were commented out. A part of a security context may be taken away."""
+    if "Context." in path:
+        rendered(merged({}, path, None))
+    else:
+        assert "missing property" in refusal(merged({}, path, None))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +230,19 @@ def test_a_misspelt_value_is_refused(path: str) -> None:
         ({"ingress": {"enabled": True}}, "which name Meta calls"),
         ({"httpRoute": {"enabled": True}}, "which Gateway"),
         ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
-        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is set by the chart"),
+        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is the chart's"),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
+        ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
+        ({"inbox": {"retention": "7d"}}, "inbox.bodyRetention is longer"),
+        ({"limits": {"bodiesBytes": 1000}}, "limits.bodiesBytes is below"),
+        ({"limits": {"maxBodyBytes": 2**30 + 1}}, "maximum"),
+        ({"fields": ["mesages"]}, "value must be one of"),
+        ({"persistence": {"size": "10K"}}, "pattern"),
+        ({"credentials": {"verifyToken": "x"}}, "credentials.create only"),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "finds its pod by"),
+        ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "finds its pod by"),
+        ({"httpRoute": {"enabled": True, "parentRefs": [{"nme": "x"}]}}, "additional properties"),
+        ({"fullnameOverride": "a.b"}, "set fullnameOverride"),
         ({"path": "//x"}, "pattern"),
         ({"limits": {"readTimeout": "10"}}, "pattern"),
         ({"drainSeconds": -1}, "minimum"),
@@ -214,6 +251,101 @@ def test_a_misspelt_value_is_refused(path: str) -> None:
 def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
     """With the way out."""
     assert why in refusal(values)
+
+
+def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
+    """Before the API refuses half of it."""
+    assert "set fullnameOverride" in refusal({}, release="a.b")
+
+
+def test_a_label_that_the_reader_sets_stands_once() -> None:
+    """Theirs, where the chart has it too; the loader refuses a key that stands twice."""
+    theirs = {"app.kubernetes.io/version": "theirs"}
+    labels = {"app.kubernetes.io/instance": "kps"}
+    values = {
+        "commonLabels": theirs,
+        "podLabels": {"app.kubernetes.io/managed-by": "them"},
+        "podAnnotations": {"reloader.stakater.com/auto": "true"},
+        "metrics": {"podMonitor": {"enabled": True, "labels": labels}},
+    }
+    for found in rendered(values):
+        assert theirs.items() <= found["metadata"]["labels"].items()
+    assert labels.items() <= one("PodMonitor", values)["metadata"]["labels"].items()
+    pod = one("StatefulSet", values)["spec"]["template"]["metadata"]
+    assert pod["labels"]["app.kubernetes.io/managed-by"] == "them"
+    assert pod["annotations"]["reloader.stakater.com/auto"] == "true"
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nothing(tmp_path: Path) -> None:
+    """A mended dashboard is no reason for an outage."""
+    copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
+    text = (copy / "Chart.yaml").read_text()
+    (copy / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*", "version: 99.0.0", text))
+    (newer,) = [found for found in objects(copy, {}) if found["kind"] == "StatefulSet"]
+    assert newer["metadata"] != one("StatefulSet")["metadata"]
+    assert newer["spec"] == one("StatefulSet")["spec"]
+
+
+def test_a_chart_above_can_switch_it_on_and_off(tmp_path: Path) -> None:
+    """By a dependency's condition, and its helpers are its own."""
+    (tmp_path / "Chart.yaml").write_text(
+        "apiVersion: v2\nname: above\nversion: 1.0.0\ndependencies:\n"
+        "  - {name: whatsapp-webhook, version: '>=0', alias: wa, condition: wa.enabled}\n"
+    )
+    shutil.copytree(CHART, tmp_path / "charts" / "whatsapp-webhook")
+    assert objects(tmp_path, {"wa": {"enabled": False}}) == []
+    assert "StatefulSet" in {found["kind"] for found in objects(tmp_path, {"wa": {"enabled": True}})}
+    helpers = (CHART / "templates" / "_helpers.tpl").read_text()
+    assert all(name.startswith("whatsapp-webhook.") for name in re.findall(r'define "(.*?)"', helpers))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://collector:4318", 4318),
+        ("https://user@collector/v1", 443),
+        ("http://collector", 80),
+        ("http://[fd00::1]:4318", 4318),
+        ("http://[fd00::10]", 80),
+    ],
+)
+def test_the_network_policy_lets_spans_out(endpoint: str, port: int) -> None:
+    """By the port of the endpoint, however it is written."""
+    (_, spans) = one("NetworkPolicy", {"tracing": {"endpoint": endpoint}})["spec"]["egress"]
+    assert spans == {"ports": [{"port": port}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "Nothing leads there from outside yet"),
+        ({"service": {"type": "LoadBalancer"}}, "end TLS before it"),
+        (INGRESS, "https://wa.example.com/webhooks"),
+        ({"ingress": {"host": "left.over"}, "httpRoute": {**ROUTE["httpRoute"], "hostnames": ["a.b"]}}, "//a.b/"),
+        ({"httpRoute": {**ROUTE["httpRoute"], "hostnames": ["*.a.b"]}}, "//YOUR-HOST.a.b/"),
+        (ROUTE, "//YOUR-HOST/"),
+        (POD_MONITOR, "from the namespace monitoring only"),
+    ],
+)
+def test_the_notes_are_true(values: Any, said: str) -> None:
+    """Whatever is chosen."""
+    assert said in notes(values)
+
+
+def test_no_storage_class_is_a_class_too() -> None:
+    """For a volume that was made by hand."""
+    claim = {"persistence": {"storageClass": "-"}}
+    (template,) = one("StatefulSet", claim)["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["storageClassName"] == ""
+
+
+def test_what_helm_test_runs_goes_where_the_receiver_goes() -> None:
+    """On tainted nodes too, past the same gate keepers."""
+    values = {name: OTHERS[name][0] for name in ("nodeSelector", "tolerations", "priorityClassName", "podLabels")}
+    pod, receiver = one("Pod", values), one("StatefulSet", values)["spec"]["template"]
+    for name in ("nodeSelector", "tolerations", "priorityClassName"):
+        assert pod["spec"][name] == receiver["spec"][name]
+    assert values["podLabels"].items() <= pod["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing", "everything"])
@@ -244,6 +376,15 @@ def test_values_are_in_step_with_the_settings() -> None:
     for it in container()["env"]:
         if it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):
             assert it["value"] == defaults[it["name"]], it
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    assert schema["fields"]["items"]["enum"] == list(FIELDS)
+    settings = {setting.name: setting for setting in SETTINGS}
+    for name in ("MAX_BODY_BYTES", "CONNECTIONS", "BODIES_BYTES"):
+        head, *rest = name.lower().split("_")
+        most = schema["limits"]["properties"][head + "".join(map(str.capitalize, rest))]["maximum"]
+        settings[f"WEBHOOK_{name}"].parse(str(most))
+        with pytest.raises(ValueError, match=str(most)):
+            settings[f"WEBHOOK_{name}"].parse(str(most + 1))
     mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
     assert {defaults["WEBHOOK_CREDENTIALS_DIR"], defaults["WEBHOOK_RUN_DIR"]} <= mounts
 

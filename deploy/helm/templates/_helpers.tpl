@@ -1,75 +1,104 @@
-{{- define "webhook.name" -}}
+{{- define "whatsapp-webhook.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
 {{/* At most 52: a StatefulSet's pods carry its name and more in a label of 63. */}}
-{{- define "webhook.fullname" -}}
+{{- define "whatsapp-webhook.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
 {{- else }}
-{{- $name := include "webhook.name" . }}
+{{- $name := include "whatsapp-webhook.name" . }}
 {{- contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) | trunc 52 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
-{{- define "webhook.selector" -}}
-app.kubernetes.io/name: {{ include "webhook.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{- define "whatsapp-webhook.selector" -}}
+app.kubernetes.io/name: {{ include "whatsapp-webhook.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- define "webhook.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "webhook.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{/* An object's labels: the context, then dicts of labels of its own, of which earlier ones win. */}}
+{{- define "whatsapp-webhook.labels" -}}
+{{- $root := first . }}
+{{- $labels := dict }}
+{{- range rest . }}{{ $labels = merge $labels . }}{{ end }}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- $standard := dict "helm.sh/chart" $chart "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- merge $labels (include "whatsapp-webhook.selector" $root | fromYaml) $root.Values.commonLabels $standard | toYaml }}
 {{- end }}
 
-{{- define "webhook.image" -}}
+{{/* A pod's labels. The chart's version is not among them: a new one must not restart what it leaves as it was. */}}
+{{- define "whatsapp-webhook.podLabels" -}}
+{{- $component := dict "app.kubernetes.io/component" (last .) }}
+{{- omit (include "whatsapp-webhook.labels" (list (first .) $component (first .).Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
+{{- end }}
+
+{{/* Where a pod runs. */}}
+{{- define "whatsapp-webhook.placement" -}}
+{{- $found := dict }}
+{{- range list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "dnsConfig" "hostAliases" }}
+{{- $value := get $.Values . }}
+{{- if $value }}{{ $_ := set $found . $value }}{{ end }}
+{{- end }}
+{{- with .Values.image.pullSecrets }}{{ $_ := set $found "imagePullSecrets" . }}{{ end }}
+{{- if $found }}{{ toYaml $found }}{{ end }}
+{{- end }}
+
+{{- define "whatsapp-webhook.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
 {{- end }}
 {{- end }}
 
-{{- define "webhook.secret" -}}
-{{- .Values.credentials.existingSecret | default (printf "%s-credentials" (include "webhook.fullname" .)) }}
+{{- define "whatsapp-webhook.secret" -}}
+{{- .Values.credentials.existingSecret | default (printf "%s-credentials" (include "whatsapp-webhook.fullname" .)) }}
 {{- end }}
 
-{{- define "webhook.serviceAccount" -}}
-{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "webhook.fullname" .) "default") }}
+{{- define "whatsapp-webhook.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "whatsapp-webhook.fullname" .) "default") }}
 {{- end }}
 
 {{/* The line that makes the Secret, to paste. */}}
-{{- define "webhook.makeSecret" -}}
-kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "webhook.secret" . }} --from-literal=verify-token=CHOOSE-ONE --from-literal=app-secret=FROM-META
+{{- define "whatsapp-webhook.makeSecret" -}}
+kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "whatsapp-webhook.secret" . }} --from-literal=verify-token=CHOOSE-ONE --from-literal=app-secret=FROM-META
 {{- end }}
 
-{{- define "webhook.drainSeconds" -}}
+{{- define "whatsapp-webhook.drainSeconds" -}}
 {{- if kindIs "invalid" .Values.drainSeconds }}{{ eq (int .Values.replicas) 1 | ternary 0 15 }}{{ else }}{{ .Values.drainSeconds }}{{ end }}
 {{- end }}
 
 {{/* A duration as the service reads it, in whole seconds, rounded up. */}}
-{{- define "webhook.seconds" -}}
-{{- $number := regexFind "^[0-9]+" . | int }}
-{{- $unit := regexFind "[a-z]+$" . }}
-{{- if eq $unit "ms" }}{{ div (add $number 999) 1000 }}{{ else }}{{ mul $number (get (dict "s" 1 "m" 60 "h" 3600 "d" 86400) $unit) }}{{ end }}
+{{- define "whatsapp-webhook.seconds" -}}
+{{- $number := regexFind "^[0-9.]+" . | float64 }}
+{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]+$" .)) | ceil | int }}
+{{- end }}
+
+{{/* The name that Meta calls; empty where no way in is made here that knows it. */}}
+{{- define "whatsapp-webhook.host" -}}
+{{- if .Values.ingress.enabled }}{{ .Values.ingress.host }}
+{{- else if .Values.httpRoute.enabled }}{{ first (append .Values.httpRoute.hostnames "") | replace "*" "YOUR-HOST" }}
+{{- end }}
+{{- end }}
+
+{{/* The port of the OTLP endpoint. */}}
+{{- define "whatsapp-webhook.tracingPort" -}}
+{{- $url := urlParse .Values.tracing.endpoint }}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary 443 80) }}
 {{- end }}
 
 {{/* Draining, the last request's time to arrive and be kept, the stop itself. */}}
-{{- define "webhook.gracePeriod" -}}
-{{- $read := include "webhook.seconds" .Values.limits.readTimeout | int }}
-{{- $accept := include "webhook.seconds" .Values.limits.acceptTimeout | int }}
-{{- add (include "webhook.drainSeconds" . | int) $read $accept 10 }}
+{{- define "whatsapp-webhook.gracePeriod" -}}
+{{- $read := include "whatsapp-webhook.seconds" .Values.limits.readTimeout | int }}
+{{- $accept := include "whatsapp-webhook.seconds" .Values.limits.acceptTimeout | int }}
+{{- add (include "whatsapp-webhook.drainSeconds" . | int) $read $accept 10 }}
 {{- end }}
 
 {{/* What the chart sets itself; extraEnv must not say it again. */}}
-{{- define "webhook.env" -}}
+{{- define "whatsapp-webhook.env" -}}
 - name: WEBHOOK_PATH
   value: {{ .Values.path | quote }}
 - name: WEBHOOK_CREDENTIALS_HINT
-  value: {{ printf "Make the Secret: %s" (include "webhook.makeSecret" .) | quote }}
+  value: {{ printf "Make the Secret: %s" (include "whatsapp-webhook.makeSecret" .) | quote }}
 - name: WEBHOOK_INBOX
   value: sqlite:///var/lib/whatsapp-webhook/inbox.db
 - name: WEBHOOK_FIELDS
@@ -102,28 +131,50 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
   value: traceidratio
 - name: OTEL_TRACES_SAMPLER_ARG
   value: {{ .samplingRatio | quote }}
-- name: POD_NAME
+- name: K8S_POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: OTEL_SERVICE_NAME
-  value: {{ include "webhook.fullname" $ }}
+  value: {{ include "whatsapp-webhook.fullname" $ }}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: k8s.namespace.name={{ $.Release.Namespace }},k8s.pod.name=$(POD_NAME),service.instance.id=$(POD_NAME)
+  {{- $attributes := list (printf "k8s.namespace.name=%s,k8s.pod.name=$(K8S_POD_NAME),service.instance.id=$(K8S_POD_NAME)" $.Release.Namespace) }}
+  {{- range $name, $value := .resourceAttributes }}{{ $attributes = append $attributes (printf "%s=%s" $name $value) }}{{ end }}
+  value: {{ join "," $attributes | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{/* What can't work is refused here, with the way out. */}}
-{{- define "webhook.refuse" -}}
+{{- define "whatsapp-webhook.refuse" -}}
+{{- $name := include "whatsapp-webhook.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "%s can't be the name of a Service: set fullnameOverride to lower-case letters, digits and -, a letter first." $name) }}
+{{- end }}
+{{- range $of, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels }}
+{{- range list "name" "instance" "component" }}
+{{- if hasKey $labels (printf "app.kubernetes.io/%s" .) }}
+{{- fail (printf "%s: app.kubernetes.io/%s is what the chart finds its pod by; leave it out." $of .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if gt (int .Values.replicas) 1 }}
 {{- fail "replicas: SQLite serves one pod, and keeps what it acknowledged on that pod's volume. Set replicas to 1; one pod takes hundreds of notifications a second." }}
 {{- end }}
 {{- if gt (int .Values.workers) 1 }}
 {{- fail "workers: SQLite has one writer, so a pod has one worker. Set workers to 1." }}
 {{- end }}
+{{- if gt (include "whatsapp-webhook.seconds" .Values.inbox.bodyRetention | int) (include "whatsapp-webhook.seconds" .Values.inbox.retention | int) }}
+{{- fail "inbox.bodyRetention is longer than inbox.retention: make it at most as long." }}
+{{- end }}
+{{- if lt (int64 .Values.limits.bodiesBytes) (int64 .Values.limits.maxBodyBytes) }}
+{{- fail "limits.bodiesBytes is below limits.maxBodyBytes: one body would never fit." }}
+{{- end }}
 {{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}
 {{- fail "metrics: podMonitor and serviceMonitor would scrape the same pod twice. Enable one; podMonitor is the better." }}
 {{- end }}
-{{- if and .Values.credentials.create (or (not .Values.credentials.verifyToken) (not .Values.credentials.appSecret)) (not (lookup "v1" "Secret" .Release.Namespace (include "webhook.secret" .))) }}
+{{- if and (not .Values.credentials.create) (or .Values.credentials.verifyToken .Values.credentials.appSecret) }}
+{{- fail "credentials.verifyToken and credentials.appSecret count with credentials.create only: set it, or leave them out and make the Secret by hand." }}
+{{- end }}
+{{- if and .Values.credentials.create (or (not .Values.credentials.verifyToken) (not .Values.credentials.appSecret)) (not (lookup "v1" "Secret" .Release.Namespace (include "whatsapp-webhook.secret" .))) }}
 {{- fail "credentials.create: set credentials.verifyToken and credentials.appSecret too, or make the Secret by hand and leave create off." }}
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}
@@ -133,10 +184,14 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{- fail "httpRoute.parentRefs: say which Gateway, such as [{name: public, namespace: gateways}]." }}
 {{- end }}
 {{- $ours := list }}
-{{- range include "webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
-{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX_FILE" }}
+{{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
+{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
 {{- range .Values.extraEnv }}
-{{- if has .name (concat $ours $fixed) }}
+{{- if has .name $fixed }}
+{{- fail (printf "extraEnv: %s is the chart's: ports, volumes and names of this installation are made for it." .name) }}
+{{- else if hasPrefix "OTEL_EXPORTER_OTLP" .name | and (hasSuffix "ENDPOINT" .name) }}
+{{- fail (printf "extraEnv: %s: set tracing.endpoint, for which the network policy opens the port." .name) }}
+{{- else if has .name $ours }}
 {{- fail (printf "extraEnv: %s is set by the chart; values.yaml says by which value." .name) }}
 {{- end }}
 {{- end }}

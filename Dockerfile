@@ -1,5 +1,7 @@
 # The receiver's image. Builds as it is with docker, podman and buildah:  docker build -t whatsapp-webhook:0.1.0 .
-# The same commit gives the same files, and the same image where the builder lets times be set:  buildah build --timestamp 0 .
+# The same commit on the same base gives the same files; and the same image where the builder lets times be set:
+#   buildah build --timestamp 0 .    podman build --timestamp 0 .
+#   SOURCE_DATE_EPOCH=0 docker buildx build --output type=docker,rewrite-timestamp=true .
 FROM python:3.13-slim-trixie AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1
@@ -9,6 +11,7 @@ RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --quiet --no-compile --require-hashes --only-binary :all: -r requirements.lock \
  && pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
 COPY . .
+# hadolint ignore=DL3013
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --no-index --find-links /wheels whatsapp-webhook \
  # What only builds and tests of others need. Bytecode is made here: the image is read-only where it runs.
@@ -20,12 +23,13 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
 FROM python:3.13-slim-trixie
 
 LABEL org.opencontainers.image.title="whatsapp-webhook" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.description="The front door between Meta's WhatsApp Business Platform and your own systems" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 COPY --from=build /opt/venv /opt/venv
 # Nothing here installs anything any more. The two directories are for a container without volumes.
-RUN python -c 'import importlib.util, pathlib, shutil; [shutil.rmtree(found.parent) for name in ("pip", "ensurepip") if (spec := importlib.util.find_spec(name)) and (found := pathlib.Path(spec.origin)).exists()]' \
+RUN find / -xdev -depth \( -path '*/python3*/pip' -o -path '*/python3*/pip-*.dist-info' -o -path '*/python3*/ensurepip' \) -exec rm -rf {} + \
  && rm -f /usr/local/bin/pip* /usr/bin/pip* \
  && echo 'whatsapp-webhook:x:10001:10001::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'whatsapp-webhook:x:10001:' >> /etc/group \

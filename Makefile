@@ -8,7 +8,7 @@ WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-.PHONY: install run test test-cluster test-cluster-long check bench faults mutants dashboard golden lock clean
+.PHONY: install run test test-cluster test-cluster-long check bench faults mutants dashboard picture golden lock clean
 
 install: $(INSTALLED)
 
@@ -59,7 +59,10 @@ mutants: install ## are the tests of signature, handshake and credentials any go
 	$(BIN)/python tests/mutants.py
 
 dashboard: install ## write the chart's dashboard from its generator
-	$(BIN)/python deploy/dashboard.py
+	PYTHONPATH=deploy $(BIN)/python -m dashboard
+
+picture: install ## draw the dashboard's queries for the README (wants prometheus; five minutes)
+	PYTHONPATH=.:tests:deploy $(BIN)/python tests/chart/picture.py
 
 golden: ## write what the chart renders without values, for its test
 	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml

@@ -35,6 +35,7 @@ class Watch:
 
     def start(self) -> None:
         """Look once, then go on in the thread."""
+        self._metrics.changed(0, **{VERIFY_TOKEN: 0, APP_SECRET: 0})  # so that what is awaited is seen to be missing
         self._look()
         self._thread.start()
 
@@ -78,11 +79,9 @@ class Watch:
             now = self._directory.current
             if now.log_key != before.log_key:
                 self.pseudonyms.use(now.log_key)
-            numbers = {"verify_tokens": len(now.verify_tokens), "app_secrets": len(now.app_secrets)}
-            self._metrics.changed(
-                time.time(), **{VERIFY_TOKEN: numbers["verify_tokens"], APP_SECRET: numbers["app_secrets"]}
-            )
-            self._log.info("credentials changed", **numbers)
+            tokens, secrets = len(now.verify_tokens), len(now.app_secrets)
+            self._metrics.changed(time.time(), **{VERIFY_TOKEN: tokens, APP_SECRET: secrets})
+            self._log.info("credentials changed", verify_tokens=tokens, app_secrets=secrets)
         self._metrics.stale(stale=self._directory.stale)
         if self._directory.problems != self._said:
             self._said = self._directory.problems

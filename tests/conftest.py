@@ -52,6 +52,10 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
+    "image": (
+        lambda: Path(os.environ.get("TEST_IMAGE_ARCHIVE", "")).is_file(),
+        "the image as its builder saves it, a docker-archive: name the file in TEST_IMAGE_ARCHIVE",
+    ),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
     "mounts": (_mounts, "root that may mount"),
     "loop": (_loop_mounts, "root, mkfs.ext4 and loop devices"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import prometheus_client
 import pytest
 
-from service import app, fields, metrics
+from service import app, fields, handshake, metrics
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.errors import InboxUnavailable, NotificationRefused
 
@@ -49,6 +49,22 @@ def test_the_outcomes_of_a_notification() -> None:
     assert kinds | {"accepted", "error"} == set(metrics.OUTCOMES)
     (row,) = re.findall(r"^\| `whatsapp_webhook_notifications_total` \| `outcome` \| (.*) \|$", README, re.MULTILINE)
     assert re.findall(r"`([a-z_]+)`", row) == list(metrics.OUTCOMES)
+
+
+def test_why_a_handshake_fails() -> None:
+    """Each reason is there from the start."""
+    documented = re.findall(r"`([a-z_]+)`", (handshake.verify.__doc__ or "").partition("reason:")[2])
+    assert {"verified", *documented} == set(metrics.HANDSHAKES)
+
+
+def test_why_an_inbox_fails() -> None:
+    """Each reason that the code gives is there from the start, and the runbook says what to do."""
+    code = "".join(path.read_text() for path in (ROOT / "service" / "inbox").rglob("*.py"))
+    given = set(re.findall(r'InboxUnavailable\(\s*"(\w+)"', code)) | set(re.findall(r'\(apsw\.\w+, "(\w+)"', code))
+    assert given - {"starting"} == set(metrics.FAILURES)  # what waits for the start is no failure
+    runbook = (ROOT / "docs" / "runbook.md").read_text().partition("## WebhookInboxErrors")[2].partition("## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", runbook, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(metrics.FAILURES)
 
 
 def test_every_name_in_the_readme_is_there() -> None:

@@ -1,7 +1,7 @@
 """What Prometheus sees: the metrics by their names, and where those of a process live."""
 
+from service.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
 from service.metrics.names import (
-    OUTCOMES,
     UNMATCHED,
     CredentialMetrics,
     HttpMetrics,
@@ -12,6 +12,8 @@ from service.metrics.names import (
 from service.metrics.process import Measured, Metrics, forget_files, forget_gauges, of_one_process, of_slot
 
 __all__ = [
+    "FAILURES",
+    "HANDSHAKES",
     "OUTCOMES",
     "UNMATCHED",
     "CredentialMetrics",

@@ -4,28 +4,17 @@ Names: OpenTelemetry's semantic conventions for HTTP in Prometheus form; ours ha
 """
 
 import math
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
+
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
-# What becomes of a notification.
-OUTCOMES: Final = (
-    "accepted",
-    "too_large",
-    "encoded",
-    "not_configured",
-    "bad_signature",
-    "overloaded",
-    "timeout",
-    "aborted",
-    "unavailable",
-    "error",
-)
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DELAYS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)
 _BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -36,6 +25,13 @@ _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 def _children(metric: _Metric) -> Callable[..., _Metric]:
     """Look a metric's children up once: `labels` costs more than counting does."""
     return cache(metric.labels)
+
+
+def _from_zero(children: Callable[..., Counter], values: Iterable[str]) -> Callable[..., Counter]:
+    """Have the *values* of a label there from the start: a rate sees a first one only where there was a zero before."""
+    for value in values:
+        children(value)
+    return children
 
 
 class HttpMetrics:
@@ -71,14 +67,12 @@ class WebhookMetrics:
     """What became of handshakes, notifications and events."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        self._handshakes = _children(
-            Counter(PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry)
+        handshakes = Counter(
+            PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry
         )
-        self._notifications = _children(
-            Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
-        )
-        for outcome in OUTCOMES:  # a rate sees a first failure only where there was a zero before
-            self._notifications(outcome)
+        self._handshakes = _from_zero(_children(handshakes), HANDSHAKES)
+        notifications = Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
+        self._notifications = _from_zero(_children(notifications), OUTCOMES)
         self._events = _children(
             Counter(
                 PREFIX + "events",
@@ -148,8 +142,7 @@ class CredentialMetrics:
         self._changed.set(at)
         for credential, number in in_force.items():
             self._in_force.labels(credential).set(number)
-            for position in range(1, number + 1):  # a rate sees a first match only where there was a zero before
-                self._matches(credential, str(position))
+            _from_zero(partial(self._matches, credential), map(str, range(1, number + 1)))
 
     def matched(self, credential: str, position: int) -> None:
         """Count which value in force was used."""
@@ -178,10 +171,10 @@ class InboxMetrics:
             buckets=_BATCHES,
             registry=registry,
         ).labels(engine)
-        self._engine = engine
-        self._errors = Counter(
+        errors = Counter(
             PREFIX + "inbox_errors", "Failures of the inbox by reason.", ("engine", "reason"), registry=registry
         )
+        self._errors = _from_zero(partial(_children(errors), engine), FAILURES)
         self._waiting = Gauge(
             PREFIX + "inbox_waiting", "Requests that wait for it now.", registry=registry, multiprocess_mode="livesum"
         )
@@ -206,7 +199,7 @@ class InboxMetrics:
 
     def failed(self, reason: str) -> None:
         """Count a failure; *reason* must be of a closed set."""
-        self._errors.labels(self._engine, reason).inc()
+        self._errors(reason).inc()
 
     def refresh(self, *, waiting: int, events: int, taken: int, free: int | None) -> None:
         """Publish the gauges; *taken* and *free* are in bytes."""

@@ -14,6 +14,7 @@ import yaml
 from server import free_port, until
 
 EVERY = "500ms"
+STRANGER = "stranger-0"
 
 
 class Prometheus:
@@ -27,17 +28,20 @@ class Prometheus:
         with urllib.request.urlopen(f"{self._url}/{path}?{urllib.parse.urlencode(query)}") as answer:
             return json.load(answer)["data"]
 
-    def values(self, query: str) -> list[float]:
-        """Give the numbers that a panel's *query* finds now."""
-        return [float(found["value"][1]) for found in self.get("query", query=as_grafana_asks(query))["result"]]
+    def found(self, query: str) -> list[dict[str, Any]]:
+        """Give what a panel's *query* finds now, each with its labels as `metric`; numbers only."""
+        result = self.get("query", query=self.as_grafana_asks(query))["result"]
+        return [found for found in result if not math.isnan(float(found["value"][1]))]
 
-    def has_data(self, query: str) -> bool:
-        """Say whether *query* finds a number, and not none."""
-        found = self.values(query)
-        return bool(found) and not all(map(math.isnan, found))
+    def as_grafana_asks(self, query: str, window: str = "10m") -> str:
+        """Put in what Grafana does when "All" is chosen: whatever the dashboard's variables find."""
+        for name in ("namespace", "pod"):
+            known = self.get(f"label/{name}/values", **{"match[]": "whatsapp_webhook_build_info"})
+            query = query.replace(f"${name}", "|".join(known))
+        return query.replace("$__rate_interval", window).replace("$__range", window)
 
     def wait_until_scraped(self) -> None:
-        """Wait until there is one target, and it answers."""
+        """Wait until every target answers."""
         until(self._is_up, lambda: f"nothing was scraped: {self.get('targets')}")
 
     def wait_until_evaluated(self) -> None:
@@ -50,7 +54,7 @@ class Prometheus:
 
     def _is_up(self) -> bool:
         try:
-            return self.values("up") == [1]
+            return {target["health"] for target in self.get("targets")["activeTargets"]} == {"up"}
         except OSError:
             return False
 
@@ -62,25 +66,22 @@ class Prometheus:
         return [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
 
 
-def as_grafana_asks(query: str, interval: str = "10m") -> str:
-    """Put in what Grafana does when "All" is chosen."""
-    for name, value in {"$namespace": ".*", "$pod": ".*", "$__rate_interval": interval}.items():
-        query = query.replace(name, value)
-    return query
-
-
 @contextmanager
 def scraping(directory: Path, job: dict[str, Any], rules: dict[str, Any]) -> Iterator[Prometheus]:
-    """Run one in *directory*, with one job of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them."""
+    """Run one in *directory*, with one job of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them.
+
+    It scrapes a stranger beside: itself, as another pod.
+    """
     directory.mkdir()
+    port = free_port()
+    stranger = {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "elsewhere", "pod": STRANGER}}
     (directory / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
         "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [job],
+        "scrape_configs": [job, {"job_name": STRANGER, "static_configs": [stranger]}],
     }
     (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    port = free_port()
     command = [
         "prometheus",
         f"--config.file={directory}/prometheus.yaml",

@@ -176,8 +176,9 @@ def test_lint() -> None:
 
 
 def test_versions_are_one() -> None:
-    """The chart's appVersion is the package's version, so that the image's tag is."""
+    """The chart's appVersion is the package's version, so that the image's tag is; the image says it too."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+    assert f'image.version="{__version__}"' in (CHART.parents[1] / "Dockerfile").read_text()
 
 
 def test_every_value_has_its_test() -> None:
@@ -440,10 +441,20 @@ def test_the_public_way_in_leads_to_the_one_path() -> None:
 
 def test_the_dashboard_is_what_its_generator_writes() -> None:
     """`make dashboard` after a change."""
-    assert dashboard.FILE.read_text() == dashboard.text()
-    found = one("ConfigMap", DASHBOARD)
-    assert json.loads(found["data"]["whatsapp-webhook.json"]) == dashboard.dashboard()
+    assert (CHART / "files" / "dashboard.json").read_text() == dashboard.text()
+    found = one("ConfigMap", DASHBOARD | {"prometheusRule": {"runbook": "https://wiki/runbook"}})
+    shown = json.loads(found["data"]["whatsapp-webhook.json"])
+    (link,) = shown.pop("links")
+    assert link["url"] == "https://wiki/runbook"
+    assert shown == {key: value for key, value in dashboard.dashboard().items() if key != "links"}
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_what_is_so_now_is_asked_of_now() -> None:
+    """A pod that is gone would stand there in green for as long as the time shown reaches back."""
+    for panel in dashboard.dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            assert (target["instant"], target["range"]) == (panel["type"] == "stat", panel["type"] != "stat")
 
 
 def test_every_alert_has_its_section_in_the_runbook() -> None:

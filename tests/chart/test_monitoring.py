@@ -8,19 +8,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import dashboard
 import pytest
 import yaml
 from chart.helm import one
-from chart.prometheus import Prometheus, scraping
+from chart.prometheus import STRANGER, Prometheus, scraping
+from dashboard import PANELS
 from server import Server
 
 RULE = {"prometheusRule": {"enabled": True}}
 QUERIES = [
-    (panel.title, legend, query)
-    for row in dashboard.PANELS.values()
-    for panel in row
-    for legend, query in panel.queries.items()
+    (panel.title, legend, query) for row in PANELS.values() for panel in row for legend, query in panel.queries.items()
 ]
 
 
@@ -48,10 +45,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     ("title", "legend", "query"), QUERIES, ids=[f"{title}: {legend}" for title, legend, _ in QUERIES]
 )
 def test_every_panel_has_data(prometheus: Prometheus, title: str, legend: str, query: str) -> None:
-    """A number, and not none; what the legend speaks of is a label."""
-    assert prometheus.has_data(query), title
-    for label in re.findall(r"{{(\w+)}}", legend):
-        assert label in query or label == "pod"
+    """A number; what the legend speaks of is a label, no two are called the same, and none is a stranger's."""
+    found = [one["metric"] for one in prometheus.found(query)]
+    assert found, title
+    names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in found]
+    assert len(set(names)) == len(names)
+    assert STRANGER not in str(found)
 
 
 @pytest.mark.needs("prometheus", "helm")
@@ -66,6 +65,9 @@ def test_the_alerts(tmp_path: Path) -> None:
     """Each fires when it should and stops when it should, as promtool plays it."""
     spec = one("PrometheusRule", {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
+    rules = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
+    judged = subprocess.run(rules, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
     plays = [shutil.copy(play, tmp_path) for play in Path(__file__).parent.glob("alerts*.yaml")]
     played = "".join(Path(play).read_text() for play in plays)
     alerts = {rule["alert"] for group in spec["groups"] for rule in group["rules"] if "alert" in rule}

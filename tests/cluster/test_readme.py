@@ -13,7 +13,7 @@ from cluster.kube import POD, SECRET, run
 pytestmark = [pytest.mark.needs("cluster", "crds"), pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PLAY = f'kubectl -n "$NAMESPACE" exec {POD} -- whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --only-test'
-LOOK = f'kubectl -n "$NAMESPACE" get secret {SECRET} -o jsonpath="{{.data.verify-token}}" | base64 -d'
+READY = f'kubectl -n "$NAMESPACE" wait --for=condition=Ready pod/{POD} --timeout=120s'
 
 
 def blocks(page: str, section: str) -> list[str]:
@@ -33,15 +33,36 @@ def reader() -> Iterator[dict[str, str]]:
 
 
 def test_the_readme(reader: dict[str, str]) -> None:
-    """From nothing to the first event, a rotation, a backup, and what watches it."""
+    """From nothing to the first event, rotations, a backup that is restored, an upgrade, the end."""
     install, secret, expose, see, monitor = blocks("README.md", "On Kubernetes")
-    (rotate,) = blocks("docs/kubernetes.md", "Rotation")
-    (backup,) = blocks("docs/kubernetes.md", "Backup, restore and moving")
-    steps = [install, secret, expose, PLAY, see, "echo ROTATION", rotate, LOOK]
-    steps += ["directory=$PWD; cd $(mktemp -d)", backup, "ls -l inbox.db; cd $directory", monitor]
-    command = ["bash", "-euo", "pipefail", "-c", "\n".join(steps)]
+    token, end_token, app_secret, end_app_secret = blocks("docs/kubernetes.md", "Rotation")
+    backup, restore = blocks("docs/kubernetes.md", "Backup, restore and moving")
+    upgrade, uninstall = blocks("docs/kubernetes.md", "Upgrade, rollback, uninstall")
+    said = [
+        *run_blocks(reader, install, secret, expose, PLAY, see),
+        *run_blocks(reader, token, look("verify-token"), end_token, look("verify-token")),
+        *run_blocks(reader | {"APP_SECRET": "of-meta"}, app_secret, look("app-secret"), end_app_secret),
+        *run_blocks(reader, "cd $(mktemp -d)", backup, PLAY, restore, READY, see),
+        *run_blocks(reader, monitor, READY, upgrade, uninstall, 'kubectl -n "$NAMESPACE" get all,pvc,secret'),
+    ]
+    assert said[4].count("com.whatsapp.message.text") == 2, "of `helm test`, and the reader's own"
+    assert re.fullmatch(r"[0-9a-f]{32}\nt", said[6])
+    assert re.fullmatch(r"[0-9a-f]{32}", said[8])
+    assert said[10] == "of-meta\ns"
+    assert said[17].count("com.whatsapp.message.text") == 2, "what came after the backup is not in it"
+    assert said[22] == ""
+
+
+def look(key: str) -> str:
+    """Make the command that shows a value of the Secret."""
+    return f'kubectl -n "$NAMESPACE" get secret {SECRET} -o jsonpath="{{.data.{key}}}" | base64 -d'
+
+
+def run_blocks(reader: dict[str, str], *steps: str) -> list[str]:
+    """Run shell blocks one after the other in one shell; gives what each printed."""
+    mark = "----- the next one -----"
+    text = f"\necho '{mark}'\n".join(steps)
+    command = ["bash", "-euo", "pipefail", "-c", text]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | reader, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    before, after = done.stdout.split("ROTATION")
-    assert "com.whatsapp.message.text" in before
-    assert re.search(r"[0-9a-f]{32}\nt\b", after)
+    return [said.strip() for said in done.stdout.split(mark)]

@@ -298,6 +298,7 @@ def test_without_credentials(tmp_path: Path) -> None:
         answer = server.notify(b"{}", secret="")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert server.metric("whatsapp_webhook_notifications_total", outcome="not_configured") == 1
+        assert b'credentials_in_force{credential="app-secret"} 0.0' in server.admin("/metrics").body
         ready = json.loads(server.admin("/readyz").body)
         assert ready["checks"]["credentials"]["why"].endswith("Make the Secret wh-credentials.")
         assert server.admin("/livez").status == 200
@@ -313,6 +314,7 @@ def test_a_rotation(server: Server) -> None:
     """Old and new in overlap, then the new alone; which line was used is counted; what vanishes stays in force."""
     server.write_credentials(f"new\n{server.token}\n", f"new-secret\n{server.secret}")
     until(lambda: server.handshake("new").status == 200, "the new token was not taken up")
+    assert b'matches_total{credential="app-secret",position="2"} 0.0' in server.admin("/metrics").body
     assert server.handshake().status == 200
     assert server.notify(b"{}").status == 200
     assert server.notify(b"{}", secret="new-secret").status == 200

@@ -1,0 +1,153 @@
+"""The dashboard in Grafana's classic JSON, which every sidecar loads. The chart puts in where the runbook is."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from dashboard.panel import PLAIN, RED, Graph, Panel, Stat
+from dashboard.panels import ALERTS, OURS, PANELS, POD, P
+
+WHOLE: Final = 24  # units of width
+PER_LINE: Final = 3
+SCRAPED: Final = "30s"  # between two scrapes, so that a rate spans several
+SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def lines(row: Sequence[Panel]) -> list[list[Panel]]:
+    """Break a row into lines: what is so now first, then the pictures."""
+    stats: list[Panel] = [panel for panel in row if isinstance(panel, Stat)]
+    graphs: list[Panel] = [panel for panel in row if isinstance(panel, Graph)]
+    return [stats] * bool(stats) + [graphs[start : start + PER_LINE] for start in range(0, len(graphs), PER_LINE)]
+
+
+def dashboard() -> dict[str, Any]:
+    """Make the dashboard in Grafana's classic form, which every sidecar loads."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, row in PANELS.items():
+        place = {"x": 0, "y": top, "w": WHOLE, "h": 1}
+        panels.append({"type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []})
+        top += 1
+        for line in lines(row):
+            width = WHOLE // len(line)
+            for index, panel in enumerate(line):
+                panels.append(_panel(panel, {"x": index * width, "y": top, "w": width, "h": panel.height}))
+            top += line[0].height
+    for number, made in enumerate(panels, 1):
+        made["id"] = number
+    return {
+        "uid": "whatsapp-webhook",
+        "title": "WhatsApp webhook",
+        "tags": ["whatsapp", "webhook"],
+        "schemaVersion": 39,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "links": [{"type": "link", "title": "Runbook", "url": "__RUNBOOK__", "icon": "doc", "targetBlank": True}],
+        "annotations": {
+            "list": [
+                _annotation("Alerts", ALERTS, RED) | {"titleFormat": "{{alertname}}"},
+                _annotation("Starts", f"process_start_time_seconds{OURS} * 1000", "blue")
+                | {"titleFormat": f"start of {POD}", "useValueForTime": True},
+            ]
+        },
+        "templating": {
+            "list": [
+                {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"},
+                _variable("namespace", f"label_values({P}build_info, namespace)"),
+                _variable("pod", f'label_values({P}build_info{{namespace=~"$namespace"}}, pod)'),
+            ]
+        },
+        "panels": panels,
+    }
+
+
+def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    is_stat = isinstance(panel, Stat)
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.tells,
+        "datasource": SOURCE,
+        "interval": SCRAPED,
+        "gridPos": place,
+        "fieldConfig": _stat_field(panel) if isinstance(panel, Stat) else _graph_field(panel),
+        "options": _stat_options(panel) if isinstance(panel, Stat) else {"tooltip": {"mode": "multi", "sort": "desc"}},
+        "targets": [
+            {
+                "refId": chr(ord("A") + index),
+                "expr": query,
+                "legendFormat": legend or "__auto",
+                "datasource": SOURCE,
+                "instant": is_stat,
+                "range": not is_stat,
+            }
+            for index, (legend, query) in enumerate(panel.queries.items())
+        ],
+    }
+
+
+def _stat_field(panel: Stat) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "unit": panel.unit,
+        "noValue": panel.none,
+        "color": {"mode": "thresholds"},
+        "thresholds": _steps(*panel.steps),
+    }
+    if panel.unit == "percentunit":
+        defaults["decimals"] = 2
+    return {"defaults": defaults, "overrides": []}
+
+
+def _stat_options(panel: Stat) -> dict[str, Any]:
+    return {
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "colorMode": "value",
+        "graphMode": "none",
+        "textMode": panel.text,
+    }
+
+
+def _graph_field(panel: Graph) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
+    if panel.limit is not None:
+        defaults |= {
+            "thresholds": _steps((PLAIN, None), (RED, panel.limit)),
+            "custom": {"thresholdsStyle": {"mode": "dashed"}},
+        }
+    overrides = [
+        {
+            "matcher": {"id": "byRegexp", "options": f"/^({names})$/"},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+        }
+        for names, colour in panel.colours.items()
+    ]
+    return {"defaults": defaults, "overrides": overrides}
+
+
+def _steps(*steps: tuple[str, float | None]) -> dict[str, Any]:
+    return {"mode": "absolute", "steps": [{"color": colour, "value": least} for colour, least in steps]}
+
+
+def _annotation(name: str, query: str, colour: str) -> dict[str, Any]:
+    return {"name": name, "datasource": SOURCE, "enable": True, "expr": query, "iconColor": colour, "step": SCRAPED}
+
+
+def _variable(name: str, query: str) -> dict[str, Any]:
+    # No `allValue`: "All" is then what is known to be ours, and not every pod there is.
+    return {
+        "name": name,
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {"query": query, "refId": name},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def text() -> str:
+    """Write the file's text."""
+    return json.dumps(dashboard(), indent=1) + "\n"

@@ -8,16 +8,10 @@ from dashboard.panel import PLAIN, RED, Graph, Panel, Stat
 from dashboard.panels import ALERTS, OURS, PANELS, POD, P
 
 WHOLE: Final = 24  # units of width
-PER_LINE: Final = 3
+USUAL: Final = 3  # pictures side by side
+MOST: Final = 4
 SCRAPED: Final = "30s"  # between two scrapes, so that a rate spans several
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-
-
-def lines(row: Sequence[Panel]) -> list[list[Panel]]:
-    """Break a row into lines: what is so now first, then the pictures."""
-    stats: list[Panel] = [panel for panel in row if isinstance(panel, Stat)]
-    graphs: list[Panel] = [panel for panel in row if isinstance(panel, Graph)]
-    return [stats] * bool(stats) + [graphs[start : start + PER_LINE] for start in range(0, len(graphs), PER_LINE)]
 
 
 def dashboard() -> dict[str, Any]:
@@ -28,7 +22,7 @@ def dashboard() -> dict[str, Any]:
         place = {"x": 0, "y": top, "w": WHOLE, "h": 1}
         panels.append({"type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []})
         top += 1
-        for line in lines(row):
+        for line in _lines(row):
             width = WHOLE // len(line)
             for index, panel in enumerate(line):
                 panels.append(_panel(panel, {"x": index * width, "y": top, "w": width, "h": panel.height}))
@@ -61,6 +55,14 @@ def dashboard() -> dict[str, Any]:
         },
         "panels": panels,
     }
+
+
+def _lines(row: Sequence[Panel]) -> list[list[Panel]]:
+    """Break a row into lines: what is so now first, then the pictures."""
+    stats: list[Panel] = [panel for panel in row if isinstance(panel, Stat)]
+    graphs: list[Panel] = [panel for panel in row if isinstance(panel, Graph)]
+    width = len(graphs) if len(graphs) == MOST else USUAL
+    return [stats] * bool(stats) + [graphs[start : start + width] for start in range(0, len(graphs), width)]
 
 
 def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dashboard
 import matplotlib as mpl
 from chart.prometheus import Prometheus, scraping
-from dashboard import Graph, Panel, Stat
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from server import Server
@@ -26,9 +26,11 @@ FILE = Path(__file__).parents[2] / "docs" / "dashboard.png"
 RATES = (20, 60, 150, 60, 20)
 PHASE = 60
 STEP = 2.0  # seconds between two points
-GROUND = "#111217"
+WIDTH = 24  # units of the dashboard
+INCHES = 0.55  # of a unit
 COLOURS = {"red": "#f2495c", "orange": "#ff9830", "green": "#73bf69"}
-MANY = 4  # legends that stand in one column
+THOUSANDS = 1_000  # from which they are written so
+MANY = 5  # legends that find room
 
 
 def play(server: Server) -> None:
@@ -36,10 +38,10 @@ def play(server: Server) -> None:
     command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]
     command += ["--credentials", str(server.credentials)]
     for number, rate in enumerate(RATES):
-        if number == len(RATES) // 2:
-            server.write_credentials(f"new-token\n{server.token}", f"new-secret\n{server.secret}")
         load = subprocess.Popen([*command, "--rate", str(rate), "--duration", str(PHASE)], stdout=subprocess.DEVNULL)
         time.sleep(PHASE / 2)
+        if number == len(RATES) // 2:
+            server.write_credentials(f"new-token\n{server.token}", f"new-secret\n{server.secret}")
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
         load.wait()
 
@@ -60,58 +62,71 @@ Series = tuple[str, list[float], list[float]]  # its legend, minutes since the s
 
 
 def draw(prometheus: Prometheus, started: float, ended: float) -> None:
-    """Write the picture."""
+    """Write the picture: each panel where the dashboard has it."""
     plt.style.use("dark_background")
-    mpl.rcParams.update({"font.size": 7, "axes.titlesize": 8, "axes.edgecolor": "#555", "grid.color": "#333"})
-    rows = [(title, dashboard.lines(row)) for title, row in dashboard.PANELS.items()]
-    heights = [sum(line[0].height for line in lines) + 1 for _, lines in rows]
-    figure = plt.figure(figsize=(13, 0.22 * sum(heights)), layout="constrained", facecolor=GROUND)
-    for part, (title, lines) in zip(figure.subfigures(len(rows), 1, height_ratios=heights), rows, strict=True):
-        part.set_facecolor(GROUND)
-        part.suptitle(title, x=0.005, ha="left", fontsize=10, fontweight="bold")
-        bands = part.subfigures(len(lines), 1, height_ratios=[line[0].height for line in lines], squeeze=False)
-        for band, line in zip(bands.flat, lines, strict=True):
-            band.set_facecolor(GROUND)
-            for axes, panel in zip(band.subplots(1, len(line), squeeze=False).flat, line, strict=True):
-                axes.set_facecolor("#181b1f")
-                axes.set_title(panel.title, loc="left")
-                if isinstance(panel, Graph):
-                    _draw_lines(axes, panel, list(_series(prometheus, panel, started, ended)))
-                else:
-                    _draw_values(axes, panel, list(_series(prometheus, panel, ended, ended)))
-    figure.savefig(FILE, dpi=110)
+    mpl.rcParams.update({"font.size": 7, "axes.titlesize": 8, "axes.edgecolor": "#444", "grid.color": "#333"})
+    panels = dashboard.dashboard()["panels"]
+    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
+    figure = plt.figure(figsize=(WIDTH * INCHES, height * INCHES / 1.6), facecolor="#111217")
+    for panel in panels:
+        left, top, width, high = (panel["gridPos"][key] for key in "xywh")
+        if panel["type"] == "row":
+            figure.text(0.008, 1 - (top + 0.75) / height, panel["title"], fontsize=11, fontweight="bold")
+            continue
+        box = (left + 1.1) / WIDTH, 1 - (top + high - 0.8) / height, (width - 1.5) / WIDTH, (high - 1.9) / height
+        axes = figure.add_axes(box, facecolor="#181b1f")
+        axes.set_title(panel["title"], loc="left")
+        if panel["type"] == "stat":
+            _draw_values(axes, panel, list(_series(prometheus, panel, ended, ended, f"{len(RATES) * PHASE}s")))
+        else:
+            _draw_lines(axes, panel, list(_series(prometheus, panel, started, ended, "20s")))
+    figure.savefig(FILE, dpi=100)
 
 
-def _series(prometheus: Prometheus, panel: Panel, started: float, ended: float) -> Iterator[Series]:
-    window = "20s" if isinstance(panel, Graph) else f"{len(RATES) * PHASE}s"
-    for legend, query in panel.queries.items():
+def _series(
+    prometheus: Prometheus, panel: dict[str, Any], started: float, ended: float, window: str
+) -> Iterator[Series]:
+    for target in panel["targets"]:
+        query = prometheus.as_grafana_asks(target["expr"], window)
         span = {"start": str(started), "end": str(ended), "step": str(STEP)}
-        for found in prometheus.get("query_range", query=prometheus.as_grafana_asks(query, window), **span)["result"]:
-            name = re.sub(r"{{(\w+)}}", lambda it, found=found: found["metric"].get(it[1], ""), legend)
+        for found in prometheus.get("query_range", query=query, **span)["result"]:
+            labels, legend = found["metric"], target["legendFormat"].replace("__auto", "")
             points = [(float(at), float(value)) for at, value in found["values"]]
+            name = re.sub(r"{{(\w+)}}", lambda it, labels=labels: labels.get(it[1], ""), legend)
             yield name, [(at - started) / 60 for at, _ in points], [value for _, value in points]
 
 
-def _draw_lines(axes: Axes, panel: Graph, series: list[Series]) -> None:
-    for name, minutes, values in series:
-        colour = next((colour for names, colour in panel.colours.items() if re.fullmatch(names, name)), None)
-        axes.plot(minutes, values, label=name, linewidth=1, color=COLOURS.get(colour))
+def _draw_lines(axes: Axes, panel: dict[str, Any], series: list[Series]) -> None:
+    field = panel["fieldConfig"]
+    for name, minutes, values in sorted(series, key=lambda one: -max(one[2])):
+        colours = (
+            rule["properties"][0]["value"]["fixedColor"]
+            for rule in field["overrides"]
+            if re.search(rule["matcher"]["options"].strip("/"), name)
+        )
+        axes.plot(minutes, values, label=name, linewidth=1, color=COLOURS.get(next(colours, "")))
     axes.set_xlim(0, len(RATES) * PHASE / 60)
     axes.set_ylim(bottom=0)
     axes.grid(visible=True)
-    axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, panel.unit))
-    axes.legend(loc="upper left", fontsize=5.5, ncols=2 if len(series) > MANY else 1, frameon=False)
+    axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, field["defaults"]["unit"]))
+    drawn, names = axes.get_legend_handles_labels()
+    more = [f"and {len(names) - MANY} more"] if len(names) > MANY else []
+    shown = drawn[:MANY] + [axes.plot([], [], alpha=0)[0] for _ in more]
+    axes.legend(shown, names[:MANY] + more, loc="upper left", fontsize=5.5, frameon=False)
 
 
-def _draw_values(axes: Axes, panel: Stat, series: list[Series]) -> None:
+def _draw_values(axes: Axes, panel: dict[str, Any], series: list[Series]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
+    field, is_name = panel["fieldConfig"]["defaults"], panel["options"]["textMode"] == "name"
     for number, (name, _, values) in enumerate(series):
         at, value = (number + 0.5) / len(series), values[-1]
-        colour = [colour for colour, least in panel.steps if least is None or value >= least][-1]
-        shown = name if panel.text == "name" else _with_unit(value, panel.unit)
-        axes.text(at, 0.58, shown, ha="center", va="center", fontsize=17, color=COLOURS.get(colour, "white"))
-        axes.text(at, 0.14, "" if panel.text == "name" else name, ha="center", va="center", color="#aaa")
+        steps = [
+            step["color"] for step in field["thresholds"]["steps"] if step["value"] is None or value >= step["value"]
+        ]
+        shown = name if is_name else _with_unit(value, field["unit"])
+        axes.text(at, 0.58, shown, ha="center", va="center", fontsize=17, color=COLOURS.get(steps[-1], "white"))
+        axes.text(at, 0.14, "" if is_name else name, ha="center", va="center", color="#aaa")
 
 
 def _with_unit(value: float, unit: str) -> str:
@@ -127,7 +142,7 @@ def _with_unit(value: float, unit: str) -> str:
         case "reqps" | "cps":
             return f"{value:.3g}/s"
         case _:
-            return f"{value:.3g}"
+            return f"{value / 1000:.3g} k" if value >= THOUSANDS else f"{value:.3g}"
 
 
 if __name__ == "__main__":

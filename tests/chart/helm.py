@@ -19,6 +19,15 @@ EVERYTHING: dict[str, Any] = {
     "tracing": {"endpoint": "http://collector:4318"},
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}],
 }
+# What makes one of them.
+INGRESS = {"ingress": EVERYTHING["ingress"]}
+ROUTE = {"httpRoute": EVERYTHING["httpRoute"]}
+POD_MONITOR = {"metrics": {"podMonitor": {"enabled": True}}}
+SERVICE_MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
+RULE = {"prometheusRule": {"enabled": True}}
+DASHBOARD = {"dashboard": {"enabled": True}}
+CREATE = {"credentials": EVERYTHING["credentials"]}
+TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
 
 
 class _Strict(yaml.SafeLoader):

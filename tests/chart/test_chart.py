@@ -1,9 +1,8 @@
-"""The chart: what it renders, and what it refuses."""
+"""The chart: what it renders."""
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,161 +10,26 @@ import dashboard
 import kubernetes_validate
 import pytest
 import yaml
-from chart.helm import CHART, EVERYTHING, container, helm, notes, objects, one, refusal, rendered
+from chart.helm import (
+    CHART,
+    DASHBOARD,
+    EVERYTHING,
+    INGRESS,
+    POD_MONITOR,
+    ROUTE,
+    RULE,
+    container,
+    helm,
+    notes,
+    objects,
+    one,
+    rendered,
+)
 
 from service import __version__
-from service.config import SETTINGS
-from service.fields import FIELDS
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"
-VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-# For each value, another one that must change what is rendered; beside it what else must be set for it to count.
-INGRESS = {"ingress": EVERYTHING["ingress"]}
-ROUTE = {"httpRoute": EVERYTHING["httpRoute"]}
-POD_MONITOR = {"metrics": {"podMonitor": {"enabled": True}}}
-SERVICE_MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
-RULE = {"prometheusRule": {"enabled": True}}
-DASHBOARD = {"dashboard": {"enabled": True}}
-CREATE = {"credentials": EVERYTHING["credentials"]}
-TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
-RELABEL = [{"action": "labeldrop", "regex": "x"}]
-PEER = [{"ports": [{"port": 5432}]}]
-OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "nameOverride": ("other", {}),
-    "fullnameOverride": ("other", {}),
-    "commonLabels": ({"team": "x"}, {}),
-    "image.repository": ("registry.example.com/wh", {}),
-    "image.tag": ("2", {}),
-    "image.digest": ("sha256:" + "0" * 64, {}),
-    "image.pullPolicy": ("Always", {}),
-    "image.pullSecrets": ([{"name": "regcred"}], {}),
-    "credentials.existingSecret": ("mine", {}),
-    "credentials.create": (True, {}),
-    "credentials.verifyToken": ("other", CREATE),
-    "credentials.appSecret": ("other", CREATE),
-    "path": ("/hook", {}),
-    "fields": (["messages", "calls"], {}),
-    "replicas": (2, {}),
-    "workers": (2, {}),
-    "limits.maxBodyBytes": (1000, {}),
-    "limits.readTimeout": ("20s", {}),
-    "limits.acceptTimeout": ("500ms", {}),
-    "limits.connections": (100, {}),
-    "limits.bodiesBytes": (67108864, {}),
-    "inbox.engine": ("postgresql", {}),
-    "inbox.retention": ("9d", {}),
-    "inbox.bodyRetention": ("1d", {}),
-    "persistence.size": ("20Gi", {}),
-    "persistence.storageClass": ("fast", {}),
-    "persistence.accessMode": ("ReadWriteOnce", {}),
-    "persistence.annotations": ({"a": "b"}, {}),
-    "log.level": ("debug", {}),
-    "log.format": ("console", {}),
-    "tracing.endpoint": ("http://collector:4318", {}),
-    "tracing.samplingRatio": (0.5, TRACING),
-    "tracing.resourceAttributes": ({"deployment.environment.name": "x"}, TRACING),
-    "service.type": ("LoadBalancer", {}),
-    "service.port": (8000, {}),
-    "service.nodePort": (30080, {"service": {"type": "NodePort"}}),
-    "service.annotations": ({"a": "b"}, {}),
-    "ingress.enabled": (True, {"ingress": {"host": "a.example.com"}}),
-    "ingress.className": ("nginx", INGRESS),
-    "ingress.host": ("b.example.com", INGRESS),
-    "ingress.tlsSecret": ("tls", INGRESS),
-    "ingress.annotations": ({"a": "b"}, INGRESS),
-    "httpRoute.enabled": (True, {"httpRoute": {"parentRefs": [{"name": "public"}]}}),
-    "httpRoute.parentRefs": ([{"name": "other"}], ROUTE),
-    "httpRoute.hostnames": (["a.example.com"], ROUTE),
-    "httpRoute.annotations": ({"a": "b"}, ROUTE),
-    "networkPolicy.enabled": (False, {}),
-    "networkPolicy.from": ([{"namespaceSelector": {}}], {}),
-    "networkPolicy.metricsNamespace": ("prometheus", {}),
-    "networkPolicy.extraIngress": (PEER, {}),
-    "networkPolicy.extraEgress": (PEER, {}),
-    "metrics.podMonitor.enabled": (True, {}),
-    "metrics.podMonitor.labels": ({"release": "x"}, POD_MONITOR),
-    "metrics.podMonitor.interval": ("60s", POD_MONITOR),
-    "metrics.podMonitor.scrapeTimeout": ("5s", POD_MONITOR),
-    "metrics.podMonitor.relabelings": (RELABEL, POD_MONITOR),
-    "metrics.podMonitor.metricRelabelings": (RELABEL, POD_MONITOR),
-    "metrics.serviceMonitor.enabled": (True, {}),
-    "metrics.serviceMonitor.labels": ({"release": "x"}, SERVICE_MONITOR),
-    "metrics.serviceMonitor.interval": ("60s", SERVICE_MONITOR),
-    "metrics.serviceMonitor.scrapeTimeout": ("5s", SERVICE_MONITOR),
-    "metrics.serviceMonitor.relabelings": (RELABEL, SERVICE_MONITOR),
-    "metrics.serviceMonitor.metricRelabelings": (RELABEL, SERVICE_MONITOR),
-    "prometheusRule.enabled": (True, {}),
-    "prometheusRule.labels": ({"release": "x"}, RULE),
-    "prometheusRule.runbook": ("https://wiki.example.com/runbook", RULE),
-    "prometheusRule.quietFor": ("30m", RULE),
-    "dashboard.enabled": (True, {}),
-    "dashboard.labels.grafana_dashboard": ("yes", DASHBOARD),
-    "dashboard.annotations": ({"grafana_folder": "x"}, DASHBOARD),
-    "drainSeconds": (20, {}),
-    "resources.requests.cpu": ("1", {}),
-    "resources.requests.memory": ("1Gi", {}),
-    "resources.limits.memory": ("1Gi", {}),
-    "serviceAccount.create": (False, {}),
-    "serviceAccount.name": ("other", {}),
-    "serviceAccount.annotations": ({"a": "b"}, {}),
-    "annotations": ({"a": "b"}, {}),
-    "podAnnotations": ({"a": "b"}, {}),
-    "podLabels": ({"a": "b"}, {}),
-    "podSecurityContext.runAsNonRoot": (False, {}),
-    "podSecurityContext.runAsUser": (1000, {}),
-    "podSecurityContext.runAsGroup": (1000, {}),
-    "podSecurityContext.fsGroup": (1000, {}),
-    "podSecurityContext.fsGroupChangePolicy": ("Always", {}),
-    "podSecurityContext.seccompProfile.type": ("Unconfined", {}),
-    "securityContext.allowPrivilegeEscalation": (True, {}),
-    "securityContext.readOnlyRootFilesystem": (False, {}),
-    "securityContext.capabilities.drop": ([], {}),
-    "nodeSelector": ({"a": "b"}, {}),
-    "tolerations": ([{"operator": "Exists"}], {}),
-    "affinity": ({"nodeAffinity": {}}, {}),
-    "topologySpreadConstraints": ([{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}], {}),
-    "priorityClassName": ("high", {}),
-    "runtimeClassName": ("gvisor", {}),
-    "dnsConfig": ({"searches": ["x"]}, {}),
-    "hostAliases": ([{"ip": "10.0.0.1", "hostnames": ["x"]}], {}),
-    "extraEnv": ([{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "1000"}], {}),
-    "extraEnvFrom": ([{"secretRef": {"name": "x"}}], {}),
-    "extraVolumes": ([{"name": "x", "emptyDir": {}}], {}),
-    "extraVolumeMounts": ([{"name": "x", "mountPath": "/x"}], {}),
-    "initContainers": ([{"name": "x", "image": "x"}], {}),
-    "extraContainers": ([{"name": "x", "image": "x"}], {}),
-    "extraObjects": (EVERYTHING["extraObjects"], {}),
-}
-# What the chart itself refuses, with the reason.
-REFUSED = {
-    "credentials.create": "set credentials.verifyToken",
-    "replicas": "SQLite serves one pod",
-    "workers": "SQLite has one writer",
-    "inbox.engine": "must be",
-}
-
-
-def leaves(values: Any, path: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        here = f"{path}.{name}" if path else name
-        if isinstance(value, dict) and value:
-            yield from leaves(value, here)
-        else:
-            yield here
-
-
-def blocks(values: Any, path: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            here = f"{path}.{name}" if path else name
-            yield here
-            yield from blocks(value, here)
-
-
-def merged(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    name, _, rest = path.partition(".")
-    return {**base, name: merged(base.get(name, {}), rest, value) if rest else value}
 
 
 def test_lint() -> None:
@@ -179,84 +43,6 @@ def test_versions_are_one() -> None:
     """The chart's appVersion is the package's version, so that the image's tag is; the image says it too."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
     assert f'image.version="{__version__}"' in (CHART.parents[1] / "Dockerfile").read_text()
-
-
-def test_every_value_has_its_test() -> None:
-    """A value that is added is tried below."""
-    assert list(leaves(VALUES)) == list(OTHERS)
-
-
-@pytest.mark.parametrize("path", OTHERS)
-def test_every_value_counts(path: str) -> None:
-    """Another value renders something else; or it is refused, and the reason said."""
-    value, beside = OTHERS[path]
-    if path in REFUSED:
-        assert REFUSED[path] in refusal(merged(beside, path, value))
-    else:
-        assert rendered(beside) != rendered(merged(beside, path, value))
-
-
-def test_every_value_is_documented() -> None:
-    """Each has a comment above it, or stands in a block that has."""
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    for number, line in enumerate(lines):
-        if re.match(r" {0,4}[a-zA-Z]+:( .*)?$", line) and not line.endswith(":") and "# --" not in lines[number - 1]:
-            block = "\n".join(lines[max(0, number - 8) : number])
-            assert "# --" in block, line
-
-
-ANY = ("dashboard.labels", "resources.requests", "resources.limits")  # whose keys are the reader's
-
-
-@pytest.mark.parametrize("path", [path for path in leaves(VALUES) if not path.startswith(ANY)])
-def test_a_misspelt_value_is_refused(path: str) -> None:
-    """At every level."""
-    assert "additional properties" in refusal(merged({}, f"{path}x", "x"))
-
-
-@pytest.mark.parametrize("path", [path for path in blocks(VALUES) if not path.startswith(ANY)])
-def test_a_block_without_its_values_is_refused(path: str) -> None:
-    """As it is where all lines of a block were commented out. A part of a security context may be taken away."""
-    if "Context." in path:
-        rendered(merged({}, path, None))
-    else:
-        assert "missing property" in refusal(merged({}, path, None))
-
-
-@pytest.mark.parametrize(
-    ("values", "why"),
-    [
-        ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
-        ({"credentials": {"create": True}}, "set credentials.verifyToken"),
-        ({"ingress": {"enabled": True}}, "which name Meta calls"),
-        ({"httpRoute": {"enabled": True}}, "which Gateway"),
-        ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
-        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is the chart's"),
-        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
-        ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
-        ({"inbox": {"retention": "7d"}}, "inbox.bodyRetention is longer"),
-        ({"limits": {"bodiesBytes": 1000}}, "limits.bodiesBytes is below"),
-        ({"limits": {"maxBodyBytes": 2**30 + 1}}, "maximum"),
-        ({"fields": ["mesages"]}, "value must be one of"),
-        ({"persistence": {"size": "10K"}}, "pattern"),
-        ({"credentials": {"verifyToken": "x"}}, "credentials.create only"),
-        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "finds its pod by"),
-        ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "finds its pod by"),
-        ({"httpRoute": {"enabled": True, "parentRefs": [{"nme": "x"}]}}, "additional properties"),
-        ({"fullnameOverride": "a.b"}, "set fullnameOverride"),
-        ({"path": "//x"}, "pattern"),
-        ({"limits": {"readTimeout": "10"}}, "pattern"),
-        ({"drainSeconds": -1}, "minimum"),
-    ],
-)
-def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
-    """With the way out."""
-    assert why in refusal(values)
-
-
-def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
-    """Before the API refuses half of it."""
-    assert "set fullnameOverride" in refusal({}, release="a.b")
 
 
 def test_a_label_that_the_reader_sets_stands_once() -> None:
@@ -342,11 +128,12 @@ def test_no_storage_class_is_a_class_too() -> None:
 
 def test_what_helm_test_runs_goes_where_the_receiver_goes() -> None:
     """On tainted nodes too, past the same gate keepers."""
-    values = {name: OTHERS[name][0] for name in ("nodeSelector", "tolerations", "priorityClassName", "podLabels")}
+    where = {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}
+    values = where | {"podLabels": {"mesh": "off"}}
     pod, receiver = one("Pod", values), one("StatefulSet", values)["spec"]["template"]
-    for name in ("nodeSelector", "tolerations", "priorityClassName"):
-        assert pod["spec"][name] == receiver["spec"][name]
-    assert values["podLabels"].items() <= pod["metadata"]["labels"].items()
+    for spec in (pod["spec"], receiver["spec"]):
+        assert where.items() <= spec.items()
+    assert pod["metadata"]["labels"]["mesh"] == receiver["metadata"]["labels"]["mesh"] == "off"
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing", "everything"])
@@ -365,29 +152,6 @@ def test_the_api_knows_every_field(values: Any, version: str) -> None:
 def test_golden() -> None:
     """What is rendered without values, whole: a change is seen in its diff. `make golden` writes it."""
     assert [*yaml.safe_load_all(GOLDEN.read_text())] == rendered()
-
-
-def test_values_are_in_step_with_the_settings() -> None:
-    """Every setting is set by a value, or fixed where the chart mounts what it speaks of."""
-    env = {it["name"] for it in container()["env"]}
-    fixed = {"WEBHOOK_BIND", "WEBHOOK_ADMIN_BIND", "WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR"}
-    reserved = {"WEBHOOK_RELAY_BIND", "WEBHOOK_DESTINATIONS"}
-    assert env == {setting.name for setting in SETTINGS} - fixed - reserved
-    defaults = {setting.name: setting.default for setting in SETTINGS}
-    for it in container()["env"]:
-        if it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):
-            assert it["value"] == defaults[it["name"]], it
-    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
-    assert schema["fields"]["items"]["enum"] == list(FIELDS)
-    settings = {setting.name: setting for setting in SETTINGS}
-    for name in ("MAX_BODY_BYTES", "CONNECTIONS", "BODIES_BYTES"):
-        head, *rest = name.lower().split("_")
-        most = schema["limits"]["properties"][head + "".join(map(str.capitalize, rest))]["maximum"]
-        settings[f"WEBHOOK_{name}"].parse(str(most))
-        with pytest.raises(ValueError, match=str(most)):
-            settings[f"WEBHOOK_{name}"].parse(str(most + 1))
-    mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
-    assert {defaults["WEBHOOK_CREDENTIALS_DIR"], defaults["WEBHOOK_RUN_DIR"]} <= mounts
 
 
 def test_the_secret_is_mounted_whole_and_may_come_later() -> None:

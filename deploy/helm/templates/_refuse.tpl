@@ -1,0 +1,53 @@
+{{/* What can't work is refused here, with the way out. */}}
+{{- define "whatsapp-webhook.refuse" -}}
+{{- $name := include "whatsapp-webhook.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "%s can't be the name of a Service: set fullnameOverride to lower-case letters, digits and -, a letter first." $name) }}
+{{- end }}
+{{- range $of, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels }}
+{{- range list "name" "instance" "component" }}
+{{- if hasKey $labels (printf "app.kubernetes.io/%s" .) }}
+{{- fail (printf "%s: app.kubernetes.io/%s is what the chart finds its pod by; leave it out." $of .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if gt (int .Values.replicas) 1 }}
+{{- fail "replicas: SQLite serves one pod, and keeps what it acknowledged on that pod's volume. Set replicas to 1; one pod takes hundreds of notifications a second." }}
+{{- end }}
+{{- if gt (int .Values.workers) 1 }}
+{{- fail "workers: SQLite has one writer, so a pod has one worker. Set workers to 1." }}
+{{- end }}
+{{- if gt (include "whatsapp-webhook.seconds" .Values.inbox.bodyRetention | int) (include "whatsapp-webhook.seconds" .Values.inbox.retention | int) }}
+{{- fail "inbox.bodyRetention is longer than inbox.retention: make it at most as long." }}
+{{- end }}
+{{- if lt (int64 .Values.limits.bodiesBytes) (int64 .Values.limits.maxBodyBytes) }}
+{{- fail "limits.bodiesBytes is below limits.maxBodyBytes: one body would never fit." }}
+{{- end }}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}
+{{- fail "metrics: podMonitor and serviceMonitor would scrape the same pod twice. Enable one; podMonitor is the better." }}
+{{- end }}
+{{- if and (not .Values.credentials.create) (or .Values.credentials.verifyToken .Values.credentials.appSecret) }}
+{{- fail "credentials.verifyToken and credentials.appSecret count with credentials.create only: set it, or leave them out and make the Secret by hand." }}
+{{- end }}
+{{- if and .Values.credentials.create (or (not .Values.credentials.verifyToken) (not .Values.credentials.appSecret)) (not (lookup "v1" "Secret" .Release.Namespace (include "whatsapp-webhook.secret" .))) }}
+{{- fail "credentials.create: set credentials.verifyToken and credentials.appSecret too, or make the Secret by hand and leave create off." }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.ingress.host) }}
+{{- fail "ingress.host: say which name Meta calls." }}
+{{- end }}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
+{{- fail "httpRoute.parentRefs: say which Gateway, such as [{name: public, namespace: gateways}]." }}
+{{- end }}
+{{- $ours := list }}
+{{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
+{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
+{{- range .Values.extraEnv }}
+{{- if has .name $fixed }}
+{{- fail (printf "extraEnv: %s is the chart's: ports, volumes and names of this installation are made for it." .name) }}
+{{- else if hasPrefix "OTEL_EXPORTER_OTLP" .name | and (hasSuffix "ENDPOINT" .name) }}
+{{- fail (printf "extraEnv: %s: set tracing.endpoint, for which the network policy opens the port." .name) }}
+{{- else if has .name $ours }}
+{{- fail (printf "extraEnv: %s is set by the chart; values.yaml says by which value." .name) }}
+{{- end }}
+{{- end }}
+{{- end }}

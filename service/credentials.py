@@ -16,6 +16,7 @@ VERIFY_TOKEN = "verify-token"  # noqa: S105  the name of a file
 APP_SECRET = "app-secret"  # noqa: S105  the name of a file
 LOG_KEY = "log-key"
 MOST_VALUES = 4
+MOST_NAMES = 10
 MOST_BYTES = 65536
 
 
@@ -36,6 +37,7 @@ class CredentialsDirectory:
         self.hint = hint
         self.current = Credentials()
         self.problems: tuple[str, ...] = ()
+        self._strangers = ""
 
     def look(self) -> bool:
         """Read the files again; say whether the values in force changed.
@@ -49,6 +51,7 @@ class CredentialsDirectory:
             log_key=self._log_key(),
         )
         self.problems = tuple(problems)
+        self._strangers = self._strange_names() if problems else ""
         changed, self.current = read != self.current, read
         return changed
 
@@ -62,7 +65,16 @@ class CredentialsDirectory:
         """Say what is still awaited, with the hint where to put it; None once both kinds are in force."""
         if self.current.verify_tokens and self.current.app_secrets:
             return None
-        return " ".join(filter(None, ["; ".join(self.problems) + ".", self.hint]))
+        return " ".join(filter(None, ["; ".join(self.problems) + ".", self._strangers, self.hint]))
+
+    def _strange_names(self) -> str:
+        """Say which other files are there: a name that is nearly right is then seen."""
+        try:
+            names = {file.name for file in self._path.iterdir() if not file.name.startswith(".")}
+        except OSError:
+            return ""
+        others = sorted(names - {VERIFY_TOKEN, APP_SECRET, LOG_KEY})
+        return f"There is {', '.join(others[:MOST_NAMES])}, which is none of them." if others else ""
 
     def _values(self, name: str, problems: list[str]) -> tuple[bytes, ...]:
         file = self._path / name
@@ -102,6 +114,6 @@ def _content(file: Path) -> bytes:
 
 
 def values_in(content: bytes) -> tuple[bytes, ...]:
-    """Read the values of a credentials file, one a line, without BOM, CRLF, blank lines and blanks at the edges."""
+    """Read the values of a credentials file, one a line, each once, without BOM, CRLF, blank lines and edges."""
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))

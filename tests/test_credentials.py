@@ -120,6 +120,20 @@ def test_without_a_hint_only_the_problems_are_said(path: Path) -> None:
     assert directory.missing == f"{path}/app-secret holds no value."
 
 
+def test_a_name_that_is_nearly_right_is_said(path: Path) -> None:
+    """So that a Secret with a wrong key is seen for what it is."""
+    lay(path, "1", app_secret=b"value")
+    (path / "verify_token").write_text("value")
+    directory = CredentialsDirectory(path, hint="Do this.")
+    directory.look()
+    assert directory.missing.endswith("). There is verify_token, which is none of them. Do this.")
+
+
+def test_a_value_that_stands_twice_counts_once() -> None:
+    """A rotation to the same value is none."""
+    assert values_in(b"old\nold\n other \nold") == (b"old", b"other")
+
+
 @pytest.mark.parametrize(
     ("there", "read", "awaited"),
     [

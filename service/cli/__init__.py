@@ -9,6 +9,7 @@ from service import __version__
 from service.cli.check import check
 from service.cli.drain import drain
 from service.cli.events import events
+from service.cli.ready import ready
 from service.cli.serve import serve
 from service.cli.simulate import simulate
 from service.errors import ConfigurationError, InboxUnavailable
@@ -23,7 +24,7 @@ def commands() -> None:
     """
 
 
-for command in (serve, check, drain, events, simulate):
+for command in (serve, check, drain, ready, events, simulate):
     commands.add_command(command)
 
 

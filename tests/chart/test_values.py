@@ -226,6 +226,8 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
         ({"limits": {"maxBodyBytes": 2**30 + 1}}, "maximum"),
         ({"fields": ["mesages"]}, "value must be one of"),
         ({"persistence": {"size": "10K"}}, "pattern"),
+        ({"image": {"tag": "registry/name"}}, "pattern"),
+        ({"ingress": {"enabled": True, "host": "https://wa.example.com/webhooks"}}, "pattern"),
         ({"credentials": {"verifyToken": "x"}}, "credentials.create only"),
         ({"podLabels": {"app.kubernetes.io/name": "x"}}, "finds its pod by"),
         ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "finds its pod by"),

@@ -28,7 +28,8 @@ def blocks(page: str, section: str) -> list[str]:
 def reader() -> Iterator[dict[str, str]]:
     name = f"test-{secrets.token_hex(4)}"
     image = os.environ["TEST_IMAGE"]
-    yield {"NAMESPACE": name, "IMAGE": image, "HOST": "wa.example.com", "APP_SECRET": "s", "VERIFY_TOKEN": "t"}
+    theirs = {"HOST": "wa.example.com", "APP_SECRET": "s", "VERIFY_TOKEN": "t"}
+    yield {"NAMESPACE": name, "IMAGE": image, "NS": name, "POD": POD} | theirs
     run("kubectl", "delete", "namespace", name, "--wait=true", "--timeout=120s")
 
 
@@ -37,20 +38,25 @@ def test_the_readme(reader: dict[str, str]) -> None:
     install, secret, expose, see, monitor = blocks("README.md", "On Kubernetes")
     token, end_token, app_secret, end_app_secret = blocks("docs/kubernetes.md", "Rotation")
     backup, restore = blocks("docs/kubernetes.md", "Backup, restore and moving")
+    _, questions = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE | re.DOTALL)
     upgrade, uninstall = blocks("docs/kubernetes.md", "Upgrade, rollback, uninstall")
     said = [
         *run_blocks(reader, install, secret, expose, PLAY, see),
         *run_blocks(reader, token, look("verify-token"), end_token, look("verify-token")),
-        *run_blocks(reader | {"APP_SECRET": "of-meta"}, app_secret, look("app-secret"), end_app_secret),
+        *run_blocks(reader | {"NEW_APP_SECRET": "of-meta"}, app_secret, look("app-secret"), end_app_secret),
         *run_blocks(reader, "cd $(mktemp -d)", backup, PLAY, restore, READY, see),
+        *run_blocks(reader, "set +e", questions, "set -e"),
         *run_blocks(reader, monitor, READY, upgrade, uninstall, 'kubectl -n "$NAMESPACE" get all,pvc,secret'),
     ]
     assert said[4].count("com.whatsapp.message.text") == 2, "of `helm test`, and the reader's own"
+    assert re.search(r"enter this at Meta: [0-9a-f]{32}$", said[5])
     assert re.fullmatch(r"[0-9a-f]{32}\nt", said[6])
     assert re.fullmatch(r"[0-9a-f]{32}", said[8])
     assert said[10] == "of-meta\ns"
     assert said[17].count("com.whatsapp.message.text") == 2, "what came after the backup is not in it"
-    assert said[22] == ""
+    assert '"ready": true' in said[19]
+    assert "whatsapp_webhook_build_info" in said[19]
+    assert said[25] == ""
 
 
 def look(key: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 from chart.helm import EVERYTHING, helm
 from chart.prometheus import scraping
 from cluster import scrape
-from cluster.kube import CHART, POD, SECRET, SELF, Load, Namespace, image_values, run, until
+from cluster.kube import CHART, POD, SECRET, Load, Namespace, image_values, run, until
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.timeout(900)]
 
@@ -37,8 +37,8 @@ def test_from_nothing_to_the_first_event(here: Namespace) -> None:
     assert line in notes
     until(lambda: "Running" in here.kubectl("get", "pod", POD, check=False), "it does not run")
     until(lambda: "inbox ready" in here.kubectl("logs", POD), "it does not start")
-    answer = here.within(f"{SELF}:9090/readyz")
-    assert answer.startswith("503")
+    answer = here.kubectl("exec", POD, "--", "whatsapp-webhook", "ready", check=False)
+    assert '"ready": false' in answer
     assert line in answer
     assert line in here.kubectl("logs", POD)
     here.make_secret()
@@ -117,6 +117,23 @@ def test_a_prometheus_that_follows_the_pod_monitor(ready: Namespace, tmp_path: P
         (scraped,) = prometheus.found("whatsapp_webhook_build_info")
         assert scraped["metric"]["pod"] == POD
     print(f"{len(queries)} queries of the dashboard have data under {scraped['metric']}")
+
+
+def test_what_of_the_volume_cannot_change(ready: Namespace) -> None:
+    """Is refused with the way out, before the API refuses it without one."""
+    command = ["upgrade", "wh", str(CHART), *image_values(), "--set", "persistence.size=20Gi"]
+    done = run("helm", "-n", ready.name, *command, check=False)
+    assert done.returncode != 0
+    assert "docs/kubernetes.md says how" in done.stderr
+
+
+def test_a_second_pod_gets_nothing(ready: Namespace) -> None:
+    """Where somebody scales by hand: it would keep events that nobody looks for."""
+    ready.kubectl("scale", "statefulset", "wh-whatsapp-webhook", "--replicas=2")
+    until(lambda: "Running" in ready.kubectl("get", "pod", f"{POD[:-1]}1", check=False), "no second pod")
+    addresses = ready.kubectl("get", "endpoints", "wh-whatsapp-webhook", "-o", "jsonpath={.subsets[*].addresses[*].ip}")
+    assert addresses == ready.kubectl("get", "pod", POD, "-o", "jsonpath={.status.podIP}")
+    ready.kubectl("scale", "statefulset", "wh-whatsapp-webhook", "--replicas=1")
 
 
 def test_an_upgrade_keeps_what_was_rotated(ready: Namespace) -> None:

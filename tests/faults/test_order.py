@@ -1,9 +1,11 @@
-"""The order of system calls: the log is synced before the answer is sent."""
+"""What the system is asked for, and in which order: the log is synced before the answer is sent."""
 
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,35 +15,37 @@ from server import Server, until
 from service.meta import catalogue
 
 
-@pytest.mark.needs("strace")
-def test_the_log_is_synced_before_the_answer_is_sent(server: Server, tmp_path: Path) -> None:
-    """For each notification: the request is received, the WAL is written and synced, and then 200 is sent."""
+@contextmanager
+def traced(server: Server, trace: Path, calls: str) -> Iterator[None]:
+    """Write the worker's system *calls* of the block to *trace*."""
     worker = psutil.Process(server.process.pid).children()[0]
-    trace = tmp_path / "trace"
-    with subprocess.Popen(
-        [
-            "strace",
-            "-f",
-            "-tt",
-            "-y",
-            "-s",
-            "64",
-            "-e",
-            "trace=recvfrom,sendto,fdatasync,fsync,pwrite64",
-            "-o",
-            trace,
-            "-p",
-            str(worker.pid),
-        ],
-        stderr=subprocess.PIPE,
-    ) as strace:
+    command = ["strace", "-f", "-tt", "-y", "-s", "64", "-e", f"trace={calls}", "-o", trace, "-p", str(worker.pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as strace:
         assert b"attached" in strace.stderr.readline()
         time.sleep(0.3)
-        for _ in range(10):
-            assert server.notify(catalogue.notification("message text")).status == 200
+        yield
         strace.send_signal(signal.SIGINT)
         strace.wait(10)
     until(trace.exists, "no trace")
+
+
+@pytest.mark.needs("strace")
+def test_no_file_is_opened_beside_the_database(server: Server, tmp_path: Path) -> None:
+    """A container's root can't be written: there is no place for SQLite's temporary files, of a large batch say."""
+    with traced(server, tmp_path / "trace", "openat"):
+        for _ in range(3):
+            assert server.notify(catalogue.batch(1000)).status == 200
+    opened = set(re.findall(r'openat\(.*?"(.+?)", O_(?:RDWR|WRONLY)', (tmp_path / "trace").read_text()))
+    assert {name for name in opened if not name.startswith(f"{tmp_path}/inbox.db")} == set()
+
+
+@pytest.mark.needs("strace")
+def test_the_log_is_synced_before_the_answer_is_sent(server: Server, tmp_path: Path) -> None:
+    """For each notification: the request is received, the WAL is written and synced, and then 200 is sent."""
+    trace = tmp_path / "trace"
+    with traced(server, trace, "recvfrom,sendto,fdatasync,fsync,pwrite64"):
+        for _ in range(10):
+            assert server.notify(catalogue.notification("message text")).status == 200
     steps = []
     for line in trace.read_text().splitlines():
         if re.search(r'recvfrom\(.*"POST /webhooks', line):

@@ -32,6 +32,22 @@
 {{- if and .Values.credentials.create (or (not .Values.credentials.verifyToken) (not .Values.credentials.appSecret)) (not (lookup "v1" "Secret" .Release.Namespace (include "whatsapp-webhook.secret" .))) }}
 {{- fail "credentials.create: set credentials.verifyToken and credentials.appSecret too, or make the Secret by hand and leave create off." }}
 {{- end }}
+{{- $live := lookup "v1" "Secret" .Release.Namespace (include "whatsapp-webhook.secret" .) }}
+{{- if and .Values.credentials.create $live (ne (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $live) "Helm") }}
+{{- fail (printf "credentials.create: the Secret %s was made by hand; leave create off, and it is used as it is." (include "whatsapp-webhook.secret" .)) }}
+{{- end }}
+{{- $set := lookup "apps/v1" "StatefulSet" .Release.Namespace $name }}
+{{- range dig "spec" "volumeClaimTemplates" list $set }}
+{{- $was := dict "size" .spec.resources.requests.storage "accessMode" (first .spec.accessModes) }}
+{{- $is := pick $.Values.persistence "size" "accessMode" }}
+{{- if $.Values.persistence.storageClass }}
+{{- $was = set $was "storageClass" (dig "storageClassName" "" .spec) }}
+{{- $is = set $is "storageClass" (trimPrefix "-" $.Values.persistence.storageClass) }}
+{{- end }}
+{{- if ne (toJson $was) (toJson $is) }}
+{{- fail (printf "persistence: the claim was made with %s, and Kubernetes does not let that change to %s. docs/kubernetes.md says how, under \"The size of the volume\"." (toJson $was) (toJson $is)) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}
 {{- fail "ingress.host: say which name Meta calls." }}
 {{- end }}

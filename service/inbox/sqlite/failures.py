@@ -35,7 +35,13 @@ def translated(ex: apsw.Error | OSError) -> InboxUnavailable:
     """Say why, with the remedy, and whether the handle is still to be trusted."""
     for kind, reason, remedy, reopen in _REASONS:
         if isinstance(ex, kind):
-            return InboxUnavailable(reason, remedy, reopen=reopen)
+            return InboxUnavailable(reason, f"{remedy} ({_code(ex)})", reopen=reopen)
     if isinstance(ex, OSError):
         return InboxUnavailable("cannot_open", f"{ex.filename} can't be used ({ex.strerror})", reopen=True)
     return InboxUnavailable("error", f"SQLite says {type(ex).__name__}: {ex}", reopen=True)
+
+
+def _code(ex: apsw.Error | OSError) -> str:
+    """Give SQLite's own name of the failure: SQLITE_IOERR_FSYNC says more than "disk I/O error" does."""
+    code = getattr(ex, "extendedresult", 0)
+    return str(apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code) or ex)

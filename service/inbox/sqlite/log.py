@@ -23,7 +23,7 @@ class SqliteLog:
             )
         with translating():
             self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-            self._db.set_busy_timeout(schema.BUSY_TIMEOUT)
+            schema.prepare(self._db)
             schema.require_version(self._db)
 
     def read(self, after: int, limit: int) -> Sequence[Record]:

@@ -42,7 +42,7 @@ def connect(path: Path) -> apsw.Connection:
     """Open or make the database at *path*, durable and of the present version; raises InboxUnavailable or apsw's."""
     db = apsw.Connection(str(path))
     try:
-        db.set_busy_timeout(BUSY_TIMEOUT)
+        prepare(db)
         require_version(db)  # before anything is written: it may be another program's
         _require_wal(db, path)
         db.pragma("synchronous", "FULL")
@@ -57,6 +57,15 @@ def connect(path: Path) -> apsw.Connection:
         db.close()
         raise
     return db
+
+
+def prepare(db: apsw.Connection) -> None:
+    """Set what every connection needs: patience with a lock, and no file beside the database.
+
+    A large batch makes SQLite spill the journal of a statement, and a container's root can't be written.
+    """
+    db.set_busy_timeout(BUSY_TIMEOUT)
+    db.pragma("temp_store", "MEMORY")
 
 
 def _require_wal(db: apsw.Connection, path: Path) -> None:

@@ -6,9 +6,10 @@ DEV := $(CURDIR)/.dev
 # Where `make run` serves; another port: make run WEBHOOK_BIND=127.0.0.1:8181
 WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
+FUZZ_SECONDS ?= 3600
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-.PHONY: install run test test-cluster test-cluster-long check bench faults mutants dashboard picture golden lock clean
+.PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture golden lock clean
 
 install: $(INSTALLED)
 
@@ -58,6 +59,12 @@ faults: install ## kill -9 and power loss, the long form (about an hour; the pow
 mutants: install ## are the tests of signature, handshake and credentials any good
 	$(BIN)/python tests/mutants.py
 
+fuzz: install ## an hour of bytes for the HTTP parser, begun with the corpus (atheris: Linux, Python 3.11 to 3.13)
+	$(BIN)/uv pip install --quiet atheris
+	mkdir -p .fuzz && PYTHONPATH=.:tests $(BIN)/python -c "from edge.cases import read; from pathlib import Path; \
+	  [Path('.fuzz', case.name).write_bytes(b'x' + case.raw) for case in read()]"
+	PYTHONPATH=.:tests $(BIN)/python tests/edge/fuzz.py -max_total_time=$(FUZZ_SECONDS) .fuzz
+
 dashboard: install ## write the chart's dashboard from its generator
 	PYTHONPATH=deploy $(BIN)/python -m dashboard
 
@@ -73,4 +80,4 @@ lock: ## update the lock files
 	$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf .venv .dev build *.egg-info
+	rm -rf .venv .dev .fuzz build *.egg-info

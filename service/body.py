@@ -69,18 +69,16 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
     last byte. Works with any stream that waits cooperatively. Raises TooLarge, ReadTimeout, Overloaded, or Aborted
     where the client went away or broke the framing.
     """
-    pieces: list[bytes] = []
-    size = 0
+    received = bytearray()  # small pieces cost more than what they hold
     late = ReadTimeout()
     timer = get_hub().loop.timer(max(deadline - time.monotonic(), 0))
     timer.start(getcurrent().throw, late)  # cheaper than gevent.Timeout, and this is paid by every request
     try:
-        while size != length and (piece := stream.read(CHUNK)):
-            size += len(piece)
-            if size > limit:
+        while len(received) != length and (piece := stream.read(CHUNK)):
+            if len(received) + len(piece) > limit:
                 raise TooLarge
             lease.take(len(piece))
-            pieces.append(piece)
+            received += piece
     except (TooLarge, Overloaded, ReadTimeout):
         raise
     except TimeoutError as ex:
@@ -89,6 +87,6 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
         raise Aborted from ex
     finally:
         timer.close()
-    if length is not None and size < length:
+    if length is not None and len(received) < length:
         raise Aborted
-    return b"".join(pieces)
+    return bytes(received)

@@ -51,6 +51,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
+    "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "image": (

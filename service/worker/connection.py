@@ -1,4 +1,4 @@
-"""One connection: its bytes under deadlines, its requests as environs, its answers."""
+"""One connection: its bytes under deadlines, its requests, its answers."""
 
 import time
 from contextlib import suppress
@@ -9,17 +9,15 @@ from typing import Any, Final
 import gevent
 import gunicorn.config
 from gevent import socket
-from gunicorn import util
 from gunicorn.http import wsgi
-from gunicorn.http.errors import LimitRequestHeaders
-from gunicorn.http.message import Request
-from gunicorn.http.unreader import SocketUnreader
+
+from service.worker.parsing import BAD, Parser, Refused, Request
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024
-HEAD_BYTES: Final = 32_768  # of a request's line and headers; what a parser takes again and again must stay small
+PIECE: Final = 16_384  # bytes received at once
 BREATH: Final = 0.0001  # seconds; with none, gevent may go on for fifty turns before it looks at sockets
-TURN: Final = 0.005  # seconds after which a connection whose bytes never let it wait lets others go first
+TURN: Final = 0.001  # seconds after which a connection whose bytes never let it wait lets others go first
 
 
 class Stopping(BaseException):
@@ -30,23 +28,35 @@ class Unread(OSError):
     """The client does not read its answer; a second one must not follow into the middle of it."""
 
 
-class Reader(SocketUnreader):
-    """Reads a connection's bytes under deadlines: one for the first byte of a request, one for all that follow.
+class Connection:
+    """The requests of one connection, in order: one deadline for the first byte of each, one for all that follow.
 
     It holds every part of a request to a number of bytes, and gives way to others however fast its bytes come.
     """
 
     def __init__(
-        self, client: socket.socket, patience: float, keepalive: float, idle: dict[socket.socket, None]
+        self,
+        client: socket.socket,
+        shared: dict[str, Any],
+        *,
+        patience: float,
+        keepalive: float,
+        most_of_body: int,
+        idle: dict[socket.socket, None],
     ) -> None:
-        """*idle* is where it enters itself while nobody would miss it; *patience* and *keepalive* are seconds."""
-        super().__init__(client)
+        """*shared* is of all environs; *patience* and *keepalive* are seconds.
+
+        *idle* is where the client is entered while nobody would miss it.
+        """
+        self._client = client
+        self._parser = Parser(shared, self._pull)
         self._patience = patience
         self._keepalive = keepalive
+        self._most_of_body = most_of_body
         self._idle = idle
         self._first_wait = patience
         self._turn = time.monotonic()
-        self._left = HEAD_BYTES
+        self._left = most_of_body
         self.dismissed = False
         self.deadline: float | None = None
 
@@ -55,54 +65,83 @@ class Reader(SocketUnreader):
         """Say whether the first byte of the present request came."""
         return self.deadline is not None
 
+    def next(self) -> Request | None:
+        """Wait for a request's head; None where the client closed between two.
+
+        Raises Refused, TimeoutError, Stopping, or OSError where the client is gone.
+        """
+        parser = self._parser
+        parser.go_on()
+        while not parser.requests:
+            if parser.refused:
+                raise parser.refused
+            if not self._receive():
+                if parser.is_between:
+                    return None
+                raise Refused(BAD)
+        self._left = self._most_of_body
+        return parser.requests.popleft()
+
     def expect_next(self) -> None:
         """Wait for another request; what of it was pipelined counts as begun."""
         now = time.monotonic()
         self._first_wait = self._keepalive
-        self._left = HEAD_BYTES
-        self.deadline = now + self._patience if self.buf.tell() else None
+        self._parser.go_on()
+        is_idle = self._parser.is_between and not self._parser.requests
+        self.deadline = None if is_idle else now + self._patience
         self._give_way(now)
 
-    def expect_body(self, most: int) -> None:
-        """Take *most* bytes more of this request: framing, chunks and trailers count."""
-        self._left = most
+    def _pull(self, request: Request) -> None:
+        """Wait for more of the body of *request*, and say so to a client that waits to be asked."""
+        if self._parser.refused:
+            raise self._parser.refused
+        if request.expects:
+            request.expects = False
+            send(self._client, b"HTTP/1.1 100 Continue\r\n\r\n")
+        received = self._receive()
+        self._left -= received
+        if not received or self._left < 0:
+            raise Refused(BAD)
 
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Receive what there is; raises TimeoutError at the deadline, LimitRequestHeaders where it is too much."""
+    def _receive(self) -> int:
+        """Feed the parser with what there is; gives how many bytes, none at the end."""
         if self.deadline is None:
-            return self._counted(self._first_chunk())
-        now = time.monotonic()
-        if now >= self.deadline:  # a socket that has bytes does not look at its timeout
-            raise TimeoutError
-        self._give_way(now)
-        self.sock.timeout = self.deadline - now
-        return self._counted(super().chunk(size_hint))
-
-    def _counted(self, piece: bytes) -> bytes:
-        self._left -= len(piece)
-        if self._left < 0:
-            raise LimitRequestHeaders("more than a request may take")
-        return piece
+            piece = self._first_piece()
+        else:
+            now = time.monotonic()
+            if now >= self.deadline:  # a socket that has bytes does not look at its timeout
+                raise TimeoutError
+            self._give_way(now)
+            self._client.timeout = self.deadline - now
+            try:
+                piece = self._client.recv(PIECE)
+            except Stopping:  # meant for a connection that is idle; this one no longer is
+                self.dismissed = True
+                return self._receive()
+        if piece:
+            self._parser.feed(piece)
+        return len(piece)
 
     def _give_way(self, now: float) -> None:
         if now - self._turn > TURN:
             gevent.sleep(BREATH)
             self._turn = time.monotonic()
 
-    def _first_chunk(self) -> bytes:
-        self.sock.timeout = self._first_wait
-        self._idle[self.sock] = None
+    def _first_piece(self) -> bytes:
+        client = self._client
+        client.timeout = self._first_wait
+        self._idle[client] = None
         try:
-            piece: bytes = super().chunk()
+            piece: bytes = client.recv(PIECE)
         except Stopping:
             self.dismissed = True
-            self.sock.timeout = 0.0  # nobody is kept waiting, but what has come is answered
+            client.timeout = 0.0  # nobody is kept waiting, but what has come is answered
             try:
-                piece = super().chunk()
+                piece = client.recv(PIECE)
             except BlockingIOError:
                 raise Stopping from None
         finally:
-            self._idle.pop(self.sock, None)
+            self._idle.pop(client, None)
         self.deadline = time.monotonic() + self._patience
         return piece
 
@@ -119,24 +158,8 @@ def connection_environ(
         "REMOTE_ADDR": addr[0],
         "REMOTE_PORT": str(addr[1]),
         "gunicorn.socket": client,
+        "wsgi.url_scheme": "http",
     }
-
-
-def environ_of(request: Request, connection: dict[str, Any]) -> dict[str, Any]:
-    """Make the environ of a request on what its connection shares."""
-    environ = connection.copy()
-    environ["REQUEST_METHOD"] = request.method
-    environ["PATH_INFO"] = util.unquote_to_wsgi_str(request.path)
-    environ["QUERY_STRING"] = request.query
-    environ["SERVER_PROTOCOL"] = "HTTP/{}.{}".format(*request.version)
-    environ["wsgi.url_scheme"] = request.scheme
-    environ["wsgi.input"] = request.body
-    for name, value in request.headers:
-        key = name.replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = f"HTTP_{key}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    return environ
 
 
 class Answer:
@@ -175,19 +198,6 @@ def send(client: socket.socket, answer: bytes) -> None:
             client.sendall(answer[sent:])
     except TimeoutError as ex:
         raise Unread from ex
-
-
-def asks_to_close(connection: str) -> bool:
-    """Say whether the header `Connection` asks for it, be it beside other words."""
-    return "close" in (word.strip() for word in connection.lower().split(","))
-
-
-def is_read(request: Request) -> bool:
-    """Say whether the body was read to its end, so that the next request starts where the reader stands."""
-    reader = request.body.reader
-    if request.body.failed:
-        return False
-    return not reader.length if hasattr(reader, "length") else reader.parser is None
 
 
 def linger(client: socket.socket) -> None:

@@ -4,15 +4,12 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 import gevent
 from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn.http import errors
-from gunicorn.http.message import Request
 from gunicorn.workers.ggevent import GeventWorker
 
 from service import drain, logs
@@ -21,29 +18,19 @@ from service.webhook import READ_DEADLINE
 from service.worker.connection import (
     LINGER_SECONDS,
     Answer,
-    Reader,
+    Connection,
     Stopping,
     Unread,
-    asks_to_close,
     connection_environ,
-    environ_of,
-    is_read,
     linger,
     send,
 )
+from service.worker.parsing import Refused, Request
 
 LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
 SPARE: Final = 65_536  # bytes on top of twice a body's: small bodies in small chunks
 GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
 TAKE_UP: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
-_STATUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (errors.LimitRequestLine, "414 URI Too Long"),
-    (errors.LimitRequestHeaders, "431 Request Header Fields Too Large"),
-    (errors.ExpectationFailed, "417 Expectation Failed"),
-    (errors.UnsupportedTransferCoding, "501 Not Implemented"),
-    (errors.ParseException, "400 Bad Request"),
-    (TimeoutError, "408 Request Timeout"),
-)
 
 
 class Configured(Protocol):
@@ -70,10 +57,6 @@ class Worker(GeventWorker):
         config = self.app.config
         self._read_timeout = config.read_timeout
         self._run_dir = config.run_dir
-        # gunicorn's settings look each value up at each use; what the parser asks for does not change.
-        self._limits = SimpleNamespace(
-            **{name: setting.get() for name, setting in self.cfg.settings.items()}, is_ssl=self.cfg.is_ssl
-        )
         # The thread that commits wants the interpreter for moments only: it must not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         self._closing = False
@@ -130,18 +113,26 @@ class Worker(GeventWorker):
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
         self._make_room()
-        reader = Reader(client, self._read_timeout, self.cfg.keepalive, self._idle)
-        environ = connection_environ(self.cfg, client, listener.getsockname(), addr)
+        connection = Connection(
+            client,
+            connection_environ(self.cfg, client, listener.getsockname(), addr),
+            patience=self._read_timeout,
+            keepalive=self.cfg.keepalive,
+            most_of_body=self._most_of_body,
+            idle=self._idle,
+        )
         try:
-            while self._answer(self._receive(reader), reader, client, environ):
-                reader.expect_next()
-        except (errors.NoMoreData, StopIteration, Stopping):
-            pass  # closed between requests, which gunicorn's parser says in two ways
+            while (request := connection.next()) and self._answer(request, connection, client):
+                connection.expect_next()
+        except Stopping:
+            pass
         except Unread:
             self._floods.add("answer not read", "timeout")
-        except (errors.ParseException, TimeoutError) as ex:
-            if reader.began:
-                self._refuse(client, ex)
+        except Refused as ex:
+            self._refuse(client, ex.status)
+        except TimeoutError:
+            if connection.began:
+                self._refuse(client, "408 Request Timeout")
         except OSError:
             pass  # the client is gone
         except Exception as ex:  # noqa: BLE001  one connection must not take the worker with it
@@ -149,30 +140,27 @@ class Worker(GeventWorker):
         finally:
             client.close()
 
-    def _receive(self, reader: Reader) -> Request:
-        # The peer is named, not given by its address: whom to trust with a proxy's headers is then not asked each time.
-        return Request(self._limits, reader, "client")
-
-    def _answer(self, request: Request, reader: Reader, client: socket.socket, connection: dict[str, Any]) -> bool:
-        environ = environ_of(request, connection)
-        reader.expect_body(self._most_of_body)
-        environ[READ_DEADLINE] = reader.deadline
+    def _answer(self, request: Request, connection: Connection, client: socket.socket) -> bool:
+        environ, request.environ = request.environ, {}  # the environ holds the request: no circle for the collector
+        environ[READ_DEADLINE] = connection.deadline
         client.timeout = self._read_timeout  # a client that does not read is cut as well
-        if request._expected_100_continue:  # noqa: SLF001  gunicorn's own servers look at it
-            send(client, b"HTTP/1.1 100 Continue\r\n\r\n")
         answer = Answer()
-        body = b"".join(self.wsgi(environ, answer.start))
-        whole = is_read(request)
-        close = self._closing or not self.alive or reader.dismissed or not whole or answer.is_final
-        close = close or request.should_close() or asks_to_close(environ.get("HTTP_CONNECTION", ""))
-        client.timeout = self._read_timeout  # the reader sets it as it goes
-        send(client, answer.written(close=close) + (b"" if request.method == "HEAD" else body))
-        if not whole:
+        result = self.wsgi(environ, answer.start)
+        try:
+            body = b"".join(result)
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+        whole = request.is_complete
+        close = self._closing or not self.alive or connection.dismissed or not whole
+        close = close or request.is_last or answer.is_final
+        client.timeout = self._read_timeout  # the connection sets it as it goes
+        send(client, answer.written(close=close) + (b"" if environ["REQUEST_METHOD"] == "HEAD" else body))
+        if not whole or request.is_last:
             linger(client)
         return not close
 
-    def _refuse(self, client: socket.socket, ex: Exception) -> None:
-        status = next(status for kind, status in _STATUSES if isinstance(ex, kind))
+    def _refuse(self, client: socket.socket, status: str) -> None:
         self._floods.add("request refused", status)
         text = f"{status[4:].lower()}\n".encode("ascii")
         answer = Answer()

@@ -1,0 +1,328 @@
+"""From a connection's bytes to requests: llhttp reads, and what it lets pass that HTTP/1.1 does not is refused here.
+
+Source: RFC 9110 and 9112; the limits are gunicorn's own.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+EMPTY_LINE: Final = b"\r\n\r\n"
+HEAD_BYTES: Final = 32_768  # of a request's line and headers
+TARGET_BYTES: Final = 4_094
+LINE_BYTES: Final = TARGET_BYTES + 64  # of a request whose method llhttp does not know
+FIELD_BYTES: Final = 8_190
+FIELDS: Final = 100
+KNOWN: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
+VERSIONS: Final = ("1.1", "1.0")
+SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # stand once
+# A method that llhttp does not know is the application's to refuse; the rest of its request is not read.
+_STRANGE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{1,19}) (/[!-~]*) HTTP/1\.[01]")
+_UNFINISHED: Final = re.compile(rb"[A-Z][ -~]*\r?")
+
+
+_CODING: Final = re.compile(r"[A-Za-z]+([ \t]*,[ \t]*[A-Za-z]+)*")
+
+
+class Refused(Exception):
+    """The request is not HTTP as it must be; *status* is the answer, and the connection closes."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+BAD: Final = "400 Bad Request"
+TARGET_TOO_LONG: Final = "414 URI Too Long"
+EXPECTATION_FAILED: Final = "417 Expectation Failed"
+CODING_UNKNOWN: Final = "501 Not Implemented"
+HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
+
+
+class Request:
+    """One request: its environ, and of its body what came so far. It is `wsgi.input` too."""
+
+    __slots__ = ("_pieces", "_pull", "environ", "expects", "is_complete", "is_last")
+
+    def __init__(
+        self, environ: dict[str, Any], pull: Callable[["Request"], None], *, expects: bool = False, last: bool
+    ) -> None:
+        """*pull* waits for more of the body; *expects* says that the client waits for a 100 before it sends that."""
+        self.environ = environ
+        self.expects = expects
+        self.is_complete = False
+        self.is_last = last
+        self._pieces: deque[bytes] = deque()
+        self._pull = pull
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        self._pieces.append(piece)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give up to *size* bytes, at once where there are some, all with a negative one; none at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(65536), b""))
+        if not size:
+            return b""
+        while not self._pieces:
+            if self.is_complete:
+                return b""
+            self._pull(self)
+        piece = self._pieces.popleft()
+        if self._pieces:  # many small ones would cost more than what they hold
+            piece += b"".join(self._pieces)
+            self._pieces.clear()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+            return piece[:size]
+        return piece
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Give a line with its end, or *size* bytes of it."""
+        line = b""
+        while size < 0 or len(line) < size:
+            piece = self.read(65536 if size < 0 else size - len(line))
+            if not piece:
+                break
+            end = piece.find(b"\n") + 1
+            if end:
+                if end < len(piece):
+                    self._pieces.appendleft(piece[end:])
+                return line + piece[:end]
+            line += piece
+        return line
+
+    def readlines(self, _hint: int = -1, /) -> list[bytes]:
+        """Give all lines."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+
+class Parser:
+    """Takes the bytes of one connection; `requests` are those whose head is complete, `refused` is why it ended.
+
+    llhttp does not say where in its bytes a request begins. So it is fed up to each empty line: that is where a head
+    and a chunked body end. Where a body of a known length ends, its bytes say. Behind a whole request the rest waits
+    for `go_on`: a packet holds hundreds, and others are to have their turn.
+    """
+
+    def __init__(self, shared: dict[str, Any], pull: Callable[[Request], None]) -> None:
+        """*shared* is what all environs of the connection have in common, *pull* what a body waits by."""
+        self.requests: deque[Request] = deque()
+        self.refused: Refused | None = None
+        self._shared = shared
+        self._pull = pull
+        self._llhttp = HttpRequestParser(self)
+        self._request: Request | None = None  # the one whose body comes
+        self._rest = b""  # what was received, fed up to `_at`
+        self._at = 0
+        self._cut = 0  # where an empty line ends that began in what was received before
+        self._slice = b""
+        self._body = 0  # bytes of the slice that are a body's
+        self._head: list[bytes] = []  # the present head, in the pieces that it came in
+        self._raw = 0  # bytes of them
+        self._between = 0  # bytes since the last of a body: sizes, extensions, trailers
+        self._is_strange = False
+        self._begin()
+
+    @property
+    def is_between(self) -> bool:
+        """Say whether nothing of a next request came yet, as far as `go_on` went."""
+        return self._request is None and not self._is_begun and self._at == len(self._rest)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes; what is wrong with them is in `refused`, behind the requests before it."""
+        if self._at == len(self._rest):
+            tail = self._rest[1 - len(EMPTY_LINE) :]
+            straddles = (tail + data[: len(EMPTY_LINE) - 1]).find(EMPTY_LINE)
+            self._cut = straddles + len(EMPTY_LINE) - len(tail) if straddles >= 0 else 0
+            self._rest = data
+        else:
+            self._rest = self._rest[self._at :] + data
+        self._at = 0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Read on, to the end of the next request at most."""
+        rest = self._rest
+        while self._at < len(rest) and not self.refused and not (self.requests and self._request is None):
+            start, end = self._at, self._cut
+            if not end:
+                found = rest.find(EMPTY_LINE, start)
+                end = found + len(EMPTY_LINE) if found >= 0 else len(rest)
+            self._cut = 0
+            self._at = end
+            self._feed(rest[start:end])
+
+    def _feed(self, piece: bytes) -> None:
+        self._slice = piece
+        self._body = 0
+        if self._request is not None:
+            self._between += len(piece)
+        elif self._is_begun:
+            self._add_to_head(piece)
+        if self._is_strange:
+            self._take_strange()
+            return
+        try:
+            self._llhttp.feed_data(piece)
+        except (HttpParserInvalidMethodError, HttpParserInvalidURLError):
+            self._is_strange = True
+            self._take_strange()
+        except HttpParserCallbackError as ex:
+            self.refused = ex.__context__ if isinstance(ex.__context__, Refused) else Refused(BAD)
+        except (HttpParserError, HttpParserUpgrade):
+            self.refused = Refused(BAD)
+        if self._request is not None and self._between > HEAD_BYTES:
+            self.refused = Refused(BAD)
+
+    def _add_to_head(self, piece: bytes) -> None:
+        self._head.append(piece)
+        self._raw += len(piece)
+        if self._raw > 2 * HEAD_BYTES:  # a field of that size is not seen before it is whole
+            self.refused = Refused(HEAD_TOO_LARGE)
+
+    # llhttp calls these.
+
+    def on_message_begin(self) -> None:
+        """Start with a request."""
+        self._begin()
+        self._is_begun = True
+        self._add_to_head(self._slice[self._body :])
+
+    def on_url(self, piece: bytes) -> None:
+        """Take a piece of the target."""
+        self._target += piece
+        if len(self._target) > TARGET_BYTES:
+            raise Refused(TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field; one of a trailer is dropped."""
+        self._count(len(name) + len(value) + 4)
+        if self._request is not None:
+            return
+        key = _key(name)
+        if key is None:  # with an underscore it could pass for another
+            return
+        environ, text = self._environ, value.decode("latin-1").strip(" \t")
+        if key in environ:
+            if key in SINGLE:
+                raise Refused(BAD)
+            text = f"{environ[key]},{text}"
+        environ[key] = text
+
+    def on_headers_complete(self) -> None:
+        """Make the request, so that its body can be read as it comes."""
+        environ, llhttp = self._environ, self._llhttp
+        method, version = llhttp.get_method(), llhttp.get_http_version()
+        line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
+        is_path = self._target.startswith(b"/") and b"#" not in self._target
+        is_http = b"".join(self._head).lstrip(b"\r\n").startswith(line)
+        if version not in VERSIONS or not is_path or not is_http:
+            raise Refused(BAD)
+        coding = environ.get("HTTP_TRANSFER_ENCODING")
+        if coding is not None:
+            _check_coding(coding, version)
+        expectation = environ.get("HTTP_EXPECT", "").lower() if version == "1.1" else ""
+        if expectation not in ("", "100-continue"):
+            raise Refused(EXPECTATION_FAILED)
+        upgrades = llhttp.should_upgrade()
+        if upgrades and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):
+            raise Refused(BAD)  # llhttp would leave the body to the next protocol
+        environ |= _line(method, self._target)
+        environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
+        self._add(environ, expects=bool(expectation), last=upgrades or not llhttp.should_keep_alive())
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        assert self._request  # noqa: S101  its head is complete
+        self._body += len(piece)
+        self._between = 0
+        self._request.add(piece)
+
+    def on_message_complete(self) -> None:
+        """End the request; the next begins."""
+        assert self._request  # noqa: S101  as above
+        self._request.is_complete = True
+        self._request = None
+        self._is_begun = False
+
+    def _begin(self) -> None:
+        self._is_begun = False
+        self._head.clear()
+        self._raw = 0
+        self._target = b""
+        self._size = 0
+        self._fields = 0
+        self._environ = self._shared.copy()
+
+    def _count(self, size: int) -> None:
+        self._fields += 1
+        self._size += size
+        if size > FIELD_BYTES or self._fields > FIELDS or self._size > HEAD_BYTES:
+            raise Refused(HEAD_TOO_LARGE)
+
+    def _add(self, environ: dict[str, Any], *, expects: bool, last: bool) -> None:
+        self._between = 0
+        request = self._request = Request(environ, self._pull, expects=expects, last=last)
+        environ["wsgi.input"] = request
+        self.requests.append(request)
+
+    def _take_strange(self) -> None:
+        """Pass on a request of a method that llhttp does not know, by its line alone; nothing behind it is read."""
+        line, end, _ = b"".join(self._head).lstrip(b"\r\n").partition(b"\r\n")
+        if not _UNFINISHED.fullmatch(line[:LINE_BYTES]):
+            self.refused = Refused(BAD)
+        elif len(line) > LINE_BYTES:
+            self.refused = Refused(TARGET_TOO_LONG)
+        elif end:
+            found = _STRANGE.fullmatch(line)
+            self.refused = Refused(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
+            if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
+                self._environ |= _line(found[1], found[2])
+                self._add(self._environ, expects=False, last=True)
+                self.on_message_complete()
+
+
+def _line(method: bytes, target: bytes) -> dict[str, str]:
+    path, _, query = target.partition(b"?")
+    return {
+        "REQUEST_METHOD": method.decode("ascii"),
+        "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
+        "QUERY_STRING": query.decode("ascii"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+    }
+
+
+def _check_coding(coding: str, version: str) -> None:
+    if version == "1.0" or not _CODING.fullmatch(coding):
+        raise Refused(BAD)
+    *others, last = (word.strip(" \t").lower() for word in coding.split(","))
+    if "identity" in (last, *others) or "chunked" in others:
+        raise Refused(BAD)
+    if last != "chunked":
+        raise Refused(CODING_UNKNOWN)
+
+
+@lru_cache(maxsize=256)
+def _key(name: bytes) -> str | None:
+    """Give a field's name in the environ; None for one that is dropped."""
+    if b"_" in name:
+        return None
+    key = name.decode("ascii").upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"

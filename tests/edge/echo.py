@@ -1,0 +1,68 @@
+"""A server that answers with what it understood: `echo.py PORT ours|gunicorn`."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from wsgiref.validate import validator
+
+from gunicorn.app.base import BaseApplication
+
+from service.gunicorn_conf import QuietLogger
+from service.worker import Worker
+
+READ_TIMEOUT = 1.0
+
+
+def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Say method, target, version, body and a proxy's mark; 400 where the body does not come."""
+    try:
+        pieces = list(iter(lambda: environ["wsgi.input"].read(4096), b""))
+        status = "200 OK"
+    except Exception:  # noqa: BLE001  whatever a server's reader raises
+        pieces, status = [], "400 Bad Request"
+    query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
+    said = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query} {environ['SERVER_PROTOCOL']}"
+    mark = f" id={environ['HTTP_X_MARK']}" if "HTTP_X_MARK" in environ else ""
+    body = f"{said} {b''.join(pieces)!r}{mark}".encode("latin-1") if status == "200 OK" else b"broken"
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class Echo(BaseApplication):
+    """The application, on the worker that is asked for."""
+
+    def __init__(self, port: int, worker: str) -> None:
+        self._port = port
+        self._worker = worker
+        self._directory = tempfile.mkdtemp()
+        self.config = SimpleNamespace(read_timeout=READ_TIMEOUT, run_dir=Path(self._directory), max_body_bytes=1 << 20)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Hand gunicorn its settings, those of the service."""
+        settings = {
+            "bind": f"127.0.0.1:{self._port}",
+            "worker_class": Worker if self._worker == "ours" else "gevent",
+            "worker_tmp_dir": self._directory,
+            "keepalive": 75,
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
+            "control_socket_disable": True,
+            "accesslog": None,
+            "loglevel": "critical",
+            "logger_class": QuietLogger,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Callable[..., Iterable[bytes]]:
+        """Give the application, watched by the standard library's judge of WSGI where it is ours."""
+        return validator(echo) if self._worker == "ours" else echo
+
+
+if __name__ == "__main__":
+    Echo(int(sys.argv[1]), sys.argv[2]).run()

@@ -1,0 +1,29 @@
+"""What the parser makes of bytes that come in pieces."""
+
+from typing import Any
+
+from service.worker.parsing import Parser, Request
+
+Outcome = tuple[list[Any], str | None]
+
+
+def outcome(pieces: list[bytes]) -> Outcome:
+    """Feed a parser as a connection does, to its end; give the requests, and why it ended."""
+    parser = Parser({}, lambda _request: None)
+    requests: list[Request] = []
+    for piece in pieces:
+        parser.feed(piece)
+        while parser.requests:
+            requests += parser.requests
+            parser.requests.clear()
+            parser.go_on()
+        if parser.refused or any(request.is_last and request.is_complete for request in requests):
+            break
+    last = next((number for number, request in enumerate(requests) if request.is_last), len(requests))
+    refused = parser.refused if last == len(requests) or not requests[last].is_complete else None
+    return [_told(request) for request in requests[: last + 1]], refused and refused.status
+
+
+def _told(request: Request) -> tuple[Any, ...]:
+    environ = {name: value for name, value in request.environ.items() if name != "wsgi.input"}
+    return environ, b"".join(request._pieces), request.is_complete, request.is_last

@@ -1,0 +1,102 @@
+"""What connections do beside sending requests: half-closed, reset, dropped, idle by the thousands."""
+
+import socket
+import statistics
+import struct
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from server import Server, keep_alive, post, read_answer, until
+
+from service.meta import catalogue
+
+
+def worker_of(server: Server) -> psutil.Process:
+    """Give the process that serves."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    return worker
+
+
+def test_a_client_that_has_said_all(server: Server) -> None:
+    """It shuts its half down, and still gets its answer, once; the end of the other half follows."""
+    with server.connect() as client:
+        client.sendall(post(catalogue.notification("message text"), server.secret))
+        client.shutdown(socket.SHUT_WR)
+        assert read_answer(client).status == 200
+        assert client.recv(1) == b""
+
+
+def test_a_client_that_stops_within_a_request(server: Server) -> None:
+    """In its head or in its body: it is told so."""
+    whole = post(b"{}", server.secret)
+    for piece in (whole[:20], whole[:-1]):
+        with server.connect() as client:
+            client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+            assert read_answer(client).status == 400
+
+
+def test_connections_that_are_opened_and_dropped(server: Server) -> None:
+    """Ten thousand, some with half a request, some reset: no file stays open, and the next one is served."""
+    worker = worker_of(server)
+    assert server.handshake().status == 200
+    files, whole = worker.num_fds(), post(catalogue.notification("message text"), server.secret)
+    for number in range(10_000):
+        with server.connect() as client:
+            if number % 3 == 1:
+                client.sendall(whole[: number % len(whole)])
+            if number % 3 == 2:  # a reset, with an answer under way
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(whole)
+    until(lambda: worker.num_fds() <= files + 2, lambda: f"{worker.num_fds()} files are open, {files} were")
+    assert server.handshake().status == 200
+    assert server.metric("http_server_active_requests") == 0
+
+
+@pytest.mark.parametrize("body", [b"2\r\nab\r\n" * 200_000, b"0\r\nX: " + b"a" * 2_000_000], ids=["chunks", "trailer"])
+def test_a_body_of_framing_costs_what_it_holds(server: Server, body: bytes) -> None:
+    """Chunks of two bytes, a trailer without an end: from ten clients who need no secret."""
+    worker = worker_of(server)
+    before = worker.memory_info().rss
+    head = b"POST /webhooks HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: sha256=" + b"a" * 64
+    clients = [server.connect() for _ in range(10)]
+    for client in clients:
+        with suppress(OSError):  # what is too much is refused before it is all sent
+            client.sendall(head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    until(lambda: server.handshake().status == 200, "not served")
+    grown = worker.memory_info().rss - before
+    assert grown < 40 * 2**20, f"{grown / 2**20:.0f} MiB"
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.usefixtures("many_files")
+def test_idle_connections_cost_the_others_little(tmp_path: Path) -> None:
+    """Five thousand, kept alive: the median request waits less than half as long again, window by window."""
+    with Server(tmp_path, WEBHOOK_CONNECTIONS="6000") as server:
+        ratios = []
+        for _ in range(5):
+            alone = _late(server)
+            with ExitStack() as stack:
+                for _ in range(5000):
+                    idle = stack.enter_context(server.connect())
+                    idle.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert idle.recv(4096).startswith(b"HTTP/1.1 404")
+                ratios.append(_late(server) / alone)
+        print(f"p99 beside idle connections, in ratios: {[round(each, 2) for each in ratios]}")
+        assert statistics.median(ratios) < 1.5
+
+
+def _late(server: Server) -> float:
+    """Give the p99 of honest requests, in seconds."""
+    times = []
+    with keep_alive(server.port) as connection:
+        for _ in range(400):
+            started = time.perf_counter()
+            connection.request("GET", "/webhooks")
+            connection.getresponse().read()
+            times.append(time.perf_counter() - started)
+    return sorted(times)[int(len(times) * 0.99)]

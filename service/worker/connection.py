@@ -11,7 +11,8 @@ import gunicorn.config
 from gevent import socket
 from gunicorn.http import wsgi
 
-from service.worker.parsing import BAD, Parser, Refused, Request
+from service.worker.parsing import Parser
+from service.worker.request import BAD, Refused, Request
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024

@@ -5,7 +5,7 @@ Source: RFC 9110 and 9112; the limits are gunicorn's own.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -17,6 +17,16 @@ from httptools import (
     HttpParserInvalidURLError,
     HttpParserUpgrade,
     HttpRequestParser,
+)
+
+from service.worker.request import (
+    BAD,
+    CODING_UNKNOWN,
+    EXPECTATION_FAILED,
+    HEAD_TOO_LARGE,
+    TARGET_TOO_LONG,
+    Refused,
+    Request,
 )
 
 EMPTY_LINE: Final = b"\r\n\r\n"
@@ -31,86 +41,7 @@ SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # sta
 # A method that llhttp does not know is the application's to refuse; the rest of its request is not read.
 _STRANGE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{1,19}) (/[!-~]*) HTTP/1\.[01]")
 _UNFINISHED: Final = re.compile(rb"[A-Z][ -~]*\r?")
-
-
 _CODING: Final = re.compile(r"[A-Za-z]+([ \t]*,[ \t]*[A-Za-z]+)*")
-
-
-class Refused(Exception):
-    """The request is not HTTP as it must be; *status* is the answer, and the connection closes."""
-
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-BAD: Final = "400 Bad Request"
-TARGET_TOO_LONG: Final = "414 URI Too Long"
-EXPECTATION_FAILED: Final = "417 Expectation Failed"
-CODING_UNKNOWN: Final = "501 Not Implemented"
-HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
-
-
-class Request:
-    """One request: its environ, and of its body what came so far. It is `wsgi.input` too."""
-
-    __slots__ = ("_pieces", "_pull", "environ", "expects", "is_complete", "is_last")
-
-    def __init__(
-        self, environ: dict[str, Any], pull: Callable[["Request"], None], *, expects: bool = False, last: bool
-    ) -> None:
-        """*pull* waits for more of the body; *expects* says that the client waits for a 100 before it sends that."""
-        self.environ = environ
-        self.expects = expects
-        self.is_complete = False
-        self.is_last = last
-        self._pieces: deque[bytes] = deque()
-        self._pull = pull
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece of the body."""
-        self._pieces.append(piece)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Give up to *size* bytes, at once where there are some, all with a negative one; none at the end."""
-        if size < 0:
-            return b"".join(iter(lambda: self.read(65536), b""))
-        if not size:
-            return b""
-        while not self._pieces:
-            if self.is_complete:
-                return b""
-            self._pull(self)
-        piece = self._pieces.popleft()
-        if self._pieces:  # many small ones would cost more than what they hold
-            piece += b"".join(self._pieces)
-            self._pieces.clear()
-        if len(piece) > size:
-            self._pieces.appendleft(piece[size:])
-            return piece[:size]
-        return piece
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Give a line with its end, or *size* bytes of it."""
-        line = b""
-        while size < 0 or len(line) < size:
-            piece = self.read(65536 if size < 0 else size - len(line))
-            if not piece:
-                break
-            end = piece.find(b"\n") + 1
-            if end:
-                if end < len(piece):
-                    self._pieces.appendleft(piece[end:])
-                return line + piece[:end]
-            line += piece
-        return line
-
-    def readlines(self, _hint: int = -1, /) -> list[bytes]:
-        """Give all lines."""
-        return list(self)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
 
 
 class Parser:

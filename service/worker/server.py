@@ -25,7 +25,7 @@ from service.worker.connection import (
     linger,
     send,
 )
-from service.worker.parsing import Refused, Request
+from service.worker.request import Refused, Request
 
 LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
 SPARE: Final = 65_536  # bytes on top of twice a body's: small bodies in small chunks

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from service.worker.parsing import Parser, Request
+from service.worker.parsing import Parser
+from service.worker.request import Request
 
 Outcome = tuple[list[Any], str | None]
 

@@ -254,3 +254,20 @@ def test_whoever_reads_may_have_enough(filled: Server) -> None:
     assert done.stdout in ("0\n", "141\n")
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ready_says_what_the_server_says(tmp_path: Path) -> None:
+    """And ends with 1 where it is not, or where nobody answers."""
+    server = Server(tmp_path)
+    assert "does the server run" in run("ready", **server.environ).stderr
+    server.write_credentials(server.token, None)
+    server.start()
+    try:
+        waiting = run("ready", **server.environ)
+        assert (waiting.returncode, "app-secret" in waiting.stdout) == (1, True)
+        server.write_credentials(server.token, server.secret)
+        server.wait_until_ready()
+        good = run("ready", **server.environ)
+        assert (good.returncode, json.loads(good.stdout)["ready"]) == (0, True)
+    finally:
+        server.stop()

@@ -62,7 +62,8 @@ class Parser:
         self._request: Request | None = None  # the one whose body comes
         self._rest = b""  # what was received, fed up to `_at`
         self._at = 0
-        self._cut = 0  # where an empty line ends that began in what was received before
+        self._tail = b""  # the last bytes received, in which an empty line may have begun
+        self._cut = 0  # where it ends then
         self._slice = b""
         self._body = 0  # bytes of the slice that are a body's
         self._head: list[bytes] = []  # the present head, in the pieces that it came in
@@ -74,17 +75,16 @@ class Parser:
     @property
     def is_between(self) -> bool:
         """Say whether nothing of a next request came yet, as far as `go_on` went."""
-        return self._request is None and not self._is_begun and self._at == len(self._rest)
+        return self._request is None and not self._is_begun and not self._rest
 
     def feed(self, data: bytes) -> None:
         """Take bytes; what is wrong with them is in `refused`, behind the requests before it."""
-        if self._at == len(self._rest):
-            tail = self._rest[1 - len(EMPTY_LINE) :]
-            straddles = (tail + data[: len(EMPTY_LINE) - 1]).find(EMPTY_LINE)
-            self._cut = straddles + len(EMPTY_LINE) - len(tail) if straddles >= 0 else 0
-            self._rest = data
-        else:
-            self._rest = self._rest[self._at :] + data
+        before, tail = len(self._tail), self._tail + data
+        if not self._rest:
+            straddles = tail[: before + len(EMPTY_LINE) - 1].find(EMPTY_LINE)
+            self._cut = straddles + len(EMPTY_LINE) - before if straddles >= 0 else 0
+        self._tail = tail[1 - len(EMPTY_LINE) :]
+        self._rest = self._rest[self._at :] + data
         self._at = 0
         self.go_on()
 
@@ -99,6 +99,8 @@ class Parser:
             self._cut = 0
             self._at = end
             self._feed(rest[start:end])
+        if self._at == len(rest):  # an idle connection holds nothing
+            self._rest, self._at, self._slice = b"", 0, b""
 
     def _feed(self, piece: bytes) -> None:
         self._slice = piece
@@ -192,6 +194,7 @@ class Parser:
         self._request.is_complete = True
         self._request = None
         self._is_begun = False
+        self._head.clear()
 
     def _begin(self) -> None:
         self._is_begun = False

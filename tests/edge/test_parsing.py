@@ -1,5 +1,7 @@
 """The parser by itself: what it makes of bytes does not depend on the pieces that they come in."""
 
+import itertools
+
 from edge.cases import read
 from edge.outcome import outcome
 from hypothesis import given, settings
@@ -18,6 +20,15 @@ def test_every_boundary() -> None:
             assert outcome([case.raw[:at], case.raw[at:]]) == whole, (case.name, at)
             tried += 1
     assert tried > 20_000
+
+
+def test_every_pair_of_boundaries() -> None:
+    """A body and a request behind it, in three pieces: an empty line may come in more than two."""
+    raw = b"POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\n\r\n"
+    whole = outcome([raw])
+    assert len(whole[0]) == 2
+    for first, second in itertools.combinations(range(1, len(raw)), 2):
+        assert outcome([raw[:first], raw[first:second], raw[second:]]) == whole, (first, second)
 
 
 TOKEN = st.sampled_from(["GET", "POST", "HEAD", "get", "FOO", "G T", "", "CONNECT"])

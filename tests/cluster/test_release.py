@@ -134,6 +134,7 @@ def test_a_second_pod_gets_nothing(ready: Namespace) -> None:
     addresses = ready.kubectl("get", "endpoints", "wh-whatsapp-webhook", "-o", "jsonpath={.subsets[*].addresses[*].ip}")
     assert addresses == ready.kubectl("get", "pod", POD, "-o", "jsonpath={.status.podIP}")
     ready.kubectl("scale", "statefulset", "wh-whatsapp-webhook", "--replicas=1")
+    ready.kubectl("wait", "--for=delete", f"pod/{POD[:-1]}1", "--timeout=120s")
 
 
 def test_an_upgrade_keeps_what_was_rotated(ready: Namespace) -> None:

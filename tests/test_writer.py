@@ -1,5 +1,6 @@
 """Group commit: together, in time, and never waking who gave up."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Outcome, Size
 from service.inbox.memory import MemoryInbox
-from service.inbox.writer import Writer
+from service.inbox.writer import COMPANY, Writer
 from service.metrics import InboxMetrics
 from service.tracing import Tracing
 
@@ -91,6 +92,32 @@ def test_each_request_gets_its_own_outcomes(writer: Writer) -> None:
     """In the order of its events."""
     assert writer.submit([event(1), event(2)], soon()) == ["new", "new"]
     assert writer.submit([event(2), event(3)], soon()) == ["repeat", "new"]
+
+
+def test_what_comes_at_once_is_committed_together(writer: Writer, held: Held) -> None:
+    """The first of many does not go alone: it is handed over when the loop has nothing else to do."""
+    for _ in range(3):
+        held.batches.clear()
+        gevent.joinall([gevent.spawn(writer.submit, [event(0)], soon()) for _ in range(16)], raise_error=True)
+        assert held.batches == [16]
+
+
+def test_a_loop_that_is_never_idle_commits_as_well(writer: Writer) -> None:
+    """Strangers who keep the loop busy keep nobody's events waiting."""
+    ready, other = socket.socketpair()
+    other.send(b"never read")
+    always = gevent.get_hub().loop.io(ready.fileno(), 1)
+    always.start(lambda: None)
+    try:
+        for number in range(5):
+            started = time.monotonic()
+            assert writer.submit([event(number)], soon()) == ["new"]
+            assert COMPANY <= time.monotonic() - started < 1
+    finally:
+        always.stop()
+        always.close()
+        ready.close()
+        other.close()
 
 
 def test_what_comes_meanwhile_is_committed_together(writer: Writer, held: Held) -> None:

@@ -29,7 +29,8 @@ HOME: Final = {
 }
 LONGEST_WORD: Final = 256
 _NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
-_TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LONGEST_TYPE: Final = 64
+_TYPE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Origin(NamedTuple):
@@ -40,6 +41,34 @@ class Origin(NamedTuple):
     field: str
     whole_type: str  # of what is not a message, a status, an echo or a call
     time: str
+
+
+def origin_of(name: str, entry: Any, change: Any) -> Origin:
+    """Say where the updates of a change stand, whatever the two are."""
+    entry = entry if isinstance(entry, dict) else {}
+    change = change if isinstance(change, dict) else {}
+    value = change.get("value")
+    value = value if isinstance(value, dict) else {}
+    # The next notification's is the same, mostly. What is remembered is cut: it is a stranger's.
+    return _origin(
+        name[: LONGEST_TYPE + 1],
+        text(entry.get("id"))[: LONGEST_WORD + 1],
+        text(entry.get("time"))[: LONGEST_WORD + 1],
+        text(change.get("field"))[: LONGEST_WORD + 1],
+        phone_number_id(value)[: LONGEST_WORD + 1],
+        type_word(value.get("event")),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _origin(name: str, account: str, time: str, field: str, phone: str, event: str) -> Origin:
+    return Origin(
+        account=word(account) or "unknown",
+        phone=word(phone),
+        field=word(field),
+        whole_type=whole_type(name, type_word(field), event),
+        time=word(time),
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -149,7 +178,9 @@ def word(value: str) -> str:
 
 def type_word(value: object) -> str:
     """Make what Meta says fit for a type: lower case, `other` where it is no word, empty where there is none."""
-    return _type_word_of(value) if isinstance(value, str) and value else ""
+    if not isinstance(value, str) or not value:
+        return ""
+    return _type_word_of(value) if len(value) <= LONGEST_TYPE else "other"
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ import msgspec
 
 from service.events import attributes, document, split
 from service.events.attributes import WHATSAPP, Origin
-from service.events.document import NotADocument, text
+from service.events.document import NotADocument
 from service.events.event import UNRECOGNIZED, Event
 
 # A body whose events together would pass this is kept whole: what is shared by its updates is out of proportion.
@@ -65,16 +65,34 @@ def _updates(body: bytes) -> Iterator[_Update]:
     name = top.get("object", WHATSAPP)  # some of Meta's own samples leave it out
     if not isinstance(name, str):
         raise NotADocument
+    if update := _only_update(name, top["entry"], body):
+        yield update
+        return
     for entry, raw_entry in zip(top["entry"], document.entries(body), strict=True):
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(changes, list) or not changes:
-            yield _Update(_origin(name, entry, None), "", entry, _encode({**top, "entry": [raw_entry]}))
+            yield _Update(attributes.origin_of(name, entry, None), "", entry, _encode({**top, "entry": [raw_entry]}))
             continue
         for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
-            origin = _origin(name, entry, change)
+            origin = attributes.origin_of(name, entry, change)
             before, after = _around({**top, "entry": [{**entry, "changes": [_HERE]}]})
-            for kind, item, alone in _of_change(name, change, raw_change):
+            for kind, item, alone in _of_change(name, origin, change, raw_change):
                 yield _Update(origin, kind, item, b"".join((before, _encode(alone), after)))
+
+
+def _only_update(name: str, entries: list[Any], body: bytes) -> _Update | None:
+    """Take a notification of one update, as nearly all are, for what it is: the event's data already."""
+    entry = entries[0] if len(entries) == 1 else None
+    changes = entry.get("changes") if isinstance(entry, dict) else None
+    change = changes[0] if isinstance(changes, list) and len(changes) == 1 else None
+    value = change.get("value") if isinstance(change, dict) else None
+    found = split.only(value) if name == WHATSAPP and isinstance(value, dict) else None
+    if found is None:
+        return None
+    array, item = found
+    origin = attributes.origin_of(name, entry, change)
+    kind = attributes.kind_of(origin.field, (array,)) if isinstance(item, dict) else ""
+    return _Update(origin, kind, item, body)
 
 
 def _around(notification: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -83,29 +101,13 @@ def _around(notification: dict[str, Any]) -> tuple[bytes, bytes]:
     return before, after
 
 
-def _of_change(name: str, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:
+def _of_change(name: str, origin: Origin, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:
     value = change.get("value") if isinstance(change, dict) else None
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
-    field = text(change.get("field")) if parts else ""
     for path, item, alone in parts:
-        yield attributes.kind_of(field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
+        yield attributes.kind_of(origin.field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
     if not parts:
         yield "", change if value is None else value, raw_change
-
-
-def _origin(name: str, entry: Any, change: Any) -> Origin:
-    entry = entry if isinstance(entry, dict) else {}
-    change = change if isinstance(change, dict) else {}
-    value = change.get("value")
-    value = value if isinstance(value, dict) else {}
-    field = text(change.get("field"))
-    return Origin(
-        account=attributes.word(text(entry.get("id"))) or "unknown",
-        phone=attributes.word(attributes.phone_number_id(value)),
-        field=attributes.word(field),
-        whole_type=attributes.whole_type(name, attributes.type_word(field), attributes.type_word(value.get("event"))),
-        time=attributes.word(text(entry.get("time"))),
-    )
 
 
 def _event(update: _Update, receipt: _Receipt) -> Event:

@@ -54,6 +54,18 @@ class Part(NamedTuple):
     value: Any
 
 
+def only(value: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """Find the one update of an object that plainly holds no other, and the array's name; else None."""
+    names = UPDATES.keys() & value.keys()
+    if len(names) != 1 or value.get(ERRORS):
+        return None
+    (name,) = names
+    items = value[name]
+    if UPDATES[name] or not isinstance(items, list) or len(items) != 1:
+        return None
+    return name, items[0]
+
+
 def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> list[Part]:
     """Find the updates of an object, in order; empty where it has none, and is one update itself.
 

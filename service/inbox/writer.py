@@ -23,9 +23,9 @@ from service.tracing import Context, Tracing
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
 TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
-# Seconds in which others may join a commit, where the last one served several: under load a commit's cost is shared
-# by more, and a request that is alone never waits for company.
-COMPANY: Final = 0.001
+# Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
+# idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
+COMPANY: Final = 0.005
 _STARTING: Final = InboxUnavailable("starting", "the inbox is being opened")
 
 _Result = Sequence[Outcome] | InboxUnavailable
@@ -65,7 +65,6 @@ class Writer:
         self._settled: deque[list[_Ticket]] = deque()
         self._busy = False
         self._handing_over = False
-        self._last_served = 0
         self._inbox: Inbox | None = None
         self._trouble: InboxUnavailable | None = _STARTING
         self._waiting = 0
@@ -76,7 +75,8 @@ class Writer:
         self._hub = get_hub()
         self._wake = self._hub.loop.async_()
         self._wake.start(self._deliver)
-        self._company = self._hub.loop.timer(COMPANY)
+        self._idle = self._hub.loop.idle()
+        self._company = self._hub.loop.timer(0, COMPANY)
         self._thread.start()
 
     def submit(self, events: Sequence[Event], deadline: float, link: Context | None = None) -> Sequence[Outcome]:
@@ -120,6 +120,7 @@ class Writer:
         while self._thread.is_alive():
             gevent.sleep(0.01)
         self._wake.close()
+        self._idle.close()
         self._company.close()
 
     # In the loop.
@@ -137,16 +138,14 @@ class Writer:
         if self._busy or self._handing_over:
             return
         self._handing_over = True
-        if self._last_served > 1:
-            self._company.start(self._hand_over)
-        else:
-            self._hub.loop.run_callback(self._hand_over)
+        self._idle.start(self._hand_over)
+        self._company.again(self._hand_over)  # started once more, a timer of libev's goes on where it was stopped
 
     def _hand_over(self) -> None:
         self._handing_over = False
+        self._idle.stop()
         self._company.stop()
         self._busy = True
-        self._last_served = len(self._gathered)
         self._queue.put(self._gathered)
         self._gathered = []
 

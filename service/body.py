@@ -4,8 +4,6 @@ import time
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from gevent import get_hub, getcurrent
-
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
 CHUNK: Final = 16384
@@ -66,15 +64,14 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
     """Read a request's body to its end, chunked or not.
 
     *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the
-    last byte. Works with any stream that waits cooperatively. Raises TooLarge, ReadTimeout, Overloaded, or Aborted
-    where the client went away or broke the framing.
+    last byte. A wait for the next piece is ended by the server, with TimeoutError. Raises TooLarge, ReadTimeout,
+    Overloaded, or Aborted where the client went away or broke the framing.
     """
     received = bytearray()  # small pieces cost more than what they hold
-    late = ReadTimeout()
-    timer = get_hub().loop.timer(max(deadline - time.monotonic(), 0))
-    timer.start(getcurrent().throw, late)  # cheaper than gevent.Timeout, and this is paid by every request
     try:
         while len(received) != length and (piece := stream.read(CHUNK)):
+            if time.monotonic() > deadline:
+                raise ReadTimeout
             if len(received) + len(piece) > limit:
                 raise TooLarge
             lease.take(len(piece))
@@ -85,8 +82,6 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
         raise ReadTimeout from ex
     except Exception as ex:  # whatever the server's reader raises: the body did not come
         raise Aborted from ex
-    finally:
-        timer.close()
     if length is not None and len(received) < length:
         raise Aborted
     return bytes(received)

@@ -1,5 +1,6 @@
 """Meta's one URL: GET is the handshake, POST is a notification."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Webhook:
         self._now = now
         self._nonce = nonce
         self._log = logs.get("webhook")
+        self._is_debug = self._log.isEnabledFor(logging.DEBUG)  # asking costs more than what is asked for
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer the challenge of whoever knows a verify token."""
@@ -132,7 +134,7 @@ class Webhook:
         if not kept:
             return (), ()
         outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
-        if self._log.isEnabledFor(10):
+        if self._is_debug:
             self._log.debug(
                 ACCEPTED,
                 events=len(kept),

@@ -159,14 +159,17 @@ def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def time_of(item: Any, entry_time: str) -> int:
-    """Milliseconds; Meta writes seconds, as a number or as text. What no calendar has counts as none."""
-    own = text(item.get("timestamp")) if isinstance(item, dict) else ""
-    for stamp in (own, entry_time):
-        if stamp.isascii() and stamp.isdigit() and len(stamp) <= MOST_DIGITS:
-            number = int(stamp)
-            return number if number >= FIRST_MILLISECONDS else number * 1000
-    return 0
+def own_time_of(item: Any) -> int:
+    """Give an update's own timestamp in milliseconds, 0 where it has none."""
+    return milliseconds(text(item.get("timestamp"))) if isinstance(item, dict) else 0
+
+
+def milliseconds(stamp: str) -> int:
+    """Read what Meta writes, in seconds, as a number or as text. What no calendar has counts as none."""
+    if not stamp.isascii() or not stamp.isdigit() or len(stamp) > MOST_DIGITS:
+        return 0
+    number = int(stamp)
+    return number if number >= FIRST_MILLISECONDS else number * 1000
 
 
 def word(value: str) -> str:

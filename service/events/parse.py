@@ -116,6 +116,7 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
     subject = attributes.subject_of(kind, item) if isinstance(item, dict) else None
     source = f"/{account}/{phone}" if phone else f"/{account}"
     test = account == "0"
+    own_time = attributes.own_time_of(item)
     digest = hashlib.sha256(document.canonical(_lasting(item) if b'"url"' in data else item))
     if test:
         digest.update(receipt.nonce.encode())
@@ -125,7 +126,8 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
         source=source,
         subject=subject,
         partitionkey=f"{phone}:{subject}" if phone and subject else source,
-        time=attributes.time_of(item, origin.time) or receipt.received_at,
+        time=own_time or attributes.milliseconds(origin.time) or receipt.received_at,
+        own_time=own_time,
         received_at=receipt.received_at,
         field=origin.field,
         test=test,
@@ -142,6 +144,7 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
         subject=None,
         partitionkey="/unknown",
         time=receipt.received_at,
+        own_time=0,
         received_at=receipt.received_at,
         field="",
         test=False,

@@ -56,7 +56,8 @@ class Connection:
         self._most_of_body = most_of_body
         self._idle = idle
         self._first_wait = patience
-        self._turn = time.monotonic()
+        self._loop = gevent.get_hub().loop
+        self._turn = (0, 0.0)  # of the loop, and when this connection was first seen in it
         self._left = most_of_body
         self.dismissed = False
         self.deadline: float | None = None
@@ -124,9 +125,11 @@ class Connection:
         return len(piece)
 
     def _give_way(self, now: float) -> None:
-        if now - self._turn > TURN:
+        turn, since = self._turn
+        if turn != self._loop.iteration:  # it waited meanwhile, for whatever
+            self._turn = self._loop.iteration, now
+        elif now - since > TURN:
             gevent.sleep(BREATH)
-            self._turn = time.monotonic()
 
     def _first_piece(self) -> bytes:
         client = self._client

@@ -146,7 +146,11 @@ class Parser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; one of a trailer is dropped."""
-        self._count(len(name) + len(value) + 4)
+        size = len(name) + len(value) + 4
+        self._fields += 1
+        self._size += size
+        if size > FIELD_BYTES or self._fields > FIELDS or self._size > HEAD_BYTES:
+            raise Refused(HEAD_TOO_LARGE)
         if self._request is not None:
             return
         key = _key(name)
@@ -163,10 +167,8 @@ class Parser:
         """Make the request, so that its body can be read as it comes."""
         environ, llhttp = self._environ, self._llhttp
         method, version = llhttp.get_method(), llhttp.get_http_version()
-        line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
-        is_path = self._target.startswith(b"/") and b"#" not in self._target
-        is_http = b"".join(self._head).lstrip(b"\r\n").startswith(line)
-        if version not in VERSIONS or not is_path or not is_http:
+        line, said = _line(method, self._target, version)
+        if not b"".join(self._head).lstrip(b"\r\n").startswith(line):
             raise Refused(BAD)
         coding = environ.get("HTTP_TRANSFER_ENCODING")
         if coding is not None:
@@ -177,8 +179,7 @@ class Parser:
         upgrades = llhttp.should_upgrade()
         if upgrades and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):
             raise Refused(BAD)  # llhttp would leave the body to the next protocol
-        environ |= _line(method, self._target)
-        environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
+        environ |= said
         self._add(environ, expects=bool(expectation), last=upgrades or not llhttp.should_keep_alive())
 
     def on_body(self, piece: bytes) -> None:
@@ -205,12 +206,6 @@ class Parser:
         self._fields = 0
         self._environ = self._shared.copy()
 
-    def _count(self, size: int) -> None:
-        self._fields += 1
-        self._size += size
-        if size > FIELD_BYTES or self._fields > FIELDS or self._size > HEAD_BYTES:
-            raise Refused(HEAD_TOO_LARGE)
-
     def _add(self, environ: dict[str, Any], *, expects: bool, last: bool) -> None:
         self._between = 0
         request = self._request = Request(environ, self._pull, expects=expects, last=last)
@@ -228,18 +223,26 @@ class Parser:
             found = _STRANGE.fullmatch(line)
             self.refused = Refused(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
             if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
-                self._environ |= _line(found[1], found[2])
+                self._environ |= _said(found[1], found[2], "1.1")
                 self._add(self._environ, expects=False, last=True)
                 self.on_message_complete()
 
 
-def _line(method: bytes, target: bytes) -> dict[str, str]:
+@lru_cache(maxsize=64)
+def _line(method: bytes, target: bytes, version: str) -> tuple[bytes, dict[str, str]]:
+    """Give a request's line as it must stand, and what it says for the environ; raises Refused."""
+    if version not in VERSIONS or not target.startswith(b"/") or b"#" in target:
+        raise Refused(BAD)
+    return b"%b %b HTTP/%b\r\n" % (method, target, version.encode()), _said(method, target, version)
+
+
+def _said(method: bytes, target: bytes, version: str) -> dict[str, str]:
     path, _, query = target.partition(b"?")
     return {
         "REQUEST_METHOD": method.decode("ascii"),
         "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
         "QUERY_STRING": query.decode("ascii"),
-        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_PROTOCOL": f"HTTP/{version}",
     }
 
 

@@ -21,6 +21,7 @@ def event(number: int, *, at: int = NOW, data: bytes = b"{}") -> Event:
         subject=None if number % 2 else "16505551234",
         partitionkey="106:16505551234",
         time=at - 1000,
+        own_time=at - 1000 if number % 5 else 0,
         received_at=at,
         field="messages",
         test=number % 3 == 0,

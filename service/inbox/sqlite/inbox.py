@@ -48,7 +48,7 @@ class SqliteInbox:
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Append *events* in one transaction; see `Inbox`."""
-        digests = [rows.digest(event.id) for event in events]
+        digests = [rows.digest(event) for event in events]
         distinct: dict[bytes, Event] = {}
         for digest, event in zip(digests, events, strict=True):
             distinct.setdefault(digest, event)

@@ -26,6 +26,7 @@ MIGRATIONS: Final = (
         subject TEXT,
         partitionkey TEXT NOT NULL,
         time INTEGER NOT NULL,
+        own_time INTEGER NOT NULL,
         received_at INTEGER NOT NULL,
         field TEXT NOT NULL,
         test INTEGER NOT NULL,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
@@ -265,6 +266,34 @@ def test_real_payloads_stay_one_event_each_when_parsed_again(corpus: list[Path])
             assert events_of(event.data) == (event,), file.name
 
 
+def beside_another(body: bytes) -> bytes:
+    """The notification with one more entry behind its own."""
+    another = b',{"id":"9","changes":[{"value":{"messages":[{"id":"wamid.other"}]},"field":"messages"}]}]}'
+    return body.removesuffix(b"]}") + another
+
+
+@settings(max_examples=400, deadline=None)
+@given(notifications())
+def test_an_update_says_the_same_alone_and_in_company(body: bytes) -> None:
+    """One that comes alone is kept as it came, others are taken apart: nobody can tell from the event."""
+    alone, among = events_of(body), events_of(beside_another(body))
+    assert len(among) == len(alone) + 1
+    for one_way, other in zip(alone, among, strict=False):
+        assert msgspec.structs.replace(one_way, data=b"") == msgspec.structs.replace(other, data=b"")
+        assert read(one_way.data) == read(other.data)
+
+
+@pytest.mark.needs("corpus")
+def test_a_real_update_that_comes_alone_is_kept_as_it_came(corpus: list[Path]) -> None:
+    """White space, escapes and order included."""
+    alone = [body for file in corpus if len(events_of(body := file.read_bytes())) == 1]
+    common = [
+        body for body in alone if events_of(body)[0].type.startswith(("com.whatsapp.message.", "com.whatsapp.status."))
+    ]
+    assert len(common) > 50
+    assert [events_of(body)[0].data for body in common] == common
+
+
 def text_message(**more: Any) -> dict[str, Any]:
     return {
         "from": "16505551234",
@@ -520,7 +549,18 @@ def test_the_test_button_is_seen_each_time() -> None:
 )
 def test_the_time(stamp: Any, milliseconds: int) -> None:
     """Meta's timestamp, as text or number, else when it was received."""
-    assert one(notification(value(messages=[text_message(timestamp=stamp)]))).time == milliseconds
+    event = one(notification(value(messages=[text_message(timestamp=stamp)])))
+    assert event.time == milliseconds
+    assert event.own_time == (milliseconds if milliseconds != AT else 0)
+
+
+def test_the_time_of_an_entry_is_not_the_updates_own() -> None:
+    """It may differ where the id does not, so nothing that tells repeats may be built on it."""
+    update = {"id": "wamid.1", "from": "16505551234"}
+    first, again = (one(notification(value(messages=[update]), time=at)) for at in (1749416383, 1749416384))
+    assert first.id == again.id
+    assert first.time != again.time
+    assert first.own_time == again.own_time == 0
 
 
 def test_words_are_fit_for_headers() -> None:

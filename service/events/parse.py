@@ -48,7 +48,10 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
     events: list[Event] = []
     size = 0
     try:
-        for update in _updates(body):
+        name, top = _notification(body)
+        if only := _only_update(name, top["entry"], body):
+            return (_event(only, receipt),)
+        for update in _updates(name, top, body):
             size += len(update.data)
             if size > MOST_BYTES:
                 return (_unrecognized(body, receipt),)
@@ -58,16 +61,18 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
     return tuple(events) or (_unrecognized(body, receipt),)
 
 
-def _updates(body: bytes) -> Iterator[_Update]:
+def _notification(body: bytes) -> tuple[str, dict[str, Any]]:
+    """Read a notification and the name of its object; raises NotADocument where it is none."""
     top = document.values(body)
     if not isinstance(top, dict) or not isinstance(top.get("entry"), list):
         raise NotADocument
     name = top.get("object", WHATSAPP)  # some of Meta's own samples leave it out
     if not isinstance(name, str):
         raise NotADocument
-    if update := _only_update(name, top["entry"], body):
-        yield update
-        return
+    return name, top
+
+
+def _updates(name: str, top: dict[str, Any], body: bytes) -> Iterator[_Update]:
     for entry, raw_entry in zip(top["entry"], document.entries(body), strict=True):
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(changes, list) or not changes:

@@ -183,15 +183,15 @@ class Answer:
 
     def written(self, *, close: bool) -> bytes:
         """Write the head."""
-        lines = [f"HTTP/1.1 {self._status}", f"Date: {_date(int(time.time()))}"]
-        lines.append("Connection: close" if close else "Connection: keep-alive")
-        lines += [f"{name}: {value}" for name, value in self._headers]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return _written(self._status, tuple(self._headers), int(time.time()), close)
 
 
-@lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+@lru_cache(maxsize=32)  # most answers of a second are alike
+def _written(status: str, headers: tuple[tuple[str, str], ...], second: int, close: bool) -> bytes:  # noqa: FBT001  for the cache
+    lines = [f"HTTP/1.1 {status}", f"Date: {formatdate(second, usegmt=True)}"]
+    lines.append("Connection: close" if close else "Connection: keep-alive")
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def send(client: socket.socket, answer: bytes) -> None:

@@ -36,6 +36,9 @@ LINE_BYTES: Final = TARGET_BYTES + 64  # of a request whose method llhttp does n
 FIELD_BYTES: Final = 8_190
 FIELDS: Final = 100
 KNOWN: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
+# What a load balancer says before the request, where it is told to: version 1, and 2 behind its empty lines.
+PROXIED: Final = (b"PROXY ", b"\0\r\nQUIT\n")
+NOT_SPOKEN: Final = "the PROXY protocol is not spoken here: turn it off at the load balancer"
 VERSIONS: Final = ("1.1", "1.0")
 SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # stand once
 # A method that llhttp does not know is the application's to refuse; the rest of its request is not read.
@@ -215,7 +218,9 @@ class Parser:
     def _take_strange(self) -> None:
         """Pass on a request of a method that llhttp does not know, by its line alone; nothing behind it is read."""
         line, end, _ = b"".join(self._head).lstrip(b"\r\n").partition(b"\r\n")
-        if not _UNFINISHED.fullmatch(line[:LINE_BYTES]):
+        if line.startswith(PROXIED) or self._slice.startswith(PROXIED):
+            self.refused = Refused(BAD, NOT_SPOKEN)
+        elif not _UNFINISHED.fullmatch(line[:LINE_BYTES]):
             self.refused = Refused(BAD)
         elif len(line) > LINE_BYTES:
             self.refused = Refused(TARGET_TOO_LONG)

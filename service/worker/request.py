@@ -12,11 +12,15 @@ HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
 
 
 class Refused(Exception):
-    """The request is not HTTP as it must be; *status* is the answer, and the connection closes."""
+    """The request is not HTTP as it must be; *status* is the answer, and the connection closes.
 
-    def __init__(self, status: str) -> None:
+    *why* is for the log, where that knows more than the status.
+    """
+
+    def __init__(self, status: str, why: str = "") -> None:
         super().__init__(status)
         self.status = status
+        self.why = why
 
 
 class Request:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import gevent
+import gunicorn.config
 from gevent import socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -14,6 +15,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from service import drain, logs
 from service.config import Config
+from service.errors import ConfigurationError
 from service.webhook import READ_DEADLINE
 from service.worker.connection import (
     LINGER_SECONDS,
@@ -51,6 +53,20 @@ class Worker(GeventWorker):
         self.sockets = [
             socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in self.sockets
         ]
+
+    @classmethod
+    def check_config(cls, cfg: gunicorn.config.Config, _log: object) -> None:
+        """Refuse what this worker does not do, before anything starts; raises ConfigurationError."""
+        problems = [
+            f"{name}: this worker believes no proxy; leave it {wanted}"
+            for name, wanted, is_so in (
+                ("proxy_protocol", "off", cfg.proxy_protocol == "off"),
+                ("forwarded_allow_ips", "empty", not cfg.forwarded_allow_ips),
+            )
+            if not is_so
+        ]
+        if problems:
+            raise ConfigurationError(problems)
 
     def init_process(self) -> None:
         """Prepare what connections share, then run."""
@@ -129,7 +145,7 @@ class Worker(GeventWorker):
         except Unread:
             self._floods.add("answer not read", "timeout")
         except Refused as ex:
-            self._refuse(client, ex.status)
+            self._refuse(client, ex.status, ex.why)
         except TimeoutError:
             if connection.began:
                 self._refuse(client, "408 Request Timeout")
@@ -144,6 +160,7 @@ class Worker(GeventWorker):
         environ, request.environ = request.environ, {}  # the environ holds the request: no circle for the collector
         environ[READ_DEADLINE] = connection.deadline
         client.timeout = self._read_timeout  # a client that does not read is cut as well
+        self._count_request()
         answer = Answer()
         result = self.wsgi(environ, answer.start)
         try:
@@ -160,8 +177,14 @@ class Worker(GeventWorker):
             linger(client)
         return not close
 
-    def _refuse(self, client: socket.socket, status: str) -> None:
-        self._floods.add("request refused", status)
+    def _count_request(self) -> None:
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self._log.info("worker ends after its last request", requests=self.nr)
+            self.alive = False
+
+    def _refuse(self, client: socket.socket, status: str, why: str = "") -> None:
+        self._floods.add("request refused", why or status)
         text = f"{status[4:].lower()}\n".encode("ascii")
         answer = Answer()
         answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])

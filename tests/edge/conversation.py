@@ -15,10 +15,11 @@ PATIENCE = 3.0  # seconds; more than the server's own deadline
 
 
 @contextmanager
-def serving(worker: str) -> Iterator[int]:
+def serving(worker: str, *settings: str) -> Iterator[int]:
     """Run the echo server on a worker; gives its port."""
     port = free_port()
-    with subprocess.Popen([sys.executable, Path(__file__).parent / "echo.py", str(port), worker]) as process:
+    command = [sys.executable, str(Path(__file__).parent / "echo.py"), str(port), worker, *settings]
+    with subprocess.Popen(command) as process:
         try:
             until(lambda: _listens(port), "nobody listens")
             yield port

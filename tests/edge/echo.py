@@ -1,4 +1,4 @@
-"""A server that answers with what it understood: `echo.py PORT ours|gunicorn`."""
+"""A server that answers with what it understood: `echo.py PORT ours|gunicorn [SETTING=VALUE ...]`."""
 
 import sys
 import tempfile
@@ -34,9 +34,11 @@ def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 class Echo(BaseApplication):
     """The application, on the worker that is asked for."""
 
-    def __init__(self, port: int, worker: str) -> None:
+    def __init__(self, port: int, worker: str, *settings: str) -> None:
+        """*settings* are of gunicorn, as `name=value`."""
         self._port = port
         self._worker = worker
+        self._settings = dict(setting.split("=") for setting in settings)
         self._directory = tempfile.mkdtemp()
         self.config = SimpleNamespace(read_timeout=READ_TIMEOUT, run_dir=Path(self._directory), max_body_bytes=1 << 20)
         super().__init__()
@@ -55,6 +57,7 @@ class Echo(BaseApplication):
             "accesslog": None,
             "loglevel": "critical",
             "logger_class": QuietLogger,
+            **self._settings,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -65,4 +68,4 @@ class Echo(BaseApplication):
 
 
 if __name__ == "__main__":
-    Echo(int(sys.argv[1]), sys.argv[2]).run()
+    Echo(int(sys.argv[1]), *sys.argv[2:]).run()

@@ -22,7 +22,7 @@ TURN: Final = 0.001  # seconds after which a connection whose bytes never let it
 
 
 class Stopping(BaseException):
-    """Thrown into a connection that waits for its next request."""
+    """Thrown into a connection that waits for its next request, where it is to wait no longer."""
 
 
 class Unread(OSError):
@@ -43,11 +43,11 @@ class Connection:
         patience: float,
         keepalive: float,
         most_of_body: int,
-        idle: dict[socket.socket, None],
+        idle: dict[socket.socket, float],
     ) -> None:
         """*shared* is of all environs; *patience* and *keepalive* are seconds.
 
-        *idle* is where the client is entered while nobody would miss it.
+        *idle* is where the client is entered while nobody would miss it, with the time until which it may wait.
         """
         self._client = client
         self._parser = Parser(shared, self._pull)
@@ -133,9 +133,10 @@ class Connection:
 
     def _first_piece(self) -> bytes:
         client = self._client
-        client.timeout = self._first_wait
-        self._idle[client] = None
+        client.timeout = None  # whose time is up is dismissed: a timer for each wait costs more than one look at all
+        self._idle[client] = time.monotonic() + self._first_wait
         try:
+            client._wait(client._read_event)  # noqa: SLF001  to try first is nearly always in vain, and costs as much again
             piece: bytes = client.recv(PIECE)
         except Stopping:
             self.dismissed = True

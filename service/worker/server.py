@@ -76,7 +76,7 @@ class Worker(GeventWorker):
         # The thread that commits wants the interpreter for moments only: it must not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         self._closing = False
-        self._idle: dict[socket.socket, None] = {}  # the longest first
+        self._idle: dict[socket.socket, float] = {}  # who waits longest first, and until when
         self._most_of_body = 2 * config.max_body_bytes + SPARE
         self._log = logs.get("server")
         self._floods = logs.Floods(self._log.warning)
@@ -98,6 +98,7 @@ class Worker(GeventWorker):
             self._closing = drain.is_marked(self._run_dir)
             self._floods.flush()
             self._make_room()
+            self._dismiss_late()
             gevent.sleep(LOOK)
         self._closing = True
         gevent.sleep(TAKE_UP)
@@ -121,6 +122,11 @@ class Worker(GeventWorker):
         """Have who waits longest for nothing give way to who may have something."""
         if self._pool.full() and self._idle:
             self._dismiss(next(iter(self._idle)))
+
+    def _dismiss_late(self) -> None:
+        now = time.monotonic()
+        for client in [client for client, until in self._idle.items() if until < now]:
+            self._dismiss(client)
 
     def _dismiss(self, client: socket.socket) -> None:
         # Reaches only who still waits when it is its turn: a request whose first byte came goes on.

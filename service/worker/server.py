@@ -46,6 +46,7 @@ class Worker(GeventWorker):
 
     app: Configured
     sockets: list[Any]
+    alive: bool
     slot = 0  # which of the workers this is; the next one in its place has the same
 
     def patch(self) -> None:

@@ -7,11 +7,14 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import gevent
+import gevent.socket
 import psutil
 import pytest
 from server import Server, keep_alive, post, read_answer, until
 
 from service.meta import catalogue
+from service.worker.connection import Connection, Stopping
 
 
 def worker_of(server: Server) -> psutil.Process:
@@ -37,6 +40,30 @@ def test_a_client_that_stops_within_a_request(server: Server) -> None:
             client.sendall(piece)
             client.shutdown(socket.SHUT_WR)
             assert read_answer(client).status == 400
+
+
+def test_a_dismissal_that_comes_too_late() -> None:
+    """A connection is told to go while its next request is coming in: the request is answered all the same."""
+    ours, theirs = gevent.socket.socketpair()
+    idle: dict[gevent.socket.socket, float] = {}
+    connection = Connection(ours, {}, patience=5, keepalive=75, most_of_body=1000, idle=idle)
+    request = gevent.spawn(connection.next)
+    gevent.sleep(0.05)
+    loop = gevent.get_hub().loop
+
+    def dismiss() -> None:
+        theirs.send(b"GET / HT")
+        for _ in range(400):  # more than the loop does before it looks at sockets
+            loop.run_callback(time.sleep, 0.0005)
+        for client in idle:
+            gevent.get_hub().cancel_wait(client._read_event, Stopping())
+        theirs.send(b"TP/1.1\r\n")
+
+    gevent.spawn(dismiss).join()
+    gevent.sleep(0.05)
+    theirs.send(b"Host: x\r\n\r\n")
+    assert request.get(timeout=5).environ["HTTP_HOST"] == "x"
+    assert connection.dismissed
 
 
 def test_connections_that_are_opened_and_dropped(server: Server) -> None:

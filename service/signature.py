@@ -20,7 +20,7 @@ def digest_in(header: str | None) -> bytes:
 
     A header that is absent, repeated (WSGI joins the two with a comma) or of another form claims nothing.
     """
-    found = _FORM.fullmatch(header or "")
+    found = None if header is None else _FORM.fullmatch(header)
     if found is None:
         raise BadSignature
     return bytes.fromhex(found[1])

@@ -46,11 +46,14 @@ _SLOTS = "slots take less memory, and a frozen object takes no further attribute
 _FALSY = "what calls it asks only whether it is empty"
 _WHOLE = "what is all blanks is so from either end"
 _NUMBER = "what catches it reads its text, and not its number"
+_REMEMBERED = "how many keys are remembered changes the time it takes alone"
 _DIRECTORY = "credentials.CredentialsDirectory"
 EQUIVALENT = {
-    'signature.digest_in: found = _FORM.fullmatch(header or "XXXX")': "XXXX is not of the form either",
     "signature.match: position = None": _NEITHER,
-    'signature.match: if hmac.compare_digest(hmac.digest(secret, body, "SHA256"), claimed):': _ANY_CASE,
+    "signature._keyed: @lru_cache(maxsize=None)": _REMEMBERED,
+    "signature._keyed: @lru_cache(maxsize=9)": _REMEMBERED,
+    "signature._keyed: @lru_cache(maxsize=7)": _REMEMBERED,
+    'signature._keyed: return hmac.new(secret, digestmod="SHA256")': _ANY_CASE,
     'signature.header_for: return "sha256=" + hmac.digest(secret, body, "SHA256").hex()': _ANY_CASE,
     'handshake: _CHALLENGE = re.compile(r"[A-Za-z/-9._~+/=-]{1,256}")': "the slash is of the class anyway",
     'handshake.verify: return Verified(challenge, _position(token.encode("LATIN-1"), tokens))': _ANY_CASE,

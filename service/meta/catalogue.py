@@ -22,9 +22,12 @@ def kinds() -> tuple[str, ...]:
     return tuple(_samples())
 
 
-def notification(kind: str) -> bytes:
-    """Write a notification of one update (of two, for a chunk of history) of this *kind*, as Meta does."""
-    return body([change(kind)])
+def notification(kind: str, *, now: float | None = None) -> bytes:
+    """Write a notification of one update (of two, for a chunk of history) of this *kind*, as Meta does.
+
+    *now* is in seconds since the epoch; None is the present.
+    """
+    return body([change(kind, now)])
 
 
 def test_notification() -> bytes:
@@ -41,10 +44,11 @@ def batch(size: int) -> bytes:
     return body([together])
 
 
-def change(kind: str) -> dict[str, Any]:
+def change(kind: str, now: float | None = None) -> dict[str, Any]:
     """Make the change of a *kind*, and what its entry says besides."""
+    at = int(time.time() if now is None else now)
     text = json.dumps(_samples()[kind])
-    sample = json.loads(Template(text).substitute(_words()))
+    sample = json.loads(Template(text).substitute(_words(at)))
     value = sample["value"]
     if not sample.get("account") and not sample.get("bare"):
         metadata = {"display_phone_number": BUSINESS, "phone_number_id": PHONE_NUMBER_ID}
@@ -52,7 +56,7 @@ def change(kind: str) -> dict[str, Any]:
         value = {"messaging_product": "whatsapp", "metadata": metadata} | ({"contacts": contacts} if contacts else {})
         value |= sample["value"]
     # Many an update of the account holds no id at all: two of one second are two only by their accounts.
-    entry = {"id": _account(), "time": int(time.time())} if sample.get("account") else {"id": ACCOUNT}
+    entry = {"id": _account(), "time": at} if sample.get("account") else {"id": ACCOUNT}
     return {"entry": entry, "change": {"value": value, "field": sample["field"]}}
 
 
@@ -69,8 +73,7 @@ def _samples() -> dict[str, Any]:
     return samples
 
 
-def _words() -> dict[str, str]:
-    now = int(time.time())
+def _words(now: int) -> dict[str, str]:
     person = f"1650555{secrets.randbelow(10000):04}"
     return {
         "person": person,

@@ -170,7 +170,8 @@ class Parser:
         """Make the request, so that its body can be read as it comes."""
         environ, llhttp = self._environ, self._llhttp
         method, version = llhttp.get_method(), llhttp.get_http_version()
-        line, said = _line(method, self._target, version)
+        said = _line(method, self._target, version)
+        line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
         if not b"".join(self._head).lstrip(b"\r\n").startswith(line):
             raise Refused(BAD)
         coding = environ.get("HTTP_TRANSFER_ENCODING")
@@ -228,25 +229,26 @@ class Parser:
             found = _STRANGE.fullmatch(line)
             self.refused = Refused(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
             if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
-                self._environ |= _said(found[1], found[2], "1.1")
+                self._environ |= _line(found[1], found[2], "1.1")
                 self._add(self._environ, expects=False, last=True)
                 self.on_message_complete()
 
 
-@lru_cache(maxsize=64)
-def _line(method: bytes, target: bytes, version: str) -> tuple[bytes, dict[str, str]]:
-    """Give a request's line as it must stand, and what it says for the environ; raises Refused."""
+def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
+    """Give what a request's line says for the environ; raises Refused where it is none that we take."""
     if version not in VERSIONS or not target.startswith(b"/") or b"#" in target:
         raise Refused(BAD)
-    return b"%b %b HTTP/%b\r\n" % (method, target, version.encode()), _said(method, target, version)
-
-
-def _said(method: bytes, target: bytes, version: str) -> dict[str, str]:
     path, _, query = target.partition(b"?")
+    said = _known(method, path, version)
+    return {**said, "QUERY_STRING": query.decode("ascii")} if query else said
+
+
+@lru_cache(maxsize=64)  # the next request's is the same, mostly; a query is not, and may hold a token
+def _known(method: bytes, path: bytes, version: str) -> dict[str, str]:
     return {
         "REQUEST_METHOD": method.decode("ascii"),
         "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
-        "QUERY_STRING": query.decode("ascii"),
+        "QUERY_STRING": "",
         "SERVER_PROTOCOL": f"HTTP/{version}",
     }
 

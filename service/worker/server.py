@@ -187,7 +187,7 @@ class Worker(GeventWorker):
     def _count_request(self) -> None:
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
-            self._log.info("worker ends after its last request", requests=self.nr)
+            self._log.info("worker ends after its last request", count=self.nr)
             self.alive = False
 
     def _refuse(self, client: socket.socket, status: str, why: str = "") -> None:

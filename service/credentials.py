@@ -79,7 +79,7 @@ class CredentialsDirectory:
     def _values(self, name: str, problems: list[str]) -> tuple[bytes, ...]:
         file = self._path / name
         try:
-            values = values_in(_content(file))
+            values = values_in(content_of(file))
         except OSError as ex:
             problems.append(f"{file} can't be read ({ex.strerror})")
             return ()
@@ -92,13 +92,13 @@ class CredentialsDirectory:
 
     def _log_key(self) -> bytes | None:
         try:
-            values = values_in(_content(self._path / LOG_KEY))
+            values = values_in(content_of(self._path / LOG_KEY))
         except OSError:
             return self.current.log_key
         return values[0] if values else self.current.log_key
 
 
-def _content(file: Path) -> bytes:
+def content_of(file: Path) -> bytes:
     """Read a file that anybody may have put there: a pipe must not block, nor a huge one fill the memory."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     try:

@@ -9,6 +9,7 @@ The only module that imports opentelemetry. Start it after the fork: its threads
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
@@ -22,7 +23,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, SpanContext, Status
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, TraceFlags
 
 TRACED: Final = "whatsapp_webhook.traced"
 ALLOWED: Final = frozenset(
@@ -34,8 +35,10 @@ ALLOWED: Final = frozenset(
         "network.protocol.version",
         "url.scheme",
         "messaging.batch.message_count",
+        "messaging.destination.name",
     }
 )
+_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _STRANGERS: Final = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
 _ALWAYS: Final = ("", "always_on", "parentbased_always_on")
 _RATIO: Final = ("traceidratio", "parentbased_traceidratio")
@@ -88,6 +91,23 @@ class Tracing:
             record_exception=False,
         ):
             yield
+
+    @contextmanager
+    def delivery(self, parent: str | None, destination: str) -> Iterator[str | None]:
+        """Wrap a try to deliver an event of the trace *parent*; gives the `traceparent` to send, None without one."""
+        found = _TRACEPARENT.fullmatch(parent or "")
+        if self._tracer is None or not found:
+            yield parent
+            return
+        context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=TraceFlags(1))
+        with self._tracer.start_as_current_span(
+            "deliver",
+            context=trace.set_span_in_context(NonRecordingSpan(context)),
+            kind=SpanKind.CLIENT,
+            attributes={"messaging.destination.name": destination},
+            record_exception=False,
+        ) as span:
+            yield traceparent(span.get_span_context())
 
     def close(self) -> None:
         """Send what is left."""

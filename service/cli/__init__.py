@@ -10,6 +10,7 @@ from service.cli.check import check
 from service.cli.drain import drain
 from service.cli.events import events
 from service.cli.ready import ready
+from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
 from service.errors import ConfigurationError, InboxUnavailable
@@ -24,7 +25,7 @@ def commands() -> None:
     """
 
 
-for command in (serve, check, drain, ready, events, simulate):
+for command in (serve, relay, check, drain, ready, events, simulate):
     commands.add_command(command)
 
 

@@ -1,12 +1,15 @@
 """`check`: is the configuration good?"""
 
 import os
+from pathlib import Path
 
 import click
 
 from service import fields
 from service.cli.settings import configured
 from service.credentials import CredentialsDirectory
+from service.errors import ConfigurationError
+from service.relay.book import Book
 
 
 @click.command()
@@ -23,9 +26,10 @@ def check() -> None:
     if directory.missing:
         click.echo(f"note: not ready until credentials are there: {directory.missing}")
     if config.destinations:
-        click.echo(
-            "note: WEBHOOK_DESTINATIONS is set, and this version hands nothing on: read with `events list --json`."
-        )
+        book = Book(Path(config.destinations))
+        book.look()
+        if book.problems:
+            raise ConfigurationError(book.problems)
     directory_of_inbox = config.inbox.path.parent
     if config.inbox.engine == "sqlite" and not os.access(directory_of_inbox, os.W_OK | os.X_OK):
         click.echo(

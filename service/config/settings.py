@@ -36,7 +36,7 @@ SETTINGS = (
         str,
         "A sentence that `/readyz` and the log add while credentials are missing: where to put them.",
     ),
-    Setting("WEBHOOK_RELAY_BIND", "0.0.0.0:9091", address, "Reserved for the relay's probes and metrics."),
+    Setting("WEBHOOK_RELAY_BIND", "0.0.0.0:9091", address, "Where the relay's probes and metrics are served."),
     Setting(
         "WEBHOOK_RUN_DIR",
         "/run/whatsapp-webhook",
@@ -58,7 +58,9 @@ SETTINGS = (
     Setting("WEBHOOK_BODIES_BYTES", "134217728", count(2**40), "Bytes of bodies in flight, a worker; above it 503."),
     Setting("WEBHOOK_RETENTION", "8d", duration, "How long an event's id is remembered, so that a repeat is told."),
     Setting("WEBHOOK_BODY_RETENTION", "8d", duration, "How long an event's data is kept; at most the retention."),
-    Setting("WEBHOOK_DESTINATIONS", "", str, "Reserved for the relay: the path of its destinations file."),
+    Setting(
+        "WEBHOOK_DESTINATIONS", "", str, "The path of the relay's destinations file; empty where there is no relay."
+    ),
     Setting(
         "WEBHOOK_LOG_LEVEL",
         "info",

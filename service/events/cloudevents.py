@@ -5,13 +5,24 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from service.events.event import Event
+from service.events.event import UNRECOGNIZED, Event
 
 
 def rfc3339(milliseconds: int) -> str:
     """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
     text = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z").replace(".000Z", "Z")
+
+
+def is_json(event: Event) -> bool:
+    """Say whether the data is JSON: all is, but for some bodies that were not recognized."""
+    if event.type != UNRECOGNIZED:
+        return True
+    try:
+        msgspec.json.decode(event.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def structured(event: Event) -> bytes:

@@ -9,7 +9,8 @@ from service.metrics.names import (
     WebhookMetrics,
     accepted_in,
 )
-from service.metrics.process import Measured, Metrics, forget_files, forget_gauges, of_one_process, of_slot
+from service.metrics.process import Measured, Metrics, for_relay, forget_files, forget_gauges, of_one_process, of_slot
+from service.metrics.relay import RelayMetrics
 
 __all__ = [
     "FAILURES",
@@ -21,8 +22,10 @@ __all__ = [
     "InboxMetrics",
     "Measured",
     "Metrics",
+    "RelayMetrics",
     "WebhookMetrics",
     "accepted_in",
+    "for_relay",
     "forget_files",
     "forget_gauges",
     "of_one_process",

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.metrics.names import PREFIX, CredentialMetrics, HttpMetrics, InboxMetrics, WebhookMetrics
+from service.metrics.relay import RelayMetrics
 
 TRIES: Final = 10
 
@@ -49,6 +50,14 @@ def of_one_process(*, version: str, engine: str) -> Measured:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return Metrics(registry, version=version, engine=engine), registry
+
+
+def for_relay() -> tuple[RelayMetrics, CollectorRegistry]:
+    """Make the metrics of a relay, and the registry to scrape."""
+    prometheus_client.disable_created_metrics()
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return RelayMetrics(registry), registry
 
 
 class _Sum(Collector):

@@ -1,0 +1,74 @@
+"""`relay`: deliver what is kept."""
+
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from service import __version__, logs, metrics, tracing
+from service.admin import AdminServer, MetricsPage
+from service.app import create_admin
+from service.cli.settings import configured
+from service.config import Config
+from service.errors import ConfigurationError
+from service.inbox import engine
+from service.relay.book import Book
+from service.relay.relay import Relay
+from service.relay.sqlite import SqliteState
+
+STATE: Final = "relay.db"
+
+
+@click.command()
+def relay() -> None:
+    """Deliver kept events to the destinations of WEBHOOK_DESTINATIONS, until told to stop (SIGTERM, or Ctrl-C).
+
+    Reads the inbox of `serve` and never writes it; what was tried is remembered in `relay.db` beside it. Probes and
+    metrics are on WEBHOOK_RELAY_BIND.
+    """
+    config = configured(os.environ)
+    if not config.destinations:
+        raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
+    if config.inbox.engine != "sqlite":
+        raise ConfigurationError([f"The relay can't read an inbox of {config.inbox.engine}: use SQLite."])
+    logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
+    _serve(config)
+
+
+def _serve(config: Config) -> None:
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    measured, registry = metrics.for_relay()
+    traced = tracing.from_environ(os.environ, version=__version__)
+    state = SqliteState(config.inbox.path.with_name(STATE))
+    running = Relay(
+        Book(Path(config.destinations)),
+        state,
+        lambda: engine.open_log(config.inbox),
+        metrics=measured,
+        traced=traced,
+        now=time.time,
+        chance=random.random,
+        retention=config.retention,
+    )
+    family = socket.AF_INET6 if ":" in config.relay_bind.host else socket.AF_INET
+    listener = socket.create_server(config.relay_bind, family=family, backlog=128)
+    checks = {"log": running.trouble, "destinations": running.unread}
+    admin = AdminServer(create_admin(checks, MetricsPage(registry, running.refresh)), listener)
+    logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
+    admin.start()
+    running.start()
+    over.wait()
+    logs.get("relay").info("stopping")
+    running.stop()
+    admin.stop()
+    state.close()
+    traced.close()

@@ -1,0 +1,67 @@
+"""What the relay tells; labels are the destinations of the file and closed sets."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from service.metrics.names import PREFIX
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BREAKER_STATES = ("closed", "half_open", "open")
+
+
+class RelayMetrics:
+    """Tries, what waits, what is dead, and how each destination stands."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._attempts = Counter(
+            PREFIX + "relay_attempts", "Tries to deliver by outcome.", ("destination", "outcome"), registry=registry
+        )
+        self._delivery = Histogram(
+            PREFIX + "relay_delivery_seconds", "One try.", ("destination",), buckets=_SECONDS, registry=registry
+        )
+        self._backlog = Gauge(
+            PREFIX + "relay_backlog_events", "Events that are owed.", ("destination",), registry=registry
+        )
+        self._oldest = Gauge(
+            PREFIX + "relay_oldest_event_seconds",
+            "Age of the oldest event that is owed; 0 where nothing is.",
+            ("destination",),
+            registry=registry,
+        )
+        self._dead = Counter(
+            PREFIX + "relay_dead_letters", "Events given up by reason.", ("destination", "reason"), registry=registry
+        )
+        self._breaker = Gauge(
+            PREFIX + "relay_breaker_state",
+            "1 for the state that the circuit breaker is in.",
+            ("destination", "state"),
+            registry=registry,
+        )
+        self._disabled = Gauge(
+            PREFIX + "relay_destination_disabled",
+            "1 while a destination is disabled, by a 410 or by hand.",
+            ("destination",),
+            registry=registry,
+        )
+
+    def tried(self, destination: str, outcome: str, seconds: float) -> None:
+        """Count a try."""
+        self._attempts.labels(destination, outcome).inc()
+        self._delivery.labels(destination).observe(seconds)
+
+    def died(self, destination: str, reason: str) -> None:
+        """Count an event that was given up."""
+        self._dead.labels(destination, reason).inc()
+
+    def stands(self, destination: str, *, backlog: int, oldest: float, breaker: str, disabled: bool) -> None:
+        """Publish how a destination stands; *oldest* in seconds."""
+        self._backlog.labels(destination).set(backlog)
+        self._oldest.labels(destination).set(oldest)
+        self._disabled.labels(destination).set(disabled)
+        for state in BREAKER_STATES:
+            self._breaker.labels(destination, state).set(state == breaker)
+
+    def forget(self, destination: str) -> None:
+        """Drop the gauges of a destination that is gone from the file."""
+        for gauge in (self._backlog, self._oldest, self._disabled):
+            gauge.remove_by_labels({"destination": destination})
+        self._breaker.remove_by_labels({"destination": destination})

@@ -1,0 +1,77 @@
+"""The destinations in force, with their secrets: read again when the files change, the last good ones kept."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from service.credentials import MOST_VALUES, content_of, values_in
+from service.errors import ConfigurationError
+from service.relay import destinations, message
+from service.relay.destinations import CLOUDEVENTS, Destination
+
+
+class Entry(NamedTuple):
+    """A destination and what signs for it, the current secret first."""
+
+    destination: Destination
+    secrets: tuple[bytes, ...]
+
+
+class Book:
+    """Keeps what was good last, whatever becomes of the files."""
+
+    def __init__(self, path: Path) -> None:
+        """*path* is the destinations file; secrets that it names without a leading slash lie beside it."""
+        self._path = path
+        self.entries: Mapping[str, Entry] = {}
+        self.problems: tuple[str, ...] = ("the destinations file was not read yet",)
+
+    def look(self) -> bool:
+        """Read the files again; say whether what is in force changed. What is wrong is in `problems`.
+
+        A file that can't be taken leaves all as it was; a secret that can't, leaves its destination as it was.
+        """
+        problems: list[str] = []
+        try:
+            content = content_of(self._path)
+            wanted = destinations.parse(content, str(self._path))
+        except OSError as ex:
+            self.problems = (f"{self._path}: can't be read ({ex.strerror})",)
+            return False
+        except ConfigurationError as ex:
+            self.problems = ex.problems
+            return False
+        entries = {}
+        for destination in wanted:
+            secrets = self._secrets(destination, problems)
+            if secrets:
+                entries[destination.name] = Entry(destination, secrets)
+            elif destination.name in self.entries:
+                entries[destination.name] = self.entries[destination.name]
+        self.problems = tuple(problems)
+        changed, self.entries = entries != self.entries, entries
+        return changed
+
+    def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
+        file = self._path.parent / destination.secret_file
+        label = f"{self._path}: destination {destination.name!r}: secretFile {file}"
+        try:
+            secrets = values_in(content_of(file))
+        except OSError as ex:
+            problems.append(f"{label} can't be read ({ex.strerror})")
+            return ()
+        wrong = [f"wants 1 to {MOST_VALUES} values, one a line"] if not 0 < len(secrets) <= MOST_VALUES else []
+        if destination.format == CLOUDEVENTS:
+            wrong += _bad_keys(secrets)
+        problems += [f"{label} {problem}" for problem in wrong]
+        return () if wrong else secrets
+
+
+def _bad_keys(secrets: tuple[bytes, ...]) -> list[str]:
+    found = []
+    for line, secret in enumerate(secrets, start=1):
+        try:
+            message.key_of(secret)
+        except ValueError as ex:
+            found.append(f"{ex} (line {line})")
+    return found

@@ -1,0 +1,147 @@
+"""The destinations file: who gets which events, how, and signed with what; every problem at once."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from service.config import duration
+from service.errors import ConfigurationError
+from service.events import Event
+
+META: Final = "meta"
+CLOUDEVENTS: Final = "cloudevents"
+LONGEST_TIMEOUT: Final = 60.0  # seconds
+MOST_BYTES: Final = 1_048_576
+# What the relay says itself, so that nobody can say otherwise by a destination's own headers.
+OURS: Final = re.compile(
+    r"(?i)host|content-.*|transfer-encoding|connection|x-hub-.*|ce-.*|webhook-.*|traceparent|tracestate|user-agent"
+)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t -~]*")
+
+
+def _seconds(value: object) -> object:
+    return duration(value) if isinstance(value, str) else value
+
+
+class Destination(BaseModel):
+    """One HTTP endpoint of the user's, with what it is to get."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    url: str
+    format: Literal["meta", "cloudevents"]
+    secret_file: str
+    types: list[str] = []
+    fields: list[str] = []
+    phone_number_ids: list[str] = []
+    headers: dict[str, str] = {}
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=LONGEST_TIMEOUT)] = 10.0
+    tests: bool = False
+    internal: bool = False
+    begin: Annotated[Literal["now", "beginning"], Field(alias="from")] = "now"
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            good = False
+        if not good or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("wants a URL such as https://app.example.com/webhook")
+        if parts.username is not None or parts.fragment:
+            raise ValueError("must not hold a user, a password or a fragment: give credentials in `headers`")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise ValueError(f"{name!r} and its value must be fit for HTTP: printable, without line breaks")
+            if OURS.fullmatch(name):
+                raise ValueError(f"{name!r} is the relay's own to say")
+        return headers
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> "Destination":
+        if self.url.startswith("http:") and not self.internal:
+            raise ValueError("url: without TLS only where `internal: true` says that the way there is yours")
+        return self
+
+    def wants(self, event: Event) -> bool:
+        """Say whether *event* passes the filter."""
+        if event.test and not self.tests:
+            return False
+        if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
+            return False
+        if self.fields and event.field not in self.fields:
+            return False
+        return not self.phone_number_ids or event.source.rpartition("/")[2] in self.phone_number_ids
+
+
+def parse(content: bytes, where: str) -> tuple[Destination, ...]:
+    """Read the destinations in the text of a YAML file called *where*.
+
+    Raises ConfigurationError with every problem at once, each with the destination's name.
+    """
+    items = _items(content, where)
+    problems: list[str] = []
+    found: list[Destination] = []
+    for index, item in enumerate(items):
+        name = item.get("name") if isinstance(item, Mapping) else None
+        label = f"{where}: destination {name!r}" if isinstance(name, str) else f"{where}: destination {index + 1}"
+        try:
+            found.append(Destination.model_validate(item))
+        except ValidationError as ex:
+            problems += [f"{label}: {_problem(error)}" for error in ex.errors()]
+    names = [destination.name for destination in found]
+    problems += [
+        f"{where}: two destinations are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return tuple(found)
+
+
+def _items(content: bytes, where: str) -> Sequence[Any]:
+    if len(content) > MOST_BYTES:
+        raise ConfigurationError([f"{where}: is above {MOST_BYTES} bytes"])
+    try:
+        document = YAML(typ="safe", pure=True).load(content.decode())
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as ex:
+        text = " ".join(str(ex).split())
+        raise ConfigurationError([f"{where}: is not YAML: {text[:300]}"]) from ex
+    if document is None:
+        return ()
+    if not isinstance(document, dict) or set(document) != {"destinations"}:
+        raise ConfigurationError([f"{where}: wants one key, `destinations`, with a list below it"])
+    items = document["destinations"]
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise ConfigurationError([f"{where}: wants a list below `destinations`"])
+    return items
+
+
+def _problem(error: ErrorDetails) -> str:
+    place = ".".join(str(step) for step in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = [to_camel(name) if name != "begin" else "from" for name in Destination.model_fields]
+        near = difflib.get_close_matches(place, known, n=1)
+        return f"{place} is not known" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {text[0].lower()}{text[1:]}" if place else text

@@ -1,0 +1,77 @@
+"""What a destination gets: an event as Meta would have sent it, or as a CloudEvent, signed.
+
+Sources: "Validate payloads", WhatsApp Business Platform documentation; CloudEvents 1.0 "HTTP Protocol Binding",
+sections 3.1 and 3.1.3.2; Standard Webhooks, "Signature scheme" (https://www.standardwebhooks.com).
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from service import signature
+from service.events import Event, is_json, rfc3339
+from service.relay.destinations import META, Destination
+
+STANDARD_PREFIX: Final = b"whsec_"
+# What stands in a header as it is: printable ASCII without blank, quote and percent.
+_PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+
+
+class Message(NamedTuple):
+    """One POST, ready to be sent."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+def compose(
+    event: Event, destination: Destination, secrets: Sequence[bytes], *, now: int, replay: bool, traceparent: str | None
+) -> Message:
+    """Write *event* in the destination's format, signed with each of *secrets* where the format holds several.
+
+    *now* is in seconds since the epoch.
+    """
+    headers = dict(destination.headers)
+    if traceparent:
+        headers["traceparent"] = traceparent
+    if destination.format == META:
+        headers["Content-Type"] = "application/json"
+        headers[signature.HEADER] = signature.header_for(event.data, secrets[0])
+        return Message(headers, event.data)
+    attributes = {
+        "specversion": "1.0",
+        "id": event.id,
+        "type": event.type,
+        "source": event.source,
+        "subject": event.subject,
+        "time": rfc3339(event.time),
+        "partitionkey": event.partitionkey,
+        "traceparent": event.traceparent,
+        "test": "true" if event.test else None,
+        "replay": "true" if replay else None,
+    }
+    headers |= {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in attributes.items() if value is not None}
+    headers["Content-Type"] = "application/json" if is_json(event) else "application/octet-stream"
+    headers["webhook-id"] = event.id
+    headers["webhook-timestamp"] = str(now)
+    signed = b"%b.%d.%b" % (event.id.encode(), now, event.data)
+    headers["webhook-signature"] = " ".join(
+        "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "sha256")).decode("ascii") for secret in secrets
+    )
+    return Message(headers, event.data)
+
+
+def key_of(secret: bytes) -> bytes:
+    """Give the key that a Standard Webhooks secret (`whsec_` and base64) holds; raises ValueError where it is none."""
+    if not secret.startswith(STANDARD_PREFIX):
+        raise ValueError("wants whsec_ and base64 behind it")
+    try:
+        key = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
+    except binascii.Error as ex:
+        raise ValueError("wants base64 behind whsec_") from ex
+    if not key:
+        raise ValueError("wants base64 behind whsec_")
+    return key

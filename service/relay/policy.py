@@ -1,0 +1,104 @@
+"""What follows from a try: delivered, again and when, or dead; and when a destination is left alone for a while.
+
+Pure: time and chance are arguments. Sources: "Exponential Backoff And Jitter" (AWS Architecture Blog: full jitter),
+RFC 9110 section 10.2.3 (Retry-After).
+"""
+
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from service.relay.sender import Answer
+from service.relay.state import Claim, Verdict
+
+FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
+LONGEST_WAIT: Final = 3_600_000
+LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
+PATIENCE: Final = 3 * 86_400_000
+GONE: Final = 410
+TOO_MANY: Final = 429
+EXPIRED: Final = "expired"
+
+FAILURES: Final = 5  # in a row, of the destination and not of one event
+FIRST_PAUSE: Final = 1_000
+LONGEST_PAUSE: Final = 60_000
+
+
+class Ruling(NamedTuple):
+    """What becomes of a lane's first event, and whether its destination is to be disabled."""
+
+    verdict: Verdict
+    due: int = 0
+    reason: str = ""
+    disables: bool = False
+
+
+def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float]) -> Ruling:
+    """Judge a try; *chance* gives a number from 0 to 1."""
+    if 200 <= answer.status < 300:  # noqa: PLR2004  success
+        return Ruling(Verdict.DELIVERED)
+    if answer.status == GONE:
+        return Ruling(Verdict.AGAIN, now, disables=True)
+    if claim.first_tried and now - claim.first_tried >= PATIENCE:
+        return Ruling(Verdict.DEAD, reason=EXPIRED)
+    wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
+    asked = _asked(answer.retry_after, now)
+    return Ruling(Verdict.AGAIN, now + max(wait, min(asked, LONGEST_ASKED)))
+
+
+def _asked(retry_after: str | None, now: int) -> int:
+    """Read Retry-After, seconds or a date, into milliseconds from *now*; 0 where it says nothing."""
+    if not retry_after:
+        return 0
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return int(text[:9]) * 1000
+    try:
+        return max(int(parsedate_to_datetime(text).timestamp() * 1000) - now, 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+class State(StrEnum):
+    """How a breaker stands."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Leaves a destination alone that fails again and again, then lets one try see whether it is back."""
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        self._chance = chance
+        self._failures = 0
+        self._pauses = 0
+        self.state = State.CLOSED
+        self.until = 0  # when an open one lets the next try through
+
+    def admits(self, now: int) -> bool:
+        """Say whether a try may begin now; in doubt it is the one that sees whether the destination is back."""
+        if self.state is State.OPEN and now >= self.until:
+            self.state = State.HALF_OPEN
+            return True
+        return self.state is State.CLOSED
+
+    def saw(self, answer: Answer, now: int) -> None:
+        """Learn from a try."""
+        if answer.status and answer.status < 500 and answer.status != TOO_MANY:  # noqa: PLR2004  it lives
+            self._failures = self._pauses = 0
+            self.state = State.CLOSED
+            return
+        self._failures += 1
+        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and self._failures >= FAILURES):
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._pauses, 30))
+            self._pauses += 1
+            self.state = State.OPEN
+            self.until = now + int(pause * (0.5 + self._chance() / 2))
+
+    def skipped(self) -> None:
+        """Learn that a try that was let through did not take place."""
+        if self.state is State.HALF_OPEN:
+            self.state = State.OPEN

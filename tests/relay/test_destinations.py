@@ -1,0 +1,167 @@
+"""The destinations file: what is wrong is said at once, and nothing is taken that could surprise."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from contract.test_inbox import event
+
+from service.errors import ConfigurationError
+from service.events import Event
+from service.relay.book import Book
+from service.relay.destinations import Destination, parse
+
+GOOD = """
+destinations:
+  - name: bot
+    url: https://bot.example.com/webhook
+    format: meta
+    secretFile: bot
+"""
+
+
+def problems_of(text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text.encode(), "d.yaml")
+    return raised.value.problems
+
+
+def destination(**more: Any) -> Destination:
+    given = {"name": "bot", "url": "https://bot.example.com/", "format": "meta", "secretFile": "bot"}
+    return Destination.model_validate({**given, **more})
+
+
+def wanting(**changes: Any) -> Event:
+    kind = {"source": "/102/106", "type": "com.whatsapp.message.text", "field": "messages", "test": False}
+    return msgspec.structs.replace(event(1), **{**kind, **changes})
+
+
+def test_defaults() -> None:
+    """What a short entry means."""
+    (bot,) = parse(GOOD.encode(), "d.yaml")
+    assert (bot.concurrency, bot.timeout, bot.tests, bot.internal, bot.begin) == (4, 10.0, False, False, "now")
+    assert parse(b"", "d.yaml") == parse(b"destinations:\n", "d.yaml") == ()
+
+
+def test_every_problem_at_once() -> None:
+    """Each with its destination, and a misspelling with what was meant."""
+    text = """
+destinations:
+  - {name: Bad_Name, url: "ftp://x", format: meta, secretFile: a, concurency: 3}
+  - {name: two, url: "https://u:p@x/", format: xml, secretFile: a, timeout: 10m, headers: {Host: x}}
+  - {name: three, url: "http://x/", format: meta, secretFile: a, concurrency: 0, tests: "yes"}
+"""
+    found = problems_of(text)
+    for part in (
+        "destination 'Bad_Name': name: ",
+        "destination 'Bad_Name': url: wants a URL",
+        "destination 'Bad_Name': concurency is not known: did you mean concurrency?",
+        "destination 'two': url: must not hold a user",
+        "destination 'two': format: ",
+        "destination 'two': timeout: ",
+        "destination 'two': headers: 'Host' is the relay's own to say",
+        "destination 'three': concurrency: ",
+        "destination 'three': tests: ",
+    ):
+        assert [problem for problem in found if f"d.yaml: {part}" in problem], (part, found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("destinations: {a: 1}", "wants a list below `destinations`"),
+        ("destination: []", "wants one key, `destinations`"),
+        ("[]", "wants one key"),
+        ("a: b: c", "is not YAML"),
+        (GOOD + "    url: https://other.example.com/\n", "is not YAML"),
+        (GOOD + GOOD.split("\n", 2)[2], "two destinations are called 'bot'"),
+        (GOOD.replace("https", "http"), "without TLS only where `internal: true`"),
+        (GOOD + '    headers: {X-A: "a\\nb"}\n', "must be fit for HTTP"),
+        ("destinations:\n  - 1\n", "destination 1: "),
+    ],
+)
+def test_what_is_refused(text: str, said: str) -> None:
+    """A key that stands twice too: the readers of the world disagree on which of the two counts."""
+    assert said in "; ".join(problems_of(text))
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "wants"),
+    [
+        ({}, {}, True),
+        ({}, {"test": True}, False),
+        ({"tests": True}, {"test": True}, True),
+        ({"types": ["com.whatsapp.message.*"]}, {}, True),
+        ({"types": ["com.whatsapp.status.*", "com.whatsapp.message.text"]}, {}, True),
+        ({"types": ["com.whatsapp.message"]}, {}, False),
+        ({"types": ["com.whatsapp.status.*"]}, {}, False),
+        ({"fields": ["messages"]}, {}, True),
+        ({"fields": ["calls"]}, {}, False),
+        ({"phoneNumberIds": ["106"]}, {}, True),
+        ({"phoneNumberIds": ["10"]}, {}, False),
+        ({"phoneNumberIds": ["106"], "fields": ["calls"]}, {}, False),
+    ],
+)
+def test_the_filter(entry: dict[str, Any], changes: dict[str, Any], *, wants: bool) -> None:
+    """Every condition must hold; within one, any."""
+    assert destination(**entry).wants(wanting(**changes)) is wants
+
+
+class TestTheBook:
+    """Destinations and secrets in force, whatever becomes of the files."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        (tmp_path / "bot").write_text("secret\nolder\n")
+        path = tmp_path / "destinations.yaml"
+        path.write_text(GOOD)
+        return path
+
+    def test_what_is_good_is_taken(self, file: Path) -> None:
+        """With all lines of the secret; a second look changes nothing."""
+        book = Book(file)
+        assert book.look()
+        assert book.entries["bot"].secrets == (b"secret", b"older")
+        assert not book.problems
+        assert not book.look()
+
+    def test_a_secret_that_changes_is_taken(self, file: Path) -> None:
+        """As credentials are."""
+        book = Book(file)
+        book.look()
+        (file.parent / "bot").write_text("new\n")
+        assert book.look()
+        assert book.entries["bot"].secrets == (b"new",)
+
+    def test_a_bad_file_keeps_the_last_good_one(self, file: Path) -> None:
+        """And says what is wrong with it, until it is good again."""
+        book = Book(file)
+        book.look()
+        before = book.entries
+        for text in ("destinations: 1", None):
+            file.write_text(text) if text else file.unlink()
+            assert not book.look()
+            assert book.problems
+            assert book.entries is before
+        file.write_text(GOOD)
+        book.look()
+        assert not book.problems
+
+    def test_a_missing_secret_harms_its_own_destination_only(self, file: Path) -> None:
+        """Others are taken; the one that had a secret keeps it."""
+        file.write_text(GOOD + GOOD.split("\n", 2)[2].replace("bot", "other").replace("meta", "cloudevents"))
+        book = Book(file)
+        book.look()
+        assert set(book.entries) == {"bot"}
+        assert "destination 'other'" in book.problems[0]
+        (file.parent / "other").write_text("no prefix\n")
+        book.look()
+        assert "wants whsec_ and base64 behind it (line 1)" in book.problems[0]
+        (file.parent / "other").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZg==\n")
+        assert book.look()
+        assert set(book.entries) == {"bot", "other"}
+        (file.parent / "other").unlink()
+        assert not book.look()
+        assert set(book.entries) == {"bot", "other"}
+        assert "can't be read" in book.problems[0]

@@ -1,0 +1,148 @@
+"""What follows from a try: pure, so every edge is a line."""
+
+import pytest
+
+from service.relay.policy import (
+    EXPIRED,
+    FAILURES,
+    FIRST_PAUSE,
+    FIRST_WAIT,
+    LONGEST_ASKED,
+    LONGEST_PAUSE,
+    LONGEST_WAIT,
+    PATIENCE,
+    Breaker,
+    Ruling,
+    State,
+    rule,
+)
+from service.relay.sender import Answer
+from service.relay.state import Claim, Verdict
+
+NOW = 1_795_000_000_000
+
+
+def claim(tries: int = 0, first_tried: int = 0) -> Claim:
+    return Claim("bot", "lane", 1, tries, first_tried, replay=False, token=1)
+
+
+def ruled(
+    status: int, *, tries: int = 0, first_tried: int = 0, retry_after: str | None = None, chance: float = 1.0
+) -> Ruling:
+    answer = Answer(status, "word", retry_after)
+    return rule(claim(tries, first_tried), answer, now=NOW, chance=lambda: chance)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_success(status: int) -> None:
+    """Any 2xx."""
+    assert ruled(status) == Ruling(Verdict.DELIVERED)
+
+
+@pytest.mark.parametrize("status", [0, 199, 300, 302, 400, 401, 404, 409, 429, 500, 503])
+def test_everything_else_is_tried_again(status: int) -> None:
+    """Within a wait that is chance's up to a bound that doubles."""
+    assert ruled(status, chance=1.0) == Ruling(Verdict.AGAIN, NOW + FIRST_WAIT)
+    assert ruled(status, chance=0.0) == Ruling(Verdict.AGAIN, NOW)
+    assert ruled(status, tries=3).due == NOW + FIRST_WAIT * 8
+    assert ruled(status, tries=10_000).due == NOW + LONGEST_WAIT
+
+
+def test_gone_disables() -> None:
+    """And the event stays owed, without another wait."""
+    assert ruled(410) == Ruling(Verdict.AGAIN, NOW, disables=True)
+
+
+def test_patience_has_an_end() -> None:
+    """Three days after the first try; success is success also then."""
+    assert ruled(500, tries=9, first_tried=NOW - PATIENCE + 1).verdict is Verdict.AGAIN
+    assert ruled(500, tries=9, first_tried=NOW - PATIENCE) == Ruling(Verdict.DEAD, reason=EXPIRED)
+    assert ruled(200, tries=9, first_tried=NOW - PATIENCE).verdict is Verdict.DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("said", "wait"),
+    [
+        ("120", 120_000),
+        (" 120 ", 120_000),
+        ("0", FIRST_WAIT),
+        ("999999999999", LONGEST_ASKED),
+        ("Wed, 18 Nov 2026 11:07:20 GMT", 1_795_000_040_000 - NOW),
+        ("Wed, 18 Nov 2020 11:06:40 GMT", FIRST_WAIT),
+        ("soon", FIRST_WAIT),
+        ("-5", FIRST_WAIT),
+        ("", FIRST_WAIT),
+        ("Wed, 99 Nov 9999 99:99:99 GMT", FIRST_WAIT),
+    ],
+)
+def test_retry_after(said: str, wait: int) -> None:
+    """Seconds or a date; never less than the wait that is ours, never more than a day."""
+    assert ruled(503, retry_after=said).due == NOW + wait
+
+
+def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 500) -> None:
+    for _ in range(times):
+        breaker.saw(Answer(status, "5xx"), now)
+
+
+class TestTheBreaker:
+    """Leaves a destination alone that is down, and finds out that it is back."""
+
+    @pytest.mark.parametrize("status", [0, 429, 500, 503])
+    def test_it_opens_after_failures_in_a_row(self, status: int) -> None:
+        """And admits nothing until its pause is over."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES - 1, status=status)
+        assert breaker.admits(NOW)
+        fail(breaker, 1, status=status)
+        assert breaker.state is State.OPEN
+        assert breaker.until == NOW + FIRST_PAUSE
+        assert not breaker.admits(NOW + FIRST_PAUSE - 1)
+
+    def test_one_try_sees_whether_it_is_back(self) -> None:
+        """While that is under way no other begins."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES)
+        assert breaker.admits(NOW + FIRST_PAUSE)
+        assert breaker.state is State.HALF_OPEN
+        assert not breaker.admits(NOW + FIRST_PAUSE * 100)
+        breaker.saw(Answer(200, "delivered"), NOW)
+        assert breaker.state is State.CLOSED
+        fail(breaker, FAILURES - 1)
+        assert breaker.admits(NOW)
+
+    def test_pauses_grow_with_jitter(self) -> None:
+        """From half of the bound to all of it, up to a minute."""
+        for chance, share in ((0.0, 0.5), (1.0, 1.0)):
+            breaker = Breaker(lambda chance=chance: chance)
+            fail(breaker, FAILURES)
+            pauses = [breaker.until - NOW]
+            for _ in range(10):
+                assert breaker.admits(breaker.until)
+                fail(breaker, 1)
+                pauses.append(breaker.until - NOW)
+            assert pauses[:3] == [int(FIRST_PAUSE * share * factor) for factor in (1, 2, 4)]
+            assert pauses[-1] == LONGEST_PAUSE * share
+
+    @pytest.mark.parametrize("status", [200, 302, 400, 404, 410])
+    def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
+        """It answers, so it lives."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES - 1)
+        breaker.saw(Answer(status, "word"), NOW)
+        fail(breaker, FAILURES - 1)
+        assert breaker.state is State.CLOSED
+
+    def test_failures_of_tries_that_were_under_way_change_nothing(self) -> None:
+        """Sixteen that fail together are one failure of the destination, not sixteen pauses."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES + 11)
+        assert breaker.until == NOW + FIRST_PAUSE
+
+    def test_a_try_that_did_not_take_place_can_be_made_again(self) -> None:
+        """Where nothing was there to try."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES)
+        assert breaker.admits(NOW + FIRST_PAUSE)
+        breaker.skipped()
+        assert breaker.admits(NOW + FIRST_PAUSE)

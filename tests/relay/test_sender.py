@@ -1,0 +1,213 @@
+"""One try against servers that misbehave: always an answer, always in time, never further than allowed."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import trustme
+
+from service.relay.message import Message
+from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, Watchdog, is_forbidden
+
+MESSAGE = Message({"X-A": "1"}, b"body")
+TIMEOUT = 0.5
+SLACK = 0.4
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    made = Watchdog()
+    made.start()
+    yield made
+    made.stop()
+
+
+@contextmanager
+def serving(
+    answer: Callable[[socket.socket], None], context: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """A server that reads a request and does what *answer* does; gives its port and what it received."""
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve(client: socket.socket) -> None:
+            with suppress(OSError), client:
+                connection = context.wrap_socket(client, server_side=True) if context else client
+                while True:
+                    request = b""
+                    while not request.endswith(MESSAGE.body):
+                        piece = connection.recv(65536)
+                        if not piece:
+                            return
+                        request += piece
+                    received.append(request)
+                    answer(connection)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1], received
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def saying(answer: bytes) -> Callable[[socket.socket], None]:
+    return lambda client: client.sendall(answer)
+
+
+def sender(port: int, watchdog: Watchdog, *, internal: bool = True, scheme: str = "http") -> Sender:
+    url = f"{scheme}://localhost:{port}/hook?a=b"
+    return Sender(url, internal=internal, timeout=TIMEOUT, connections=2, watchdog=watchdog)
+
+
+def test_a_post(watchdog: Watchdog) -> None:
+    """Path and query, headers and body; the connection is used again."""
+    with serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as (port, received):
+        made = sender(port, watchdog)
+        assert [made.send(MESSAGE) for _ in range(3)] == [Answer(204, "delivered")] * 3
+        made.close()
+    assert received[0].startswith(b"POST /hook?a=b HTTP/1.1\r\nHost: localhost:")
+    assert b"\r\nX-A: 1\r\n" in received[0]
+    assert b"\r\nContent-Length: 4\r\n" in received[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(200, "delivered"), (302, "redirect"), (307, "redirect"), (404, "4xx"), (429, "4xx"), (500, "5xx")],
+)
+def test_a_status(watchdog: Watchdog, status: int, outcome: str) -> None:
+    """Is told as it is; a redirect is followed nowhere."""
+    said = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
+    with serving(saying(said.encode())) as (port, received):
+        assert sender(port, watchdog).send(MESSAGE) == Answer(status, outcome, "7")
+        assert len(received) == 1
+
+
+def drip(client: socket.socket, first: bytes, piece: bytes) -> None:
+    client.sendall(first)
+    with suppress(OSError):
+        for _ in range(200):
+            client.sendall(piece)
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda _: time.sleep(3), Answer(0, "timeout")),
+        (lambda client: drip(client, b"HTTP/1.1 200 OK\r\nX-", b"a"), Answer(0, "timeout")),
+        (lambda client: drip(client, b"", b"H"), Answer(0, "timeout")),
+        (
+            lambda client: drip(client, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"a"),
+            Answer(200, "delivered"),
+        ),
+        (lambda client: client.close(), Answer(0, "connection")),
+        (saying(b"nonsense\r\n\r\n"), Answer(0, "connection")),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nab"), Answer(200, "delivered")),
+    ],
+    ids=["silent", "endless head", "endless line", "dripping body", "closed", "no HTTP", "short body"],
+)
+def test_an_answer_that_does_not_come(
+    watchdog: Watchdog, answer: Callable[[socket.socket], None], expected: Answer
+) -> None:
+    """The try ends at its deadline, however the answer drips; a status that came is what counts."""
+    with serving(answer) as (port, _):
+        started = time.monotonic()
+        assert sender(port, watchdog).send(MESSAGE) == expected
+        assert time.monotonic() - started < TIMEOUT + SLACK
+
+
+def test_an_endless_answer(watchdog: Watchdog) -> None:
+    """Is read to a bound, and its connection is not used again."""
+
+    def pour(client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                client.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                poured.append(4096)
+
+    poured: list[int] = []
+    with serving(pour) as (port, _):
+        made = sender(port, watchdog)
+        assert made.send(MESSAGE) == Answer(200, "delivered")
+        time.sleep(0.1)
+        assert sum(poured) < 100 * MOST_OF_ANSWER
+        assert made.send(MESSAGE) == Answer(200, "delivered")
+
+
+def test_nobody_listens(watchdog: Watchdog) -> None:
+    """Which is soon known."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert sender(port, watchdog).send(MESSAGE) == Answer(0, "connection")
+
+
+def test_a_late_one_does_not_cut_the_next(watchdog: Watchdog) -> None:
+    """The deadline of a try that is over is nobody else's, on the same connection."""
+    with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as (port, _):
+        made = sender(port, watchdog)
+        over = time.monotonic() + 3 * TIMEOUT
+        while time.monotonic() < over:
+            assert made.send(MESSAGE).status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "forbidden"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("169.254.169.254", True),
+        ("fe80::1%eth0", True),
+        ("fd00:ec2::254", True),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("224.0.0.1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:169.254.169.254", True),
+        ("10.0.0.1", False),
+        ("192.168.1.1", False),
+        ("93.184.216.34", False),
+        ("2606:2800:220:1::1", False),
+    ],
+)
+def test_addresses(address: str, *, forbidden: bool) -> None:
+    """The machine's own, the link's and a cloud's metadata."""
+    assert is_forbidden(address) is forbidden
+
+
+def test_a_name_that_leads_to_loopback_is_left(watchdog: Watchdog) -> None:
+    """Judged is the address that was connected to; nothing was said there."""
+    with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, received):
+        assert sender(port, watchdog, internal=False).send(MESSAGE) == Answer(0, "forbidden")
+        assert received == []
+
+
+def test_a_certificate_that_nobody_vouches_for(watchdog: Watchdog) -> None:
+    """Nothing is said to who can't prove the name."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n"), context) as (port, received):
+        assert sender(port, watchdog, scheme="https").send(MESSAGE) == Answer(0, "tls")
+        assert received == []
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("localhost", "delivered"), ("other.example", "tls")])
+def test_a_certificate_of_a_trusted_authority(
+    watchdog: Watchdog, name: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE names the authorities, as everywhere; the name must be right too."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    with authority.cert_pem.tempfile() as trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", trusted)
+        with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), context) as (port, _):
+            assert sender(port, watchdog, scheme="https").send(MESSAGE).outcome == outcome

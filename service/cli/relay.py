@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -21,9 +20,8 @@ from service.errors import ConfigurationError
 from service.inbox import engine
 from service.relay.book import Book
 from service.relay.relay import Relay
-from service.relay.sqlite import SqliteState
-
-STATE: Final = "relay.db"
+from service.relay.shown import Shown
+from service.relay.sqlite import NAME, SqliteRecords, SqliteWork, Store
 
 
 @click.command()
@@ -48,10 +46,10 @@ def _serve(config: Config) -> None:
         signal.signal(number, lambda *_: over.set())
     measured, registry = metrics.for_relay()
     traced = tracing.from_environ(os.environ, version=__version__)
-    state = SqliteState(config.inbox.path.with_name(STATE))
+    store = Store(config.inbox.path.with_name(NAME))
     running = Relay(
         Book(Path(config.destinations)),
-        state,
+        SqliteWork(store),
         lambda: engine.open_log(config.inbox),
         metrics=measured,
         traced=traced,
@@ -59,10 +57,11 @@ def _serve(config: Config) -> None:
         chance=random.random,
         retention=config.retention,
     )
+    shown = Shown(SqliteRecords(store), running.breakers, measured, now=time.time)
     family = socket.AF_INET6 if ":" in config.relay_bind.host else socket.AF_INET
     listener = socket.create_server(config.relay_bind, family=family, backlog=128)
     checks = {"log": running.trouble, "destinations": running.unread}
-    admin = AdminServer(create_admin(checks, MetricsPage(registry, running.refresh)), listener)
+    admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
     admin.start()
     running.start()
@@ -70,5 +69,5 @@ def _serve(config: Config) -> None:
     logs.get("relay").info("stopping")
     running.stop()
     admin.stop()
-    state.close()
+    store.close()
     traced.close()

@@ -71,6 +71,10 @@ class Log(Protocol):
         """
         ...
 
+    def at(self, positions: Sequence[int]) -> Sequence[Record]:
+        """Give the events of these positions, in order, without those that are gone. Raises InboxUnavailable."""
+        ...
+
     def last(self) -> int:
         """Give the position of the newest event that was ever put; 0 where there was none. Raises InboxUnavailable."""
         ...

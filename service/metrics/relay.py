@@ -48,9 +48,9 @@ class RelayMetrics:
         self._attempts.labels(destination, outcome).inc()
         self._delivery.labels(destination).observe(seconds)
 
-    def died(self, destination: str, reason: str) -> None:
-        """Count an event that was given up."""
-        self._dead.labels(destination, reason).inc()
+    def died(self, destination: str, reason: str, number: int = 1) -> None:
+        """Count events that were given up."""
+        self._dead.labels(destination, reason).inc(number)
 
     def stands(self, destination: str, *, backlog: int, oldest: float, breaker: str, disabled: bool) -> None:
         """Publish how a destination stands; *oldest* in seconds."""
@@ -60,8 +60,7 @@ class RelayMetrics:
         for state in BREAKER_STATES:
             self._breaker.labels(destination, state).set(state == breaker)
 
-    def forget(self, destination: str) -> None:
-        """Drop the gauges of a destination that is gone from the file."""
-        for gauge in (self._backlog, self._oldest, self._disabled):
-            gauge.remove_by_labels({"destination": destination})
-        self._breaker.remove_by_labels({"destination": destination})
+    def forget_all(self) -> None:
+        """Drop how destinations stand, before it is told anew: some may be gone from the file."""
+        for gauge in (self._backlog, self._oldest, self._disabled, self._breaker):
+            gauge.clear()

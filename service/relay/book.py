@@ -23,34 +23,39 @@ class Book:
     def __init__(self, path: Path) -> None:
         """*path* is the destinations file; secrets that it names without a leading slash lie beside it."""
         self._path = path
+        self.wanted: Mapping[str, Destination] | None = None  # what the file says, also where its secret is missing
         self.entries: Mapping[str, Entry] = {}
         self.problems: tuple[str, ...] = ("the destinations file was not read yet",)
 
-    def look(self) -> bool:
-        """Read the files again; say whether what is in force changed. What is wrong is in `problems`.
+    def served(self) -> Mapping[str, Destination]:
+        """Give the destinations that can be delivered to."""
+        return {name: entry.destination for name, entry in self.entries.items()}
+
+    def look(self) -> None:
+        """Read the files again, into `entries`; what is wrong with them is in `problems`.
 
         A file that can't be taken leaves all as it was; a secret that can't, leaves its destination as it was.
         """
         problems: list[str] = []
         try:
             content = content_of(self._path)
-            wanted = destinations.parse(content, str(self._path))
+            found = destinations.parse(content, str(self._path))
         except OSError as ex:
             self.problems = (f"{self._path}: can't be read ({ex.strerror})",)
-            return False
+            return
         except ConfigurationError as ex:
             self.problems = ex.problems
-            return False
+            return
         entries = {}
-        for destination in wanted:
+        for destination in found:
             secrets = self._secrets(destination, problems)
             if secrets:
                 entries[destination.name] = Entry(destination, secrets)
             elif destination.name in self.entries:
                 entries[destination.name] = self.entries[destination.name]
         self.problems = tuple(problems)
-        changed, self.entries = entries != self.entries, entries
-        return changed
+        self.wanted = {destination.name: destination for destination in found}
+        self.entries = entries
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
         file = self._path.parent / destination.secret_file

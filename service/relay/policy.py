@@ -7,10 +7,10 @@ RFC 9110 section 10.2.3 (Retry-After).
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from service.relay.sender import Answer
-from service.relay.state import Claim, Verdict
+from service.relay.state import Claim, Ruling, Verdict
 
 FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
 LONGEST_WAIT: Final = 3_600_000
@@ -23,23 +23,16 @@ EXPIRED: Final = "expired"
 FAILURES: Final = 5  # in a row, of the destination and not of one event
 FIRST_PAUSE: Final = 1_000
 LONGEST_PAUSE: Final = 60_000
-
-
-class Ruling(NamedTuple):
-    """What becomes of a lane's first event, and whether its destination is to be disabled."""
-
-    verdict: Verdict
-    due: int = 0
-    reason: str = ""
-    disables: bool = False
+FIRST_AT_ONCE: Final = 2
+MOST_AT_ONCE: Final = 256
 
 
 def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float]) -> Ruling:
     """Judge a try; *chance* gives a number from 0 to 1."""
     if 200 <= answer.status < 300:  # noqa: PLR2004  success
         return Ruling(Verdict.DELIVERED)
-    if answer.status == GONE:
-        return Ruling(Verdict.AGAIN, now, disables=True)
+    if answer.status == GONE:  # its destination is disabled, and nothing of it is due
+        return Ruling(Verdict.AGAIN, now)
     if claim.first_tried and now - claim.first_tried >= PATIENCE:
         return Ruling(Verdict.DEAD, reason=EXPIRED)
     wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
@@ -69,25 +62,34 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Leaves a destination alone that fails again and again, then lets one try see whether it is back."""
+    """Leaves a destination alone that fails again and again, then lets one try see whether it is back.
+
+    If it is, the number of tries at once grows from two again, doubled by each that goes well: no stampede.
+    """
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         self._failures = 0
         self._pauses = 0
+        self._at_once = MOST_AT_ONCE
         self.state = State.CLOSED
         self.until = 0  # when an open one lets the next try through
 
-    def admits(self, now: int) -> bool:
-        """Say whether a try may begin now; in doubt it is the one that sees whether the destination is back."""
-        if self.state is State.OPEN and now >= self.until:
+    def room(self, running: int, most: int, *, now: int) -> int:
+        """Say how many tries may begin now beside those that run, of *most* at once."""
+        if self.state is State.CLOSED:
+            return max(min(most, self._at_once) - running, 0)
+        return int(self.state is State.OPEN and now >= self.until)
+
+    def began(self) -> None:
+        """Learn that a try began: of an open one it is the one that sees whether the destination is back."""
+        if self.state is State.OPEN:
             self.state = State.HALF_OPEN
-            return True
-        return self.state is State.CLOSED
 
     def saw(self, answer: Answer, now: int) -> None:
         """Learn from a try."""
         if answer.status and answer.status < 500 and answer.status != TOO_MANY:  # noqa: PLR2004  it lives
+            self._at_once = min(2 * self._at_once, MOST_AT_ONCE) if self.state is State.CLOSED else FIRST_AT_ONCE
             self._failures = self._pauses = 0
             self.state = State.CLOSED
             return
@@ -97,8 +99,3 @@ class Breaker:
             self._pauses += 1
             self.state = State.OPEN
             self.until = now + int(pause * (0.5 + self._chance() / 2))
-
-    def skipped(self) -> None:
-        """Learn that a try that was let through did not take place."""
-        if self.state is State.HALF_OPEN:
-            self.state = State.OPEN

@@ -4,7 +4,7 @@ Times are milliseconds since the epoch. A *lane* is one partition key at one des
 other, the oldest first, and while its first one waits for another try the lane waits with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -38,6 +38,30 @@ class Try(NamedTuple):
     outcome: str
 
 
+class Verdict(StrEnum):
+    """What a try, or its absence, comes to."""
+
+    DELIVERED = "delivered"
+    AGAIN = "again"
+    DEAD = "dead"
+
+
+class Ruling(NamedTuple):
+    """What becomes of a lane's first event: when it is tried again, or why it is dead."""
+
+    verdict: Verdict
+    due: int = 0
+    reason: str = ""
+
+
+class Settlement(NamedTuple):
+    """How a claim ended."""
+
+    claim: Claim
+    tried: Try
+    ruling: Ruling
+
+
 class Dead(NamedTuple):
     """An event that a destination will not get, unless somebody replays it."""
 
@@ -54,52 +78,77 @@ class Standing(NamedTuple):
     name: str
     position: int
     disabled: str | None
+    gone_since: int | None
     owed: int
     oldest: int | None
     dead: int
 
 
-class Verdict(StrEnum):
-    """What a try, or its absence, comes to."""
-
-    DELIVERED = "delivered"
-    AGAIN = "again"
-    DEAD = "dead"
-
-
 class Plans(Protocol):
-    """The planner's half: from the log to what is owed."""
+    """From the log to what is owed."""
 
-    def join(self, name: str, position: int) -> None:
-        """Make a destination known, to be read for from *position* on; one that is known stays as it is."""
+    def join(self, names: Mapping[str, int], *, now: int) -> None:
+        """Have exactly *names* be in the file; one that is new is read for from its position on."""
+        ...
+
+    def positions(self) -> Mapping[str, int]:
+        """Say how far the log was read for each destination that is in the file."""
         ...
 
     def plan(self, name: str, since: int, until: int, owed: Sequence[Owed]) -> bool:
         """Note what is *owed* from the log between two positions, all or nothing; False where another was faster."""
         ...
 
-    def positions(self) -> Sequence[tuple[str, int]]:
-        """Say how far the log was read for each destination that is not disabled."""
+    def expire(self, first: int, *, now: int, keep: int) -> Mapping[str, int]:
+        """Give up, of destinations that are disabled or gone, what the log no longer holds: positions before *first*.
+
+        Drops, too, what is told of tries before it, and of dead letters that are *keep* milliseconds old. Gives how
+        many events of each destination were given up.
+        """
         ...
 
 
 class Claims(Protocol):
-    """The deliverers' half."""
-
-    def take(self, name: str, *, now: int, lease: int) -> Claim | None:
-        """Take the lane that has waited longest, None where none is due.
-
-        For *lease* milliseconds nobody else gets it.
-        """
-        ...
-
-    def settle(self, claim: Claim, tried: Try, verdict: Verdict, *, due: int = 0, reason: str = "") -> bool:
-        """Write down how a try went: the lane goes on, waits until *due*, or its first event is dead for *reason*.
-
-        False, and nothing is written, where the claim ran out and is another's now.
-        """
-        ...
+    """What is owed, one lane at a time."""
 
     def next_due(self, name: str) -> int | None:
-        """Say when the next lane is due; None where nothing is owed."""
+        """Say when the next lane is due; None where nothing is owed, or the destination is disabled."""
+        ...
+
+    def take(self, name: str, most: int, *, now: int, lease: int) -> Sequence[Claim]:
+        """Take at most so many lanes that are due, those that waited longest.
+
+        For *lease* milliseconds nobody else gets them.
+        """
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
+        """Write down how claims ended: a lane goes on, waits, or its first event is dead.
+
+        Gives the claims that ran out and are another's now; of them nothing is written.
+        """
+        ...
+
+    def disable(self, name: str, reason: str | None) -> bool:
+        """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""
+        ...
+
+
+class Records(Protocol):
+    """What a person asks, and does."""
+
+    def standings(self) -> Sequence[Standing]:
+        """Say how each destination that was ever known stands."""
+        ...
+
+    def dead(self, *, limit: int) -> Sequence[Dead]:
+        """Give the dead letters of last, in the order in which they were given up."""
+        ...
+
+    def tries(self, position: int) -> Sequence[tuple[str, Try]]:
+        """Give what was tried with the event at *position*, by destination, in order."""
+        ...
+
+    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
+        """Owe events once more, marked as a replay; gives how many were not owed already."""
         ...

@@ -5,6 +5,7 @@ import pytest
 from service.relay.policy import (
     EXPIRED,
     FAILURES,
+    FIRST_AT_ONCE,
     FIRST_PAUSE,
     FIRST_WAIT,
     LONGEST_ASKED,
@@ -12,12 +13,11 @@ from service.relay.policy import (
     LONGEST_WAIT,
     PATIENCE,
     Breaker,
-    Ruling,
     State,
     rule,
 )
 from service.relay.sender import Answer
-from service.relay.state import Claim, Verdict
+from service.relay.state import Claim, Ruling, Verdict
 
 NOW = 1_795_000_000_000
 
@@ -48,9 +48,9 @@ def test_everything_else_is_tried_again(status: int) -> None:
     assert ruled(status, tries=10_000).due == NOW + LONGEST_WAIT
 
 
-def test_gone_disables() -> None:
-    """And the event stays owed, without another wait."""
-    assert ruled(410) == Ruling(Verdict.AGAIN, NOW, disables=True)
+def test_gone_waits_for_nothing() -> None:
+    """Its destination is disabled, and the event stays owed."""
+    assert ruled(410) == Ruling(Verdict.AGAIN, NOW)
 
 
 def test_patience_has_an_end() -> None:
@@ -85,6 +85,14 @@ def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 500) -> Non
         breaker.saw(Answer(status, "5xx"), now)
 
 
+def admits(breaker: Breaker, now: int) -> bool:
+    """Begin a try where that may be."""
+    if not breaker.room(0, 4, now=now):
+        return False
+    breaker.began()
+    return True
+
+
 class TestTheBreaker:
     """Leaves a destination alone that is down, and finds out that it is back."""
 
@@ -93,23 +101,23 @@ class TestTheBreaker:
         """And admits nothing until its pause is over."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES - 1, status=status)
-        assert breaker.admits(NOW)
+        assert admits(breaker, NOW)
         fail(breaker, 1, status=status)
         assert breaker.state is State.OPEN
         assert breaker.until == NOW + FIRST_PAUSE
-        assert not breaker.admits(NOW + FIRST_PAUSE - 1)
+        assert not admits(breaker, NOW + FIRST_PAUSE - 1)
 
     def test_one_try_sees_whether_it_is_back(self) -> None:
         """While that is under way no other begins."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES)
-        assert breaker.admits(NOW + FIRST_PAUSE)
+        assert admits(breaker, NOW + FIRST_PAUSE)
         assert breaker.state is State.HALF_OPEN
-        assert not breaker.admits(NOW + FIRST_PAUSE * 100)
+        assert not admits(breaker, NOW + FIRST_PAUSE * 100)
         breaker.saw(Answer(200, "delivered"), NOW)
         assert breaker.state is State.CLOSED
         fail(breaker, FAILURES - 1)
-        assert breaker.admits(NOW)
+        assert admits(breaker, NOW)
 
     def test_pauses_grow_with_jitter(self) -> None:
         """From half of the bound to all of it, up to a minute."""
@@ -118,7 +126,7 @@ class TestTheBreaker:
             fail(breaker, FAILURES)
             pauses = [breaker.until - NOW]
             for _ in range(10):
-                assert breaker.admits(breaker.until)
+                assert admits(breaker, breaker.until)
                 fail(breaker, 1)
                 pauses.append(breaker.until - NOW)
             assert pauses[:3] == [int(FIRST_PAUSE * share * factor) for factor in (1, 2, 4)]
@@ -139,10 +147,23 @@ class TestTheBreaker:
         fail(breaker, FAILURES + 11)
         assert breaker.until == NOW + FIRST_PAUSE
 
-    def test_a_try_that_did_not_take_place_can_be_made_again(self) -> None:
-        """Where nothing was there to try."""
+    def test_at_most_so_many_at_once(self) -> None:
+        """Of those that may begin, what runs already is taken off."""
         breaker = Breaker(lambda: 1.0)
+        assert breaker.room(0, 4, now=NOW) == 4
+        assert breaker.room(3, 4, now=NOW) == 1
+        assert breaker.room(4, 4, now=NOW) == breaker.room(9, 4, now=NOW) == 0
         fail(breaker, FAILURES)
-        assert breaker.admits(NOW + FIRST_PAUSE)
-        breaker.skipped()
-        assert breaker.admits(NOW + FIRST_PAUSE)
+        assert breaker.room(0, 4, now=NOW + FIRST_PAUSE) == 1
+
+    def test_what_is_back_is_not_overrun(self) -> None:
+        """From two at once to twice as many with each try that goes well, and from two again after the next fall."""
+        breaker = Breaker(lambda: 1.0)
+        for _ in range(2):
+            fail(breaker, FAILURES)
+            assert admits(breaker, breaker.until)
+            rooms = []
+            for _ in range(5):
+                breaker.saw(Answer(200, "delivered"), NOW)
+                rooms.append(breaker.room(0, 20, now=NOW))
+            assert rooms == [FIRST_AT_ONCE, 4, 8, 16, 20]

@@ -11,19 +11,11 @@ import pytest
 import trustme
 
 from service.relay.message import Message
-from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, Watchdog, is_forbidden
+from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, is_forbidden
 
 MESSAGE = Message({"X-A": "1"}, b"body")
 TIMEOUT = 0.5
 SLACK = 0.4
-
-
-@pytest.fixture
-def watchdog() -> Iterator[Watchdog]:
-    made = Watchdog()
-    made.start()
-    yield made
-    made.stop()
 
 
 @contextmanager
@@ -61,15 +53,15 @@ def saying(answer: bytes) -> Callable[[socket.socket], None]:
     return lambda client: client.sendall(answer)
 
 
-def sender(port: int, watchdog: Watchdog, *, internal: bool = True, scheme: str = "http") -> Sender:
+def sender(port: int, *, internal: bool = True, scheme: str = "http") -> Sender:
     url = f"{scheme}://localhost:{port}/hook?a=b"
-    return Sender(url, internal=internal, timeout=TIMEOUT, connections=2, watchdog=watchdog)
+    return Sender(url, internal=internal, timeout=TIMEOUT, connections=2)
 
 
-def test_a_post(watchdog: Watchdog) -> None:
+def test_a_post() -> None:
     """Path and query, headers and body; the connection is used again."""
     with serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as (port, received):
-        made = sender(port, watchdog)
+        made = sender(port)
         assert [made.send(MESSAGE) for _ in range(3)] == [Answer(204, "delivered")] * 3
         made.close()
     assert received[0].startswith(b"POST /hook?a=b HTTP/1.1\r\nHost: localhost:")
@@ -81,11 +73,11 @@ def test_a_post(watchdog: Watchdog) -> None:
     ("status", "outcome"),
     [(200, "delivered"), (302, "redirect"), (307, "redirect"), (404, "4xx"), (429, "4xx"), (500, "5xx")],
 )
-def test_a_status(watchdog: Watchdog, status: int, outcome: str) -> None:
+def test_a_status(status: int, outcome: str) -> None:
     """Is told as it is; a redirect is followed nowhere."""
     said = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
     with serving(saying(said.encode())) as (port, received):
-        assert sender(port, watchdog).send(MESSAGE) == Answer(status, outcome, "7")
+        assert sender(port).send(MESSAGE) == Answer(status, outcome, "7")
         assert len(received) == 1
 
 
@@ -113,17 +105,15 @@ def drip(client: socket.socket, first: bytes, piece: bytes) -> None:
     ],
     ids=["silent", "endless head", "endless line", "dripping body", "closed", "no HTTP", "short body"],
 )
-def test_an_answer_that_does_not_come(
-    watchdog: Watchdog, answer: Callable[[socket.socket], None], expected: Answer
-) -> None:
+def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], expected: Answer) -> None:
     """The try ends at its deadline, however the answer drips; a status that came is what counts."""
     with serving(answer) as (port, _):
         started = time.monotonic()
-        assert sender(port, watchdog).send(MESSAGE) == expected
+        assert sender(port).send(MESSAGE) == expected
         assert time.monotonic() - started < TIMEOUT + SLACK
 
 
-def test_an_endless_answer(watchdog: Watchdog) -> None:
+def test_an_endless_answer() -> None:
     """Is read to a bound, and its connection is not used again."""
 
     def pour(client: socket.socket) -> None:
@@ -135,24 +125,24 @@ def test_an_endless_answer(watchdog: Watchdog) -> None:
 
     poured: list[int] = []
     with serving(pour) as (port, _):
-        made = sender(port, watchdog)
+        made = sender(port)
         assert made.send(MESSAGE) == Answer(200, "delivered")
         time.sleep(0.1)
         assert sum(poured) < 100 * MOST_OF_ANSWER
         assert made.send(MESSAGE) == Answer(200, "delivered")
 
 
-def test_nobody_listens(watchdog: Watchdog) -> None:
+def test_nobody_listens() -> None:
     """Which is soon known."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    assert sender(port, watchdog).send(MESSAGE) == Answer(0, "connection")
+    assert sender(port).send(MESSAGE) == Answer(0, "connection")
 
 
-def test_a_late_one_does_not_cut_the_next(watchdog: Watchdog) -> None:
+def test_a_late_one_does_not_cut_the_next() -> None:
     """The deadline of a try that is over is nobody else's, on the same connection."""
     with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as (port, _):
-        made = sender(port, watchdog)
+        made = sender(port)
         over = time.monotonic() + 3 * TIMEOUT
         while time.monotonic() < over:
             assert made.send(MESSAGE).status == 200
@@ -183,26 +173,24 @@ def test_addresses(address: str, *, forbidden: bool) -> None:
     assert is_forbidden(address) is forbidden
 
 
-def test_a_name_that_leads_to_loopback_is_left(watchdog: Watchdog) -> None:
+def test_a_name_that_leads_to_loopback_is_left() -> None:
     """Judged is the address that was connected to; nothing was said there."""
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, received):
-        assert sender(port, watchdog, internal=False).send(MESSAGE) == Answer(0, "forbidden")
+        assert sender(port, internal=False).send(MESSAGE) == Answer(0, "forbidden")
         assert received == []
 
 
-def test_a_certificate_that_nobody_vouches_for(watchdog: Watchdog) -> None:
+def test_a_certificate_that_nobody_vouches_for() -> None:
     """Nothing is said to who can't prove the name."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n"), context) as (port, received):
-        assert sender(port, watchdog, scheme="https").send(MESSAGE) == Answer(0, "tls")
+        assert sender(port, scheme="https").send(MESSAGE) == Answer(0, "tls")
         assert received == []
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("localhost", "delivered"), ("other.example", "tls")])
-def test_a_certificate_of_a_trusted_authority(
-    watchdog: Watchdog, name: str, outcome: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_of_a_trusted_authority(name: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SSL_CERT_FILE names the authorities, as everywhere; the name must be right too."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -210,4 +198,4 @@ def test_a_certificate_of_a_trusted_authority(
     with authority.cert_pem.tempfile() as trusted:
         monkeypatch.setenv("SSL_CERT_FILE", trusted)
         with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), context) as (port, _):
-            assert sender(port, watchdog, scheme="https").send(MESSAGE).outcome == outcome
+            assert sender(port, scheme="https").send(MESSAGE).outcome == outcome

@@ -7,203 +7,338 @@ import apsw
 import pytest
 
 from service.errors import InboxUnavailable
-from service.relay.sqlite import SqliteState
-from service.relay.state import Claim, Owed, Try, Verdict
+from service.relay.sqlite import SqliteRecords, SqliteWork, Store, needed
+from service.relay.sqlite.records import GONE_LONG
+from service.relay.state import Claim, Owed, Ruling, Settlement, Try, Verdict
 
 NOW = 1_795_000_000_000
 LEASE = 60_000
+DAY = 86_400_000
 OK = Try(NOW, 0.1, 200, "delivered")
-BAD = Try(NOW, 0.1, 500, "5xx")
+BAD = Try(NOW + 1, 0.1, 500, "5xx")
+DELIVERED = Ruling(Verdict.DELIVERED)
+EXPIRED = Ruling(Verdict.DEAD, reason="expired")
+
+
+class State(SqliteWork, SqliteRecords):
+    """Both halves."""
+
+
+def opened(path: Path) -> State:
+    return State(Store(path))
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[SqliteState]:
-    made = SqliteState(tmp_path / "relay.db")
-    made.join("bot", 0)
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+def state(path: Path) -> Iterator[State]:
+    made = opened(path)
+    made.join({"bot": 0}, now=NOW)
     yield made
-    made.close()
+    made._store.close()
 
 
-def owe(state: SqliteState, *lanes: str, since: int = 0, name: str = "bot") -> None:
+def owe(state: State, *lanes: str, since: int = 0, name: str = "bot") -> None:
     owed = [Owed(since + number, lane, NOW + number) for number, lane in enumerate(lanes, start=1)]
     assert state.plan(name, since, since + len(lanes), owed)
 
 
-def take(state: SqliteState, now: int = NOW + 1000, name: str = "bot") -> Claim | None:
-    return state.take(name, now=now, lease=LEASE)
+def take(state: State, now: int = NOW + 1000, name: str = "bot", most: int = 1) -> list[Claim]:
+    return sorted(state.take(name, most, now=now, lease=LEASE))
 
 
-def taken(state: SqliteState, now: int = NOW + 1000) -> Claim:
-    claim = take(state, now)
-    assert claim is not None
+def taken(state: State, now: int = NOW + 1000, name: str = "bot") -> Claim:
+    (claim,) = take(state, now, name)
     return claim
 
 
-def test_a_lane_goes_in_order(state: SqliteState) -> None:
+def settle(state: State, claim: Claim, tried: Try = OK, ruling: Ruling = DELIVERED) -> bool:
+    late = state.settle([Settlement(claim, tried, ruling)])
+    assert list(late) in ([], [claim])
+    return not late
+
+
+def later(due: int) -> Ruling:
+    return Ruling(Verdict.AGAIN, due)
+
+
+def test_a_lane_goes_in_order(state: State) -> None:
     """Its next event is to be had once the one before is delivered, not sooner."""
     owe(state, "a", "a", "a")
     for position in (1, 2, 3):
         claim = taken(state)
         assert (claim.position, claim.tries, claim.replay) == (position, 0, False)
-        assert take(state) is None
-        assert state.settle(claim, OK, Verdict.DELIVERED)
-    assert take(state) is None
+        assert take(state) == []
+        assert settle(state, claim)
+    assert take(state) == []
     assert state.next_due("bot") is None
 
 
-def test_lanes_go_side_by_side_the_longest_waiting_first(state: SqliteState) -> None:
+def test_lanes_go_side_by_side_the_longest_waiting_first(state: State) -> None:
     """A lane that waits for another try keeps nobody else waiting."""
     owe(state, "a", "b", "a", "c")
     first, second = taken(state), taken(state)
     assert (first.lane, second.lane) == ("a", "b")
-    assert state.settle(first, BAD, Verdict.AGAIN, due=NOW + 90_000)
-    assert state.settle(second, OK, Verdict.DELIVERED)
+    assert settle(state, first, BAD, later(NOW + 90_000))
+    assert settle(state, second)
     third = taken(state)
     assert third.lane == "c"
-    assert take(state) is None
-    assert state.settle(third, OK, Verdict.DELIVERED)
+    assert take(state) == []
+    assert settle(state, third)
     again = taken(state, NOW + 90_000)
-    assert (again.lane, again.position, again.tries, again.first_tried) == ("a", 1, 1, NOW)
+    assert (again.lane, again.position, again.tries, again.first_tried) == ("a", 1, 1, BAD.at)
 
 
-def test_what_is_given_up_lets_the_next_one_go(state: SqliteState) -> None:
+def test_what_is_given_up_lets_the_next_one_go(state: State) -> None:
     """And is a dead letter, with the reason and the number of tries."""
     owe(state, "a", "a")
-    assert state.settle(taken(state), BAD, Verdict.AGAIN, due=NOW)
-    assert state.settle(taken(state), BAD, Verdict.DEAD, reason="expired")
-    (dead,) = state.dead()
+    assert settle(state, taken(state), BAD, later(NOW))
+    assert settle(state, taken(state), BAD, EXPIRED)
+    (dead,) = state.dead(limit=9)
     assert (dead.destination, dead.position, dead.reason, dead.tries) == ("bot", 1, "expired", 2)
     claim = taken(state)
     assert (claim.position, claim.tries, claim.first_tried) == (2, 0, 0)
 
 
-def test_a_claim_that_ran_out_can_settle_nothing(state: SqliteState) -> None:
+def test_a_claim_that_ran_out_can_settle_nothing(state: State) -> None:
     """A relay that woke up late must not settle what another one now holds."""
     owe(state, "a", "a")
     stale = taken(state)
-    assert take(state, NOW + 1000 + LEASE - 1) is None
+    assert take(state, NOW + 1000 + LEASE - 1) == []
     fresh = taken(state, NOW + 1000 + LEASE)
     assert fresh.position == stale.position
-    assert not state.settle(stale, OK, Verdict.DELIVERED)
+    assert not settle(state, stale)
     assert state.tries(1) == []
-    assert state.settle(fresh, OK, Verdict.DELIVERED)
-    assert not state.settle(fresh, OK, Verdict.DELIVERED)
+    assert settle(state, fresh)
+    assert not settle(state, fresh)
     assert taken(state).position == 2
 
 
-def test_two_relays_never_hold_the_same(state: SqliteState, tmp_path: Path) -> None:
+def test_a_claim_that_ran_out_beside_the_one_that_holds(state: State) -> None:
+    """Told together, each is judged by itself."""
+    owe(state, "a", "b")
+    stale = taken(state)
+    other = taken(state)
+    fresh = taken(state, NOW + 1000 + LEASE)
+    assert fresh.lane == stale.lane
+    late = state.settle([Settlement(each, OK, DELIVERED) for each in (stale, other, fresh)])
+    assert late == [stale]
+    assert state.standings()[0].owed == 0
+
+
+def test_many_are_taken_at_once(state: State) -> None:
+    """Those that waited longest, at most so many, one of each lane."""
+    owe(state, "a", "a", "b", "c")
+    assert [claim.lane for claim in take(state, most=2)] == ["a", "b"]
+    assert [claim.lane for claim in take(state, most=9)] == ["c"]
+    assert take(state, most=9) == []
+
+
+def test_nothing_is_due_before_its_time(state: State) -> None:
+    """Exactly then it is."""
+    owe(state, "a")
+    assert settle(state, taken(state), BAD, later(NOW + 5000))
+    assert state.next_due("bot") == NOW + 5000
+    assert take(state, NOW + 4999) == []
+    assert taken(state, NOW + 5000).tries == 1
+
+
+def test_two_relays_never_hold_the_same(state: State, path: Path) -> None:
     """Nor plan the same part of the log twice."""
-    other = SqliteState(tmp_path / "relay.db")
+    other = opened(path)
     owe(state, "a", "b")
     assert not other.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(2, "b", NOW)])
     lanes = {taken(state).lane, taken(other).lane}
     assert lanes == {"a", "b"}
-    assert take(state) is take(other) is None
-    other.close()
+    assert take(state) == take(other) == []
+    other._store.close()
 
 
-def test_a_position_is_read_once(state: SqliteState) -> None:
+def test_a_position_is_read_once(state: State) -> None:
     """Also where nothing was owed from it; a destination that is known keeps its position."""
     assert state.plan("bot", 0, 10, [])
     assert not state.plan("bot", 0, 20, [Owed(11, "a", NOW)])
-    state.join("bot", 99)
-    assert state.positions() == [("bot", 10)]
-    assert take(state) is None
+    state.join({"bot": 99}, now=NOW)
+    assert state.positions() == {"bot": 10}
+    assert take(state) == []
 
 
-def test_destinations_do_not_know_each_other(state: SqliteState) -> None:
+def test_a_lane_that_waits_is_not_hurried_by_what_comes(state: State) -> None:
+    """What is planned behind an event that is to be tried later waits with it."""
+    owe(state, "a")
+    assert settle(state, taken(state), BAD, later(NOW + 5000))
+    owe(state, "a", since=1)
+    assert state.next_due("bot") == NOW + 5000
+    assert taken(state, NOW + 5000).position == 1
+
+
+def test_destinations_do_not_know_each_other(state: State) -> None:
     """Each has its own positions, lanes and dead letters."""
-    state.join("other", 0)
+    state.join({"bot": 0, "other": 0}, now=NOW)
     owe(state, "a")
     owe(state, "a", name="other")
-    mine, theirs = taken(state), take(state, name="other")
-    assert theirs is not None
-    assert state.settle(mine, BAD, Verdict.DEAD, reason="expired")
-    assert state.settle(theirs, OK, Verdict.DELIVERED)
+    mine, theirs = taken(state), taken(state, name="other")
+    assert settle(state, mine, BAD, EXPIRED)
+    assert settle(state, theirs)
     standing = {each.name: (each.owed, each.dead, each.position) for each in state.standings()}
     assert standing == {"bot": (0, 1, 1), "other": (0, 0, 1)}
 
 
-def test_a_disabled_destination_gets_nothing(state: SqliteState) -> None:
-    """Until it is enabled; what is owed stays owed."""
+def test_a_disabled_destination_gets_nothing(state: State, path: Path) -> None:
+    """Until it is enabled; what is owed stays owed, and is still noted."""
     owe(state, "a")
     assert state.disable("bot", "answered 410")
-    assert take(state) is None
+    assert take(state) == []
     assert state.next_due("bot") is None
-    assert state.positions() == []
-    assert state.needed() is None
+    assert needed(path, now=NOW) is None
+    owe(state, "b", since=1)
     (standing,) = state.standings()
-    assert (standing.disabled, standing.owed, standing.oldest) == ("answered 410", 1, NOW + 1)
+    assert (standing.disabled, standing.owed, standing.oldest) == ("answered 410", 2, NOW + 1)
     assert state.disable("bot", None)
     assert taken(state).position == 1
     assert not state.disable("nobody", "x")
 
 
-def test_the_story_of_an_event(state: SqliteState) -> None:
-    """Every try, in order, with when, how long, what status, and a word."""
+def test_a_destination_that_left_the_file(state: State, path: Path) -> None:
+    """Is not read for; it holds the log back for a day, and is where it was when it comes again."""
     owe(state, "a")
-    assert state.settle(taken(state), BAD, Verdict.AGAIN, due=NOW)
-    assert state.settle(taken(state), OK, Verdict.DELIVERED)
-    assert state.tries(1) == [("bot", BAD), ("bot", OK)]
-    state.forget(NOW + 1)
+    state.join({"other": 5}, now=NOW)
+    state.join({"other": 5}, now=NOW + DAY)
+    assert state.positions() == {"other": 5}
+    assert {each.name: each.gone_since for each in state.standings()} == {"bot": NOW, "other": None}
+    assert needed(path, now=NOW + GONE_LONG - 1) == 1
+    assert needed(path, now=NOW + GONE_LONG) == 6
+    state.join({"bot": 7, "other": 5}, now=NOW + DAY)
+    assert state.positions() == {"bot": 1, "other": 5}
+    assert taken(state).position == 1
+
+
+def test_the_story_of_an_event(state: State) -> None:
+    """Every try, in order, with when, how long, what status, and a word; as long as the log holds it."""
+    owe(state, "a")
+    good = OK._replace(at=NOW + 9)
+    assert settle(state, taken(state), BAD, later(NOW))
+    assert state.waits(1) == ["bot"]
+    assert settle(state, taken(state), good)
+    assert state.waits(1) == []
+    assert state.tries(1) == [("bot", BAD), ("bot", good)]
+    assert state.expire(1, now=NOW, keep=DAY) == {}
+    assert len(state.tries(1)) == 2
+    assert state.expire(2, now=NOW, keep=DAY) == {}
     assert state.tries(1) == []
 
 
-def test_a_replay_is_marked_and_owed_once(state: SqliteState) -> None:
+def test_what_the_log_no_longer_holds(state: State) -> None:
+    """Is dead where its destination is disabled, for as long as that is told; else its next try finds out."""
+    state.join({"bot": 0, "other": 0}, now=NOW)
+    owe(state, "a", "a", "b")
+    owe(state, "a", "a", "b", name="other")
+    state.disable("bot", "by hand")
+    assert state.expire(3, now=NOW, keep=DAY) == {"bot": 2}
+    assert [(dead.destination, dead.position, dead.reason, dead.tries) for dead in state.dead(limit=9)] == [
+        ("bot", 1, "retention", 0),
+        ("bot", 2, "retention", 0),
+    ]
+    assert {each.name: each.owed for each in state.standings()} == {"bot": 1, "other": 3}
+    state.disable("bot", None)
+    assert [claim.position for claim in take(state, most=9)] == [3]
+    state.expire(3, now=NOW + DAY, keep=DAY)
+    assert len(state.dead(limit=9)) == 2
+    state.expire(3, now=NOW + DAY + 1, keep=DAY)
+    assert state.dead(limit=9) == []
+
+
+def test_dead_letters_are_told_by_the_newest(state: State) -> None:
+    """In the order in which they were given up."""
+    owe(state, "a", "b", "c")
+    for claim in take(state, most=9):
+        assert settle(state, claim, BAD._replace(at=NOW + claim.position), EXPIRED)
+    assert [dead.position for dead in state.dead(limit=2)] == [2, 3]
+
+
+def test_a_replay_is_marked_and_owed_once(state: State) -> None:
     """Of what was delivered or is dead; what is owed already is not owed twice."""
     owe(state, "a", "a")
-    assert state.settle(taken(state), BAD, Verdict.DEAD, reason="expired")
+    assert settle(state, taken(state), BAD, EXPIRED)
     events = [Owed(1, "a", NOW + 1), Owed(2, "a", NOW + 2)]
     assert state.replay("bot", events, now=NOW) == 1
-    assert state.dead() == []
+    assert state.dead(limit=9) == []
     claim = taken(state)
     assert (claim.position, claim.replay) == (1, True)
-    assert state.settle(claim, OK, Verdict.DELIVERED)
+    assert settle(state, claim)
     claim = taken(state)
     assert (claim.position, claim.replay) == (2, False)
     (standing,) = state.standings()
     assert standing.owed == 1
 
 
-def test_what_is_still_needed(state: SqliteState) -> None:
-    """The oldest event that is owed, else the first that was not read yet."""
-    assert state.needed() == 1
+def test_a_replay_of_a_lane_that_is_empty_is_due(state: State) -> None:
+    """Now."""
+    assert state.replay("bot", [Owed(1, "a", NOW - DAY)], now=NOW) == 1
+    assert state.next_due("bot") == NOW
+
+
+def test_what_is_still_needed(state: State, path: Path) -> None:
+    """The oldest event that is owed, else the first that was not read yet; without a file, nothing."""
+    assert needed(path, now=NOW) == 1
     owe(state, "a", "b")
-    assert state.needed() == 1
-    assert state.settle(taken(state), OK, Verdict.DELIVERED)
-    assert state.needed() == 2
-    assert state.settle(taken(state), OK, Verdict.DELIVERED)
-    assert state.needed() == 3
+    assert needed(path, now=NOW) == 1
+    assert settle(state, taken(state))
+    assert needed(path, now=NOW) == 2
+    assert settle(state, taken(state))
+    assert needed(path, now=NOW) == 3
+    assert needed(path.with_name("none.db"), now=NOW) is None
+    path.with_name("none.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(InboxUnavailable):
+        needed(path.with_name("none.db"), now=NOW)
 
 
-def test_everything_stays(tmp_path: Path) -> None:
+def test_everything_stays(path: Path) -> None:
     """The schedule is in the file: another process goes on with it."""
-    first = SqliteState(tmp_path / "relay.db")
-    first.join("bot", 0)
+    first = opened(path)
+    first.join({"bot": 0}, now=NOW)
     owe(first, "a")
-    assert first.settle(taken(first), BAD, Verdict.AGAIN, due=NOW + 5000)
-    first.close()
-    second = SqliteState(tmp_path / "relay.db")
+    assert settle(first, taken(first), BAD, later(NOW + 5000))
+    first._store.close()
+    second = opened(path)
     assert second.next_due("bot") == NOW + 5000
-    assert taken(second, NOW + 5000).tries == 1
-    second.close()
+    claim = taken(second, NOW + 5000)
+    assert (claim.tries, claim.first_tried) == (1, BAD.at)
+    assert settle(second, claim, BAD._replace(at=NOW + 5000), later(NOW + 6000))
+    claim = taken(second, NOW + 6000)
+    assert (claim.tries, claim.first_tried) == (2, BAD.at)
+    second._store.close()
 
 
-def test_another_programs_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pragma", "value", "said"), [("application_id", 7, "another"), ("user_version", 99, "later")])
+def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int, said: str) -> None:
     """It is not written."""
-    db = apsw.Connection(str(tmp_path / "relay.db"))
-    db.pragma("application_id", 7)
+    if pragma == "user_version":
+        Store(path).close()
+    db = apsw.Connection(str(path))
+    db.pragma(pragma, value)
     db.close()
-    with pytest.raises(InboxUnavailable, match="another program's"):
-        SqliteState(tmp_path / "relay.db")
+    with pytest.raises(InboxUnavailable, match=said):
+        Store(path)
+
+
+def test_a_failure_leaves_nothing_half_done(state: State) -> None:
+    """What can't be written is not written in part, and the next one can be."""
+    with pytest.raises(InboxUnavailable, match="can't be used"):
+        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)])
+    assert state.positions() == {"bot": 0}
+    owe(state, "a")
 
 
 def test_claims_stay_flat(tmp_path: Path) -> None:
     """A claim reads as little of a hundred thousand owed as of a hundred: by the steps of SQLite's machine."""
     steps = []
     for number in (100, 100_000):
-        state = SqliteState(tmp_path / f"{number}.db")
-        state.join("bot", 0)
+        state = opened(tmp_path / f"{number}.db")
+        state.join({"bot": 0}, now=NOW)
         for start in range(0, number, 10_000):
             owe(state, *(f"lane {index}" for index in range(start, min(start + 10_000, number))), since=start)
         counted = [0]
@@ -212,8 +347,9 @@ def test_claims_stay_flat(tmp_path: Path) -> None:
             counted[0] += 1
             return False
 
-        state._db.set_progress_handler(count, 1)
-        assert state.settle(taken(state, NOW * 2), OK, Verdict.DELIVERED)
+        state._store._db.set_progress_handler(count, 1)
+        assert state.next_due("bot")
+        assert settle(state, taken(state, NOW * 2))
         steps.append(counted[0])
-        state.close()
+        state._store.close()
     assert steps[1] < steps[0] * 1.5

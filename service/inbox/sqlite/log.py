@@ -28,7 +28,12 @@ class SqliteLog:
 
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """Give what follows *after*; see `Log`."""
-        return self._records(f"position > ? AND data IS NOT NULL ORDER BY position LIMIT {int(limit)}", after)
+        return self._records("position > ? AND data IS NOT NULL ORDER BY position LIMIT ?", after, limit)
+
+    def at(self, positions: Sequence[int]) -> Sequence[Record]:
+        """Give the events of these positions; see `Log`."""
+        marks = ",".join("?" * len(positions))
+        return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
 
     def last(self) -> int:
         """Give the newest position; see `Log`."""
@@ -45,8 +50,8 @@ class SqliteLog:
         """Let go of the file."""
         self._db.close()
 
-    def _records(self, condition: str, value: int | bytes) -> Sequence[Record]:
+    def _records(self, condition: str, *values: int | bytes) -> Sequence[Record]:
         query = f"SELECT position, {rows.COLUMNS} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
         with translating():
-            found = self._db.execute(query, (value,)).fetchall()
+            found = self._db.execute(query, values).fetchall()
         return [rows.record(row) for row in found]

@@ -1,0 +1,133 @@
+"""From what is owed to tries, and from tries to what is written down."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import gevent
+
+from service import logs
+from service.inbox.base import Log
+from service.metrics import RelayMetrics
+from service.relay import policy
+from service.relay.book import Entry
+from service.relay.courier import Courier, Result
+from service.relay.planner import RETENTION
+from service.relay.sender import NO_ANSWER
+from service.relay.state import Claim, Claims, Ruling, Settlement, Try, Verdict
+from service.tracing import Tracing
+
+IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
+
+
+class Dispatcher:
+    """Hands claims to couriers and settles what they report; all of one thread's loop."""
+
+    def __init__(
+        self,
+        state: Claims,
+        log: Callable[[], Log],
+        wake: Callable[[], None],
+        *,
+        metrics: RelayMetrics,
+        traced: Tracing,
+        now: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        """*log* gives the log, opened; *wake* is called where something was reported."""
+        self._state = state
+        self._inbox = log
+        self._wake = wake
+        self._metrics = metrics
+        self._traced = traced
+        self._now = now
+        self._chance = chance
+        self._log = logs.get("relay")
+        self._results: list[Result] = []
+        self._settlements: list[Settlement] = []
+        self._couriers: dict[str, Courier] = {}
+        self._leaving: list[gevent.Greenlet] = []
+
+    def serve(self, entries: Mapping[str, Entry]) -> None:
+        """Have exactly these destinations be delivered to."""
+        for name, courier in list(self._couriers.items()):
+            if entries.get(name) != courier.entry:
+                self._leave(self._couriers.pop(name))
+                self._log.info("destination left or changed", destination=name)
+        for name, entry in entries.items():
+            if name not in self._couriers:
+                self._couriers[name] = Courier(
+                    entry, self._report, traced=self._traced, now=self._now, chance=self._chance
+                )
+                self._log.info("destination", destination=name, url=entry.destination.url.partition("?")[0])
+
+    def breakers(self) -> Mapping[str, str]:
+        """Say how the breaker of each destination stands; any thread may ask."""
+        return {name: str(courier.breaker.state) for name, courier in list(self._couriers.items())}
+
+    def hand_out(self) -> float:
+        """Hand out what is due to whom there is room for; gives the seconds until more is."""
+        wait = IDLE
+        for name, courier in self._couriers.items():
+            now = self._milliseconds()
+            room = courier.room(now)
+            due = self._state.next_due(name) if room else None
+            if due is not None and due <= now:
+                self._hand(courier, self._state.take(name, room, now=now, lease=courier.lease))
+            elif due is not None:
+                wait = min(wait, (due - now) / 1000)
+        return wait
+
+    def settle(self) -> None:
+        """Write down what was reported; what can't be written now is kept for the next time."""
+        results, self._results = self._results, []
+        self._settlements += [self._judged(result) for result in results]
+        if not self._settlements:
+            return
+        late = self._state.settle(self._settlements)
+        settlements, self._settlements = self._settlements, []
+        for claim in late:
+            self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
+        for claim, _, (verdict, _, reason) in settlements:
+            if verdict is Verdict.DEAD and claim not in late:
+                self._metrics.died(claim.destination, reason)
+                self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
+
+    def end(self) -> None:
+        """Wait for the tries that are under way."""
+        for courier in self._couriers.values():
+            self._leave(courier)
+        gevent.joinall(self._leaving)
+
+    def _leave(self, courier: Courier) -> None:
+        """Have a courier end: what it has under way may take its time."""
+        self._leaving = [*(each for each in self._leaving if not each.dead), gevent.spawn(courier.stop)]
+
+    def _hand(self, courier: Courier, claims: Sequence[Claim]) -> None:
+        found = {record.position: record.event for record in self._inbox().at([claim.position for claim in claims])}
+        for claim in claims:
+            if claim.position in found:
+                courier.hand(claim, found[claim.position])
+            else:
+                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, RETENTION)
+                self._settlements.append(Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=RETENTION)))
+                self._wake()
+
+    def _report(self, result: Result) -> None:
+        self._results.append(result)
+        self._wake()
+
+    def _judged(self, result: Result) -> Settlement:
+        now = self._milliseconds()
+        courier, claim, tried, answer = result
+        name, breaker = claim.destination, courier.breaker
+        before = breaker.state
+        breaker.saw(answer, now)
+        if breaker.state is not before:
+            self._log.warning("breaker", destination=name, state=str(breaker.state), outcome=answer.outcome)
+        self._metrics.tried(name, answer.outcome, tried.seconds)
+        if answer.status == policy.GONE and self._state.disable(name, f"it answered {answer.status}"):
+            self._log.error("destination disabled", destination=name, status=answer.status)
+        return Settlement(claim, tried, policy.rule(claim, answer, now=now, chance=self._chance))
+
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)

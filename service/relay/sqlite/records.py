@@ -1,0 +1,93 @@
+"""What a person asks of the relay's state, and does; and what the receiver must know of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.relay.sqlite.store import APPLICATION_ID, Store
+from service.relay.state import Dead, Owed, Standing, Try
+
+GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
+
+
+class SqliteRecords:
+    """`Records`, see there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def standings(self) -> Sequence[Standing]:
+        """Say how each destination stands; see `Records`."""
+        rows = self._store.rows(
+            """SELECT name, position, disabled, gone_since, owed,
+                 (SELECT received_at FROM owed WHERE destination = id ORDER BY position LIMIT 1),
+                 (SELECT count(*) FROM dead WHERE destination = id)
+               FROM destination ORDER BY name"""
+        )
+        return [Standing(*row) for row in rows]
+
+    def dead(self, *, limit: int) -> Sequence[Dead]:
+        """Give the dead letters of last; see `Records`."""
+        rows = self._store.rows(
+            """SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM dead
+                 JOIN destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT ?)
+               ORDER BY at, position""",
+            (limit,),
+        )
+        return [Dead(*row) for row in rows]
+
+    def tries(self, position: int) -> Sequence[tuple[str, Try]]:
+        """Give what was tried; see `Records`."""
+        rows = self._store.rows(
+            """SELECT name, at, seconds, status, outcome FROM tried JOIN destination ON id = destination
+               WHERE tried.position = ? ORDER BY at""",
+            (position,),
+        )
+        return [(row[0], Try(*row[1:])) for row in rows]
+
+    def waits(self, position: int) -> Sequence[str]:
+        """Name the destinations to which the event at *position* is owed."""
+        query = "SELECT name FROM owed JOIN destination ON id = destination WHERE owed.position = ? ORDER BY name"
+        return [name for (name,) in self._store.rows(query, (position,))]
+
+    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
+        """Owe events once more; see `Records`."""
+        with self._store.transaction() as db:
+            ((key,),) = db.execute("SELECT id FROM destination WHERE name = ?", (name,))
+            added = 0
+            for each in owed:
+                insert = "INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?, 1) RETURNING 1"
+                added += len(db.execute(insert, (key, *each)).fetchall())
+                lane = "INSERT OR IGNORE INTO lane (destination, lane, due) VALUES (?, ?, ?)"
+                db.execute(lane, (key, each.lane, now))
+                db.execute("DELETE FROM dead WHERE destination = ? AND position = ?", (key, each.position))
+            db.execute("UPDATE destination SET owed = owed + ? WHERE id = ?", (added, key))
+        return added
+
+
+def needed(path: Path, *, now: int) -> int | None:
+    """Give the oldest position of the log that the relay of *path* still has to read or to deliver.
+
+    None where nobody waits for any. Raises InboxUnavailable where that can't be told.
+    """
+    if not path.exists():
+        return None
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            db.set_busy_timeout(100)
+            if db.pragma("application_id") != APPLICATION_ID:  # the relay is just making it
+                return 0
+            ((position,),) = db.execute(
+                """SELECT min(coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1))
+                   FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)""",
+                (now - GONE_LONG,),
+            )
+        finally:
+            db.close()
+    except apsw.Error as ex:
+        raise InboxUnavailable("relay_state", f"the relay's state {path} can't be read: {ex}") from ex
+    return None if position is None else int(position)

@@ -1,0 +1,125 @@
+"""The file itself: how it is opened, what is in it, and its transactions."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import apsw
+
+from service.errors import InboxUnavailable
+
+NAME: Final = "relay.db"
+APPLICATION_ID: Final = 0x57484B52  # "WHKR"
+BUSY_TIMEOUT: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
+# Each step takes a database of the version that is its index to the next one. Never change one that was released.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE destination (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        position INTEGER NOT NULL,
+        disabled TEXT,
+        gone_since INTEGER,
+        owed INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE owed (
+        destination INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        lane TEXT NOT NULL,
+        received_at INTEGER NOT NULL,
+        replay INTEGER NOT NULL,
+        PRIMARY KEY (destination, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX owed_in_lane ON owed (destination, lane, position, replay);
+    CREATE TABLE lane (
+        destination INTEGER NOT NULL,
+        lane TEXT NOT NULL,
+        due INTEGER NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        first_tried INTEGER NOT NULL DEFAULT 0,
+        token INTEGER,
+        PRIMARY KEY (destination, lane)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX lane_due ON lane (destination, due);
+    CREATE TABLE dead (
+        destination INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (destination, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tried (
+        position INTEGER NOT NULL,
+        destination INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        status INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        PRIMARY KEY (position, destination, at)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+class Store:
+    """One connection, for any number of threads; any number of processes have one each."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file; raises InboxUnavailable where that can't be."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            self._db = apsw.Connection(str(path))
+            self._prepare()
+        except apsw.Error as ex:
+            raise InboxUnavailable("cannot_open", f"the relay's state {path} can't be used: {ex}") from ex
+
+    def _prepare(self) -> None:
+        db = self._db
+        db.set_busy_timeout(BUSY_TIMEOUT)
+        db.pragma("temp_store", "MEMORY")
+        if db.pragma("application_id") not in (0, APPLICATION_ID):
+            raise apsw.NotADBError("it is another program's")
+        if db.pragma("user_version") > len(MIGRATIONS):
+            raise apsw.NotADBError("it was made by a later version of this program")
+        db.pragma("journal_mode", "wal")
+        # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
+        db.pragma("synchronous", "NORMAL")
+        with self.transaction():
+            for step in range(db.pragma("user_version"), len(MIGRATIONS)):
+                db.execute(MIGRATIONS[step]).fetchall()
+                db.pragma("application_id", APPLICATION_ID)
+                db.pragma("user_version", step + 1)
+
+    @contextmanager
+    def transaction(self) -> Iterator[apsw.Connection]:
+        """Write: all of it or nothing; raises InboxUnavailable where the file can't be used."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as ex:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(ex, apsw.Error):
+                    raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+                raise
+
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
+        """Read; raises InboxUnavailable where the file can't be used."""
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except apsw.Error as ex:
+                raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()

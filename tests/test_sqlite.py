@@ -183,6 +183,23 @@ def test_bodies_go_earlier_than_ids(path: Path) -> None:
         assert not inbox.purge(NOW + HOUR // 2)
 
 
+def test_what_a_reader_needs_is_not_purged(path: Path) -> None:
+    """However old; what comes before it is, and the rest once it is no longer needed. Bodies neither."""
+    needed: list[int | None] = [400]
+    inbox = SqliteInbox(path, retention=HOUR, body_retention=HOUR // 2, hold=lambda _: needed[0])
+    with closing(inbox), closing(SqliteLog(path)) as log:
+        inbox.put([event(number) for number in range(1, 601)])
+        for later in (HOUR * 3 // 4, 2 * HOUR):
+            while inbox.purge(NOW + later):
+                pass
+            assert [record.position for record in log.read(0, 1000)] == list(range(400, 601))
+            assert not inbox.purge(NOW + later)
+        needed[0] = None
+        while inbox.purge(NOW + 2 * HOUR):
+            pass
+        assert inbox.size().events == 0
+
+
 def test_a_reader_of_nothing(path: Path) -> None:
     """Said, not made."""
     with pytest.raises(InboxUnavailable):

@@ -7,6 +7,7 @@ import click
 
 from service import __version__
 from service.cli.check import check
+from service.cli.destinations import destinations
 from service.cli.drain import drain
 from service.cli.events import events
 from service.cli.ready import ready
@@ -25,7 +26,7 @@ def commands() -> None:
     """
 
 
-for command in (serve, relay, check, drain, ready, events, simulate):
+for command in (serve, relay, check, drain, ready, events, destinations, simulate):
     commands.add_command(command)
 
 

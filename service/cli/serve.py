@@ -12,6 +12,8 @@ from service.cli.settings import configured
 from service.config import Address, Config
 from service.gunicorn_conf import Server
 from service.inbox import engine
+from service.relay.hold import Hold
+from service.relay.sqlite import NAME
 
 
 @click.command()
@@ -27,7 +29,8 @@ def serve() -> None:
     admin_listener = _listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     _listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
     _announce(config)
-    opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention)
+    hold = Hold(config.inbox.path.with_name(NAME)) if config.destinations else None
+    opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention, hold=hold)
     Server(config, os.environ, admin_listener=admin_listener, open_inbox=opener).run()
 
 

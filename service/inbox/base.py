@@ -75,6 +75,10 @@ class Log(Protocol):
         """Give the events of these positions, in order, without those that are gone. Raises InboxUnavailable."""
         ...
 
+    def first(self) -> int:
+        """Give the oldest position whose data is kept; above `last` where there is none. Raises InboxUnavailable."""
+        ...
+
     def last(self) -> int:
         """Give the position of the newest event that was ever put; 0 where there was none. Raises InboxUnavailable."""
         ...

@@ -10,6 +10,7 @@ from service.relay.destinations import Destination
 from service.relay.state import Owed, Plans
 
 READ_AT_ONCE: Final = 500
+EVERY: Final = 60.0  # seconds between looks at what the log no longer holds
 BEGINNING: Final = "beginning"
 RETENTION: Final = "retention"
 
@@ -28,6 +29,8 @@ class Planner:
         self._retention = int(retention * 1000)
         self._log = logs.get("relay")
         self._joined: set[str] | None = None
+        self._first = 0
+        self._tidied = float("-inf")
 
     def join(self, wanted: Mapping[str, Destination]) -> None:
         """Have exactly *wanted* be read for; what is new begins at the log's end, unless it says otherwise."""
@@ -53,9 +56,12 @@ class Planner:
         return any(len(page) == READ_AT_ONCE for page in pages.values())
 
     def tidy(self) -> None:
-        """Give up what the log no longer holds and nobody asks for, and forget what was told of it."""
-        first = next((record.position for record in self._inbox().read(0, 1)), 0)
-        given_up = self._state.expire(first, now=int(self._now() * 1000), keep=self._retention)
-        for name, number in given_up.items():
-            self._metrics.died(name, RETENTION, number)
-            self._log.error("events given up", destination=name, reason=RETENTION, count=number)
+        """Give up what the log no longer holds and nobody asks for, and forget what was told of it; each second."""
+        now = self._now()
+        if now - self._tidied >= EVERY:
+            self._tidied, self._first = now, self._inbox().first()
+            given_up = self._state.expire(self._first, now=int(now * 1000), keep=self._retention)
+            for name, number in given_up.items():
+                self._metrics.died(name, RETENTION, number)
+                self._log.error("events given up", destination=name, reason=RETENTION, count=number)
+        self._state.forget_tries(self._first)

@@ -24,7 +24,7 @@ from service.tracing import Tracing
 
 TICK: Final = 0.02  # seconds between looks at the end of the log
 LOOK: Final = 0.5  # seconds between looks at the files
-TIDY: Final = 60.0  # seconds between looks at what is too old
+TIDY: Final = 1.0  # seconds between looks at what is too old
 AFTER_TROUBLE: Final = 1.0
 
 

@@ -72,6 +72,14 @@ class Dead(NamedTuple):
     at: int
 
 
+class Story(NamedTuple):
+    """What became of one event at one destination: `delivered`, `waiting` or `dead: ` and why; and every try."""
+
+    destination: str
+    stands: str
+    tries: Sequence[Try]
+
+
 class Standing(NamedTuple):
     """How a destination stands: read up to where, why disabled, how much is owed and since when, how much is dead."""
 
@@ -102,9 +110,13 @@ class Plans(Protocol):
     def expire(self, first: int, *, now: int, keep: int) -> Mapping[str, int]:
         """Give up, of destinations that are disabled or gone, what the log no longer holds: positions before *first*.
 
-        Drops, too, what is told of tries before it, and of dead letters that are *keep* milliseconds old. Gives how
-        many events of each destination were given up.
+        Drops, too, what is told of dead letters that are *keep* milliseconds old. Gives how many events of each
+        destination were given up.
         """
+        ...
+
+    def forget_tries(self, first: int) -> None:
+        """Drop what is told of tries with events before *first*, some at a time."""
         ...
 
 
@@ -145,10 +157,14 @@ class Records(Protocol):
         """Give the dead letters of last, in the order in which they were given up."""
         ...
 
-    def tries(self, position: int) -> Sequence[tuple[str, Try]]:
-        """Give what was tried with the event at *position*, by destination, in order."""
+    def story(self, position: int) -> Sequence[Story]:
+        """Tell what became of the event at *position*, by destination."""
         ...
 
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more, marked as a replay; gives how many were not owed already."""
+        ...
+
+    def forget(self, positions: Sequence[int]) -> None:
+        """Owe these events to nobody, and tell nothing of them."""
         ...

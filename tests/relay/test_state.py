@@ -9,7 +9,7 @@ import pytest
 from service.errors import InboxUnavailable
 from service.relay.sqlite import SqliteRecords, SqliteWork, Store, needed
 from service.relay.sqlite.records import GONE_LONG
-from service.relay.state import Claim, Owed, Ruling, Settlement, Try, Verdict
+from service.relay.state import Claim, Owed, Ruling, Settlement, Story, Try, Verdict
 
 NOW = 1_795_000_000_000
 LEASE = 60_000
@@ -111,7 +111,7 @@ def test_a_claim_that_ran_out_can_settle_nothing(state: State) -> None:
     fresh = taken(state, NOW + 1000 + LEASE)
     assert fresh.position == stale.position
     assert not settle(state, stale)
-    assert state.tries(1) == []
+    assert state.story(1) == [Story("bot", "waiting", [])]
     assert settle(state, fresh)
     assert not settle(state, fresh)
     assert taken(state).position == 2
@@ -221,14 +221,36 @@ def test_the_story_of_an_event(state: State) -> None:
     owe(state, "a")
     good = OK._replace(at=NOW + 9)
     assert settle(state, taken(state), BAD, later(NOW))
-    assert state.waits(1) == ["bot"]
+    assert state.story(1) == [Story("bot", "waiting", [BAD])]
     assert settle(state, taken(state), good)
-    assert state.waits(1) == []
-    assert state.tries(1) == [("bot", BAD), ("bot", good)]
-    assert state.expire(1, now=NOW, keep=DAY) == {}
-    assert len(state.tries(1)) == 2
-    assert state.expire(2, now=NOW, keep=DAY) == {}
-    assert state.tries(1) == []
+    story = [Story("bot", "delivered", [BAD, good])]
+    assert state.story(1) == story
+    state.forget_tries(1)
+    assert state.story(1) == story
+    state.forget_tries(2)
+    assert state.story(1) == []
+
+
+def test_the_story_of_what_is_dead(state: State) -> None:
+    """Of each destination by itself."""
+    state.join({"bot": 0, "a": 0}, now=NOW)
+    owe(state, "a")
+    owe(state, "a", name="a")
+    assert settle(state, taken(state), BAD, EXPIRED)
+    assert state.story(1) == [Story("a", "waiting", []), Story("bot", "dead: expired", [BAD])]
+
+
+def test_what_is_forgotten(state: State) -> None:
+    """Is owed to nobody, and no lane tells of whom it was; a try under way settles nothing."""
+    owe(state, "person", "person", "other")
+    claim, other = take(state, most=2)
+    if claim.lane == "other":
+        claim, other = other, claim
+    state.forget([1, 2])
+    assert state._store.rows("SELECT lane FROM lane") == [("other",)]
+    assert not settle(state, claim, BAD, EXPIRED)
+    assert settle(state, other)
+    assert (state.dead(limit=9), state.story(1), state.standings()[0].owed) == ([], [], 0)
 
 
 def test_what_the_log_no_longer_holds(state: State) -> None:

@@ -4,7 +4,8 @@ Sources: https://sqlite.org/wal.html (also for the WAL-reset bug, fixed in 3.51.
 #pragma_synchronous. `apsw` brings a library of its own; the one of Python or of the distribution is not used.
 """
 
+from service.inbox.sqlite.erasure import SqliteErasure
 from service.inbox.sqlite.inbox import SqliteInbox, opener
 from service.inbox.sqlite.log import SqliteLog
 
-__all__ = ["SqliteInbox", "SqliteLog", "opener"]
+__all__ = ["SqliteErasure", "SqliteInbox", "SqliteLog", "opener"]

@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import apsw
 
@@ -15,21 +15,28 @@ from service.inbox.sqlite import rows, schema
 from service.inbox.sqlite.failures import translated, translating
 
 PURGED_AT_ONCE: Final = 256
+Hold: TypeAlias = Callable[[int], int | None]
+
+
+def _nobody(_now: int) -> None:
+    return None
 
 
 class SqliteInbox:
     """The writing half. One process at a time; a second one is refused."""
 
-    def __init__(self, path: Path, *, retention: int, body_retention: int) -> None:
+    def __init__(self, path: Path, *, retention: int, body_retention: int, hold: Hold = _nobody) -> None:
         """Open or make the database; both retentions are in milliseconds.
 
-        Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is not a
-        WAL, a directory that can't be written, a file of a later version, another process that writes.
+        *hold* gives, for a time in milliseconds since the epoch, the oldest position that a reader still needs, None
+        for none. Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is
+        not a WAL, a directory that can't be written, a file of a later version, another process that writes.
         """
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._retention = retention
         self._body_retention = body_retention
+        self._hold = hold
         self._lock = _lock(path)
         try:
             with translating():
@@ -71,9 +78,9 @@ class SqliteInbox:
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
         with translating():
-            more = self._drop_events(now - self._retention)
+            more = self._drop_events(now - self._retention, now)
             if self._body_retention < self._retention:
-                more = self._drop_bodies(now - self._body_retention) or more
+                more = self._drop_bodies(now - self._body_retention, now) or more
         return more
 
     def size(self) -> Size:
@@ -128,20 +135,30 @@ class SqliteInbox:
         found: list[tuple[Any, ...]] = self._db.execute(query, (position,)).fetchall()
         return bool(found) and bool(found[0][0] < cutoff)
 
-    def _drop_events(self, cutoff: int) -> bool:
-        if not self._is_old(self._first, cutoff):
+    def _until(self, start: int, cutoff: int, now: int) -> int | None:
+        """Give where a batch from *start* on ends; None where nothing there is too old, or somebody needs it."""
+        if not self._is_old(start, cutoff):
+            return None
+        needed, end = self._hold(now), start + PURGED_AT_ONCE
+        end = end if needed is None else min(end, needed)
+        return end if end > start else None
+
+    def _drop_events(self, cutoff: int, now: int) -> bool:
+        end = self._until(self._first, cutoff, now)
+        if end is None:
             return False
         with schema.transaction(self._db):
-            batch = (self._first + PURGED_AT_ONCE, cutoff)
+            batch = (end, cutoff)
             self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
             self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
         return self._is_old(self._first, cutoff)
 
-    def _drop_bodies(self, cutoff: int) -> bool:
+    def _drop_bodies(self, cutoff: int, now: int) -> bool:
         start = max(self._bodies_dropped + 1, self._first)
-        if not self._is_old(start, cutoff):
+        end = self._until(start, cutoff, now)
+        if end is None:
             return False
-        batch = (start, start + PURGED_AT_ONCE, cutoff)
+        batch = (start, end, cutoff)
         with schema.transaction(self._db):
             self._db.execute(
                 "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
@@ -190,6 +207,6 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def opener(path: Path, *, retention: int, body_retention: int) -> Callable[[], SqliteInbox]:
+def opener(path: Path, *, retention: int, body_retention: int, hold: Hold | None = None) -> Callable[[], SqliteInbox]:
     """Make what opens the inbox, anew each time; the retentions are in milliseconds."""
-    return lambda: SqliteInbox(path, retention=retention, body_retention=body_retention)
+    return lambda: SqliteInbox(path, retention=retention, body_retention=body_retention, hold=hold or _nobody)

@@ -35,6 +35,12 @@ class SqliteLog:
         marks = ",".join("?" * len(positions))
         return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
 
+    def first(self) -> int:
+        """Give the oldest position; see `Log`."""
+        with translating():
+            dropped = schema.number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
+        return next((record.position for record in self.read(dropped, 1)), self.last() + 1)
+
     def last(self) -> int:
         """Give the newest position; see `Log`."""
         with translating():

@@ -7,8 +7,9 @@ from typing import Final
 import apsw
 
 from service.errors import InboxUnavailable
-from service.relay.sqlite.store import APPLICATION_ID, Store
-from service.relay.state import Dead, Owed, Standing, Try
+from service.relay.sqlite.store import APPLICATION_ID, Rows, Store
+from service.relay.sqlite.work import let_go
+from service.relay.state import Dead, Owed, Standing, Story, Try
 
 GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
 
@@ -39,19 +40,20 @@ class SqliteRecords:
         )
         return [Dead(*row) for row in rows]
 
-    def tries(self, position: int) -> Sequence[tuple[str, Try]]:
-        """Give what was tried; see `Records`."""
-        rows = self._store.rows(
+    def story(self, position: int) -> Sequence[Story]:
+        """Tell what became of the event at *position*; see `Records`."""
+        tried = self._store.rows(
             """SELECT name, at, seconds, status, outcome FROM tried JOIN destination ON id = destination
                WHERE tried.position = ? ORDER BY at""",
             (position,),
         )
-        return [(row[0], Try(*row[1:])) for row in rows]
-
-    def waits(self, position: int) -> Sequence[str]:
-        """Name the destinations to which the event at *position* is owed."""
-        query = "SELECT name FROM owed JOIN destination ON id = destination WHERE owed.position = ? ORDER BY name"
-        return [name for (name,) in self._store.rows(query, (position,))]
+        stands = {name: "delivered" for name, *_ in tried}
+        for table, word in (("owed", "'waiting'"), ("dead", "'dead: ' || reason")):
+            query = f"SELECT name, {word} FROM destination JOIN {table} AS t ON t.destination = id AND t.position = ?"  # noqa: S608  constants
+            stands |= dict(self._store.rows(query, (position,)))
+        return [
+            Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
+        ]
 
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more; see `Records`."""
@@ -66,6 +68,17 @@ class SqliteRecords:
                 db.execute("DELETE FROM dead WHERE destination = ? AND position = ?", (key, each.position))
             db.execute("UPDATE destination SET owed = owed + ? WHERE id = ?", (added, key))
         return added
+
+    def forget(self, positions: Sequence[int]) -> None:
+        """Owe these events to nobody, and tell nothing of them; see `Records`."""
+        one = [(position,) for position in positions]
+        with self._store.transaction() as db:
+            gone: Rows = db.executemany(
+                "DELETE FROM owed WHERE position = ? RETURNING destination, lane", one
+            ).fetchall()
+            let_go(db, gone)
+            for table in ("dead", "tried"):
+                db.executemany(f"DELETE FROM {table} WHERE position = ?", one)  # noqa: S608  one of the two
 
 
 def needed(path: Path, *, now: int) -> int | None:

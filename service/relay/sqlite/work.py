@@ -5,7 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import compress
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -13,7 +13,7 @@ from service.relay.sqlite.store import Rows, Store
 from service.relay.state import Claim, Owed, Settlement, Verdict
 
 RETENTION: Final = "retention"
-FORGOTTEN_AT_ONCE: Final = 1000
+FORGOTTEN_AT_ONCE: Final = 4000
 
 
 class SqliteWork:
@@ -60,10 +60,8 @@ class SqliteWork:
         """Give up what the log no longer holds; see `Plans`."""
         away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         over = f"position < ? AND destination IN ({away})"
-        oldest = "SELECT DISTINCT position FROM tried WHERE position < ? ORDER BY position LIMIT ?"
         with self._store.transaction() as db:
             db.execute("DELETE FROM dead WHERE at < ?", (now - keep,))
-            db.execute(f"DELETE FROM tried WHERE position IN ({oldest})", (first, FORGOTTEN_AT_ONCE))  # noqa: S608  constants
             db.execute(
                 f"INSERT OR IGNORE INTO dead SELECT destination, position, ?, 0, ? FROM owed WHERE {over}",  # noqa: S608  constants
                 (RETENTION, now, first),
@@ -72,6 +70,15 @@ class SqliteWork:
             let_go(db, gone)
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
         return Counter(names[key] for key, _ in gone)
+
+    def forget_tries(self, first: int) -> None:
+        """Drop some of what is told of events before *first*; see `Plans`."""
+        old = "SELECT position, destination, at FROM tried WHERE position < ? ORDER BY position LIMIT ?"
+        if not self._store.rows(old, (first, 1)):
+            return
+        forgotten = f"DELETE FROM tried WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
+        with self._store.transaction() as db:
+            db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
 
     def next_due(self, name: str) -> int | None:
         """Say when the next lane is due; see `Claims`."""
@@ -155,7 +162,7 @@ class SqliteWork:
         return self._keys[name]
 
 
-def let_go(db: apsw.Connection, gone: Sequence[tuple[int, str]]) -> None:
+def let_go(db: apsw.Connection, gone: Sequence[tuple[Any, ...]]) -> None:
     """Count what is no longer owed, by destination and lane, and drop lanes in which nothing is."""
     for key, number in Counter(key for key, _ in gone).items():
         db.execute("UPDATE destination SET owed = owed - ? WHERE id = ?", (number, key))

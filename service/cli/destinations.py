@@ -1,0 +1,87 @@
+"""`destinations`: how those to whom the relay delivers stand, and stopping one."""
+
+import json
+from typing import Final
+
+import click
+
+from service.cli import state
+from service.cli.events import chosen
+from service.cli.tables import print_table
+from service.events import rfc3339
+from service.relay.sqlite import SqliteRecords, SqliteWork
+from service.relay.state import Standing
+
+BY_HAND: Final = "by hand"
+
+
+@click.group()
+def destinations() -> None:
+    """Look at the destinations that the relay delivers to, stop one, or let it go on."""
+
+
+@destinations.command("list")
+@chosen.inbox_option
+@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+def list_(inbox: str | None, *, as_json: bool) -> None:
+    """List every destination that a relay ever read in the file, and what it is owed.
+
+    \b
+    whatsapp-webhook destinations list
+    """  # noqa: D301  click wants the character
+    with state.opened(chosen.where(inbox)) as store:
+        standings = SqliteRecords(store).standings()
+    if as_json:
+        for standing in standings:
+            click.echo(json.dumps(standing._asdict()))
+        return
+    if not standings:
+        click.echo("No destinations yet: the file that WEBHOOK_DESTINATIONS names holds none.")
+        return
+    print_table(
+        ("name", "state", "backlog", "oldest", "dead"),
+        [
+            (
+                each.name,
+                _state_of(each),
+                str(each.owed),
+                rfc3339(each.oldest)[:19] if each.oldest else "",
+                str(each.dead),
+            )
+            for each in standings
+        ],
+    )
+
+
+@destinations.command()
+@chosen.inbox_option
+@click.argument("name")
+def enable(inbox: str | None, name: str) -> None:
+    """Deliver to a destination again; what it is owed comes first, in order."""
+    _switch(inbox, name, None)
+
+
+@destinations.command()
+@chosen.inbox_option
+@click.argument("name")
+@click.option("--reason", default=BY_HAND, show_default=True, help="What `destinations list` says of it.")
+def disable(inbox: str | None, name: str, reason: str) -> None:
+    """Deliver nothing more to a destination until it is enabled; what comes meanwhile is kept for the retention."""
+    _switch(inbox, name, reason)
+
+
+def _switch(inbox: str | None, name: str, reason: str | None) -> None:
+    with state.opened(chosen.where(inbox)) as store:
+        known = {each.name: each for each in SqliteRecords(store).standings()}
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none yet"
+            raise click.ClickException(f"There is no destination {name!r}; there are: {there}.")
+        changed = SqliteWork(store).disable(name, reason)
+    word = "disabled" if reason else "enabled"
+    click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
+
+
+def _state_of(standing: Standing) -> str:
+    if standing.disabled is not None:
+        return f"disabled: {standing.disabled}"
+    return f"not in the file since {rfc3339(standing.gone_since)[:19]}" if standing.gone_since else "enabled"

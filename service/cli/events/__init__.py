@@ -1,0 +1,19 @@
+"""`events`: look at what is kept, and do something about it."""
+
+import signal
+
+import click
+
+from service.cli.events.forgetting import forget
+from service.cli.events.kept import list_, show
+from service.cli.events.undelivered import dead, replay
+
+
+@click.group()
+def events() -> None:
+    """Look at the events that are kept, while the server goes on writing, deliver them again, or erase them."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough, as head does
+
+
+for command in (list_, show, dead, replay, forget):
+    events.add_command(command)

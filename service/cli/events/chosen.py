@@ -1,0 +1,147 @@
+"""Which events a command is about: its options, and how the log is read for them."""
+
+import bisect
+import fnmatch
+import functools
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import click
+
+from service.cli.settings import configured
+from service.config import InboxUrl, inbox_url
+from service.events import Event
+from service.inbox.base import Log, Record
+from service.inbox.sqlite import SqliteLog
+
+PAGE: Final = 500
+_POSITION: Final = re.compile(r"[0-9]{1,18}")
+SLACK: Final = 60_000  # milliseconds by which events may be kept in another order than they were received in
+
+
+class Filter(NamedTuple):
+    """Which events to give; None lets everything through. Times are milliseconds since the epoch."""
+
+    kind: str | None
+    subject: str | None
+    number: str | None
+    since: int | None
+    until: int | None
+
+    def takes(self, event: Event) -> bool:
+        """Say whether *event* is one of those asked for."""
+        return (
+            (self.kind is None or fnmatch.fnmatchcase(event.type, self.kind))
+            and (self.subject is None or event.subject == self.subject.removeprefix("+"))
+            and (self.number is None or self.number in event.source.split("/"))
+            and (self.since is None or event.received_at >= self.since)
+            and (self.until is None or event.received_at < self.until)
+        )
+
+
+class Moment(click.ParamType[int]):
+    """A time: RFC 3339, or an age such as 15m, 2h or 3d."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it into milliseconds since the epoch."""
+        text = str(value)
+        age = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+        if age:
+            seconds = int(age[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[2]]
+            return int((datetime.now(UTC).timestamp() - seconds) * 1000)
+        try:
+            found = datetime.fromisoformat(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no time: write 2026-11-23T10:00:00Z, or an age such as 15m or 2h", param, ctx)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def where(value: str | None) -> InboxUrl:
+    """Read `--inbox`, or where it is not given, the configuration."""
+    if value is None:
+        return configured(os.environ).inbox
+    try:
+        return inbox_url(value)
+    except ValueError as ex:
+        raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a filter, and the filter as `wanted`."""
+
+    @functools.wraps(command)
+    def with_filter(
+        kind: str | None,
+        subject: str | None,
+        number: str | None,
+        since: int | None,
+        until: int | None,
+        **more: Any,
+    ) -> None:
+        command(wanted=Filter(kind, subject, number, since, until), **more)
+
+    for option in reversed(_OPTIONS):
+        with_filter = option(with_filter)
+    return with_filter
+
+
+_OPTIONS: Final = (
+    click.option("--type", "kind", metavar="TYPE", help="Only this type; * is anything: 'com.whatsapp.message.*'"),
+    click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id."),
+    click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours."),
+    click.option("--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d."),
+    click.option("--until", type=Moment(), help="Received before, written as for --since."),
+)
+inbox_option = click.option(
+    "--inbox", metavar="URL", help="Where the events are, if not where WEBHOOK_INBOX says: sqlite:///path/inbox.db"
+)
+
+
+def positions(log: Log) -> range:
+    """Give the positions between which events are kept."""
+    return range(log.first(), log.last() + 1)
+
+
+def one(log: SqliteLog, which: str) -> Record:
+    """Give the event that a position or an id names; raises ClickException where there is none."""
+    found = next(iter(log.at([int(which)])), None) if _POSITION.fullmatch(which) else log.find(which)
+    if found is None:
+        raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
+    return found
+
+
+def _within(log: Log, kept: range, wanted: Filter) -> range:
+    """Leave out what was received too early, without reading it."""
+    if wanted.since is None:
+        return kept
+
+    def received_at(position: int) -> int:
+        return next((record.event.received_at for record in log.read(position - 1, 1)), sys.maxsize)
+
+    return kept[bisect.bisect_left(kept, wanted.since - SLACK, key=received_at) :]
+
+
+def oldest_first(log: Log, kept: range, wanted: Filter) -> Iterator[Record]:
+    """Give every match."""
+    position = _within(log, kept, wanted).start - 1
+    while page := log.read(position, PAGE):
+        yield from (record for record in page if wanted.takes(record.event))
+        position = page[-1].position
+
+
+def newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Record]:
+    """Give the last matches, oldest first, reading from the end."""
+    found: deque[Record] = deque()
+    left = _within(log, kept, wanted)
+    while left and len(found) < limit:
+        page, left = left[-PAGE:], left[:-PAGE]
+        read = [record for record in log.read(page.start - 1, PAGE) if record.position in page]
+        found.extendleft(record for record in reversed(read) if wanted.takes(record.event))
+    return list(found)[-limit:]

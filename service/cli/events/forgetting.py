@@ -1,0 +1,47 @@
+"""`events forget`: erase one person's events."""
+
+import click
+
+from service.cli import state
+from service.cli.events import chosen
+from service.inbox.sqlite import SqliteErasure
+from service.relay.sqlite import SqliteRecords
+
+OUT_OF_REACH = """Out of reach from here, for you to see to:
+  - what destinations got already, and what their applications keep of it;
+  - backups and snapshots of the volume;
+  - events of others that name this person in their text or contacts;
+  - logs and traces: they hold neither number nor text, but keyed hashes of the number.
+What Meta sends again of what was erased is told as a repeat, and not kept."""
+
+
+@click.command()
+@chosen.inbox_option
+@click.option("--subject", metavar="WHO", required=True, help="The number as Meta writes it, or a user id.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
+    """Erase one person's events: what they and you wrote, their number, and what is still to be delivered of it.
+
+    Somebody may be known by a number and by a user id: erase both. The server may go on meanwhile.
+
+    \b
+    whatsapp-webhook events forget --subject 16505551234
+    """  # noqa: D301  click wants the character
+    url = chosen.where(inbox)
+    if url.engine != "sqlite":
+        raise click.ClickException(f"An inbox of {url.engine} can't be erased from here.")
+    with SqliteErasure(url.path) as erasure:
+        positions = erasure.find(subject.removeprefix("+"))
+        if not positions:
+            click.echo("There is no event of this subject.")
+            return
+        if not yes:
+            click.confirm(f"Erase {len(positions)} events for good?", abort=True)
+        with state.opened_if_any(url) as store:
+            if store:
+                SqliteRecords(store).forget(positions)
+        is_clean = erasure.erase(positions)
+    click.echo(f"{len(positions)} events are erased.")
+    if not is_clean:
+        click.echo("A reader was in the way: old pages go from inbox.db-wal with the next checkpoint.")
+    click.echo(OUT_OF_REACH)

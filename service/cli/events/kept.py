@@ -1,0 +1,113 @@
+"""`events list` and `events show`: look at what is kept."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
+
+from service.cli import state, tables
+from service.cli.events import chosen
+from service.cli.events.chosen import Filter
+from service.config import InboxUrl
+from service.events import rfc3339, structured
+from service.inbox import engine
+from service.inbox.base import Record
+from service.relay.sqlite import SqliteRecords
+
+SHOWN: Final = 20
+# What the table shows, and from how many columns of the terminal on.
+COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
+_STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+@click.command("list")
+@chosen.inbox_option
+@chosen.filtered
+@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; {SHOWN} in the table, all with --json.")
+@click.option("--json", "as_json", is_flag=True, help="Every match as a CloudEvents 1.0 object a line, oldest first.")
+def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool) -> None:
+    """List events: the newest as a table, or every match as JSON lines.
+
+    \b
+    whatsapp-webhook events list --since 1h
+    whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
+    """  # noqa: D301  click wants the character
+    with closing(engine.open_log(chosen.where(inbox))) as log:
+        kept = chosen.positions(log)
+        if not as_json:
+            _print_table(chosen.newest(log, kept, wanted, limit or SHOWN), len(kept))
+            return
+        found = chosen.newest(log, kept, wanted, limit) if limit else chosen.oldest_first(log, kept, wanted)
+        for record in found:
+            sys.stdout.buffer.write(structured(record.event) + b"\n")
+        sys.stdout.flush()
+
+
+@click.command()
+@chosen.inbox_option
+@click.argument("which", metavar="POSITION|ID")
+def show(inbox: str | None, which: str) -> None:
+    """Show one event, its attributes, its data and what became of it, by its position in the list or by its id.
+
+    \b
+    whatsapp-webhook events show 42
+    """  # noqa: D301  click wants the character
+    url = chosen.where(inbox)
+    with closing(engine.open_log(url)) as log:
+        record = chosen.one(log, which)
+    try:
+        told = json.loads(structured(record.event))
+    except RecursionError:
+        raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
+    told["received"] = rfc3339(record.event.received_at)
+    told["position"] = record.position
+    told["deliveries"] = _story(url, record.position)
+    text = json.dumps(told, indent=2, ensure_ascii=False)
+    # What somebody wrote must not steer the terminal, nor turn its direction.
+    harmless = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    Console(soft_wrap=True).print(JSONHighlighter()(Text(harmless)))
+
+
+def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
+    with state.opened_if_any(url) as store:
+        stories = SqliteRecords(store).story(position) if store else []
+    return [
+        {
+            "destination": story.destination,
+            "state": story.stands,
+            "tries": [
+                tried._asdict() | {"at": rfc3339(tried.at), "seconds": round(tried.seconds, 3)} for tried in story.tries
+            ],
+        }
+        for story in stories
+    ]
+
+
+def _print_table(found: Sequence[Record], kept: int) -> None:
+    if not found:
+        few = "No events yet. Send some: whatsapp-webhook simulate --help"
+        click.echo(f"None of the {kept} events that are kept matches." if kept else few)
+        return
+    # Nothing is cut in what is shown: a narrow terminal is shown less, and `events show` the rest.
+    width = tables.console().width
+    columns = [name for name, least in COLUMNS.items() if width >= least]
+    rows = []
+    for position, event in found:
+        cells = {
+            "position": str(position),
+            "received": rfc3339(event.received_at)[:19],
+            "type": event.type,
+            "subject": event.subject or "",
+            "number": event.source.rpartition("/")[2],
+            "id": event.id,
+        }
+        rows.append([cells[name] for name in columns])
+    tables.print_table(columns, rows)
+    click.echo(f"{len(found)} of {kept} events; `events show POSITION` shows one.")

@@ -1,0 +1,134 @@
+"""`events dead` and `events replay`: what was given up, and another chance."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import click
+
+from service.cli import state
+from service.cli.events import chosen
+from service.cli.events.chosen import Filter
+from service.cli.settings import configured
+from service.cli.tables import print_table
+from service.events import rfc3339
+from service.inbox import engine
+from service.inbox.base import Record
+from service.inbox.sqlite import SqliteLog
+from service.relay import destinations
+from service.relay.destinations import Destination
+from service.relay.sqlite import SqliteRecords
+from service.relay.state import Owed
+
+SHOWN: Final = 50
+AT_ONCE: Final = 500
+EVERYTHING: Final = Filter(None, None, None, None, None)
+
+
+@click.command()
+@chosen.inbox_option
+@click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="The newest so many.")
+def dead(inbox: str | None, limit: int) -> None:
+    """List dead letters: events that a destination will not get, why, and after how many tries.
+
+    \b
+    whatsapp-webhook events dead
+    whatsapp-webhook events replay --dead --plan
+    """  # noqa: D301  click wants the character
+    url = chosen.where(inbox)
+    with state.opened(url) as store:
+        letters = SqliteRecords(store).dead(limit=limit)
+    if not letters:
+        click.echo("No dead letters.")
+        return
+    with closing(engine.open_log(url)) as log:
+        kinds = {record.position: record.event.type for record in log.at([letter.position for letter in letters])}
+    print_table(
+        ("given up", "destination", "position", "type", "reason", "tries"),
+        [
+            (
+                rfc3339(letter.at)[:19],
+                letter.destination,
+                str(letter.position),
+                kinds.get(letter.position, "(past the retention)"),
+                letter.reason,
+                str(letter.tries),
+            )
+            for letter in letters
+        ],
+    )
+
+
+@click.command()
+@chosen.inbox_option
+@click.argument("which", metavar="[POSITION|ID]...", nargs=-1)
+@chosen.filtered
+@click.option("--destination", "names", metavar="NAME", multiple=True, help="Only to this one; may be repeated.")
+@click.option("--dead", "only_dead", is_flag=True, help="Only dead letters, to the destination that did not get them.")
+@click.option("--plan", is_flag=True, help="Say how many it would be, and do nothing.")
+def replay(
+    inbox: str | None, which: tuple[str, ...], wanted: Filter, names: tuple[str, ...], *, only_dead: bool, plan: bool
+) -> None:
+    """Deliver events once more: by position or id, or those that the options choose.
+
+    A destination gets what its filter wants (the file is WEBHOOK_DESTINATIONS), with the same id as before, marked
+    with the attribute `replay` where its format has attributes. What it is owed already is not owed twice.
+
+    \b
+    whatsapp-webhook events replay 42 --destination bot
+    whatsapp-webhook events replay --since 2h --type 'com.whatsapp.message.*' --plan
+    whatsapp-webhook events replay --dead
+    """  # noqa: D301  click wants the character
+    if not which and wanted == EVERYTHING and not only_dead:
+        raise click.UsageError("Say which: a position, an id, or options such as --since 2h or --dead.")
+    if which and wanted != EVERYTHING:
+        raise click.UsageError("Give positions and ids, or options that choose: not both.")
+    url = chosen.where(inbox)
+    with closing(engine.open_log(url)) as log, state.opened(url) as store:
+        records = SqliteRecords(store)
+        takers = _takers(names, {standing.name for standing in records.standings()})
+        lost = {(letter.destination, letter.position) for letter in records.dead(limit=-1)} if only_dead else None
+        counts: Counter[str] = Counter()
+        for page in _pages(_found(log, which, wanted)):
+            for name, taker in takers.items():
+                owed = [
+                    Owed(position, event.partitionkey, event.received_at)
+                    for position, event in page
+                    if (taker.wants(event) if lost is None else (name, position) in lost)
+                ]
+                counts[name] += len(owed) if plan else records.replay(name, owed, now=int(time.time() * 1000))
+    _tell(counts, plan=plan)
+
+
+def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination]:
+    path = configured(os.environ).destinations
+    if not path:
+        raise click.ClickException("WEBHOOK_DESTINATIONS is not set: it names the file with the destinations.")
+    takers = {each.name: each for each in destinations.parse(Path(path).read_bytes(), path) if each.name in known}
+    for name in names:
+        if name not in takers:
+            raise click.BadParameter(f"there is no {name!r}; there are: {', '.join(sorted(takers))}.")
+    return {name: taker for name, taker in takers.items() if not names or name in names}
+
+
+def _found(log: SqliteLog, which: tuple[str, ...], wanted: Filter) -> Iterator[Record]:
+    if which:
+        return (chosen.one(log, each) for each in which)
+    return chosen.oldest_first(log, chosen.positions(log), wanted)
+
+
+def _pages(found: Iterator[Record]) -> Iterator[Sequence[Record]]:
+    while page := list(islice(found, AT_ONCE)):
+        yield page
+
+
+def _tell(counts: Counter[str], *, plan: bool) -> None:
+    for name, number in sorted(counts.items()):
+        click.echo(f"{name}: {number} events {'would be' if plan else 'are'} delivered once more.")
+    if not counts.total():
+        click.echo("Nothing is chosen, or all of it is owed already.")

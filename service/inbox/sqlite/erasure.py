@@ -1,0 +1,64 @@
+"""Taking one person's events out of the database, beside the server that writes it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.inbox.sqlite import schema
+from service.inbox.sqlite.failures import translating
+
+PATIENCE: Final = 10_000  # milliseconds that the server's lock is waited for
+AT_ONCE: Final = 256  # the server waits for us meanwhile
+
+
+class SqliteErasure:
+    """What nobody else does: a second process that writes, in short transactions."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database; raises InboxUnavailable where there is none of ours."""
+        if not path.is_file():
+            raise InboxUnavailable("cannot_open", f"there is no inbox {path}")
+        with translating():
+            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            schema.prepare(self._db)
+            schema.require_version(self._db)
+            self._db.set_busy_timeout(PATIENCE)
+            self._db.pragma("secure_delete", True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def find(self, subject: str) -> Sequence[int]:
+        """Give the positions of the events of *subject*; reads all that is kept."""
+        with translating():
+            return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
+
+    def erase(self, positions: Sequence[int]) -> bool:
+        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody.
+
+        False where old pages are still in the WAL.
+        """
+        with translating():
+            for start in range(0, len(positions), AT_ONCE):
+                some = tuple(positions[start : start + AT_ONCE])
+                marks = ",".join("?" * len(some))
+                with schema.transaction(self._db):
+                    self._db.execute(
+                        f"""UPDATE event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
+                            WHERE position IN ({marks})""",  # noqa: S608  marks only
+                        some,
+                    )
+            try:
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+        return True

@@ -6,6 +6,9 @@ DEV := $(CURDIR)/.dev
 # Where `make run` serves; another port: make run WEBHOOK_BIND=127.0.0.1:8181
 WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
+WEBHOOK_RELAY_BIND ?= 127.0.0.1:9091
+EXAMPLE_PORT ?= 9000
+DESTINATIONS := $(DEV)/destinations-$(EXAMPLE_PORT).yaml
 FUZZ_SECONDS ?= 3600
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
@@ -20,20 +23,31 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-run: install $(DEV)/credentials ## serve on 127.0.0.1 with credentials made for development
+run: install $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay to an example that prints what it gets
 	@echo "Now, in another terminal:"
 	@echo "  $(BIN)/whatsapp-webhook simulate http://$(WEBHOOK_BIND)/webhooks --credentials .dev/credentials"
 	@echo "  $(BIN)/whatsapp-webhook events list --inbox sqlite://$(DEV)/inbox.db"
 	@echo "  curl http://$(WEBHOOK_ADMIN_BIND)/readyz"
 	@echo
-	@WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) WEBHOOK_RUN_DIR=$(DEV)/run \
+	@export WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) WEBHOOK_RUN_DIR=$(DEV)/run \
 	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
-	  exec $(BIN)/whatsapp-webhook serve
+	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) WEBHOOK_DESTINATIONS=$(DESTINATIONS); \
+	trap 'kill $$started 2>/dev/null; wait' EXIT; trap 'exit 0' INT TERM; \
+	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & started=$$!; \
+	$(BIN)/whatsapp-webhook relay & started="$$started $$!"; \
+	$(BIN)/whatsapp-webhook serve & started="$$started $$!"; wait $$!
 
 $(DEV)/credentials:
 	@umask 077 && mkdir -p $@
 	@umask 077 && for name in verify-token app-secret; do \
 	  $(PYTHON) -c "import secrets; print(secrets.token_hex(16))" > $@/$$name; done
+
+$(DESTINATIONS):
+	@umask 077 && mkdir -p $(DEV) && $(PYTHON) -c "import base64, secrets; \
+	  print('whsec_' + base64.b64encode(secrets.token_bytes(24)).decode())" > $(DEV)/example-secret
+	@printf '%s\n' 'destinations:' '  - name: example' '    url: http://127.0.0.1:$(EXAMPLE_PORT)/' \
+	  '    internal: true  # so that it may be on this machine, and without TLS' '    format: cloudevents' \
+	  '    secretFile: example-secret' '    tests: true' > $@
 
 test: install ## everything that takes minutes, not hours
 	$(BIN)/pytest --ignore tests/cluster

@@ -52,6 +52,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
     "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
+    "npm": (lambda: shutil.which("npm") is not None, "the program npm, and what it installs from"),
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "image": (

@@ -115,12 +115,12 @@ class Server:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send one request on a connection of its own."""
-        return _request(self.port, method, path, body, headers or {})
+        return ask(self.port, method, path, body, headers or {})
 
     def admin(self, path: str, **headers: str) -> Answer:
         """Ask the admin listener."""
         try:
-            return _request(self.admin_port, "GET", path, None, headers)
+            return ask(self.admin_port, "GET", path, None, headers)
         except OSError as ex:
             return Answer(0, {}, str(ex).encode())
 
@@ -196,7 +196,7 @@ def keep_alive(port: int) -> Iterator[http.client.HTTPConnection]:
         yield connection
 
 
-def _request(port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+def ask(port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
     with keep_alive(port) as connection:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()

@@ -52,7 +52,8 @@ def change(kind: str, now: float | None = None) -> dict[str, Any]:
     value = sample["value"]
     if not sample.get("account") and not sample.get("bare"):
         metadata = {"display_phone_number": BUSINESS, "phone_number_id": PHONE_NUMBER_ID}
-        contacts = sample.get("contacts", [{"profile": {"name": "Ada"}, "wa_id": _person_in(value)}])
+        person = _person_in(value)
+        contacts = sample.get("contacts", [{"profile": {"name": "Ada"}, "wa_id": person, "user_id": f"US.9{person}"}])
         value = {"messaging_product": "whatsapp", "metadata": metadata} | ({"contacts": contacts} if contacts else {})
         value |= sample["value"]
     # Many an update of the account holds no id at all: two of one second are two only by their accounts.

@@ -141,10 +141,12 @@ class Relay:
             self._dispatcher.serve(self._book.entries)
 
     def _stumbled(self, ex: Exception) -> None:
-        expected = isinstance(ex, InboxUnavailable)
-        trouble = ex.detail if isinstance(ex, InboxUnavailable) else type(ex).__name__
+        if isinstance(ex, InboxUnavailable):
+            trouble, write, unexpected = ex.detail, self._log.warning, None
+        else:
+            trouble, write, unexpected = type(ex).__name__, self._log.error, ex
         if trouble != self._trouble:
-            self._log.error("nothing is delivered", detail=trouble, exc_info=None if expected else ex)
+            write("nothing is delivered", detail=trouble, exc_info=unexpected)
         self._trouble = trouble
         if self._inbox is not None:
             self._inbox.close()

@@ -1,0 +1,308 @@
+"""The relay in one process: a real inbox, real destinations, and a clock that a test moves."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from destination import OK, Destination, Request, destination, saying
+from relaying import keep, message, messages, opened, write
+from server import until
+
+from service import metrics
+from service.inbox.sqlite import SqliteInbox, SqliteLog
+from service.relay.book import Book
+from service.relay.policy import PATIENCE
+from service.relay.relay import Relay
+from service.relay.sqlite import SqliteRecords, SqliteWork, Store
+from service.relay.state import Dead, Standing
+from service.tracing import Tracing
+
+HOUR = 3600.0
+WEEK = 7 * 86_400.0
+
+
+class House:
+    """An inbox, a relay, and the time that the relay goes by: the real one, and what a test adds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.inbox: SqliteInbox = opened(directory)
+        self.store = Store(directory / "relay.db")
+        self.ahead = 0.0
+        self.metrics, self.registry = metrics.for_relay()
+        self.relay: Relay | None = None
+
+    def now(self) -> float:
+        return time.time() + self.ahead
+
+    def start(self, *destinations: dict[str, Any], chance: Callable[[], float] = random.random) -> Relay:
+        write(self.directory, *destinations)
+        self.relay = Relay(
+            Book(self.directory / "destinations.yaml"),
+            SqliteWork(self.store),
+            lambda: SqliteLog(self.directory / "inbox.db"),
+            metrics=self.metrics,
+            traced=Tracing(),
+            now=self.now,
+            chance=chance,
+            retention=WEEK,
+        )
+        self.relay.start()
+        return self.relay
+
+    def standing(self, name: str = "app") -> Standing:
+        return {each.name: each for each in SqliteRecords(self.store).standings()}[name]
+
+    def joined(self, name: str = "app") -> bool:
+        return name in {each.name for each in SqliteRecords(self.store).standings()}
+
+    def dead(self) -> list[Dead]:
+        return list(SqliteRecords(self.store).dead(limit=100))
+
+    def metric(self, name: str, labels: Mapping[str, str]) -> float:
+        return self.registry.get_sample_value(f"whatsapp_webhook_relay_{name}", dict(labels)) or 0.0
+
+    def close(self) -> None:
+        if self.relay:
+            self.relay.stop()
+        self.store.close()
+        self.inbox.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with closing(House(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def app() -> Iterator[Destination]:
+    with destination() as made:
+        yield made
+
+
+def to(made: Destination, **more: Any) -> dict[str, Any]:
+    return {"url": f"http://127.0.0.1:{made.port}/hook", **more}
+
+
+def test_everything_comes_in_the_order_of_each_key(house: House, app: Destination) -> None:
+    """Byte for byte what was kept."""
+    events = keep(house.inbox, *messages(500, 7))
+    house.start(to(app, concurrency=16))
+    until(lambda: len(app.requests) == 500, lambda: f"{len(app.requests)} of 500 came")
+    assert sorted(app.bodies()) == sorted(event.data for event in events)
+    for key in {event.partitionkey for event in events}:
+        wanted = [event.data for event in events if event.partitionkey == key]
+        came = [request.body for request in app.requests if request.headers["ce-partitionkey"] == key]
+        assert came == wanted
+    until(lambda: house.standing().owed == 0, "something is still owed")
+    assert house.metric("attempts_total", {"destination": "app", "outcome": "delivered"}) == 500
+
+
+def test_what_comes_later_is_delivered_too(house: House, app: Destination) -> None:
+    """Within moments."""
+    house.start(to(app))
+    until(house.joined, "never read")
+    started = time.monotonic()
+    keep(house.inbox, message(1, 1))
+    until(lambda: app.requests, "nothing came")
+    assert time.monotonic() - started < 1
+
+
+def test_a_destination_that_is_added_begins_with_what_comes(house: House, app: Destination) -> None:
+    """Unless it says `from: beginning`."""
+    keep(house.inbox, message(1, 1))
+    with destination() as other:
+        house.start(to(app, **{"from": "now"}), to(other, name="other"))
+        until(lambda: other.requests, "nothing came")
+        (late,) = keep(house.inbox, message(1, 2))
+        until(lambda: app.requests, "nothing came")
+        assert app.bodies() == [late.data]
+
+
+def test_the_file_changes(house: House, app: Destination) -> None:
+    """One is added, another changes its URL, a third leaves: all while running."""
+    with destination() as other:
+        house.start(to(app), to(other, name="other"))
+        until(lambda: house.joined() and house.joined("other"), "never read")
+        write(house.directory, to(other))  # app goes to where other was
+        until(lambda: house.standing("other").gone_since, "never seen")
+        time.sleep(0.1)
+        keep(house.inbox, message(1, 1))
+        until(lambda: other.requests, "nothing came")
+        time.sleep(0.2)
+        assert (len(app.requests), len(other.requests)) == (0, 1)
+
+
+def test_a_file_that_turns_bad_changes_nothing(house: House, app: Destination) -> None:
+    """And /readyz says what is wrong with it."""
+    relay = house.start(to(app))
+    until(house.joined, "never read")
+    (house.directory / "destinations.yaml").write_text("destinations: [{nam: app}]")
+    until(relay.unread, "never seen")
+    assert "nam is not known" in str(relay.unread())
+    keep(house.inbox, message(1, 1))
+    until(lambda: app.requests, "nothing came")
+
+
+def test_one_that_hangs_delays_no_other(house: House, app: Destination) -> None:
+    """Nor does a key that is refused for ever delay another key at the same destination."""
+    keep(house.inbox, *messages(100, 10))
+    poisoned = keep(house.inbox, message(3, 1000))[0].partitionkey
+
+    def choosy(request: Request, client: Any) -> None:
+        bad = request.headers["ce-partitionkey"] == poisoned
+        client.sendall(OK.replace(b"200 OK", b"422 X") if bad else OK)
+
+    with destination(saying(after=30)) as slow, destination(choosy) as poison:
+        house.start(to(app), to(slow, name="slow", timeout=20), to(poison, name="poison"), chance=lambda: 1.0)
+        until(lambda: len(app.requests) == 101, lambda: f"{len(app.requests)} of 101", patience=5)
+        until(lambda: house.standing("poison").owed == 11, lambda: str(house.standing("poison")), patience=5)
+        assert house.standing("slow").owed == 101
+        write(house.directory, to(app))  # so that nobody waits for the slow one at the end
+        slow.close()
+
+
+def test_a_410_disables_until_somebody_enables(house: House) -> None:
+    """What is owed stays owed."""
+    keep(house.inbox, *messages(3, 1))
+    with destination(saying(OK.replace(b"200", b"410"))) as gone:
+        house.start(to(gone))
+        until(lambda: house.standing().disabled, "never disabled")
+        assert house.standing().disabled == "it answered 410"
+        time.sleep(0.3)
+        assert (len(gone.requests), house.standing().owed) == (1, 3)
+        gone.behave = saying()
+        SqliteWork(house.store).disable("app", None)
+        until(lambda: len(gone.requests) == 4, "never went on")
+    assert [request.headers["ce-id"] for request in gone.requests[:2]] == [gone.requests[0].headers["ce-id"]] * 2
+
+
+def test_a_redirect_is_followed_nowhere(house: House, app: Destination) -> None:
+    """It is a failure like any other."""
+    keep(house.inbox, message(1, 1))
+    there = f"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:{app.port}/\r\nContent-Length: 0\r\n\r\n"
+    with destination(saying(there.encode())) as moved:
+        house.start(to(moved), chance=lambda: 1.0)
+        until(lambda: moved.requests, "nothing came")
+        until(lambda: house.metric("attempts_total", {"destination": "app", "outcome": "redirect"}), "not counted")
+    assert app.requests == []
+
+
+def test_retry_after_is_heeded(house: House) -> None:
+    """The lane waits as long as was asked for; another lane does not."""
+    keep(house.inbox, message(1, 1), message(2, 2))
+
+    def later(request: Request, client: Any) -> None:
+        busy = request.headers["ce-partitionkey"].endswith("1") and house.ahead == 0
+        client.sendall(b"HTTP/1.1 429 X\r\nRetry-After: 900\r\nContent-Length: 0\r\n\r\n" if busy else OK)
+
+    with destination(later) as busy:
+        house.start(to(busy), chance=lambda: 0.0)
+        until(lambda: len(busy.requests) == 2 and house.standing().owed == 1, "not both came")
+        time.sleep(0.3)
+        assert len(busy.requests) == 2
+        house.ahead = 901
+        until(lambda: len(busy.requests) == 3, "never tried again")
+        until(lambda: house.standing().owed == 0, "still owed")
+
+
+def test_after_three_days_it_is_dead(house: House) -> None:
+    """With its reason and tries; what comes behind it in its lane is tried, with the same patience."""
+    first, second = keep(house.inbox, message(1, 1), message(1, 2))
+    with destination(saying(OK.replace(b"200", b"500"))) as broken:
+        house.start(to(broken), chance=lambda: 0.0)
+        until(lambda: len(broken.requests) >= 3, "never tried again")
+        house.ahead = PATIENCE / 1000 + 1
+        until(house.dead, "never dead")
+        assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "expired")]
+        assert house.dead()[0].tries >= 4
+        broken.behave = saying()
+        house.ahead *= 1.5
+        until(lambda: house.standing().owed == 0, "never delivered")
+    assert broken.requests[-1].body == second.data
+    assert broken.requests[0].body == first.data
+    assert house.metric("dead_letters_total", {"destination": "app", "reason": "expired"}) == 1
+
+
+def test_down_for_an_hour(house: House, app: Destination) -> None:
+    """Others are unaffected; when it is back everything comes in order, and not more at once than it takes."""
+    events = keep(house.inbox, *messages(400, 20))
+    at_once, most, lock = 0, [0], threading.Lock()
+
+    def count(_request: Request, client: Any) -> None:
+        nonlocal at_once
+        with lock:
+            at_once += 1
+            most[0] = max(most[0], at_once)
+        time.sleep(0.001)
+        with lock:
+            at_once -= 1
+        client.sendall(OK)
+
+    down = Destination(saying())
+    port = down.port
+    down.close()
+    house.start(to(app), {"name": "down", "url": f"http://127.0.0.1:{port}/", "concurrency": 8})
+    until(lambda: len(app.requests) == 400, lambda: f"{len(app.requests)} of 400", patience=10)
+    breaker = {"destination": "down", "outcome": "connection"}
+    for minute in range(60):
+        house.ahead = minute * 60
+        time.sleep(0.01)
+    tried = house.metric("attempts_total", breaker)
+    assert 5 <= tried < 150, "a destination that is down is tried once in a while"
+    back = Destination(count, port=port)
+    house.ahead = 2 * HOUR + 61
+    until(lambda: house.standing("down").owed == 0, lambda: str(house.standing("down")))
+    back.close()
+    assert most[0] <= 8
+    for key in {event.partitionkey for event in events}:
+        wanted = [event.data for event in events if event.partitionkey == key]
+        assert [each.body for each in back.requests if each.headers["ce-partitionkey"] == key] == wanted
+
+
+def test_what_the_retention_took_is_dead(house: House, app: Destination) -> None:
+    """And said, with the reason; what is behind it goes on."""
+    keep(house.inbox, message(1, 1), message(1, 2))
+    house.inbox._db.execute("UPDATE event SET data = NULL WHERE position = 1")
+    work = SqliteWork(house.store)
+    work.join({"app": 0}, now=0)
+    from service.relay.state import Owed  # noqa: PLC0415
+
+    assert work.plan("app", 0, 2, [Owed(1, "lane", 0), Owed(2, "lane", 0)])
+    house.start(to(app))
+    until(lambda: app.requests and house.standing().owed == 0, "nothing came")
+    assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "retention")]
+
+
+def test_an_inbox_that_is_not_there_yet(tmp_path: Path, app: Destination) -> None:
+    """Is waited for, and said."""
+    with closing(House(tmp_path)) as house:
+        house.inbox.close()
+        for file in tmp_path.glob("inbox.db*"):
+            file.unlink()
+        relay = house.start(to(app))
+        until(lambda: "there is no inbox" in (relay.trouble() or ""), "never said")
+        house.inbox = opened(tmp_path)
+        until(lambda: relay.trouble() is None, "never seen")
+        keep(house.inbox, message(1, 1))
+        until(lambda: app.requests, "nothing came")
+
+
+def test_the_end_waits_for_what_is_under_way(house: House) -> None:
+    """And writes down how it went: nothing is sent twice."""
+    keep(house.inbox, message(1, 1))
+    with destination(saying(after=0.5)) as slow:
+        relay = house.start(to(slow))
+        until(lambda: slow.requests, "nothing came")
+        relay.stop()
+        house.relay = None
+        assert house.standing().owed == 0
+        house.start(to(slow))
+        time.sleep(0.5)
+        assert len(slow.requests) == 1

@@ -259,7 +259,7 @@ def test_whoever_reads_may_have_enough(filled: Server) -> None:
 def test_ready_says_what_the_server_says(tmp_path: Path) -> None:
     """And ends with 1 where it is not, or where nobody answers."""
     server = Server(tmp_path)
-    assert "does the server run" in run("ready", **server.environ).stderr
+    assert "does it run" in run("ready", **server.environ).stderr
     server.write_credentials(server.token, None)
     server.start()
     try:

@@ -7,9 +7,13 @@ from dashboard.panel import GREEN, ORANGE, RED, Graph, Panel, Stat
 OURS: Final = '{namespace=~"$namespace", pod=~"$pod"}'
 POD: Final = "{{namespace}}/{{pod}}"
 PODS: Final = "namespace, pod"
+PROCESS: Final = POD + " {{container}}"
+PROCESSES: Final = PODS + ", container"  # the receiver's and the relay's
+DESTINATION: Final = "{{destination}}"
 P: Final = "whatsapp_webhook_"
 ANSWERS: Final = "http_server_request_duration_seconds"
 NOTIFICATIONS: Final = P + "notifications_total"
+TRY: Final = P + "relay_delivery_seconds"
 EVENTS: Final = P + "events_total"
 ALERTS: Final = 'ALERTS{alertname=~"Webhook.+", alertstate="firing", namespace=~"$namespace"}'
 FAILED: Final = "unavailable|error|overloaded|not_configured"
@@ -32,6 +36,11 @@ def _quantiles(metric: str, having: str = "") -> dict[str, str]:
 
 def _of_pods(how: str, metric: str, by: str = PODS) -> str:
     return f"{how} by ({by}) ({metric}{OURS})"
+
+
+def _states(state: str) -> str:
+    having = _ours(f'state="{state}"')
+    return f"max by (destination) ({P}relay_breaker_state{having})"
 
 
 def _failed() -> str:
@@ -171,6 +180,51 @@ PANELS: Final[dict[str, list[Panel]]] = {
             },
         ),
     ],
+    "Do the destinations get their events?": [
+        Graph(
+            title="Events that wait",
+            tells="By destination. Rising: it takes less than comes, or nothing.",
+            unit="short",
+            queries={DESTINATION: _of_pods("max", P + "relay_backlog_events", "destination")},
+        ),
+        Graph(
+            title="Age of the oldest event that waits",
+            tells="After three days of tries an event is given up.",
+            unit="s",
+            queries={DESTINATION: _of_pods("max", P + "relay_oldest_event_seconds", "destination")},
+        ),
+        Graph(
+            title="Tries by outcome",
+            tells="Everything but `delivered` is tried again.",
+            unit="cps",
+            queries={"{{destination}} {{outcome}}": _rate(P + "relay_attempts_total", "destination, outcome") + " > 0"},
+        ),
+        Graph(
+            title="Time of a try",
+            tells="The 99th percentile, by destination: what its application takes.",
+            unit="s",
+            queries={DESTINATION: f"histogram_quantile(0.99, {_rate(TRY + '_bucket', 'le, destination')})"},
+        ),
+        Graph(
+            title="Left alone or disabled",
+            tells="1: its circuit breaker is not closed, or it is disabled until somebody enables it.",
+            unit="short",
+            queries={
+                "left alone {{destination}}": f"1 - {_states('closed')}",
+                "disabled {{destination}}": _of_pods("max", P + "relay_destination_disabled", "destination"),
+            },
+        ),
+        Graph(
+            title="Dead letters",
+            tells="Events given up; `events dead` lists them, `events replay --dead` delivers them once more.",
+            unit="short",
+            queries={
+                "{{destination}} {{reason}}": _rate(
+                    P + "relay_dead_letters_total", "destination, reason", over="increase"
+                )
+            },
+        ),
+    ],
     "Credentials": [
         Stat(
             title="In force",
@@ -212,20 +266,22 @@ PANELS: Final[dict[str, list[Panel]]] = {
             title="Up since",
             tells="A young process was restarted.",
             unit="dateTimeFromNow",
-            queries={POD: f"{_of_pods('max', 'process_start_time_seconds')} * 1000"},
+            queries={PROCESS: f"{_of_pods('max', 'process_start_time_seconds', PROCESSES)} * 1000"},
         ),
-        Graph(title="CPU", tells="Cores.", unit="short", queries={POD: _rate("process_cpu_seconds_total", PODS)}),
+        Graph(
+            title="CPU", tells="Cores.", unit="short", queries={PROCESS: _rate("process_cpu_seconds_total", PROCESSES)}
+        ),
         Graph(
             title="Memory",
             tells="Of one process; the limit is the container's.",
             unit="bytes",
-            queries={POD: _of_pods("max", "process_resident_memory_bytes")},
+            queries={PROCESS: _of_pods("max", "process_resident_memory_bytes", PROCESSES)},
         ),
         Graph(
             title="Open files",
             tells="Each connection is one.",
             unit="short",
-            queries={POD: _of_pods("max", "process_open_fds")},
+            queries={PROCESS: _of_pods("max", "process_open_fds", PROCESSES)},
         ),
         Graph(
             title="Requests being answered",

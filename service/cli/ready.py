@@ -11,14 +11,16 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what a bind to a
 
 
 @click.command()
-def ready() -> None:
+@click.option("--relay", is_flag=True, help="Ask the relay instead.")
+def ready(*, relay: bool) -> None:
     """Ask the server of this machine or pod what /readyz says; ends with 1 where it is not ready."""
-    address = configured(os.environ).admin_bind
+    config = configured(os.environ)
+    address = config.relay_bind if relay else config.admin_bind
     address = address._replace(host=ANYWHERE.get(address.host, address.host))
     try:
         answer = urllib3.request("GET", f"http://{address}/readyz", timeout=5, retries=False)
     except urllib3.exceptions.HTTPError as ex:
-        raise click.ClickException(f"nothing answers on {address}: does the server run?") from ex
+        raise click.ClickException(f"nothing answers on {address}: does it run?") from ex
     click.echo(answer.data.decode(), nl=False)
     if answer.status != 200:  # noqa: PLR2004
         raise SystemExit(1)

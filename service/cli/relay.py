@@ -57,10 +57,10 @@ def _serve(config: Config) -> None:
         chance=random.random,
         retention=config.retention,
     )
-    shown = Shown(SqliteRecords(store), running.breakers, measured, now=time.time)
+    checks = {"inbox": running.trouble, "destinations": running.unread}
+    shown = Shown(SqliteRecords(store), running.breakers, checks, measured, now=time.time)
     family = socket.AF_INET6 if ":" in config.relay_bind.host else socket.AF_INET
     listener = socket.create_server(config.relay_bind, family=family, backlog=128)
-    checks = {"inbox": running.trouble, "destinations": running.unread}
     admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
     admin.start()

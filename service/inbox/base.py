@@ -64,10 +64,11 @@ class Inbox(Protocol):
 class Log(Protocol):
     """The reading half, for another process; never keeps the writer waiting."""
 
-    def read(self, after: int, limit: int) -> Sequence[Record]:
+    def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
         """Give at most *limit* events of positions above *after*, in order; empty at the end.
 
-        An event whose data the retention has dropped is left out. Raises InboxUnavailable.
+        Without *data*, that of each event is left empty, however large it is. An event whose data the retention has
+        dropped is left out. Raises InboxUnavailable.
         """
         ...
 

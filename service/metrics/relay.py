@@ -6,6 +6,20 @@ from service.metrics.names import PREFIX
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BREAKER_STATES = ("closed", "half_open", "open")
+OUTCOMES = (
+    "delivered",
+    "redirect",
+    "1xx",
+    "4xx",
+    "5xx",
+    "timeout",
+    "connection",
+    "tls",
+    "forbidden",
+    "stopped",
+    "error",
+)
+REASONS = ("expired", "retention")
 
 
 class RelayMetrics:
@@ -42,6 +56,24 @@ class RelayMetrics:
             ("destination",),
             registry=registry,
         )
+
+        self._failing = Gauge(
+            PREFIX + "relay_failing",
+            "1 while a check of /readyz fails.",
+            ("check",),
+            registry=registry,
+        )
+
+    def begin(self, destination: str) -> None:
+        """Have the counters of a destination there from the start: a rate sees a first one only after a zero."""
+        for outcome in OUTCOMES:
+            self._attempts.labels(destination, outcome)
+        for reason in REASONS:
+            self._dead.labels(destination, reason)
+
+    def checked(self, check: str, *, failing: bool) -> None:
+        """Publish whether a check of /readyz fails."""
+        self._failing.labels(check).set(failing)
 
     def tried(self, destination: str, outcome: str, seconds: float) -> None:
         """Count a try."""

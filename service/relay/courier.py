@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import gevent
 from gevent.pool import Group
 
 from service import logs
@@ -64,15 +65,18 @@ class Courier:
         self.breaker.began()
         self._running.spawn(self._run, claim, event)
 
-    def stop(self) -> None:
-        """Wait for what is under way, and end."""
-        self._running.join()
+    def stop(self, patience: float | None = None) -> None:
+        """Wait for what is under way, *patience* seconds or to its end; cut what is left."""
+        self._running.join(patience)
+        self._running.kill()
         self._sender.close()
 
     def _run(self, claim: Claim, event: Event) -> None:
         at, started = int(self._now() * 1000), time.perf_counter()
         try:
             answer = self._tried(claim, event, at // 1000)
+        except gevent.GreenletExit:
+            answer = Answer(NO_ANSWER, "stopped")
         except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
             self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
             answer = Answer(NO_ANSWER, "error")

@@ -16,6 +16,7 @@ from service.relay.sender import NO_ANSWER
 from service.relay.state import Claim, Claims, Ruling, Settlement, Try, Verdict
 from service.tracing import Tracing
 
+STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
 IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
 
 
@@ -45,7 +46,7 @@ class Dispatcher:
         self._results: list[Result] = []
         self._settlements: list[Settlement] = []
         self._couriers: dict[str, Courier] = {}
-        self._leaving: list[gevent.Greenlet] = []
+        self._leaving: list[Courier] = []
 
     def serve(self, entries: Mapping[str, Entry]) -> None:
         """Have exactly these destinations be delivered to."""
@@ -58,6 +59,7 @@ class Dispatcher:
                 self._couriers[name] = Courier(
                     entry, self._report, traced=self._traced, now=self._now, chance=self._chance
                 )
+                self._metrics.begin(name)
                 self._log.info("destination", destination=name, url=entry.destination.url.partition("?")[0])
 
     def breakers(self) -> Mapping[str, str]:
@@ -93,14 +95,14 @@ class Dispatcher:
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
 
     def end(self) -> None:
-        """Wait for the tries that are under way."""
-        for courier in self._couriers.values():
-            self._leave(courier)
-        gevent.joinall(self._leaving)
+        """Wait for the tries that are under way, for some seconds; what is cut is tried again by the next relay."""
+        leaving = [*self._leaving, *self._couriers.values()]
+        gevent.joinall([gevent.spawn(courier.stop, STOPPING) for courier in leaving])
 
     def _leave(self, courier: Courier) -> None:
         """Have a courier end: what it has under way may take its time."""
-        self._leaving = [*(each for each in self._leaving if not each.dead), gevent.spawn(courier.stop)]
+        self._leaving.append(courier)
+        gevent.spawn(courier.stop).link(lambda _: self._leaving.remove(courier))
 
     def _hand(self, courier: Courier, claims: Sequence[Claim]) -> None:
         found = {record.position: record.event for record in self._inbox().at([claim.position for claim in claims])}

@@ -48,7 +48,7 @@ class Planner:
             if name not in wanted:
                 continue
             if since not in pages:
-                pages[since] = self._inbox().read(since, READ_AT_ONCE)
+                pages[since] = self._inbox().read(since, READ_AT_ONCE, data=False)
             if pages[since]:
                 wants = wanted[name].wants
                 owed = [Owed(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)]

@@ -13,18 +13,22 @@ class Shown:
         self,
         records: Records,
         breakers: Callable[[], Mapping[str, str]],
+        checks: Mapping[str, Callable[[], str | None]],
         metrics: RelayMetrics,
         *,
         now: Callable[[], float],
     ) -> None:
-        """*breakers* says how that of each destination stands; *now* is in seconds since the epoch."""
+        """*breakers* says how that of each destination stands, *checks* what fails; *now* is in seconds."""
         self._records = records
         self._breakers = breakers
+        self._checks = checks
         self._metrics = metrics
         self._now = now
 
     def refresh(self) -> None:
         """Publish the gauges."""
+        for name, check in self._checks.items():
+            self._metrics.checked(name, failing=check() is not None)
         breakers, now = self._breakers(), self._now()
         self._metrics.forget_all()
         for standing in self._records.standings():

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
+# Somebody to deliver to.
+BOT: dict[str, Any] = {"name": "bot", "url": "https://bot.example.com:8443/x", "format": "meta", "secretFile": "bot"}
 # What makes each optional object.
 EVERYTHING: dict[str, Any] = {
     "credentials": {"create": True, "verifyToken": "t", "appSecret": "s"},
@@ -17,6 +19,7 @@ EVERYTHING: dict[str, Any] = {
     "prometheusRule": {"enabled": True},
     "dashboard": {"enabled": True},
     "tracing": {"endpoint": "http://collector:4318"},
+    "relay": {"destinations": [BOT]},
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}],
 }
 # What makes one of them.
@@ -27,6 +30,7 @@ SERVICE_MONITOR = {"metrics": {"serviceMonitor": {"enabled": True}}}
 RULE = {"prometheusRule": {"enabled": True}}
 DASHBOARD = {"dashboard": {"enabled": True}}
 CREATE = {"credentials": EVERYTHING["credentials"]}
+RELAY = {"relay": EVERYTHING["relay"]}
 TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
 
 
@@ -79,8 +83,9 @@ def one(kind: str, values: Any = None, *, end: str = "") -> dict[str, Any]:
     return found
 
 
-def container(values: Any = None) -> dict[str, Any]:
-    """Give the receiver's container."""
-    (found,) = one("StatefulSet", values)["spec"]["template"]["spec"]["containers"]
+def container(values: Any = None, name: str = "receiver") -> dict[str, Any]:
+    """Give the receiver's container, or another one of its pod."""
+    containers = one("StatefulSet", values)["spec"]["template"]["spec"]["containers"]
+    (found,) = [it for it in containers if it["name"] == name]
     assert isinstance(found, dict)
     return found

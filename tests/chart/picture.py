@@ -4,7 +4,9 @@ A real service gets some minutes of load, all that `simulate` plays, and a rotat
 Grafana takes part: this shows what the queries give, in the dashboard's order and rows, not its looks.
 """
 
+import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,14 +19,17 @@ from typing import Any
 import dashboard
 import matplotlib as mpl
 from chart.prometheus import Prometheus, scraping
+from destination import OK, Request, destination
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from relaying import Relay, write
 from server import Server
 
 FILE = Path(__file__).parents[2] / "docs" / "dashboard.png"
 # What is played: notifications a second, each for PHASE seconds.
 RATES = (20, 60, 150, 60, 20)
 PHASE = 60
+BEGUN = time.monotonic()
 STEP = 2.0  # seconds between two points
 WIDTH = 24  # units of the dashboard
 INCHES = 0.55  # of a unit
@@ -46,16 +51,33 @@ def play(server: Server) -> None:
         load.wait()
 
 
+def faulty(_request: Request, client: socket.socket) -> None:
+    """Be down for the fourth minute; else answer, one in fifty with 500."""
+    down = PHASE * 3 < time.monotonic() - BEGUN < PHASE * 4
+    time.sleep(0.002)
+    client.sendall(OK.replace(b"200 OK", b"503 X" if down else b"500 X") if down or random.random() < 0.02 else OK)
+
+
 @contextmanager
 def played() -> Iterator[tuple[Prometheus, float, float]]:
     """Give a Prometheus that has seen it all, and from when to when, as Unix time."""
-    with tempfile.TemporaryDirectory() as name, Server(Path(name)) as server:
-        target = {"targets": [f"127.0.0.1:{server.admin_port}"], "labels": {"namespace": "here", "pod": "wh-0"}}
-        job = {"job_name": "here/wh", "static_configs": [target]}
-        with scraping(Path(name) / "prometheus", job, {"groups": []}) as prometheus:
-            started = time.time()
-            play(server)
-            yield prometheus, started, time.time()
+    with tempfile.TemporaryDirectory() as name, destination(faulty) as app:
+        write(Path(name), {"url": f"http://127.0.0.1:{app.port}/", "name": "bot"})
+        with Server(Path(name)) as server, Relay(Path(name)) as relay:
+            yield from scraped(Path(name), server, relay)
+
+
+def scraped(directory: Path, server: Server, relay: Relay) -> Iterator[tuple[Prometheus, float, float]]:
+    """Scrape both while it is played."""
+    targets = [
+        {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "here", "pod": "wh-0", "container": container}}
+        for container, port in (("receiver", server.admin_port), ("relay", relay.port))
+    ]
+    job = {"job_name": "here/wh", "static_configs": targets}
+    with scraping(directory / "prometheus", job, {"groups": []}) as prometheus:
+        started = time.time()
+        play(server)
+        yield prometheus, started, time.time()
 
 
 Series = tuple[str, list[float], list[float]]  # its legend, minutes since the start, values

@@ -11,11 +11,13 @@ import kubernetes_validate
 import pytest
 import yaml
 from chart.helm import (
+    BOT,
     CHART,
     DASHBOARD,
     EVERYTHING,
     INGRESS,
     POD_MONITOR,
+    RELAY,
     ROUTE,
     RULE,
     container,
@@ -27,6 +29,8 @@ from chart.helm import (
 )
 
 from service import __version__
+from service.relay import destinations
+from service.relay.destinations import Destination
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"
@@ -111,6 +115,7 @@ def test_the_network_policy_lets_spans_out(endpoint: str, port: int) -> None:
         ({"ingress": {"host": "left.over"}, "httpRoute": {**ROUTE["httpRoute"], "hostnames": ["a.b"]}}, "//a.b/"),
         ({"httpRoute": {**ROUTE["httpRoute"], "hostnames": ["*.a.b"]}}, "//YOUR-HOST.a.b/"),
         (ROUTE, "//YOUR-HOST/"),
+        (RELAY, "generic wh-whatsapp-webhook-relay --from-literal=bot=whsec_"),
         (POD_MONITOR, "from the namespace monitoring only"),
     ],
 )
@@ -203,6 +208,87 @@ def test_the_public_way_in_leads_to_the_one_path() -> None:
     assert [port["name"] for port in one("Service", end="webhook")["spec"]["ports"]] == ["http"]
 
 
+def destinations_of(values: Any) -> bytes:
+    return str(one("ConfigMap", values, end="-destinations")["data"]["destinations.yaml"]).encode()
+
+
+def test_the_destinations_are_what_the_relay_reads() -> None:
+    """Every key that it knows may stand in the values, and reaches it as it was written."""
+    entry = {
+        **BOT,
+        "types": ["com.whatsapp.message.*"],
+        "fields": ["messages"],
+        "phoneNumberIds": ["106540352242922"],
+        "headers": {"Authorization": "Bearer a: b"},
+        "concurrency": 8,
+        "timeout": "20s",
+        "tests": True,
+        "internal": True,
+        "from": "beginning",
+    }
+    assert set(entry) == {field.alias for field in Destination.model_fields.values()}
+    (read,) = destinations.parse(destinations_of({"relay": {"destinations": [entry]}}), "destinations.yaml")
+    assert read == Destination.model_validate(entry)
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(schema["properties"]["relay"]["properties"]["destinations"]["items"]["properties"]) == set(entry)
+
+
+def test_the_relay_cannot_take_the_receiver_down() -> None:
+    """A container of its own, without a readiness probe, whose port is named, and which may write the volume only."""
+    relay = container(RELAY, "relay")
+    assert relay["args"] == ["relay"]
+    assert relay["ports"] == [{"name": "relay", "containerPort": 9091}]
+    assert "readinessProbe" not in relay
+    assert {relay[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe")} == {"relay"}
+    assert relay["securityContext"] == container(RELAY)["securityContext"]
+    assert {mount["name"] for mount in relay["volumeMounts"]} == {"destinations", "inbox"}
+    receiver = container(RELAY)
+    assert {**receiver, "env": None} == {**container(), "env": None}
+    # It asks the relay's state before it purges, and only where there is a relay.
+    assert [it["name"] for it in receiver["env"] if it not in container()["env"]] == ["WEBHOOK_DESTINATIONS"]
+
+
+def test_a_change_of_the_destinations_restarts_nothing() -> None:
+    """It is a change of the ConfigMap alone; the secrets beside it may come later."""
+    other = {"relay": {"destinations": [BOT | {"url": "https://other.example.com/"}, BOT | {"name": "crm"}]}}
+    assert one("StatefulSet", RELAY) == one("StatefulSet", other)
+    volumes = {it["name"]: it for it in one("StatefulSet", RELAY)["spec"]["template"]["spec"]["volumes"]}
+    config, secret = volumes["destinations"]["projected"]["sources"]
+    assert config == {"configMap": {"name": "wh-whatsapp-webhook-destinations"}}
+    assert secret == {"secret": {"name": "wh-whatsapp-webhook-relay", "optional": True}}
+
+
+@pytest.mark.parametrize(
+    ("urls", "ports"),
+    [
+        (["https://a.example.com/x"], [443]),
+        (["https://a.example.com:8443/x", "https://b.example.com:8443/", "https://c.example.com"], [8443, 443]),
+        (["http://crm.sales.svc/events", "http://[fd00::1]:81/"], [80, 81]),
+    ],
+)
+def test_the_network_policy_lets_deliveries_out(urls: list[str], ports: list[int]) -> None:
+    """To the destinations' ports, anywhere but on the link; or to the peers that were given."""
+    entries = [BOT | {"name": f"d{number}", "url": url, "internal": True} for number, url in enumerate(urls)]
+    values = {"relay": {"destinations": entries}}
+    rule = one("NetworkPolicy", values)["spec"]["egress"][-1]
+    assert rule["ports"] == [{"port": port} for port in ports]
+    excepted = [address for peer in rule["to"] if "ipBlock" in peer for address in peer["ipBlock"]["except"]]
+    assert excepted == ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"]
+    peers = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    assert one("NetworkPolicy", values | {"networkPolicy": {"egress": peers}})["spec"]["egress"][-1]["to"] == peers
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
+def test_the_relay_is_scraped_too(kind: str) -> None:
+    """By its own port; without a relay there is none."""
+    name = kind[0].lower() + kind[1:]
+    spec = one(kind, RELAY | {"metrics": {name: {"enabled": True}}})["spec"]
+    assert [each["port"] for each in spec.get("podMetricsEndpoints", spec.get("endpoints"))] == ["admin", "relay"]
+    spec = one(kind, {"metrics": {name: {"enabled": True}}})["spec"]
+    assert [each["port"] for each in spec.get("podMetricsEndpoints", spec.get("endpoints"))] == ["admin"]
+    assert [port["name"] for port in one("Service", RELAY, end="-admin")["spec"]["ports"]] == ["admin", "relay"]
+
+
 def test_the_dashboard_is_what_its_generator_writes() -> None:
     """`make dashboard` after a change."""
     assert (CHART / "files" / "dashboard.json").read_text() == dashboard.text()
@@ -225,8 +311,13 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
     """And no section is without its alert."""
     runbook = (CHART.parents[1] / "docs" / "runbook.md").read_text()
     sections = re.findall(r"^## (Webhook\w+)$", runbook, re.MULTILINE)
-    spec = one("PrometheusRule", RULE)["spec"]
+    spec = one("PrometheusRule", RULE | RELAY)["spec"]
     alerts = [rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule]
     assert list(dict.fromkeys(rule["alert"] for rule in alerts)) == sections
     for rule in alerts:
         assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{rule['alert'].lower()}")
+
+
+def test_without_a_relay_nothing_asks_for_one() -> None:
+    """An alert that it is gone would fire for ever."""
+    assert "relay" not in json.dumps(rendered(RULE | POD_MONITOR))

@@ -7,31 +7,45 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from chart.helm import one
+from chart.helm import RELAY, one
 from chart.prometheus import STRANGER, Prometheus, scraping
 from dashboard import PANELS
+from destination import destination
+from relaying import Relay, write
 from server import Server
 
-RULE = {"prometheusRule": {"enabled": True}}
+RULE = RELAY | {"prometheusRule": {"enabled": True}}
 QUERIES = [
     (panel.title, legend, query) for row in PANELS.values() for panel in row for legend, query in panel.queries.items()
 ]
 
 
+def target(container: str, port: int) -> dict[str, Any]:
+    """Say where one container of the pod is scraped."""
+    labels = {"namespace": "here", "pod": "wh-whatsapp-webhook-0", "container": container}
+    return {"targets": [f"127.0.0.1:{port}"], "labels": labels}
+
+
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has scraped a server to which Meta was played twice."""
+    """It has scraped a server to which Meta was played twice, and a relay that delivered it."""
     rules = one("PrometheusRule", RULE)["spec"] if shutil.which("helm") else {"groups": []}
     directory = tmp_path_factory.mktemp("monitoring")
-    with Server(directory) as server:
-        target = {
-            "targets": [f"127.0.0.1:{server.admin_port}"],
-            "labels": {"namespace": "here", "pod": "wh-whatsapp-webhook-0"},
+    with destination() as app:
+        write(directory, {"url": f"http://127.0.0.1:{app.port}/"})
+        yield from scraped(directory, rules)
+
+
+def scraped(directory: Path, rules: dict[str, Any]) -> Iterator[Prometheus]:
+    with Server(directory) as server, Relay(directory) as relay:
+        job = {
+            "job_name": "here/wh",
+            "static_configs": [target("receiver", server.admin_port), target("relay", relay.port)],
         }
-        job = {"job_name": "here/wh", "static_configs": [target]}
         with scraping(directory / "prometheus", job, rules) as found:
             command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]
             for _ in range(2):
@@ -63,7 +77,7 @@ def test_every_rule_is_evaluated(prometheus: Prometheus) -> None:
 @pytest.mark.needs("prometheus", "helm")
 def test_the_alerts(tmp_path: Path) -> None:
     """Each fires when it should and stops when it should, as promtool plays it."""
-    spec = one("PrometheusRule", {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
+    spec = one("PrometheusRule", RELAY | {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
     rules = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
     judged = subprocess.run(rules, capture_output=True, text=True, check=False)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 from chart.helm import (
+    BOT,
     CHART,
     CREATE,
     DASHBOARD,
     EVERYTHING,
     INGRESS,
     POD_MONITOR,
+    RELAY,
     ROUTE,
     RULE,
     SERVICE_MONITOR,
@@ -56,6 +58,11 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "inbox.engine": ("postgresql", {}),
     "inbox.retention": ("9d", {}),
     "inbox.bodyRetention": ("1d", {}),
+    "relay.destinations": ([BOT], {}),
+    "relay.existingSecret": ("other", RELAY),
+    "relay.resources.requests.cpu": ("1", RELAY),
+    "relay.resources.requests.memory": ("1Gi", RELAY),
+    "relay.resources.limits.memory": ("1Gi", RELAY),
     "persistence.size": ("20Gi", {}),
     "persistence.storageClass": ("fast", {}),
     "persistence.accessMode": ("ReadWriteOnce", {}),
@@ -81,6 +88,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "networkPolicy.enabled": (False, {}),
     "networkPolicy.from": ([{"namespaceSelector": {}}], {}),
     "networkPolicy.metricsNamespace": ("prometheus", {}),
+    "networkPolicy.egress": ([{"ipBlock": {"cidr": "10.0.0.0/8"}}], RELAY),
     "networkPolicy.extraIngress": (PEER, {}),
     "networkPolicy.extraEgress": (PEER, {}),
     "metrics.podMonitor.enabled": (True, {}),
@@ -192,7 +200,13 @@ def test_every_value_is_documented() -> None:
             assert "# --" in block, line
 
 
-ANY = ("dashboard.labels", "resources.requests", "resources.limits")  # whose keys are the reader's
+ANY = (
+    "dashboard.labels",
+    "resources.requests",
+    "resources.limits",
+    "relay.resources.requests",
+    "relay.resources.limits",
+)  # whose keys are the reader's
 
 
 @pytest.mark.parametrize("path", [path for path in leaves(VALUES) if not path.startswith(ANY)])
@@ -236,6 +250,12 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
         ({"path": "//x"}, "pattern"),
         ({"limits": {"readTimeout": "10"}}, "pattern"),
         ({"drainSeconds": -1}, "minimum"),
+        ({"relay": {"destinations": [BOT, BOT]}}, "two are called bot"),
+        ({"relay": {"destinations": [BOT | {"url": "http://app/"}]}}, "bot: without TLS only where internal: true"),
+        ({"relay": {"destinations": [BOT | {"urll": "x"}]}}, "additional properties"),
+        ({"relay": {"destinations": [BOT | {"url": "https://a@b/"}]}}, "pattern"),
+        ({"relay": {"destinations": [BOT | {"timeout": "1"}]}}, "pattern"),
+        ({"extraEnv": [{"name": "WEBHOOK_DESTINATIONS", "value": "x"}]}, "WEBHOOK_DESTINATIONS is the chart's"),
     ],
 )
 def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
@@ -252,8 +272,8 @@ def test_values_are_in_step_with_the_settings() -> None:
     """Every setting is set by a value, or fixed where the chart mounts what it speaks of."""
     env = {it["name"] for it in container()["env"]}
     fixed = {"WEBHOOK_BIND", "WEBHOOK_ADMIN_BIND", "WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR"}
-    reserved = {"WEBHOOK_RELAY_BIND", "WEBHOOK_DESTINATIONS"}
-    assert env == {setting.name for setting in SETTINGS} - fixed - reserved
+    fixed |= {"WEBHOOK_RELAY_BIND", "WEBHOOK_DESTINATIONS"}
+    assert env == {setting.name for setting in SETTINGS} - fixed
     defaults = {setting.name: setting.default for setting in SETTINGS}
     for it in container()["env"]:
         if it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):

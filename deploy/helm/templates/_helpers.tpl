@@ -93,6 +93,21 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{- add (include "whatsapp-webhook.drainSeconds" . | int) $read $accept 10 }}
 {{- end }}
 
+{{/* The Secret with the destinations' secrets. */}}
+{{- define "whatsapp-webhook.relaySecret" -}}
+{{- .Values.relay.existingSecret | default (printf "%s-relay" (include "whatsapp-webhook.fullname" .)) }}
+{{- end }}
+
+{{/* The ports of the destinations, as JSON, each once. */}}
+{{- define "whatsapp-webhook.relayPorts" -}}
+{{- $ports := list }}
+{{- range .Values.relay.destinations }}
+{{- $url := urlParse .url }}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary 443 80) | int) }}
+{{- end }}
+{{- $ports | uniq | toJson }}
+{{- end }}
+
 {{/* What the chart sets itself; extraEnv must not say it again. */}}
 {{- define "whatsapp-webhook.env" -}}
 - name: WEBHOOK_PATH
@@ -119,6 +134,10 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
   value: {{ .Values.inbox.retention | quote }}
 - name: WEBHOOK_BODY_RETENTION
   value: {{ .Values.inbox.bodyRetention | quote }}
+{{- if .Values.relay.destinations }}
+- name: WEBHOOK_DESTINATIONS
+  value: /etc/whatsapp-webhook/destinations/destinations.yaml
+{{- end }}
 - name: WEBHOOK_LOG_LEVEL
   value: {{ .Values.log.level }}
 - name: WEBHOOK_LOG_FORMAT
@@ -140,5 +159,24 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
   {{- range $name, $value := .resourceAttributes }}{{ $attributes = append $attributes (printf "%s=%s" $name $value) }}{{ end }}
   value: {{ join "," $attributes | quote }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What is scraped: the context, then the values of a monitor. */}}
+{{- define "whatsapp-webhook.endpoints" -}}
+{{- $monitor := last . }}
+{{- range (first .).Values.relay.destinations | empty | ternary (list "admin") (list "admin" "relay") }}
+- port: {{ . }}
+  path: /metrics
+  interval: {{ $monitor.interval }}
+  scrapeTimeout: {{ $monitor.scrapeTimeout }}
+  {{- with $monitor.relabelings }}
+  relabelings:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $monitor.metricRelabelings }}
+  metricRelabelings:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- end }}

@@ -23,6 +23,16 @@
 {{- if lt (int64 .Values.limits.bodiesBytes) (int64 .Values.limits.maxBodyBytes) }}
 {{- fail "limits.bodiesBytes is below limits.maxBodyBytes: one body would never fit." }}
 {{- end }}
+{{- $names := dict }}
+{{- range .Values.relay.destinations }}
+{{- if hasKey $names .name }}
+{{- fail (printf "relay.destinations: two are called %s; a name is what progress is kept by." .name) }}
+{{- end }}
+{{- $_ := set $names .name true }}
+{{- if and (hasPrefix "http:" .url) (not .internal) }}
+{{- fail (printf "relay.destinations: %s: without TLS only where internal: true says that the way there is yours." .name) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}
 {{- fail "metrics: podMonitor and serviceMonitor would scrape the same pod twice. Enable one; podMonitor is the better." }}
 {{- end }}
@@ -56,7 +66,7 @@
 {{- end }}
 {{- $ours := list }}
 {{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
-{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
+{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_RELAY_BIND" "WEBHOOK_DESTINATIONS" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $fixed }}
 {{- fail (printf "extraEnv: %s is the chart's: ports, volumes and names of this installation are made for it." .name) }}

@@ -26,9 +26,12 @@ class SqliteLog:
             schema.prepare(self._db)
             schema.require_version(self._db)
 
-    def read(self, after: int, limit: int) -> Sequence[Record]:
+    def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
         """Give what follows *after*; see `Log`."""
-        return self._records("position > ? AND data IS NOT NULL ORDER BY position LIMIT ?", after, limit)
+        columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", x''")
+        return self._records(
+            "position > ? AND data IS NOT NULL ORDER BY position LIMIT ?", after, limit, columns=columns
+        )
 
     def at(self, positions: Sequence[int]) -> Sequence[Record]:
         """Give the events of these positions; see `Log`."""
@@ -56,8 +59,8 @@ class SqliteLog:
         """Let go of the file."""
         self._db.close()
 
-    def _records(self, condition: str, *values: int | bytes) -> Sequence[Record]:
-        query = f"SELECT position, {rows.COLUMNS} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
+    def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
+        query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
         with translating():
             found = self._db.execute(query, values).fetchall()
         return [rows.record(row) for row in found]

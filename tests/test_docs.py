@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from service import app, fields, handshake, metrics
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.errors import InboxUnavailable, NotificationRefused
+from service.metrics import relay as relay_metrics
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,12 +29,25 @@ def test_the_table_of_metrics() -> None:
     registry = prometheus_client.CollectorRegistry()
     metrics.Metrics(registry, version="1", engine="sqlite")
     made = {}
-    for collector in registry._collector_to_names:
+    for collector in [*registry._collector_to_names, *_of_the_relay()]:
         (family,) = collector.describe()
         name = family.name + ("_total" if family.type == "counter" else "")
         made[name] = sorted(collector._labelnames)
     rows = re.findall(r"^\| `((?:whatsapp_webhook|http_server)_[a-z_]+)` \| (.*?) \|", README, re.MULTILINE)
     assert {name: sorted(re.findall(r"`([a-z_]+)`", labels)) for name, labels in rows} == made
+
+
+def _of_the_relay() -> list[Any]:
+    registry = prometheus_client.CollectorRegistry()
+    metrics.RelayMetrics(registry)
+    return list(registry._collector_to_names)
+
+
+def test_the_outcomes_of_a_try() -> None:
+    """And the reasons of a dead letter: those that are there from the start are those that the README names."""
+    for name, words in (("attempts", relay_metrics.OUTCOMES), ("dead_letters", relay_metrics.REASONS)):
+        (row,) = re.findall(rf"^\| `whatsapp_webhook_relay_{name}_total` \| .*? \| (.*) \|$", README, re.MULTILINE)
+        assert re.findall("`([a-z0-9]+)`", row) == list(words)
 
 
 def test_the_table_of_answers() -> None:

@@ -59,7 +59,7 @@ class Sender:
         self._lookups = ThreadPool(LOOKUPS)
         secure = parts.scheme == "https"
         kind = urllib3.HTTPSConnectionPool if secure else urllib3.HTTPConnectionPool
-        with_tls = {"ssl_context": gevent.ssl.create_default_context()} if secure else {}
+        with_tls = {"ssl_context": _tls()} if secure else {}
         pool = kind(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **with_tls)
         pool.ConnectionCls = _connection(
             HTTPSConnection if secure else HTTPConnection, self._lookups, internal=internal
@@ -101,6 +101,13 @@ class Sender:
         """Let go of idle connections."""
         self._pool.close()
         self._lookups.kill()
+
+
+def _tls() -> ssl.SSLContext:
+    """Make what `ssl.create_default_context` makes; that one's sockets would block the loop."""
+    context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context
 
 
 def _connection(kind: type[HTTPConnection], lookups: ThreadPool, *, internal: bool) -> type[HTTPConnection]:

@@ -74,7 +74,7 @@ def scraped(directory: Path, server: Server, relay: Relay) -> Iterator[tuple[Pro
         for container, port in (("receiver", server.admin_port), ("relay", relay.port))
     ]
     job = {"job_name": "here/wh", "static_configs": targets}
-    with scraping(directory / "prometheus", job, {"groups": []}) as prometheus:
+    with scraping(directory / "prometheus", [job], {"groups": []}) as prometheus:
         started = time.time()
         play(server)
         yield prometheus, started, time.time()

@@ -67,8 +67,8 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(directory: Path, job: dict[str, Any], rules: dict[str, Any]) -> Iterator[Prometheus]:
-    """Run one in *directory*, with one job of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them.
+def scraping(directory: Path, jobs: list[dict[str, Any]], rules: dict[str, Any]) -> Iterator[Prometheus]:
+    """Run one in *directory*, with these jobs of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them.
 
     It scrapes a stranger beside: itself, as another pod.
     """
@@ -79,7 +79,7 @@ def scraping(directory: Path, job: dict[str, Any], rules: dict[str, Any]) -> Ite
     config = {
         "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [job, {"job_name": STRANGER, "static_configs": [stranger]}],
+        "scrape_configs": [*jobs, {"job_name": STRANGER, "static_configs": [stranger]}],
     }
     (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
     command = [

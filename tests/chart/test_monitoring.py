@@ -46,7 +46,7 @@ def scraped(directory: Path, rules: dict[str, Any]) -> Iterator[Prometheus]:
             "job_name": "here/wh",
             "static_configs": [target("receiver", server.admin_port), target("relay", relay.port)],
         }
-        with scraping(directory / "prometheus", job, rules) as found:
+        with scraping(directory / "prometheus", [job], rules) as found:
             command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]
             for _ in range(2):
                 subprocess.run([*command, "--credentials", str(server.credentials)], check=True, capture_output=True)

@@ -6,11 +6,16 @@ from typing import Any
 
 
 def load(name: str, **settings: str) -> dict[str, Any]:
-    """Make one that plays Meta through the Service: `load.py`; a namespace that enforces `restricted` takes it."""
-    program = _program("load.py", settings)
-    program["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    user = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
-    return _pod(name, {"securityContext": user, "containers": [program]})
+    """Make one that plays Meta through the Service: `load.py`."""
+    return _restricted(name, _program("load.py", settings))
+
+
+def taker(name: str) -> list[dict[str, Any]]:
+    """Make one that takes what the relay delivers, `take.py`, and its Service: port 8080 of both."""
+    pod = _restricted(name, _program("take.py", {}))
+    pod["metadata"]["labels"] = {"taker": name}
+    service = {"selector": {"taker": name}, "ports": [{"port": 8080}]}
+    return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
 
 
 def killer(name: str, of: dict[str, Any]) -> dict[str, Any]:
@@ -18,6 +23,13 @@ def killer(name: str, of: dict[str, Any]) -> dict[str, Any]:
     program = _program("kill.py", {"POD_UID": of["metadata"]["uid"]})
     program["securityContext"] = {"privileged": True, "runAsUser": 0}
     return _pod(name, {"hostPID": True, "nodeName": of["spec"]["nodeName"], "containers": [program]})
+
+
+def _restricted(name: str, program: dict[str, Any]) -> dict[str, Any]:
+    """Make one that a namespace takes which enforces `restricted`."""
+    program["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    user = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    return _pod(name, {"securityContext": user, "containers": [program]})
 
 
 def _program(file: str, settings: dict[str, str]) -> dict[str, Any]:

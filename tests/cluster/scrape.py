@@ -22,31 +22,35 @@ def api() -> Iterator[str]:
             process.terminate()
 
 
-def job(here: Namespace, host: str) -> dict[str, Any]:
-    """Make the release's PodMonitor a job of `scrape_configs`, which asks the pod through the API at *host*.
+def jobs(here: Namespace, host: str) -> list[dict[str, Any]]:
+    """Make each endpoint of the PodMonitor a job of `scrape_configs`, asking the pod through the API at *host*.
 
     The pod is whichever has the labels that the PodMonitor selects by, and a port of the name that it says; the
     target's labels are those that the Operator gives (`pkg/prometheus/promcfg.go`).
     """
     monitor = here.object("podmonitor")
-    name, (endpoint,) = monitor["metadata"]["name"], monitor["spec"]["podMetricsEndpoints"]
     labels = ",".join(f"{key}={value}" for key, value in monitor["spec"]["selector"]["matchLabels"].items())
     (pod,) = here.objects("pod", labels)
-    ((container, port),) = [
-        (container["name"], port["containerPort"])
+    ports = {
+        port["name"]: (container["name"], port["containerPort"])
         for container in pod["spec"]["containers"]
         for port in container["ports"]
-        if port["name"] == endpoint["port"]
-    ]
-    target = {
-        "namespace": here.name,
-        "pod": pod["metadata"]["name"],
-        "container": container,
-        "job": f"{here.name}/{name}",
-        "endpoint": endpoint["port"],
     }
-    return {
-        "job_name": f"podMonitor/{here.name}/{name}/0",
-        "metrics_path": f"/api/v1/namespaces/{here.name}/pods/{target['pod']}:{port}/proxy{endpoint['path']}",
-        "static_configs": [{"targets": [host], "labels": target}],
-    }
+    made = []
+    for number, endpoint in enumerate(monitor["spec"]["podMetricsEndpoints"]):
+        container, port = ports[endpoint["port"]]
+        target = {
+            "namespace": here.name,
+            "pod": pod["metadata"]["name"],
+            "container": container,
+            "job": f"{here.name}/{monitor['metadata']['name']}",
+            "endpoint": endpoint["port"],
+        }
+        made.append(
+            {
+                "job_name": f"podMonitor/{here.name}/{monitor['metadata']['name']}/{number}",
+                "metrics_path": f"/api/v1/namespaces/{here.name}/pods/{target['pod']}:{port}/proxy{endpoint['path']}",
+                "static_configs": [{"targets": [host], "labels": target}],
+            }
+        )
+    return made

@@ -102,12 +102,16 @@ def _rotate(here: Namespace, *, rotations: int, seconds: float = 8, hurried: boo
 @pytest.mark.needs("crds", "prometheus")
 def test_a_prometheus_that_follows_the_pod_monitor(ready: Namespace, tmp_path: Path) -> None:
     """It finds the one pod; each query of the dashboard has data there, and each rule is evaluated."""
-    ready.install("--set", "metrics.podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true")
+    nowhere = f"name=app,url=http://wh-whatsapp-webhook.{ready.name}/nowhere,internal=true,format=meta,secretFile=app"
+    relay = ",".join(f"relay.destinations[0].{setting}" for setting in nowhere.split(","))
+    ready.kubectl("create", "secret", "generic", "wh-whatsapp-webhook-relay", "--from-literal=app=x")
+    monitored = "metrics.podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true"
+    ready.install("--set", f"{monitored},{relay},relay.destinations[0].from=beginning")
     ready.kubectl("rollout", "status", "statefulset/wh-whatsapp-webhook", "--timeout=120s")
     rules = ready.object("prometheusrule")["spec"]
     (shown,) = ready.object("configmap", "wh-whatsapp-webhook-dashboard")["data"].values()
     queries = {query["expr"] for panel in json.loads(shown)["panels"] for query in panel.get("targets", [])}
-    with scrape.api() as host, scraping(tmp_path / "prometheus", scrape.job(ready, host), rules) as prometheus:
+    with scrape.api() as host, scraping(tmp_path / "prometheus", scrape.jobs(ready, host), rules) as prometheus:
         for _ in range(2):
             ready.play()
             time.sleep(2)

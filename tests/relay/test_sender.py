@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import gevent
 import pytest
 import trustme
 
@@ -16,6 +17,7 @@ from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, is_forbidden
 MESSAGE = Message({"X-A": "1"}, b"body")
 TIMEOUT = 0.5
 SLACK = 0.4
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @contextmanager
@@ -113,6 +115,43 @@ def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], e
         assert time.monotonic() - started < TIMEOUT + SLACK
 
 
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """The context of a server on localhost whose authority is trusted."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with authority.cert_pem.tempfile() as file:
+        monkeypatch.setenv("SSL_CERT_FILE", file)
+        yield context
+
+
+@pytest.mark.parametrize("answer", [lambda _: time.sleep(3), lambda client: drip(client, b"HTTP/1.1 2", b"0")])
+def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.socket], None]) -> None:
+    """The same; and other tries of the loop go on meanwhile."""
+    with serving(answer, trusted) as (slow, _), serving(saying(GOOD)) as (port, received):
+        started = time.monotonic()
+        waiting = gevent.spawn(sender(slow, scheme="https").send, MESSAGE)
+        gevent.sleep(0.1)
+        made = sender(port)
+        assert [made.send(MESSAGE).status for _ in range(20)] == [200] * 20
+        assert time.monotonic() - started < TIMEOUT
+        assert waiting.get() == Answer(0, "timeout")
+        assert time.monotonic() - started < TIMEOUT + SLACK
+        assert len(received) == 20
+
+
+def test_a_handshake_that_does_not_end() -> None:
+    """Nothing is said after the connection: the deadline is that of all of a try."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        started = time.monotonic()
+        waiting = gevent.spawn(sender(listener.getsockname()[1], scheme="https").send, MESSAGE)
+        gevent.sleep(0.01)
+        assert time.monotonic() - started < TIMEOUT / 2
+        assert waiting.get() == Answer(0, "timeout")
+        assert time.monotonic() - started < TIMEOUT + SLACK
+
+
 def test_an_endless_answer() -> None:
     """Is read to a bound, and its connection is not used again."""
 
@@ -189,13 +228,18 @@ def test_a_certificate_that_nobody_vouches_for() -> None:
         assert received == []
 
 
-@pytest.mark.parametrize(("name", "outcome"), [("localhost", "delivered"), ("other.example", "tls")])
-def test_a_certificate_of_a_trusted_authority(name: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SSL_CERT_FILE names the authorities, as everywhere; the name must be right too."""
+def test_a_certificate_of_a_trusted_authority(trusted: ssl.SSLContext) -> None:
+    """SSL_CERT_FILE names the authorities, as everywhere."""
+    with serving(saying(GOOD), trusted) as (port, _):
+        assert sender(port, scheme="https").send(MESSAGE) == Answer(200, "delivered")
+
+
+def test_a_certificate_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever vouches for it."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(name).configure_cert(context)
-    with authority.cert_pem.tempfile() as trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", trusted)
-        with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), context) as (port, _):
-            assert sender(port, scheme="https").send(MESSAGE).outcome == outcome
+    authority.issue_cert("other.example").configure_cert(context)
+    with authority.cert_pem.tempfile() as file, serving(saying(GOOD), context) as (port, received):
+        monkeypatch.setenv("SSL_CERT_FILE", file)
+        assert sender(port, scheme="https").send(MESSAGE) == Answer(0, "tls")
+        assert received == []

@@ -1,0 +1,226 @@
+"""The relay's ledger: whatever the destination does, and however often the relay is killed, every event comes."""
+
+import os
+import random
+import signal
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from destination import OK, Request, destination, saying
+from relaying import Relay, keep, message, messages, opened, write
+from server import Server, until
+
+from service.events import Event
+from service.inbox.sqlite import SqliteInbox
+from service.meta import catalogue
+
+EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "3000"))
+SHARE = 0.1  # of the requests that meet a fault
+TIMEOUT = 1.0
+
+
+def answer(status: str, more: str = "", body: bytes = b"") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def endless(_request: Request, client: Any) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        client.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+
+
+def half_open(_request: Request, client: Any) -> None:
+    time.sleep(2 * TIMEOUT)
+    client.close()
+
+
+FAULTS = {
+    "500": saying(answer("500 X")),
+    "429": saying(answer("429 X", "Retry-After: 1\r\n")),
+    "redirect": saying(answer("302 X", "Location: /elsewhere\r\n")),
+    "timeout": saying(OK, after=2 * TIMEOUT),
+    "closed": lambda _request, client: client.close(),
+    "half-open": half_open,
+    "closed in the answer": saying(b"HTTP/1.1 200"),
+    "endless body": endless,
+    "not HTTP": saying(b"nonsense\r\n\r\n"),
+}
+# What a relay must take for delivered, though the request met a fault: a status of 200 came.
+TAKEN = ("endless body",)
+
+
+class Faulty:
+    """Behaves, mostly; notes what came and what it was answered."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(5)
+        self.lock = threading.Lock()
+        self.accepted: list[bytes] = []  # in the order in which they were answered 200
+        self.met: Counter[str] = Counter()
+
+    def __call__(self, request: Request, client: Any) -> None:
+        with self.lock:
+            fault = self.random.choice(list(FAULTS)) if self.random.random() < SHARE else None
+            self.met[fault or "none"] += 1
+            if fault is None or fault in TAKEN:
+                self.accepted.append(request.body)
+        with suppress(OSError):
+            (FAULTS[fault] if fault else saying())(request, client)
+        if fault:
+            client.close()
+
+
+def contexts(directory: Path) -> Iterator[ssl.SSLContext]:
+    """One that the relay trusts, and now and then one that it must not."""
+    good, bad = trustme.CA(), trustme.CA()
+    good.cert_pem.write_to_path(directory / "trusted.pem")
+    made = []
+    for authority in (good, bad):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        made.append(context)
+    chance = random.Random(7)
+    while True:
+        yield made[chance.random() < SHARE]
+
+
+def in_order(events: list[Event], accepted: list[bytes]) -> None:
+    """The first time that each came is, within each key, in the order of the log."""
+    first = {body: number for number, body in reversed(list(enumerate(accepted)))}
+    keys: dict[str, list[int]] = {}
+    for event in events:
+        keys.setdefault(event.partitionkey, []).append(first[event.data])
+    assert all(numbers == sorted(numbers) for numbers in keys.values())
+
+
+@pytest.mark.timeout(1800)
+def test_a_ledger_under_faults_and_kills(tmp_path: Path) -> None:
+    """Every event comes, byte for byte, in order for each key; the relay is killed with -9 every second."""
+    with closing(opened(tmp_path)) as inbox:
+        events = keep(inbox, *messages(EVENTS, max(EVENTS // 10, 20)))
+    faulty, tls = Faulty(), contexts(tmp_path)
+    next(tls)
+    lock = threading.Lock()
+
+    def context() -> ssl.SSLContext:
+        with lock:
+            return next(tls)
+
+    started, kills = time.monotonic(), 0
+    with destination(faulty, context) as app:
+        write(
+            tmp_path,
+            {"url": f"https://localhost:{app.port}/", "timeout": TIMEOUT, "concurrency": 16},
+        )
+        relay = Relay(tmp_path, SSL_CERT_FILE=str(tmp_path / "trusted.pem"))
+        while set(faulty.accepted) != {event.data for event in events} or relay.owed():
+            assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {len(events)} came"
+            before = len(faulty.accepted)
+            relay.start()
+            until(lambda before=before: len(faulty.accepted) > before or not relay.owed(), "nothing comes", 60)
+            time.sleep(1)
+            relay.kill()
+            kills += 1
+    in_order(events, faulty.accepted)
+    repeats = len(faulty.accepted) - len(events)
+    assert repeats <= kills * 16 + faulty.met["closed in the answer"], "more repeats than were in flight"
+    assert not any("dead" in line or "given up" in line for line in relay.log_file.read_text().splitlines())
+    assert all(faulty.met[fault] for fault in FAULTS)
+    print(
+        f"{len(events)} events, {kills} kills, {repeats} repeats, in {time.monotonic() - started:.0f} s; "
+        f"what requests met: {dict(faulty.met)}"
+    )
+
+
+def test_two_relays_share_and_the_other_takes_over(tmp_path: Path) -> None:
+    """Nothing comes twice; one is killed while it delivers, and the other has its keys once the lease ran out."""
+    with closing(opened(tmp_path)) as inbox, destination(saying(after=0.005)) as app:
+        events = keep(inbox, *messages(1500, 300))
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT})
+        with Relay(tmp_path) as one, Relay(tmp_path) as other:
+            until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} came")
+            until(lambda: one.owed() == 0, "still owed")
+            delivered = [
+                relay.metric("whatsapp_webhook_relay_attempts_total", outcome="delivered") for relay in (one, other)
+            ]
+            assert sorted(app.bodies()) == sorted(event.data for event in events)
+            assert sum(delivered) == 1500
+            assert min(delivered) > 0, "only one of them did it all"
+            app.behave = saying(after=0.3)
+            more = keep(inbox, *(message(person, 5000 + person) for person in range(40)))
+            until(lambda: len(app.requests) >= 1505, "nothing came")
+            one.kill()
+            killed = time.monotonic()
+            app.behave = saying()
+            until(lambda: {event.data for event in more} <= set(app.bodies()), "not all came", 40)
+            until(lambda: other.owed() == 0, "still owed", 40)
+            assert time.monotonic() - killed < TIMEOUT + 15 + 5
+            assert len(app.requests) <= 1500 + 40 + 4, "more came twice than were in flight"
+
+
+def test_what_commits_late_is_never_skipped(tmp_path: Path) -> None:
+    """Several notifications at once through the real receiver, while the relay reads on: every one comes."""
+    with destination() as app, Server(tmp_path) as server:
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
+        relay = Relay(tmp_path)
+        relay.start()
+
+        def send() -> None:
+            for _ in range(100):
+                assert server.notify(catalogue.notification("message text")).status == 200
+
+        senders = [threading.Thread(target=send) for _ in range(8)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 came")
+        relay.stop()
+        assert sorted(app.bodies()) == sorted(event.data for event in server.kept())
+
+
+def test_a_reader_never_passes_a_transaction_that_is_open(tmp_path: Path) -> None:
+    """What is not committed is not there, and what is committed after it has a higher position."""
+    with closing(opened(tmp_path)) as inbox, destination() as app:
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
+        with Relay(tmp_path):
+            late = _open_transaction(inbox)
+            time.sleep(0.3)
+            assert app.requests == []
+            inbox._db.execute("COMMIT")
+            (event,) = keep(inbox, message(2, 2))
+            until(lambda: len(app.requests) == 2, "not both came")
+            assert set(app.bodies()) == {late, event.data}
+
+
+def _open_transaction(inbox: SqliteInbox) -> bytes:
+    inbox._db.execute("BEGIN IMMEDIATE")
+    (event,) = keep(inbox, message(1, 1))
+    return event.data
+
+
+def test_the_inbox_never_waits_for_the_relay(tmp_path: Path) -> None:
+    """A destination that hangs, a relay that is stopped in its tracks: notifications are answered as ever."""
+    with destination(saying(after=60)) as app, Server(tmp_path) as server:
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": 30})
+        relay = Relay(tmp_path)
+        relay.start()
+        relay.wait_until_ready()
+        for _ in range(20):
+            assert server.notify(catalogue.notification("message text")).status == 200
+        until(lambda: app.requests, "nothing came")
+        assert relay.process is not None
+        relay.process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        for _ in range(50):
+            assert server.notify(catalogue.notification("message text")).status == 200
+        assert time.monotonic() - started < 5
+        relay.kill()

@@ -64,11 +64,12 @@ check: install ## lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: install ## what a request costs
+bench: install ## what a request costs, and a delivery
 	$(BIN)/python bench/receiver.py
+	$(BIN)/python bench/relay.py
 
 faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
-	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 $(BIN)/pytest tests/faults --timeout 7200
+	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 $(BIN)/pytest tests/faults --timeout 7200
 
 mutants: install ## are the tests of signature, handshake and credentials any good
 	$(BIN)/python tests/mutants.py

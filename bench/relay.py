@@ -12,19 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
+import receiver
 from destination import destination
 from receiver import cpu, free_port
 
 from service.events import parse
-from service.inbox.sqlite import SqliteInbox
+from service.inbox.sqlite import SqliteInbox, rows, schema
+from service.relay.sqlite import SqliteWork, Store
+from service.relay.state import Owed, Ruling, Settlement, Try, Verdict
 
 HERE = Path(__file__).parent
 THREADS = 16
@@ -32,6 +35,9 @@ WARM = 1000
 PATIENCE = 120
 COUNT = int(os.environ.get("BENCH_COUNT", "10000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
+WINDOWS = 10
+WINDOW = 5  # seconds
 EIGHT_DAYS = 8 * 86_400_000
 
 
@@ -105,6 +111,27 @@ def measured(process: psutil.Process, seen: "Synchronized[int]", count: int) -> 
     return ended[0] - begun[0], ended[1] - begun[1]
 
 
+def fill_beside(inbox: Path, count: int) -> None:
+    """Keep *count* messages of a hundred people as the receiver does, while it runs: straight into its table."""
+    db = schema.connect(inbox)
+    now = int(time.time() * 1000)
+    for start in range(0, count, 1000):
+        with schema.transaction(db):
+            for number in range(start, min(start + 1000, count)):
+                for event in parse(body(number % 100), received_at=now, nonce=""):
+                    rows.insert(db, [rows.row(rows.digest(event), event)])
+    db.close()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for something."""
+    over = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > over:
+            raise SystemExit("it does not begin")
+        time.sleep(0.005)
+
+
 def wait_for(seen: "Synchronized[int]", number: int, process: psutil.Process) -> tuple[float, float]:
     """Wait for so many deliveries, then give the process's CPU seconds and the time."""
     over = time.monotonic() + PATIENCE
@@ -115,33 +142,100 @@ def wait_for(seen: "Synchronized[int]", number: int, process: psutil.Process) ->
     return cpu(process), time.perf_counter()
 
 
+def compare(directory: Path) -> None:
+    """Print what a delivery costs, beside the bare loop."""
+    inbox = directory / "many.db"
+    fill(inbox, COUNT + 2 * WARM, COUNT)
+    costs: dict[str, list[float]] = {"hand": [], "relay": []}
+    rates: dict[str, list[float]] = {"hand": [], "relay": []}
+    with destination() as (port, seen):
+        for _ in range(ROUNDS):
+            for name, running in (
+                ("hand", by_hand(port, COUNT + 2 * WARM)),
+                ("relay", relaying(directory, inbox, port)),
+            ):
+                with running as process:
+                    taken, seconds = measured(process, seen, COUNT)
+                costs[name].append(taken / COUNT * 1e6)
+                rates[name].append(COUNT / seconds)
+                time.sleep(0.2)
+    print(f"CPU of a delivery; {ROUNDS} rounds of {COUNT}, {THREADS} in flight, to a destination that answers at once:")
+    for name, what in (("hand", "a bare loop of urllib3"), ("relay", "the relay")):
+        print(
+            f"  {what:24} {statistics.median(costs[name]):6.0f} us a delivery   "
+            f"{statistics.median(rates[name]):6.0f} a second"
+        )
+    ratio = statistics.median(y / x for x, y in zip(costs["hand"], costs["relay"], strict=True))
+    print(f"  relay / bare = {ratio:.2f} (goal 1.6)")
+
+
+def one_key(directory: Path) -> None:
+    """Print how fast a single key goes, in order, where the destination takes a millisecond."""
+    inbox = directory / "one.db"
+    fill(inbox, 4 * WARM, 1)
+    with destination(0.001) as (port, seen), relaying(directory, inbox, port) as process:
+        _, seconds = measured(process, seen, 2 * WARM)
+    print(f"a single key, the destination takes 1 ms: {2 * WARM / seconds:.0f} a second (goal 500)")
+
+
+def beside(directory: Path) -> None:
+    """Print what a backlog that is drained does to the answers of the webhook, at 200 notifications a second."""
+    ports = free_port(), free_port()
+    environ = receiver.settings(directory, ports[0])
+    inbox = directory / f"inbox-{ports[0]}.db"
+    late: dict[bool, list[float]] = {True: [], False: []}
+    drained = 0
+    with (
+        destination() as (port, seen),
+        receiver.serving([sys.executable, "-m", "service", "serve"], environ, ports[0]),
+    ):
+        fill_beside(inbox, BACKLOG)
+        for _ in range(WINDOWS):
+            for with_relay in (False, True):
+                before = seen.value
+                with relaying(directory, inbox, port) if with_relay else nullcontext():
+                    if with_relay:
+                        wait_until(lambda before=before: seen.value > before)
+                    result = receiver.send(ports[0], 200 * WINDOW, 200)
+                late[with_relay].append(receiver.percentile(result["latencies"], 99))
+                drained += seen.value - before
+    ratio = statistics.median(y / x for x, y in zip(late[False], late[True], strict=True))
+    print(
+        f"the webhook at 200 a second, p99 without a relay and while one drains {BACKLOG}: "
+        f"{statistics.median(late[False]):.1f} and {statistics.median(late[True]):.1f} ms; "
+        f"median ratio of {WINDOWS} windows of {WINDOW} s: {ratio:.2f} (goal 1.5); {drained} were delivered meanwhile"
+    )
+
+
+def flat(directory: Path) -> None:
+    """Print what a claim and its end cost with a thousand and with a million events kept and owed."""
+    taken = {}
+    for number in (1_000, 1_000_000):
+        store = Store(directory / f"flat-{number}.db")
+        work = SqliteWork(store)
+        work.join({"app": 0}, now=0)
+        for start in range(0, number, 10_000):
+            some = range(start + 1, min(start + 10_000, number) + 1)
+            work.plan("app", start, some[-1], [Owed(position, f"key {position}", 0) for position in some])
+        times = []
+        for turn in range(40):
+            began = time.perf_counter()
+            claims = work.take("app", THREADS, now=1, lease=1000)
+            tried = Try(turn, 0.1, 200, "delivered")
+            work.settle([Settlement(claim, tried, Ruling(Verdict.DELIVERED)) for claim in claims])
+            times.append((time.perf_counter() - began) / len(claims) * 1e6)
+        taken[number] = statistics.median(times)
+        store.close()
+    few, many = taken.values()
+    print(f"a claim and its end: {few:.0f} us of 1,000 owed, {many:.0f} us of 1,000,000")
+
+
 def main() -> None:
     """Compare, and print."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as made:
         directory = Path(made)
-        many = directory / "inbox.db"
-        fill(many, COUNT + 2 * WARM, COUNT)
-        costs: dict[str, list[float]] = {"hand": [], "relay": []}
-        rates: dict[str, list[float]] = {"hand": [], "relay": []}
-        with destination() as (port, seen):
-            for _ in range(ROUNDS):
-                with by_hand(port, COUNT + 2 * WARM) as process:
-                    taken, seconds = measured(process, seen, COUNT)
-                costs["hand"].append(taken / COUNT * 1e6)
-                rates["hand"].append(COUNT / seconds)
-                time.sleep(0.2)
-                with relaying(directory, many, port) as process:
-                    taken, seconds = measured(process, seen, COUNT)
-                costs["relay"].append(taken / COUNT * 1e6)
-                rates["relay"].append(COUNT / seconds)
-                time.sleep(0.2)
-        for name, what in (("hand", "a bare loop of urllib3"), ("relay", "the relay")):
-            print(
-                f"  {what:24} {statistics.median(costs[name]):6.0f} us a delivery  "
-                f"{statistics.median(rates[name]):6.0f} a second"
-            )
-        ratio = statistics.median(y / x for x, y in zip(costs["hand"], costs["relay"], strict=True))
-        print(f"  relay / bare = {ratio:.2f} (goal 1.6)")
+        for measure in (compare, one_key, beside, flat):
+            measure(directory)
 
 
 if __name__ == "__main__":

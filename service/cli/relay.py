@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import click
 from service import __version__, logs, metrics, tracing
 from service.admin import AdminServer, MetricsPage
 from service.app import create_admin
+from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
 from service.errors import ConfigurationError
@@ -59,8 +59,7 @@ def _serve(config: Config) -> None:
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
     shown = Shown(SqliteRecords(store), running.breakers, checks, measured, now=time.time)
-    family = socket.AF_INET6 if ":" in config.relay_bind.host else socket.AF_INET
-    listener = socket.create_server(config.relay_bind, family=family, backlog=128)
+    listener = listen("WEBHOOK_RELAY_BIND", config.relay_bind)
     admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
     admin.start()

@@ -1,15 +1,15 @@
 """`serve`: the receiver."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 
 import click
 
 from service import __version__, logs
+from service.cli.listening import listen
 from service.cli.settings import configured
-from service.config import Address, Config
+from service.config import Config
 from service.gunicorn_conf import Server
 from service.inbox import engine
 from service.relay.hold import Hold
@@ -26,8 +26,8 @@ def serve() -> None:
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     _make_directory(config.run_dir)
-    admin_listener = _listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
-    _listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
+    admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
+    listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
     _announce(config)
     hold = Hold(config.inbox.path.with_name(NAME)) if config.destinations else None
     opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention, hold=hold)
@@ -63,12 +63,3 @@ def _make_directory(path: Path) -> None:
         raise click.ClickException(
             f"WEBHOOK_RUN_DIR {path} can't be written: {ex.strerror}. Name a directory that can, best in memory."
         ) from ex
-
-
-def _listen(variable: str, where: Address) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-        return socket.create_server(where, family=family, backlog=128)
-    except OSError as ex:
-        why = os.strerror(ex.errno) if ex.errno and ex.errno > 0 else "the host is not known"
-        raise click.ClickException(f"{variable} {where} can't be bound: {why}.") from ex

@@ -59,7 +59,7 @@ class Sender:
         self._lookups = ThreadPool(LOOKUPS)
         secure = parts.scheme == "https"
         kind = urllib3.HTTPSConnectionPool if secure else urllib3.HTTPConnectionPool
-        with_tls = {"ssl_context": _tls()} if secure else {}
+        with_tls: dict[str, Any] = {"ssl_context": _tls()} if secure else {}
         pool = kind(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **with_tls)
         pool.ConnectionCls = _connection(
             HTTPSConnection if secure else HTTPConnection, self._lookups, internal=internal

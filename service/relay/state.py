@@ -165,6 +165,6 @@ class Records(Protocol):
         """Owe events once more, marked as a replay; gives how many were not owed already."""
         ...
 
-    def forget(self, positions: Sequence[int]) -> None:
-        """Owe these events to nobody, and tell nothing of them."""
+    def forget(self, positions: Sequence[int]) -> bool:
+        """Owe these events to nobody, and tell nothing of them; False where a log of the store still does."""
         ...

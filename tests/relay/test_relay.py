@@ -19,7 +19,7 @@ from service.relay.book import Book
 from service.relay.policy import PATIENCE
 from service.relay.relay import Relay
 from service.relay.sqlite import SqliteRecords, SqliteWork, Store
-from service.relay.state import Dead, Standing
+from service.relay.state import Dead, Owed, Standing
 from service.tracing import Tracing
 
 HOUR = 3600.0
@@ -173,6 +173,7 @@ def test_a_410_disables_until_somebody_enables(house: House) -> None:
     keep(house.inbox, *messages(3, 1))
     with destination(saying(OK.replace(b"200", b"410"))) as gone:
         house.start(to(gone))
+        until(lambda: gone.requests, "nothing came")
         until(lambda: house.standing().disabled, "never disabled")
         assert house.standing().disabled == "it answered 410"
         time.sleep(0.3)
@@ -272,8 +273,6 @@ def test_what_the_retention_took_is_dead(house: House, app: Destination) -> None
     house.inbox._db.execute("UPDATE event SET data = NULL WHERE position = 1")
     work = SqliteWork(house.store)
     work.join({"app": 0}, now=0)
-    from service.relay.state import Owed  # noqa: PLC0415
-
     assert work.plan("app", 0, 2, [Owed(1, "lane", 0), Owed(2, "lane", 0)])
     house.start(to(app))
     until(lambda: app.requests and house.standing().owed == 0, "nothing came")

@@ -33,15 +33,16 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     with SqliteErasure(url.path) as erasure:
         positions = erasure.find(subject.removeprefix("+"))
         if not positions:
-            click.echo("There is no event of this subject.")
+            click.echo("There is no event of this subject (any more).")
             return
         if not yes:
             click.confirm(f"Erase {len(positions)} events for good?", abort=True)
         with state.opened_if_any(url) as store:
-            if store:
-                SqliteRecords(store).forget(positions)
-        is_clean = erasure.erase(positions)
+            is_clean = SqliteRecords(store).forget(positions) if store else True
+        is_clean = erasure.erase(positions) and is_clean
     click.echo(f"{len(positions)} events are erased.")
     if not is_clean:
-        click.echo("A reader was in the way: old pages go from inbox.db-wal with the next checkpoint.")
+        click.echo(
+            "A reader was in the way: old pages go from the -wal file with the next checkpoint; or call this again."
+        )
     click.echo(OUT_OF_REACH)

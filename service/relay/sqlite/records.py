@@ -69,16 +69,16 @@ class SqliteRecords:
             db.execute("UPDATE destination SET owed = owed + ? WHERE id = ?", (added, key))
         return added
 
-    def forget(self, positions: Sequence[int]) -> None:
+    def forget(self, positions: Sequence[int]) -> bool:
         """Owe these events to nobody, and tell nothing of them; see `Records`."""
         one = [(position,) for position in positions]
+        every = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
         with self._store.transaction() as db:
-            gone: Rows = db.executemany(
-                "DELETE FROM owed WHERE position = ? RETURNING destination, lane", one
-            ).fetchall()
+            gone: Rows = db.executemany(f"DELETE FROM owed {every} RETURNING destination, lane", one).fetchall()  # noqa: S608  constants
             let_go(db, gone)
-            for table in ("dead", "tried"):
-                db.executemany(f"DELETE FROM {table} WHERE position = ?", one)  # noqa: S608  one of the two
+            db.executemany(f"DELETE FROM dead {every}", one)  # noqa: S608  constants
+            db.executemany("DELETE FROM tried WHERE position = ?", one)
+        return self._store.clean()
 
 
 def needed(path: Path, *, now: int) -> int | None:

@@ -83,6 +83,7 @@ class Store:
         db = self._db
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("temp_store", "MEMORY")
+        db.pragma("secure_delete", True)  # a lane's name holds a number of somebody's
         if db.pragma("application_id") not in (0, APPLICATION_ID):
             raise apsw.NotADBError("it is another program's")
         if db.pragma("user_version") > len(MIGRATIONS):
@@ -118,6 +119,15 @@ class Store:
                 return self._db.execute(query, values).fetchall()
             except apsw.Error as ex:
                 raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+
+    def clean(self) -> bool:
+        """Take the WAL in and empty it, so that it tells no more than the file; False where a reader is in the way."""
+        with self._lock:
+            try:
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+        return True
 
     def close(self) -> None:
         """Let go of the file."""

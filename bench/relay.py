@@ -216,7 +216,7 @@ def flat(directory: Path) -> None:
         work.join({"app": 0}, now=0)
         for start in range(0, number, 10_000):
             some = range(start + 1, min(start + 10_000, number) + 1)
-            work.plan("app", start, some[-1], [Owed(position, f"key {position}", 0) for position in some])
+            work.plan("app", start, some[-1], [Owed(position, f"key {position}", 0) for position in some], now=0)
         times = []
         for turn in range(40):
             began = time.perf_counter()

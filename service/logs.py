@@ -73,7 +73,8 @@ LONGEST: Final = 500
 FLOOD_SECONDS: Final = 10.0
 # What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
 _SECRET: Final = re.compile(r"hub\.[a-z_]+=[^\s&\"']*|\+?[0-9]{8,}")
-_OTHERS: Final = {"gunicorn": logging.INFO}
+# urllib3 quotes what a destination answered, and the URL with its query.
+_OTHERS: Final = {"gunicorn": logging.INFO, "urllib3": logging.CRITICAL}
 
 
 def configure(*, level: str, form: str, stream: TextIO) -> None:

@@ -12,7 +12,7 @@ from contract.test_inbox import HOUR, NOW, event
 
 from service.errors import InboxUnavailable
 from service.inbox.sqlite import SqliteInbox, SqliteLog
-from service.inbox.sqlite.schema import MIGRATIONS, require_library
+from service.inbox.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
 
 
 def opened(path: Path, *, body_retention: int = HOUR) -> SqliteInbox:
@@ -137,10 +137,32 @@ def test_a_later_versions_database(path: Path) -> None:
         SqliteLog(path)
 
 
-def test_the_schema_has_a_version_from_the_first_day(path: Path) -> None:
-    """So that later versions can migrate it."""
-    with closing(opened(path)) as inbox:
-        assert inbox._db.pragma("user_version") == len(MIGRATIONS) == 1
+def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
+    """Step by step; what is in it stays, and it has an identity that no other has."""
+    db = apsw.Connection(str(path))
+    db.execute(MIGRATIONS[0]).fetchall()
+    db.pragma("application_id", APPLICATION_ID)
+    db.pragma("user_version", 1)
+    db.close()
+    with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
+        assert inbox._db.pragma("user_version") == len(MIGRATIONS)
+        inbox.put([event(1)])
+        identity = log.identity()
+    with closing(opened(path.with_name("other.db"))), closing(SqliteLog(path.with_name("other.db"))) as other:
+        assert other.identity() != identity
+    with closing(opened(path)), closing(SqliteLog(path)) as log:
+        assert log.identity() == identity
+
+
+def test_a_log_that_was_replaced_is_noticed(path: Path) -> None:
+    """Its reader would look at the old file for ever."""
+    with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
+        inbox.put([event(1)])
+        assert len(log.read(0, 9)) == 1
+        path.rename(path.with_name("old.db"))
+        with pytest.raises(InboxUnavailable) as raised:
+            log.read(0, 9)
+        assert (raised.value.reason, raised.value.reopen) == ("vanished", True)
 
 
 def test_a_file_that_is_moved_away_is_noticed(path: Path) -> None:

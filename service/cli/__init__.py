@@ -46,7 +46,7 @@ def main() -> NoReturn:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)
     except InboxUnavailable as ex:
-        click.echo(f"The inbox cannot be used: {ex.detail}.", err=True)
+        click.echo(f"Error: {ex.detail}.", err=True)
         sys.exit(1)
     except OSError as ex:
         click.echo(f"Error: {ex}.", err=True)

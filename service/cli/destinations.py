@@ -9,7 +9,7 @@ from service.cli import state
 from service.cli.events import chosen
 from service.cli.tables import print_table
 from service.events import rfc3339
-from service.relay.sqlite import SqliteRecords, SqliteWork
+from service.relay.sqlite import SqliteRecords
 from service.relay.state import Standing
 
 BY_HAND: Final = "by hand"
@@ -76,7 +76,7 @@ def _switch(inbox: str | None, name: str, reason: str | None) -> None:
         if name not in known:
             there = ", ".join(sorted(known)) or "none yet"
             raise click.ClickException(f"There is no destination {name!r}; there are: {there}.")
-        changed = SqliteWork(store).disable(name, reason)
+        changed = SqliteRecords(store).disable(name, reason)
     word = "disabled" if reason else "enabled"
     click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
 

@@ -46,7 +46,8 @@ def _serve(config: Config) -> None:
         signal.signal(number, lambda *_: over.set())
     measured, registry = metrics.for_relay()
     traced = tracing.from_environ(os.environ, version=__version__)
-    store = Store(config.inbox.path.with_name(NAME))
+    path = config.inbox.path.with_name(NAME)
+    store, beside = Store(path), Store(path)  # a scrape must not wait for the relay, nor the relay for a scrape
     running = Relay(
         Book(Path(config.destinations)),
         SqliteWork(store),
@@ -58,7 +59,7 @@ def _serve(config: Config) -> None:
         retention=config.retention,
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
-    shown = Shown(SqliteRecords(store), running.breakers, checks, measured, now=time.time)
+    shown = Shown(SqliteRecords(beside), running.breakers, checks, measured, now=time.time)
     listener = listen("WEBHOOK_RELAY_BIND", config.relay_bind)
     admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
@@ -68,5 +69,6 @@ def _serve(config: Config) -> None:
     logs.get("relay").info("stopping")
     running.stop()
     admin.stop()
-    store.close()
+    for each in (store, beside):
+        each.close()
     traced.close()

@@ -68,12 +68,16 @@ class Log(Protocol):
         """Give at most *limit* events of positions above *after*, in order; empty at the end.
 
         Without *data*, that of each event is left empty, however large it is. An event whose data the retention has
-        dropped is left out. Raises InboxUnavailable.
+        dropped is left out. Raises InboxUnavailable, also where the log was replaced: open it again.
         """
         ...
 
     def at(self, positions: Sequence[int]) -> Sequence[Record]:
         """Give the events of these positions, in order, without those that are gone. Raises InboxUnavailable."""
+        ...
+
+    def identity(self) -> int:
+        """Give a number that no other log has. Raises InboxUnavailable."""
         ...
 
     def first(self) -> int:

@@ -23,13 +23,12 @@ class Book:
     def __init__(self, path: Path) -> None:
         """*path* is the destinations file; secrets that it names without a leading slash lie beside it."""
         self._path = path
+        self._content: bytes | None = None
+        self._bad: tuple[str, ...] = ()
+        self._found: tuple[Destination, ...] = ()
         self.wanted: Mapping[str, Destination] | None = None  # what the file says, also where its secret is missing
         self.entries: Mapping[str, Entry] = {}
         self.problems: tuple[str, ...] = ("the destinations file was not read yet",)
-
-    def served(self) -> Mapping[str, Destination]:
-        """Give the destinations that can be delivered to."""
-        return {name: entry.destination for name, entry in self.entries.items()}
 
     def look(self) -> None:
         """Read the files again, into `entries`; what is wrong with them is in `problems`.
@@ -39,22 +38,27 @@ class Book:
         problems: list[str] = []
         try:
             content = content_of(self._path)
-            found = destinations.parse(content, str(self._path))
         except OSError as ex:
             self.problems = (f"{self._path}: can't be read ({ex.strerror})",)
             return
-        except ConfigurationError as ex:
-            self.problems = ex.problems
+        if content != self._content:
+            self._content = content
+            try:
+                self._found, self._bad = destinations.parse(content, str(self._path)), ()
+            except ConfigurationError as ex:
+                self._bad = ex.problems
+        if self._bad:
+            self.problems = self._bad
             return
         entries = {}
-        for destination in found:
+        for destination in self._found:
             secrets = self._secrets(destination, problems)
             if secrets:
                 entries[destination.name] = Entry(destination, secrets)
             elif destination.name in self.entries:
                 entries[destination.name] = self.entries[destination.name]
         self.problems = tuple(problems)
-        self.wanted = {destination.name: destination for destination in found}
+        self.wanted = {destination.name: destination for destination in self._found}
         self.entries = entries
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
@@ -62,8 +66,9 @@ class Book:
         label = f"{self._path}: destination {destination.name!r}: secretFile {file}"
         try:
             secrets = values_in(content_of(file))
-        except OSError as ex:
-            problems.append(f"{label} can't be read ({ex.strerror})")
+        except (OSError, ValueError) as ex:
+            why = ex.strerror if isinstance(ex, OSError) else "it is no name of a file"
+            problems.append(f"{label} can't be read ({why})")
             return ()
         wrong = [f"wants 1 to {MOST_VALUES} values, one a line"] if not 0 < len(secrets) <= MOST_VALUES else []
         if destination.format == CLOUDEVENTS:

@@ -47,6 +47,7 @@ class Dispatcher:
         self._settlements: list[Settlement] = []
         self._couriers: dict[str, Courier] = {}
         self._leaving: list[Courier] = []
+        self.refused: tuple[str, ...] = ()  # why a destination of the file is not delivered to
 
     def serve(self, entries: Mapping[str, Entry]) -> None:
         """Have exactly these destinations be delivered to."""
@@ -54,13 +55,19 @@ class Dispatcher:
             if entries.get(name) != courier.entry:
                 self._leave(self._couriers.pop(name))
                 self._log.info("destination left or changed", destination=name)
-        for name, entry in entries.items():
-            if name not in self._couriers:
-                self._couriers[name] = Courier(
-                    entry, self._report, traced=self._traced, now=self._now, chance=self._chance
-                )
-                self._metrics.begin(name)
-                self._log.info("destination", destination=name, url=entry.destination.url.partition("?")[0])
+        begun = [self._begin(name, entry) for name, entry in entries.items() if name not in self._couriers]
+        self.refused = tuple(filter(None, begun))
+
+    def _begin(self, name: str, entry: Entry) -> str:
+        """Begin to deliver to a destination; says why that can't be, or nothing."""
+        try:
+            courier = Courier(entry, self._report, traced=self._traced, now=self._now, chance=self._chance)
+        except Exception as ex:  # noqa: BLE001  one that can't be served must not stop the others
+            return f"destination {name!r} can't be delivered to: {type(ex).__name__}"
+        self._couriers[name] = courier
+        self._metrics.begin(name)
+        self._log.info("destination", destination=name, url=entry.destination.url.partition("?")[0])
+        return ""
 
     def breakers(self) -> Mapping[str, str]:
         """Say how the breaker of each destination stands; any thread may ask."""
@@ -87,10 +94,14 @@ class Dispatcher:
             return
         late = self._state.settle(self._settlements)
         settlements, self._settlements = self._settlements, []
-        for claim in late:
-            self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
-        for claim, _, (verdict, _, reason) in settlements:
-            if verdict is Verdict.DEAD and claim not in late:
+        for settlement in settlements:
+            claim, _, (verdict, _, reason), disables = settlement
+            if claim in late:
+                self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
+                continue
+            if disables:
+                self._log.error("destination disabled", destination=claim.destination, reason=disables)
+            if verdict is Verdict.DEAD:
                 self._metrics.died(claim.destination, reason)
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
 
@@ -127,9 +138,10 @@ class Dispatcher:
         if breaker.state is not before:
             self._log.warning("breaker", destination=name, state=str(breaker.state), outcome=answer.outcome)
         self._metrics.tried(name, answer.outcome, tried.seconds)
-        if answer.status == policy.GONE and self._state.disable(name, f"it answered {answer.status}"):
-            self._log.error("destination disabled", destination=name, status=answer.status)
-        return Settlement(claim, tried, policy.rule(claim, answer, now=now, chance=self._chance))
+        # A late answer of the URL that was says nothing of the one that is.
+        disables = answer.status == policy.GONE and self._couriers.get(name) is courier
+        ruling = policy.rule(claim, answer, now=now, chance=self._chance)
+        return Settlement(claim, tried, ruling, f"it answered {answer.status}" if disables else None)
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)

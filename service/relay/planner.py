@@ -7,6 +7,7 @@ from service import logs
 from service.inbox.base import Log, Record
 from service.metrics import RelayMetrics
 from service.relay.destinations import Destination
+from service.relay.policy import PATIENCE
 from service.relay.state import Owed, Plans
 
 READ_AT_ONCE: Final = 500
@@ -28,18 +29,16 @@ class Planner:
         self._now = now
         self._retention = int(retention * 1000)
         self._log = logs.get("relay")
-        self._joined: set[str] | None = None
         self._first = 0
         self._tidied = float("-inf")
 
     def join(self, wanted: Mapping[str, Destination]) -> None:
         """Have exactly *wanted* be read for; what is new begins at the log's end, unless it says otherwise."""
-        if set(wanted) == self._joined:
+        if set(wanted) == set(self._state.positions()):
             return
         last = self._inbox().last()
         starts = {name: 0 if each.begin == BEGINNING else last for name, each in wanted.items()}
         self._state.join(starts, now=int(self._now() * 1000))
-        self._joined = set(wanted)
 
     def plan(self, wanted: Mapping[str, Destination]) -> bool:
         """Note what is owed from the next page of the log; says whether there is more to read."""
@@ -52,16 +51,34 @@ class Planner:
             if pages[since]:
                 wants = wanted[name].wants
                 owed = [Owed(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)]
-                self._state.plan(name, since, pages[since][-1].position, owed)
+                self._state.plan(name, since, pages[since][-1].position, owed, now=int(self._now() * 1000))
         return any(len(page) == READ_AT_ONCE for page in pages.values())
 
+    def adopt(self, log: Log) -> None:
+        """Go by this log, which was just opened: it may be another one, or one that was set back."""
+        dropped = self._state.adopt(log.identity(), log.last())
+        if dropped:
+            self._log.error(
+                "the inbox is another one, or was set back: what was owed of the old one is gone", count=dropped
+            )
+
     def tidy(self) -> None:
-        """Give up what the log no longer holds and nobody asks for, and forget what was told of it; each second."""
+        """Give up what is no use to wait for, and forget what was told of what is gone; each second."""
         now = self._now()
-        if now - self._tidied >= EVERY:
+        if now - self._tidied >= EVERY or now < self._tidied:
             self._tidied, self._first = now, self._inbox().first()
-            given_up = self._state.expire(self._first, now=int(now * 1000), keep=self._retention)
-            for name, number in given_up.items():
-                self._metrics.died(name, RETENTION, number)
-                self._log.error("events given up", destination=name, reason=RETENTION, count=number)
+            for (name, reason), number in self._state.expire(
+                self._first, now=int(now * 1000), patience=PATIENCE, keep=self._retention
+            ).items():
+                self._metrics.died(name, reason, number)
+                self._log.error("events given up", destination=name, reason=reason, count=number)
+            self._skip_what_is_gone()
         self._state.forget_tries(self._first)
+
+    def _skip_what_is_gone(self) -> None:
+        """Say what the log dropped before it was read: the destination was gone from the file, or the relay away."""
+        for name, since in self._state.positions().items():
+            missed = self._first - since - 1
+            if missed > 0 and self._state.plan(name, since, self._first - 1, [], now=int(self._now() * 1000)):
+                self._metrics.died(name, RETENTION, missed)
+                self._log.error("events past the retention were never read", destination=name, count=missed)

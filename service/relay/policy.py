@@ -16,6 +16,7 @@ FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
 LONGEST_WAIT: Final = 3_600_000
 LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
 PATIENCE: Final = 3 * 86_400_000
+LEAST_TRIES: Final = 10  # of a lane, before anything of it is given up: a clock may have jumped
 GONE: Final = 410
 TOO_MANY: Final = 429
 EXPIRED: Final = "expired"
@@ -33,7 +34,8 @@ def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float])
         return Ruling(Verdict.DELIVERED)
     if answer.status == GONE:  # its destination is disabled, and nothing of it is due
         return Ruling(Verdict.AGAIN, now)
-    if claim.first_tried and now - claim.first_tried >= PATIENCE:
+    failing_since = max(claim.first_tried, claim.owed_at)
+    if claim.first_tried and now - failing_since >= PATIENCE and claim.tries >= LEAST_TRIES:
         return Ruling(Verdict.DEAD, reason=EXPIRED)
     wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
     asked = _asked(answer.retry_after, now)
@@ -77,6 +79,9 @@ class Breaker:
 
     def room(self, running: int, most: int, *, now: int) -> int:
         """Say how many tries may begin now beside those that run, of *most* at once."""
+        self.until = min(self.until, now + LONGEST_PAUSE)  # the clock was set back
+        if self.state is State.HALF_OPEN and not running:
+            self.state = State.OPEN  # the one that was to see whether it is back came to nothing
         if self.state is State.CLOSED:
             return max(min(most, self._at_once) - running, 0)
         return int(self.state is State.OPEN and now >= self.until)

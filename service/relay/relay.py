@@ -31,6 +31,10 @@ AFTER_TROUBLE: Final = 1.0
 class State(Plans, Claims, Protocol):
     """All that the relay remembers by."""
 
+    def require_file(self) -> None:
+        """Raise InboxUnavailable where the store is no longer the one that was opened."""
+        ...
+
 
 class Relay:
     """Delivers what the log holds to whom the file names."""
@@ -49,6 +53,7 @@ class Relay:
     ) -> None:
         """*now* is in seconds since the epoch, *retention* in seconds; *chance* gives a number from 0 to 1."""
         self._book = book
+        self._state = state
         self._open_log = open_log
         self._log = logs.get("relay")
         self._inbox: Log | None = None
@@ -77,7 +82,7 @@ class Relay:
 
     def unread(self) -> str | None:
         """Say what is wrong with the destinations file; None where nothing is."""
-        return "; ".join(self._book.problems) or None
+        return "; ".join((*self._book.problems, *self._dispatcher.refused)) or None
 
     def breakers(self) -> Mapping[str, str]:
         """Say how the breaker of each destination stands."""
@@ -98,8 +103,9 @@ class Relay:
                     self._look()
                 if moment - tidied >= TIDY:
                     tidied = moment
+                    self._state.require_file()
                     self._planner.tidy()
-                more = moment - read >= TICK and self._planner.plan(self._book.served())
+                more = moment - read >= TICK and self._planner.plan(self._book.wanted or {})
                 read = read if more else moment
                 wait = min(self._dispatcher.hand_out(), 0 if more else TICK)
                 self._trouble = None
@@ -130,15 +136,16 @@ class Relay:
     def _look(self) -> None:
         """Read the files again, and have everything be as they say."""
         self._book.look()
-        if self._book.problems != self._said:
-            self._said = self._book.problems
+        if self._book.wanted is not None:
+            self._planner.join(self._book.wanted)
+            self._dispatcher.serve(self._book.entries)
+        problems = (*self._book.problems, *self._dispatcher.refused)
+        if problems != self._said:
+            self._said = problems
             if self._said:
                 self._log.error("destinations not readable", problems=list(self._said))
             else:
                 self._log.info("destinations readable")
-        if self._book.wanted is not None:
-            self._planner.join(self._book.wanted)
-            self._dispatcher.serve(self._book.entries)
 
     def _stumbled(self, ex: Exception) -> None:
         if isinstance(ex, InboxUnavailable):
@@ -154,5 +161,7 @@ class Relay:
 
     def _opened(self) -> Log:
         if self._inbox is None:
-            self._inbox = self._open_log()
+            log = self._open_log()
+            self._planner.adopt(log)
+            self._inbox = log
         return self._inbox

@@ -4,10 +4,13 @@ urllib3 speaks HTTP over cooperative sockets, so that a try in flight costs a gr
 whatever it waits for: a name, a connection, a handshake, an answer that drips.
 """
 
+import http
+import http.client
 import ipaddress
 import socket
 import ssl
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import gevent
@@ -21,8 +24,17 @@ from service.relay.message import Message
 
 MOST_OF_ANSWER: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
 NO_ANSWER: Final = 0
+MOST_INTERIM: Final = 20  # answers of 1xx before the one that counts
 LOOKUPS: Final = 2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
-_METADATA: Final = ipaddress.ip_address("fd00:ec2::254")  # of a cloud, on no link-local address
+# What clouds tell a machine of itself, on no link-local address: AWS, Google, Alibaba, Azure.
+_METADATA: Final = frozenset(
+    map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"))
+)
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_COMPATIBLE: Final = ipaddress.ip_network("::/96")
+
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Answer(NamedTuple):
@@ -41,11 +53,24 @@ class _Late(gevent.Timeout):  # type: ignore[misc]
     """The try's time is up; no Exception, so that nobody on the way takes it for something else."""
 
 
+class _Stale(OSError):
+    """A connection that was kept alive ended before it answered anything: the other side was closing it."""
+
+
 def is_forbidden(address: str) -> bool:
-    """Say whether an address is the machine's own, the link's, or a cloud's metadata."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
-    return found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast or found == _METADATA
+    """Say whether an address is the machine's own, the link's, or a cloud's metadata, in whatever dress."""
+    return any(
+        found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast or found in _METADATA
+        for found in _dresses(ipaddress.ip_address(address.partition("%")[0]))
+    )
+
+
+def _dresses(found: Address) -> Iterator[Address]:
+    yield found
+    if isinstance(found, ipaddress.IPv6Address):
+        yield from filter(None, (found.ipv4_mapped, found.sixtofour))
+        if found in _NAT64 or found in _COMPATIBLE:
+            yield ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
 
 
 class Sender:
@@ -62,14 +87,22 @@ class Sender:
         with_tls: dict[str, Any] = {"ssl_context": _tls()} if secure else {}
         pool = kind(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **with_tls)
         pool.ConnectionCls = _connection(
-            HTTPSConnection if secure else HTTPConnection, self._lookups, internal=internal
+            HTTPSConnection if secure else HTTPConnection, self._lookups, internal=internal, timeout=timeout
         )
         self._pool = pool
 
     def send(self, message: Message) -> Answer:
         """POST *message* once, following nothing."""
-        answer = None
         late = _Late.start_new(self._timeout)
+        try:
+            answer = self._sent(message, late)
+            # Not a word came on a connection that was kept: the destination had just let go of it.
+            return self._sent(message, late) if answer is _ONCE_MORE else answer
+        finally:
+            late.close()
+
+    def _sent(self, message: Message, late: _Late) -> Answer:
+        answer = None
         try:
             answer = self._pool.urlopen(
                 "POST",
@@ -90,17 +123,16 @@ class Sender:
                 return Answer(NO_ANSWER, "timeout")
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
-                return Answer(NO_ANSWER, _outcome_of(ex))
+                return _ONCE_MORE if any(isinstance(each, _Stale) for each in _chain(ex)) else _failed(ex)
         finally:
-            late.close()
             if answer is not None and answer.connection is not None:  # not all of it was read
                 answer.close()
         return Answer(answer.status, _word_of(answer.status), answer.headers.get("Retry-After"))
 
     def close(self) -> None:
-        """Let go of idle connections."""
+        """Let go of idle connections; a name that is being looked up is not waited for."""
         self._pool.close()
-        self._lookups.kill()
+        gevent.spawn(self._lookups.kill)
 
 
 def _tls() -> ssl.SSLContext:
@@ -110,23 +142,38 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _connection(kind: type[HTTPConnection], lookups: ThreadPool, *, internal: bool) -> type[HTTPConnection]:
+def _connection(
+    kind: type[HTTPConnection], lookups: ThreadPool, *, internal: bool, timeout: float
+) -> type[HTTPConnection]:
     class Cooperative(kind):  # type: ignore[misc, valid-type]
         """Connects cooperatively, to where it may, and sends head and body in one piece."""
 
+        response_class = _Response
         _pieces: list[bytes] | None = None
+        _uses = 0
 
         def _new_conn(self) -> socket.socket:
-            where = (self.host.strip("[]"), self.port, 0, socket.SOCK_STREAM)
-            return _connected(lookups.apply(socket.getaddrinfo, where), internal=internal)
+            found = lookups.apply(_addresses, (self.host.strip("[]"), self.port))
+            if isinstance(found, OSError):
+                raise found
+            return _connected(found, internal=internal, timeout=timeout)
 
         def request(self, *args: Any, **kwargs: Any) -> None:
+            self._uses = 0 if self.sock is None else self._uses + 1
             self._pieces = []
             try:
                 super().request(*args, **kwargs)
             finally:
                 pieces, self._pieces = self._pieces, None
             self.send(b"".join(pieces))
+
+        def getresponse(self) -> Any:
+            try:
+                return super().getresponse()
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as ex:
+                if self._uses:
+                    raise _Stale from ex
+                raise
 
         def send(self, data: bytes) -> None:
             if self._pieces is None:
@@ -137,16 +184,27 @@ def _connection(kind: type[HTTPConnection], lookups: ThreadPool, *, internal: bo
     return Cooperative
 
 
-def _connected(addresses: list[tuple[Any, ...]], *, internal: bool) -> socket.socket:
-    """Connect to the first address that can be reached and may be."""
+def _addresses(host: str, port: int) -> list[tuple[Any, ...]] | OSError:
+    """Look a name up; what fails is given, and not raised: the pool would write it to stderr."""
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    except OSError as ex:
+        return ex
+    except ValueError:  # a label that no name can have
+        return OSError("the name can't be looked up")
+
+
+def _connected(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: float) -> socket.socket:
+    """Connect to the first address that answers and may be; one that is silent has its share of the time."""
     failure: OSError = Forbidden("every address is reached by `internal: true` only")
-    for family, kind, protocol, _, address in addresses:
-        if not internal and is_forbidden(address[0]):
-            continue
+    allowed = [each for each in addresses if internal or not is_forbidden(each[4][0])]
+    for family, kind, protocol, _, address in allowed:
         made = gevent.socket.socket(family, kind, protocol)
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.settimeout(timeout / (len(allowed) + 1))
             made.connect(address)
+            made.settimeout(None)
         except OSError as ex:
             made.close()
             failure = ex
@@ -158,19 +216,35 @@ def _connected(addresses: list[tuple[Any, ...]], *, internal: bool) -> socket.so
     raise failure
 
 
+class _Response(http.client.HTTPResponse):
+    """Reads over interim answers, of which http.client knows one, to a bound; other greenlets get their turn."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MOST_INTERIM):
+            gevent.sleep(0)
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004  interim
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("no end of interim answers")
+
+
 def _word_of(status: int) -> str:
     if 200 <= status < 300:  # noqa: PLR2004  success
         return "delivered"
     return "redirect" if 300 <= status < 400 else f"{status // 100}xx"  # noqa: PLR2004  redirection
 
 
-def _outcome_of(ex: BaseException) -> str:
+def _failed(ex: BaseException) -> Answer:
     for cause in _chain(ex):
         if isinstance(cause, Forbidden):
-            return "forbidden"
+            return Answer(NO_ANSWER, "forbidden")
         if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
-            return "tls"
-    return "connection"
+            return Answer(NO_ANSWER, "tls")
+    return Answer(NO_ANSWER, "connection")
+
+
+_ONCE_MORE: Final = Answer(NO_ANSWER, "stale")
 
 
 def _chain(ex: BaseException | None) -> list[BaseException]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from service.errors import InboxUnavailable
 from service.metrics import RelayMetrics
 from service.relay.state import Records
 
@@ -30,13 +31,17 @@ class Shown:
         for name, check in self._checks.items():
             self._metrics.checked(name, failing=check() is not None)
         breakers, now = self._breakers(), self._now()
+        try:
+            standings = self._records.standings()
+        except InboxUnavailable:  # a check says so
+            return
         self._metrics.forget_all()
-        for standing in self._records.standings():
-            if standing.name in breakers:
+        for standing in standings:
+            if standing.gone_since is None:
                 self._metrics.stands(
                     standing.name,
                     backlog=standing.owed,
                     oldest=max(now - standing.oldest / 1000, 0) if standing.oldest else 0,
-                    breaker=breakers[standing.name],
+                    breaker=breakers.get(standing.name, "open"),  # no secret, so nobody is tried
                     disabled=standing.disabled is not None,
                 )

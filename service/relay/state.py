@@ -23,8 +23,9 @@ class Claim(NamedTuple):
     destination: str
     lane: str
     position: int
-    tries: int  # before this one
-    first_tried: int  # 0 where this is the first try
+    owed_at: int  # when it was read in the log
+    tries: int  # of this lane, before this one, since it took something
+    first_tried: int  # of them; 0 where this is the first
     replay: bool
     token: int
 
@@ -55,11 +56,12 @@ class Ruling(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How a claim ended."""
+    """How a claim ended, and why its destination is to be disabled with it, if it is."""
 
     claim: Claim
     tried: Try
     ruling: Ruling
+    disables: str | None = None
 
 
 class Dead(NamedTuple):
@@ -95,6 +97,14 @@ class Standing(NamedTuple):
 class Plans(Protocol):
     """From the log to what is owed."""
 
+    def adopt(self, identity: int, last: int) -> int:
+        """Belong to the log of this *identity*, whose newest position is *last*; gives what is no longer owed.
+
+        Of another log nothing is left, and each destination begins at the start of this one. Where this one was set
+        back (a backup), so are positions.
+        """
+        ...
+
     def join(self, names: Mapping[str, int], *, now: int) -> None:
         """Have exactly *names* be in the file; one that is new is read for from its position on."""
         ...
@@ -103,15 +113,16 @@ class Plans(Protocol):
         """Say how far the log was read for each destination that is in the file."""
         ...
 
-    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed]) -> bool:
+    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
         """Note what is *owed* from the log between two positions, all or nothing; False where another was faster."""
         ...
 
-    def expire(self, first: int, *, now: int, keep: int) -> Mapping[str, int]:
-        """Give up, of destinations that are disabled or gone, what the log no longer holds: positions before *first*.
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+        """Give up what is no use to wait for: how many events of each destination, by name and reason.
 
-        Drops, too, what is told of dead letters that are *keep* milliseconds old. Gives how many events of each
-        destination were given up.
+        That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,
+        and what has been owed for *patience* by one that took nothing for as long. Drops what is told of dead letters
+        that are *keep* old. Times are in milliseconds.
         """
         ...
 
@@ -135,11 +146,15 @@ class Claims(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended: a lane goes on, waits, or its first event is dead.
+        """Write down how claims ended: a lane goes on, waits, or its first event is dead; a destination is disabled.
 
         Gives the claims that ran out and are another's now; of them nothing is written.
         """
         ...
+
+
+class Switch(Protocol):
+    """What stops a destination."""
 
     def disable(self, name: str, reason: str | None) -> bool:
         """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""

@@ -137,7 +137,7 @@ def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> No
     work = SqliteWork(store)
     with closing(opened(tmp_path)) as inbox:
         (lost,) = keep(inbox, message(1, 100))
-    assert work.plan("app", 6, 7, [Owed(7, lost.partitionkey, lost.received_at)])
+    assert work.plan("app", 6, 7, [Owed(7, lost.partitionkey, lost.received_at)], now=lost.received_at)
     (claim,) = work.take("app", 1, now=lost.received_at, lease=1000)
     bad = Try(lost.received_at, 0.1, 500, "5xx")
     work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])

@@ -41,7 +41,43 @@ def test_defaults() -> None:
     """What a short entry means."""
     (bot,) = parse(GOOD.encode(), "d.yaml")
     assert (bot.concurrency, bot.timeout, bot.tests, bot.internal, bot.begin) == (4, 10.0, False, False, "now")
-    assert parse(b"", "d.yaml") == parse(b"destinations:\n", "d.yaml") == ()
+    assert parse(b"destinations: []", "d.yaml") == parse(b"destinations:\n", "d.yaml") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",  # cut short while it was written: not the same as an empty list
+        "destinations: !!bool x",
+        "destinations: !!int ''",
+        "%YAML 1.99\n---\ndestinations: []",
+        'destinations: "\\UFFFFFFFF"',
+        "? [a]\n: b",
+        "[" * 3000,
+        "destinations: &a [*a]",
+    ],
+)
+def test_what_is_no_yaml_of_ours_is_said(text: str) -> None:
+    """Whatever the library makes of it."""
+    with pytest.raises(ConfigurationError, match="YAML|wants|should be"):
+        parse(text.encode(), "d.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "destinations:\n- headers: {Authorization: Bearer s3cret}\n  headers: {Authorization: Bearer s3cret2}\n",
+        "destinations:\n- headers: {Authorization: Bearer s3cret\n",
+        "destinations:\n- headers: 's3cret\n",
+        "destinations:\n- Authorization: s3cret: s3cret\n",
+    ],
+)
+def test_what_is_said_quotes_no_secret(text: str) -> None:
+    """The line and column tell where to look."""
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text.encode(), "d.yaml")
+    assert "s3cret" not in str(raised.value.problems)
+    assert "line" in str(raised.value.problems)
 
 
 def test_every_problem_at_once() -> None:
@@ -149,6 +185,25 @@ class TestTheBook:
         file.write_text(GOOD)
         book.look()
         assert not book.problems
+
+    def test_a_file_that_is_as_it_was_is_not_read_again(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Good or bad: it is looked at twice a second."""
+        book = Book(file)
+        for text in (GOOD, "destinations: 1"):
+            file.write_text(text)
+            book.look()
+            problems = book.problems
+            with monkeypatch.context() as patch:
+                patch.setattr("ruamel.yaml.YAML.load", None)
+                book.look()
+            assert book.problems == problems
+
+    def test_a_secret_whose_name_is_none_is_said(self, file: Path) -> None:
+        """A name of a file that holds a NUL is nobody's."""
+        file.write_text(GOOD.replace("secretFile: bot", 'secretFile: "a\\0b"'))
+        book = Book(file)
+        book.look()
+        assert "no name of a file" in book.problems[0]
 
     def test_a_missing_secret_harms_its_own_destination_only(self, file: Path) -> None:
         """Others are taken; the one that had a secret keeps it."""

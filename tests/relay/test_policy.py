@@ -8,6 +8,7 @@ from service.relay.policy import (
     FIRST_AT_ONCE,
     FIRST_PAUSE,
     FIRST_WAIT,
+    LEAST_TRIES,
     LONGEST_ASKED,
     LONGEST_PAUSE,
     LONGEST_WAIT,
@@ -22,8 +23,8 @@ from service.relay.state import Claim, Ruling, Verdict
 NOW = 1_795_000_000_000
 
 
-def claim(tries: int = 0, first_tried: int = 0) -> Claim:
-    return Claim("bot", "lane", 1, tries, first_tried, replay=False, token=1)
+def claim(tries: int = 0, first_tried: int = 0, owed_at: int = 0) -> Claim:
+    return Claim("bot", "lane", 1, owed_at, tries, first_tried, replay=False, token=1)
 
 
 def ruled(
@@ -54,10 +55,20 @@ def test_gone_waits_for_nothing() -> None:
 
 
 def test_patience_has_an_end() -> None:
-    """Three days after the first try; success is success also then."""
-    assert ruled(500, tries=9, first_tried=NOW - PATIENCE + 1).verdict is Verdict.AGAIN
-    assert ruled(500, tries=9, first_tried=NOW - PATIENCE) == Ruling(Verdict.DEAD, reason=EXPIRED)
-    assert ruled(200, tries=9, first_tried=NOW - PATIENCE).verdict is Verdict.DELIVERED
+    """Three days after the lane's first failure, with tries enough; success is success also then."""
+    long = NOW - PATIENCE
+    assert ruled(500, tries=LEAST_TRIES, first_tried=long + 1).verdict is Verdict.AGAIN
+    assert ruled(500, tries=LEAST_TRIES, first_tried=long) == Ruling(Verdict.DEAD, reason=EXPIRED)
+    assert ruled(500, tries=LEAST_TRIES - 1, first_tried=long).verdict is Verdict.AGAIN, "a clock that jumped"
+    assert ruled(200, tries=LEAST_TRIES, first_tried=long).verdict is Verdict.DELIVERED
+
+
+def test_what_waited_behind_it_has_waited_too() -> None:
+    """One try, and no further three days; but what came later has its own."""
+    answer = Answer(500, "5xx")
+    for owed_at, verdict in ((NOW - PATIENCE, Verdict.DEAD), (NOW - PATIENCE + 1, Verdict.AGAIN)):
+        tried = claim(tries=99, first_tried=NOW - 2 * PATIENCE, owed_at=owed_at)
+        assert rule(tried, answer, now=NOW, chance=lambda: 1.0).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ class TestTheBreaker:
         fail(breaker, FAILURES)
         assert admits(breaker, NOW + FIRST_PAUSE)
         assert breaker.state is State.HALF_OPEN
-        assert not admits(breaker, NOW + FIRST_PAUSE * 100)
+        assert breaker.room(1, 4, now=NOW + FIRST_PAUSE * 100) == 0
         breaker.saw(Answer(200, "delivered"), NOW)
         assert breaker.state is State.CLOSED
         fail(breaker, FAILURES - 1)
@@ -146,6 +157,21 @@ class TestTheBreaker:
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES + 11)
         assert breaker.until == NOW + FIRST_PAUSE
+
+    def test_a_probe_that_came_to_nothing_is_made_again(self) -> None:
+        """Half-open with nothing under way would be so for ever."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES)
+        assert admits(breaker, NOW + FIRST_PAUSE)
+        assert breaker.room(1, 4, now=NOW + FIRST_PAUSE) == 0
+        assert breaker.room(0, 4, now=NOW + FIRST_PAUSE) == 1
+
+    def test_a_clock_that_is_set_back(self) -> None:
+        """The pause is never longer than the longest."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES)
+        assert breaker.room(0, 4, now=NOW - 9_000_000) == 0
+        assert breaker.room(0, 4, now=NOW - 9_000_000 + LONGEST_PAUSE) == 1
 
     def test_at_most_so_many_at_once(self) -> None:
         """Of those that may begin, what runs already is taken off."""

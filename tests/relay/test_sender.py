@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from service.relay.message import Message
-from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, is_forbidden
+from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, _connected, is_forbidden
 
 MESSAGE = Message({"X-A": "1"}, b"body")
 TIMEOUT = 0.5
@@ -171,6 +171,72 @@ def test_an_endless_answer() -> None:
         assert made.send(MESSAGE) == Answer(200, "delivered")
 
 
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_an_interim_answer_is_none(interim: bytes) -> None:
+    """The one behind it counts; an end must come of them."""
+    before = b"HTTP/1.1 %b\r\nLink: <a>\r\n\r\n" % interim
+    with serving(saying(before * 3 + GOOD)) as (port, _):
+        made = sender(port)
+        assert [made.send(MESSAGE) for _ in range(2)] == [Answer(200, "delivered")] * 2
+    with serving(saying(before * 100 + GOOD)) as (port, _):
+        assert sender(port).send(MESSAGE) == Answer(0, "connection")
+
+
+def test_interim_answers_without_end_hold_up_nobody() -> None:
+    """As fast as they may come."""
+
+    def pour(client: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    with serving(pour) as (port, _):
+        started = time.monotonic()
+        assert sender(port).send(MESSAGE).status == 0
+        assert time.monotonic() - started < TIMEOUT + SLACK
+
+
+def test_a_connection_that_was_just_let_go_of_is_no_failure() -> None:
+    """A kept one that ends before a word of the answer: once more, on another; a fresh one that does is a failure."""
+    answered = []
+
+    def every_second(client: socket.socket) -> None:
+        answered.append(client)
+        if answered.count(client) > 1:
+            client.close()
+        else:
+            client.sendall(GOOD)
+
+    with serving(every_second) as (port, received):
+        made = sender(port)
+        assert [made.send(MESSAGE) for _ in range(4)] == [Answer(200, "delivered")] * 4
+        assert len(received) == 7
+    with serving(lambda client: client.close()) as (port, received):
+        assert sender(port).send(MESSAGE) == Answer(0, "connection")
+        assert len(received) == 1
+
+
+def test_a_name_whose_first_address_is_silent() -> None:
+    """The next one has its turn within the same try."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, serving(saying(GOOD)) as (port, received):
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in (address, ("127.0.0.1", port))]
+        started = time.monotonic()
+        _connected(addresses, internal=True, timeout=TIMEOUT).close()
+        assert time.monotonic() - started < TIMEOUT
+        assert received == []
+
+
+def test_a_name_that_is_not_there() -> None:
+    """Is a failure like any other, and nothing is written of it."""
+    made = Sender("http://no-such-name.invalid/", internal=True, timeout=TIMEOUT, connections=1)
+    assert made.send(MESSAGE).outcome in ("connection", "timeout")
+
+
 def test_nobody_listens() -> None:
     """Which is soon known."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -201,6 +267,15 @@ def test_a_late_one_does_not_cut_the_next() -> None:
         ("224.0.0.1", True),
         ("::ffff:127.0.0.1", True),
         ("::ffff:169.254.169.254", True),
+        ("64:ff9b::7f00:1", True),
+        ("64:ff9b::a9fe:a9fe", True),
+        ("2002:7f00:1::", True),
+        ("::127.0.0.1", True),
+        ("fd20:ce::254", True),
+        ("100.100.100.200", True),
+        ("168.63.129.16", True),
+        ("64:ff9b::5db8:d822", False),
+        ("2002:5db8:d822::", False),
         ("10.0.0.1", False),
         ("192.168.1.1", False),
         ("93.184.216.34", False),

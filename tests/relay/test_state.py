@@ -43,7 +43,7 @@ def state(path: Path) -> Iterator[State]:
 
 def owe(state: State, *lanes: str, since: int = 0, name: str = "bot") -> None:
     owed = [Owed(since + number, lane, NOW + number) for number, lane in enumerate(lanes, start=1)]
-    assert state.plan(name, since, since + len(lanes), owed)
+    assert state.plan(name, since, since + len(lanes), owed, now=NOW)
 
 
 def take(state: State, now: int = NOW + 1000, name: str = "bot", most: int = 1) -> list[Claim]:
@@ -100,7 +100,7 @@ def test_what_is_given_up_lets_the_next_one_go(state: State) -> None:
     (dead,) = state.dead(limit=9)
     assert (dead.destination, dead.position, dead.reason, dead.tries) == ("bot", 1, "expired", 2)
     claim = taken(state)
-    assert (claim.position, claim.tries, claim.first_tried) == (2, 0, 0)
+    assert (claim.position, claim.tries, claim.first_tried) == (2, 2, BAD.at)
 
 
 def test_a_claim_that_ran_out_can_settle_nothing(state: State) -> None:
@@ -150,7 +150,7 @@ def test_two_relays_never_hold_the_same(state: State, path: Path) -> None:
     """Nor plan the same part of the log twice."""
     other = opened(path)
     owe(state, "a", "b")
-    assert not other.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(2, "b", NOW)])
+    assert not other.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(2, "b", NOW)], now=NOW)
     lanes = {taken(state).lane, taken(other).lane}
     assert lanes == {"a", "b"}
     assert take(state) == take(other) == []
@@ -159,8 +159,8 @@ def test_two_relays_never_hold_the_same(state: State, path: Path) -> None:
 
 def test_a_position_is_read_once(state: State) -> None:
     """Also where nothing was owed from it; a destination that is known keeps its position."""
-    assert state.plan("bot", 0, 10, [])
-    assert not state.plan("bot", 0, 20, [Owed(11, "a", NOW)])
+    assert state.plan("bot", 0, 10, [], now=NOW)
+    assert not state.plan("bot", 0, 20, [Owed(11, "a", NOW)], now=NOW)
     state.join({"bot": 99}, now=NOW)
     assert state.positions() == {"bot": 10}
     assert take(state) == []
@@ -259,7 +259,7 @@ def test_what_the_log_no_longer_holds(state: State) -> None:
     owe(state, "a", "a", "b")
     owe(state, "a", "a", "b", name="other")
     state.disable("bot", "by hand")
-    assert state.expire(3, now=NOW, keep=DAY) == {"bot": 2}
+    assert state.expire(3, now=NOW, patience=DAY, keep=DAY) == {("bot", "retention"): 2}
     assert [(dead.destination, dead.position, dead.reason, dead.tries) for dead in state.dead(limit=9)] == [
         ("bot", 1, "retention", 0),
         ("bot", 2, "retention", 0),
@@ -267,10 +267,94 @@ def test_what_the_log_no_longer_holds(state: State) -> None:
     assert {each.name: each.owed for each in state.standings()} == {"bot": 1, "other": 3}
     state.disable("bot", None)
     assert [claim.position for claim in take(state, most=9)] == [3]
-    state.expire(3, now=NOW + DAY, keep=DAY)
+    state.expire(3, now=NOW + DAY, patience=9 * DAY, keep=DAY)
     assert len(state.dead(limit=9)) == 2
-    state.expire(3, now=NOW + DAY + 1, keep=DAY)
+    state.expire(3, now=NOW + DAY + 1, patience=9 * DAY, keep=DAY)
     assert state.dead(limit=9) == []
+
+
+def test_one_that_took_nothing_for_too_long(state: State) -> None:
+    """What has been owed to it for as long is given up at once, and not a try each; what came later is not."""
+    owe(state, *(f"key {number}" for number in range(20)))
+    for number in range(9):
+        assert settle(state, taken(state), BAD, later(NOW + DAY * 9 + number))
+    assert state.expire(0, now=NOW + DAY + 1, patience=DAY, keep=DAY) == {}
+    assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
+    assert state.expire(0, now=NOW + DAY, patience=DAY, keep=DAY) == {}
+    assert state.plan("bot", 20, 21, [Owed(21, "new", NOW)], now=NOW + DAY // 2)
+    assert taken(state, NOW + DAY).position < 21  # what is under way is judged by its own try
+    assert state.expire(0, now=NOW + DAY + 1, patience=DAY, keep=DAY) == {("bot", "expired"): 19}
+    assert 21 in [claim.position for claim in take(state, NOW + DAY * 9, most=99)]
+    assert {dead.reason for dead in state.dead(limit=99)} == {"expired"}
+
+
+def test_one_that_takes_something_keeps_the_rest(state: State) -> None:
+    """However long that waits: its backlog is long, not lost. Enabled anew, it has as long again."""
+    owe(state, *(f"key {number}" for number in range(20)))
+    for _ in range(12):
+        assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
+    assert settle(state, taken(state), OK)
+    assert state.expire(0, now=NOW + DAY * 2, patience=DAY, keep=DAY) == {}
+    for _ in range(5):
+        assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
+    assert state.disable("bot", "by hand")
+    assert state.disable("bot", None)
+    assert state.expire(0, now=NOW + DAY * 4, patience=DAY, keep=DAY) == {}
+
+
+def test_a_clock_that_ran_ahead(state: State) -> None:
+    """Nothing waits for longer than anything may; an event from the future is due now."""
+    assert state.plan("bot", 0, 1, [Owed(1, "a", NOW + DAY)], now=NOW)
+    assert state.next_due("bot") == NOW
+    assert settle(state, taken(state), BAD, later(NOW + DAY * 30))
+    state.expire(0, now=NOW, patience=DAY, keep=DAY)
+    assert state.next_due("bot") == NOW
+
+
+def test_a_destination_that_says_no_more(state: State) -> None:
+    """Is disabled with the settlement that says so, and why."""
+    owe(state, "a")
+    late = state.settle([Settlement(taken(state), BAD, later(NOW), "it answered 410")])
+    assert (late, state.standings()[0].disabled, state.next_due("bot")) == ([], "it answered 410", None)
+
+
+def test_another_log(state: State) -> None:
+    """Nothing of the old one is owed or told, and every destination begins at its start."""
+    assert state.adopt(7, 0) == 0
+    owe(state, "a", "b", "c")
+    assert settle(state, taken(state), BAD, EXPIRED)
+    assert state.adopt(7, 3) == 0
+    assert state.positions() == {"bot": 3}
+    assert state.adopt(8, 50) == 2
+    assert (state.positions(), take(state), state.dead(limit=9), state.story(1)) == ({"bot": 0}, [], [], [])
+    owe(state, "a")
+    assert taken(state).position == 1
+
+
+def test_a_log_that_was_set_back(state: State) -> None:
+    """What it no longer has is not owed, and what it will have at the same positions is read."""
+    state.adopt(7, 0)
+    owe(state, "a", "b", "c")
+    assert state.adopt(7, 2) == 1
+    assert state.positions() == {"bot": 2}
+    assert [claim.position for claim in take(state, most=9)] == [1, 2]
+
+
+def test_a_file_that_vanishes_is_noticed(state: State, path: Path) -> None:
+    """What is written to it would be gone with the process."""
+    state.require_file()
+    path.rename(path.with_name("other"))
+    with pytest.raises(InboxUnavailable, match="moved or deleted"):
+        state.require_file()
+    path.touch()
+    with pytest.raises(InboxUnavailable, match="moved or deleted"):
+        state.require_file()
+
+
+def test_nobody_else_reads_the_file(state: State, path: Path) -> None:
+    """Numbers of people are in it."""
+    owe(state, "16505551234")
+    assert {file.stat().st_mode & 0o777 for file in path.parent.glob("relay.db*")} == {0o600}
 
 
 def test_dead_letters_are_told_by_the_newest(state: State) -> None:
@@ -297,8 +381,17 @@ def test_a_replay_is_marked_and_owed_once(state: State) -> None:
     assert standing.owed == 1
 
 
+def test_a_replay_of_what_was_not_read_yet(state: State) -> None:
+    """Is nothing: it will be owed anyway, once."""
+    owe(state, "a")
+    assert state.replay("bot", [Owed(2, "b", NOW)], now=NOW) == 0
+    owe(state, "b", since=1)
+    assert len(take(state, most=9)) == 2
+
+
 def test_a_replay_of_a_lane_that_is_empty_is_due(state: State) -> None:
     """Now."""
+    assert state.plan("bot", 0, 1, [], now=NOW)
     assert state.replay("bot", [Owed(1, "a", NOW - DAY)], now=NOW) == 1
     assert state.next_due("bot") == NOW
 
@@ -350,7 +443,7 @@ def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int,
 def test_a_failure_leaves_nothing_half_done(state: State) -> None:
     """What can't be written is not written in part, and the next one can be."""
     with pytest.raises(InboxUnavailable, match="can't be used"):
-        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)])
+        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)], now=NOW)
     assert state.positions() == {"bot": 0}
     owe(state, "a")
 

@@ -21,13 +21,16 @@ class SqliteLog:
             raise InboxUnavailable(
                 "cannot_open", f"there is no inbox {path}: is this what the server's inbox is called?"
             )
+        self._path = path
         with translating():
+            self._inode = path.stat().st_ino
             self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             schema.prepare(self._db)
             schema.require_version(self._db)
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
         """Give what follows *after*; see `Log`."""
+        self._require_file()
         columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", x''")
         return self._records(
             "position > ? AND data IS NOT NULL ORDER BY position LIMIT ?", after, limit, columns=columns
@@ -37,6 +40,11 @@ class SqliteLog:
         """Give the events of these positions; see `Log`."""
         marks = ",".join("?" * len(positions))
         return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
+
+    def identity(self) -> int:
+        """Give the number that is this log's alone; see `Log`."""
+        with translating():
+            return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
 
     def first(self) -> int:
         """Give the oldest position; see `Log`."""
@@ -58,6 +66,14 @@ class SqliteLog:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def _require_file(self) -> None:
+        try:
+            same = self._path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise InboxUnavailable("vanished", f"{self._path} was moved or replaced while it was read", reopen=True)
 
     def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
         query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours

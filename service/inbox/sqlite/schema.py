@@ -36,6 +36,7 @@ MIGRATIONS: Final = (
     CREATE TABLE progress (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
     INSERT INTO progress VALUES ('bodies_dropped', 0);
     """,
+    "INSERT INTO progress VALUES ('identity', random())",  # so that a reader sees that it is another one
 )
 
 

@@ -58,16 +58,25 @@ class SqliteRecords:
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more; see `Records`."""
         with self._store.transaction() as db:
-            ((key,),) = db.execute("SELECT id FROM destination WHERE name = ?", (name,))
+            ((key, read),) = db.execute("SELECT id, position FROM destination WHERE name = ?", (name,))
             added = 0
             for each in owed:
-                insert = "INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?, 1) RETURNING 1"
-                added += len(db.execute(insert, (key, *each)).fetchall())
+                if each.position > read:  # it will be owed anyway
+                    continue
+                insert = "INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?, ?, 1) RETURNING 1"
+                added += len(db.execute(insert, (key, *each, now)).fetchall())
                 lane = "INSERT OR IGNORE INTO lane (destination, lane, due) VALUES (?, ?, ?)"
                 db.execute(lane, (key, each.lane, now))
                 db.execute("DELETE FROM dead WHERE destination = ? AND position = ?", (key, each.position))
             db.execute("UPDATE destination SET owed = owed + ? WHERE id = ?", (added, key))
         return added
+
+    def disable(self, name: str, reason: str | None) -> bool:
+        """Deliver nothing more to a destination, or go on; see `Switch`."""
+        change = """UPDATE destination SET disabled = ?, failing_since = NULL, failures = 0
+                    WHERE name = ? AND (disabled IS NULL) <> (? IS NULL) RETURNING 1"""
+        with self._store.transaction() as db:
+            return bool(db.execute(change, (reason, name, reason)).fetchall())
 
     def forget(self, positions: Sequence[int]) -> bool:
         """Owe these events to nobody, and tell nothing of them; see `Records`."""
@@ -93,7 +102,7 @@ def needed(path: Path, *, now: int) -> int | None:
         try:
             db.set_busy_timeout(100)
             if db.pragma("application_id") != APPLICATION_ID:  # the relay is just making it
-                return 0
+                return None
             ((position,),) = db.execute(
                 """SELECT min(coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1))
                    FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)""",

@@ -1,5 +1,6 @@
 """The file itself: how it is opened, what is in it, and its transactions."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ BUSY_TIMEOUT: Final = 5000  # milliseconds: another relay, or a command, holds t
 # Each step takes a database of the version that is its index to the next one. Never change one that was released.
 MIGRATIONS: Final = (
     """
+    CREATE TABLE origin (identity INTEGER NOT NULL) STRICT;
     CREATE TABLE destination (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         position INTEGER NOT NULL,
         disabled TEXT,
         gone_since INTEGER,
+        failing_since INTEGER,
+        failures INTEGER NOT NULL DEFAULT 0,
         owed INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE owed (
@@ -29,10 +33,11 @@ MIGRATIONS: Final = (
         position INTEGER NOT NULL,
         lane TEXT NOT NULL,
         received_at INTEGER NOT NULL,
+        owed_at INTEGER NOT NULL,
         replay INTEGER NOT NULL,
         PRIMARY KEY (destination, position)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX owed_in_lane ON owed (destination, lane, position, replay);
+    CREATE INDEX owed_in_lane ON owed (destination, lane, position, owed_at, replay);
     CREATE TABLE lane (
         destination INTEGER NOT NULL,
         lane TEXT NOT NULL,
@@ -74,9 +79,12 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
+            # SQLite gives its other files the mode of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = apsw.Connection(str(path))
             self._prepare()
-        except apsw.Error as ex:
+            self._inode = path.stat().st_ino
+        except (apsw.Error, OSError) as ex:
             raise InboxUnavailable("cannot_open", f"the relay's state {path} can't be used: {ex}") from ex
 
     def _prepare(self) -> None:
@@ -96,6 +104,15 @@ class Store:
                 db.execute(MIGRATIONS[step]).fetchall()
                 db.pragma("application_id", APPLICATION_ID)
                 db.pragma("user_version", step + 1)
+
+    def require_file(self) -> None:
+        """Raise InboxUnavailable where the file was moved or deleted while in use."""
+        try:
+            same = self.path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise InboxUnavailable("vanished", f"{self.path} was moved or deleted while in use: start the relay again")
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:

@@ -13,6 +13,9 @@ from service.relay.sqlite.store import Rows, Store
 from service.relay.state import Claim, Owed, Settlement, Verdict
 
 RETENTION: Final = "retention"
+EXPIRED: Final = "expired"
+LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
+LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
 FORGOTTEN_AT_ONCE: Final = 4000
 
 
@@ -23,6 +26,28 @@ class SqliteWork:
         self._store = store
         self._tokens = itertools.count(secrets.randbits(48) << 14)  # no two processes have one in common
         self._keys: dict[str, int] = {}
+
+    def require_file(self) -> None:
+        """See that the file is the one that was opened; raises InboxUnavailable."""
+        self._store.require_file()
+
+    def adopt(self, identity: int, last: int) -> int:
+        """Belong to the log of this identity; see `Plans`."""
+        with self._store.transaction() as db:
+            found = _rows(db, "SELECT identity FROM origin")
+            if not found:
+                _rows(db, "INSERT INTO origin VALUES (?)", identity)
+            if found in ([], [(identity,)]):
+                gone = _rows(db, "DELETE FROM owed WHERE position > ? RETURNING destination, lane", last)
+                let_go(db, gone)
+                _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
+                return len(gone)
+            ((owed,),) = _rows(db, "SELECT count(*) FROM owed")
+            for table in ("owed", "lane", "dead", "tried"):
+                _rows(db, f"DELETE FROM {table}")  # noqa: S608  one of these
+            _rows(db, "UPDATE destination SET position = 0, owed = 0")
+            _rows(db, "UPDATE origin SET identity = ?", identity)
+            return int(owed)
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
         """Have exactly *names* be in the file; see `Plans`."""
@@ -41,35 +66,50 @@ class SqliteWork:
         """Say how far the log was read; see `Plans`."""
         return dict(self._store.rows("SELECT name, position FROM destination WHERE gone_since IS NULL"))
 
-    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed]) -> bool:
+    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
         """Note what is owed; see `Plans`."""
         key = self._key(name)
         with self._store.transaction() as db:
             moved = "UPDATE destination SET position = ?, owed = owed + ? WHERE id = ? AND position = ? RETURNING 1"
             if not _rows(db, moved, until, len(owed), key, since):
                 return False
-            lanes = {each.lane: each.received_at for each in reversed(owed)}
-            db.executemany("INSERT INTO owed VALUES (?, ?, ?, ?, 0)", [(key, *each) for each in owed])
+            lanes = {each.lane: min(each.received_at, now) for each in reversed(owed)}
+            db.executemany("INSERT INTO owed VALUES (?, ?, ?, ?, ?, 0)", [(key, *each, now) for each in owed])
             db.executemany(
                 "INSERT OR IGNORE INTO lane (destination, lane, due) VALUES (?, ?, ?)",
-                [(key, lane, received_at) for lane, received_at in lanes.items()],
+                [(key, lane, due) for lane, due in lanes.items()],
             )
             return True
 
-    def expire(self, first: int, *, now: int, keep: int) -> Mapping[str, int]:
-        """Give up what the log no longer holds; see `Plans`."""
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+        """Give up what is no use to wait for; see `Plans`."""
         away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
-        over = f"position < ? AND destination IN ({away})"
+        down = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
+        free = "(destination, lane) NOT IN (SELECT destination, lane FROM lane WHERE token IS NOT NULL AND due > ?)"
+        long = now - patience
         with self._store.transaction() as db:
             db.execute("DELETE FROM dead WHERE at < ?", (now - keep,))
-            db.execute(
-                f"INSERT OR IGNORE INTO dead SELECT destination, position, ?, 0, ? FROM owed WHERE {over}",  # noqa: S608  constants
-                (RETENTION, now, first),
-            )
-            gone = _rows(db, f"DELETE FROM owed WHERE {over} RETURNING destination, lane", first)  # noqa: S608  constants
-            let_go(db, gone)
+            # What waits for longer than anything may was written by a clock that ran ahead.
+            db.execute("UPDATE lane SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
-        return Counter(names[key] for key, _ in gone)
+            found: Counter[tuple[str, str]] = Counter()
+            for reason, over, values in (
+                (RETENTION, f"position < ? AND destination IN ({away})", (first,)),
+                (EXPIRED, f"owed_at <= ? AND destination IN ({down})", (long, long, LEAST_TRIES)),
+            ):
+                gone = _rows(
+                    db,
+                    f"DELETE FROM owed WHERE {over} AND {free} RETURNING destination, lane, position",  # noqa: S608  constants
+                    *values,
+                    now,
+                )
+                let_go(db, [(key, lane) for key, lane, _ in gone])
+                db.executemany(
+                    "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, 0, ?)",
+                    [(key, position, reason, now) for key, _, position in gone],
+                )
+                found.update((names[key], reason) for key, _, _ in gone)
+        return found
 
     def forget_tries(self, first: int) -> None:
         """Drop some of what is told of events before *first*; see `Plans`."""
@@ -99,7 +139,8 @@ class SqliteWork:
                 f"""UPDATE lane SET due = ?, token = ? WHERE (destination, lane) IN (
                       SELECT destination, lane FROM lane JOIN destination ON destination.id = lane.destination
                       WHERE destination.name = ? AND disabled IS NULL AND due <= ? ORDER BY due LIMIT ?)
-                    RETURNING lane, (SELECT position {head}), tries, first_tried, (SELECT replay {head})""",  # noqa: S608  constants
+                    RETURNING lane, (SELECT position {head}), (SELECT owed_at {head}), tries, first_tried,
+                      (SELECT replay {head})""",  # noqa: S608  constants
                 now + lease,
                 token,
                 name,
@@ -107,8 +148,8 @@ class SqliteWork:
                 most,
             )
         return [
-            Claim(name, lane, position, tries, first_tried, bool(replay), token)
-            for lane, position, tries, first_tried, replay in found
+            Claim(name, lane, position, owed_at, tries, first_tried, bool(replay), token)
+            for lane, position, owed_at, tries, first_tried, replay in found
         ]
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
@@ -120,24 +161,24 @@ class SqliteWork:
             db.executemany("INSERT OR REPLACE INTO tried VALUES (?, ?, ?, ?, ?, ?)", tried)
             over = [each for each in ours if each.ruling.verdict is not Verdict.AGAIN]
             db.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)", self._dead(over))
-            gone = [(self._key(each.claim.destination), each.claim.position) for each in over]
-            db.executemany("DELETE FROM owed WHERE destination = ? AND position = ?", gone)
-            let_go(db, [(self._key(each.claim.destination), each.claim.lane) for each in over])
+            gone: Rows = db.executemany(
+                "DELETE FROM owed WHERE destination = ? AND position = ? RETURNING destination, lane",
+                [(self._key(each.claim.destination), each.claim.position) for each in over],
+            ).fetchall()
+            let_go(db, gone)
+            self._note_failures(db, ours)
+            disabled = [(each.disables, self._key(each.claim.destination)) for each in ours if each.disables]
+            db.executemany("UPDATE destination SET disabled = ? WHERE id = ? AND disabled IS NULL", disabled)
         return [settlement.claim for settlement, fate in zip(settlements, fates, strict=True) if not fate]
-
-    def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `Claims`."""
-        change = "UPDATE destination SET disabled = ? WHERE name = ? AND (disabled IS NULL) <> (? IS NULL) RETURNING 1"
-        with self._store.transaction() as db:
-            return bool(_rows(db, change, reason, name, reason))
 
     def _went_on(self, db: apsw.Connection, settlement: Settlement) -> bool:
         """Have the lane be free again, unless it is another's by now."""
-        claim, tried, ruling = settlement
-        if ruling.verdict is Verdict.AGAIN:
-            free = (ruling.due, claim.tries + 1, claim.first_tried or tried.at)
-        else:
+        claim, tried, ruling, _ = settlement
+        if ruling.verdict is Verdict.DELIVERED:
             free = (tried.at, 0, 0)
+        else:  # one that is given up leaves its lane's history to the next
+            due = ruling.due if ruling.verdict is Verdict.AGAIN else tried.at
+            free = (due, claim.tries + 1, claim.first_tried or tried.at)
         lane = (self._key(claim.destination), claim.lane, claim.token)
         return bool(
             _rows(
@@ -149,10 +190,22 @@ class SqliteWork:
             )
         )
 
+    def _note_failures(self, db: apsw.Connection, ours: Sequence[Settlement]) -> None:
+        """Note since when, and how often, each destination took nothing."""
+        for name in {each.claim.destination for each in ours}:
+            own = [each for each in ours if each.claim.destination == name]
+            if any(each.ruling.verdict is Verdict.DELIVERED for each in own):
+                well = "UPDATE destination SET failing_since = NULL, failures = 0 WHERE id = ? AND failures > 0"
+                _rows(db, well, self._key(name))
+            else:
+                ill = """UPDATE destination SET failing_since = coalesce(failing_since, ?), failures = failures + ?
+                         WHERE id = ?"""
+                _rows(db, ill, own[0].tried.at, len(own), self._key(name))
+
     def _dead(self, over: Sequence[Settlement]) -> list[tuple[int, int, str, int, int]]:
         return [
             (self._key(claim.destination), claim.position, ruling.reason, claim.tries + 1, tried.at)
-            for claim, tried, ruling in over
+            for claim, tried, ruling, _ in over
             if ruling.verdict is Verdict.DEAD
         ]
 

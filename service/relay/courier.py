@@ -60,6 +60,10 @@ class Courier:
         """Say how many tries may begin; *now* is in milliseconds since the epoch."""
         return self.breaker.room(len(self._running), self.entry.destination.concurrency, now=now)
 
+    def running(self) -> int:
+        """Say how many tries are under way, with those that just reported."""
+        return len(self._running)
+
     def hand(self, claim: Claim, event: Event) -> None:
         """Have *event* be tried."""
         self.breaker.began()

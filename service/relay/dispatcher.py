@@ -1,11 +1,13 @@
 """From what is owed to tries, and from tries to what is written down."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import gevent
 
 from service import logs
+from service.events import Event
 from service.inbox.base import Log
 from service.metrics import RelayMetrics
 from service.relay import policy
@@ -73,29 +75,49 @@ class Dispatcher:
         """Say how the breaker of each destination stands; any thread may ask."""
         return {name: str(courier.breaker.state) for name, courier in list(self._couriers.items())}
 
-    def hand_out(self) -> float:
-        """Hand out what is due to whom there is room for; gives the seconds until more is."""
-        wait = IDLE
-        for name, courier in self._couriers.items():
-            now = self._milliseconds()
-            room = courier.room(now)
-            due = self._state.next_due(name) if room else None
-            if due is not None and due <= now:
-                self._hand(courier, self._state.take(name, room, now=now, lease=courier.lease))
-            elif due is not None:
-                wait = min(wait, (due - now) / 1000)
-        return wait
+    def turn(self) -> float:
+        """Write down what was reported, and hand out what is due to whom there is room for; in one transaction.
+
+        What can't be written now is kept for the next turn. Gives the seconds until more is due.
+        """
+        self._judge()
+        rooms = {name: room for name, courier in self._couriers.items() if (room := courier.room(self._milliseconds()))}
+        if not self._settlements and not self._is_due(rooms):
+            return self._wait(rooms)
+        with self._state.together():
+            late = self._state.settle(self._settlements)
+            taken = [pair for name, room in rooms.items() for pair in self._taken(name, room)]
+            wait = self._wait(rooms)
+        self._written(late)
+        for claim, event in taken:
+            if event:
+                self._couriers[claim.destination].hand(claim, event)
+            else:
+                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, RETENTION)
+                self._settlements.append(Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=RETENTION)))
+        return 0.0 if self._settlements else wait
+
+    def hungry(self) -> Collection[str]:
+        """Name those for whom more could be tried now than is due."""
+        return [name for name, courier in self._couriers.items() if courier.room(self._milliseconds())]
+
+    def expects_more(self) -> bool:
+        """Say whether more reports are to come soon, and nobody waits for the ones that came."""
+        reported = Counter(result.courier for result in self._results)
+        return bool(reported) and all(2 * number < courier.running() for courier, number in reported.items())
 
     def settle(self) -> None:
-        """Write down what was reported; what can't be written now is kept for the next time."""
+        """Write down what was reported."""
+        self._judge()
+        self._written(self._state.settle(self._settlements))
+
+    def _judge(self) -> None:
         results, self._results = self._results, []
         self._settlements += [self._judged(result) for result in results]
-        if not self._settlements:
-            return
-        late = self._state.settle(self._settlements)
+
+    def _written(self, late: Collection[Claim]) -> None:
         settlements, self._settlements = self._settlements, []
-        for settlement in settlements:
-            claim, _, (verdict, _, reason), disables = settlement
+        for claim, _, (verdict, _, reason), disables in settlements:
             if claim in late:
                 self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
                 continue
@@ -104,6 +126,20 @@ class Dispatcher:
             if verdict is Verdict.DEAD:
                 self._metrics.died(claim.destination, reason)
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
+
+    def _is_due(self, names: Iterable[str]) -> bool:
+        return any((due := self._state.next_due(name)) is not None and due <= self._milliseconds() for name in names)
+
+    def _wait(self, names: Iterable[str]) -> float:
+        dues = [due for name in names if (due := self._state.next_due(name)) is not None]
+        return min([IDLE, *(max(due - self._milliseconds(), 0) / 1000 for due in dues)])
+
+    def _taken(self, name: str, room: int) -> Iterator[tuple[Claim, Event | None]]:
+        claims = self._state.take(name, room, now=self._milliseconds(), lease=self._couriers[name].lease)
+        if claims:
+            records = self._inbox().at([claim.position for claim in claims])
+            found = {record.position: record.event for record in records}
+            yield from ((claim, found.get(claim.position)) for claim in claims)
 
     def end(self) -> None:
         """Wait for the tries that are under way, for some seconds; what is cut is tried again by the next relay."""
@@ -114,16 +150,6 @@ class Dispatcher:
         """Have a courier end: what it has under way may take its time."""
         self._leaving.append(courier)
         gevent.spawn(courier.stop).link(lambda _: self._leaving.remove(courier))
-
-    def _hand(self, courier: Courier, claims: Sequence[Claim]) -> None:
-        found = {record.position: record.event for record in self._inbox().at([claim.position for claim in claims])}
-        for claim in claims:
-            if claim.position in found:
-                courier.hand(claim, found[claim.position])
-            else:
-                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, RETENTION)
-                self._settlements.append(Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=RETENTION)))
-                self._wake()
 
     def _report(self, result: Result) -> None:
         self._results.append(result)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import gevent
 from gevent.event import Event
 from gevent.hub import get_hub
 
@@ -22,7 +23,11 @@ from service.relay.planner import Planner
 from service.relay.state import Claims, Plans
 from service.tracing import Tracing
 
+# Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
+# to what the receiver syncs before it says 200.
+COMPANY: Final = 0.003
 TICK: Final = 0.02  # seconds between looks at the end of the log
+SLOWLY: Final = 1.0  # seconds between notes of what is owed to those that have no room for more
 LOOK: Final = 0.5  # seconds between looks at the files
 TIDY: Final = 1.0  # seconds between looks at what is too old
 AFTER_TROUBLE: Final = 1.0
@@ -93,11 +98,10 @@ class Relay:
         self._told = get_hub().loop.async_()
         self._told.start(self._finish)
         self._begun.set()
-        looked = tidied = read = float("-inf")
+        looked = tidied = read = counted = float("-inf")
         while not self._over.is_set():
             moment = time.monotonic()
             try:
-                self._dispatcher.settle()
                 if moment - looked >= LOOK:
                     looked = moment
                     self._look()
@@ -105,16 +109,25 @@ class Relay:
                     tidied = moment
                     self._state.require_file()
                     self._planner.tidy()
-                more = moment - read >= TICK and self._planner.plan(self._book.wanted or {})
+                more = moment - read >= TICK and self._plan(everybody=moment - counted >= SLOWLY)
                 read = read if more else moment
-                wait = min(self._dispatcher.hand_out(), 0 if more else TICK)
+                counted = moment if moment - counted >= SLOWLY else counted
+                wait = min(self._dispatcher.turn(), 0 if more else TICK)
                 self._trouble = None
             except Exception as ex:  # noqa: BLE001  a loop that ended would deliver nothing more
                 self._stumbled(ex)
                 wait = AFTER_TROUBLE
             self._woken.wait(wait)
+            if self._dispatcher.expects_more():
+                gevent.sleep(COMPANY)
             self._woken.clear()
         self._end()
+
+    def _plan(self, *, everybody: bool) -> bool:
+        """Note what is owed next, to those that have room for more; a backlog is noted as it is drained."""
+        wanted = self._book.wanted or {}
+        names = wanted if everybody else self._dispatcher.hungry()
+        return self._planner.plan({name: wanted[name] for name in names if name in wanted})
 
     def _finish(self) -> None:
         self._over.set()

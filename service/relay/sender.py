@@ -220,8 +220,9 @@ class _Response(http.client.HTTPResponse):
     """Reads over interim answers, of which http.client knows one, to a bound; other greenlets get their turn."""
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(MOST_INTERIM):
-            gevent.sleep(0)
+        for number in range(MOST_INTERIM):
+            if number:
+                gevent.sleep(0)
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004  interim
                 return version, status, reason

@@ -5,6 +5,7 @@ other, the oldest first, and while its first one waits for another try the lane 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -24,9 +25,9 @@ class Claim(NamedTuple):
     lane: str
     position: int
     owed_at: int  # when it was read in the log
+    replay: bool
     tries: int  # of this lane, before this one, since it took something
     first_tried: int  # of them; 0 where this is the first
-    replay: bool
     token: int
 
 
@@ -133,6 +134,10 @@ class Plans(Protocol):
 
 class Claims(Protocol):
     """What is owed, one lane at a time."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of what is within: all of it or nothing."""
+        ...
 
     def next_due(self, name: str) -> int | None:
         """Say when the next lane is due; None where nothing is owed, or the destination is disabled."""

@@ -59,7 +59,7 @@ def test_defaults() -> None:
 )
 def test_what_is_no_yaml_of_ours_is_said(text: str) -> None:
     """Whatever the library makes of it."""
-    with pytest.raises(ConfigurationError, match="YAML|wants|should be"):
+    with pytest.raises(ConfigurationError, match=r"YAML|wants|should be"):
         parse(text.encode(), "d.yaml")
 
 

@@ -24,7 +24,7 @@ NOW = 1_795_000_000_000
 
 
 def claim(tries: int = 0, first_tried: int = 0, owed_at: int = 0) -> Claim:
-    return Claim("bot", "lane", 1, owed_at, tries, first_tried, replay=False, token=1)
+    return Claim("bot", "lane", 1, owed_at, replay=False, tries=tries, first_tried=first_tried, token=1)
 
 
 def ruled(

@@ -99,6 +99,7 @@ class Store:
         db.pragma("journal_mode", "wal")
         # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
         db.pragma("synchronous", "NORMAL")
+        db.pragma("wal_autocheckpoint", 1000)  # pages; a larger one is a longer sync, which the inbox's waits for
         with self.transaction():
             for step in range(db.pragma("user_version"), len(MIGRATIONS)):
                 db.execute(MIGRATIONS[step]).fetchall()
@@ -116,8 +117,11 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
-        """Write: all of it or nothing; raises InboxUnavailable where the file can't be used."""
+        """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
         with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db

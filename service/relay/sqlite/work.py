@@ -3,7 +3,8 @@
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from typing import Any, Final
 
@@ -120,6 +121,12 @@ class SqliteWork:
         with self._store.transaction() as db:
             db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of what is within; see `Claims`."""
+        with self._store.transaction():
+            yield
+
     def next_due(self, name: str) -> int | None:
         """Say when the next lane is due; see `Claims`."""
         ((due,),) = self._store.rows(
@@ -131,26 +138,26 @@ class SqliteWork:
 
     def take(self, name: str, most: int, *, now: int, lease: int) -> Sequence[Claim]:
         """Take what is due; see `Claims`."""
-        token = next(self._tokens)
-        head = "FROM owed WHERE owed.destination = lane.destination AND owed.lane = lane.lane ORDER BY position LIMIT 1"
+        key, token = self._key(name), next(self._tokens)
         with self._store.transaction() as db:
-            found = _rows(
+            lanes = _rows(
                 db,
-                f"""UPDATE lane SET due = ?, token = ? WHERE (destination, lane) IN (
-                      SELECT destination, lane FROM lane JOIN destination ON destination.id = lane.destination
-                      WHERE destination.name = ? AND disabled IS NULL AND due <= ? ORDER BY due LIMIT ?)
-                    RETURNING lane, (SELECT position {head}), (SELECT owed_at {head}), tries, first_tried,
-                      (SELECT replay {head})""",  # noqa: S608  constants
-                now + lease,
-                token,
-                name,
-                now,
-                most,
+                """UPDATE lane SET due = ?, token = ? WHERE destination = ? AND lane IN (
+                     SELECT lane FROM lane WHERE destination = ? AND due <= ?
+                       AND (SELECT disabled FROM destination WHERE id = ?) IS NULL
+                     ORDER BY due LIMIT ?)
+                   RETURNING lane, tries, first_tried""",
+                *(now + lease, token, key),
+                *(key, now, key, most),
             )
-        return [
-            Claim(name, lane, position, owed_at, tries, first_tried, bool(replay), token)
-            for lane, position, owed_at, tries, first_tried, replay in found
-        ]
+            return [Claim(name, lane, *self._head(db, key, lane), tries, first, token) for lane, tries, first in lanes]
+
+    def _head(self, db: apsw.Connection, key: int, lane: str) -> tuple[int, int, bool]:
+        """Give the first event of a lane: its position, since when it is owed, whether it is a replay."""
+        first = """SELECT position, owed_at, replay FROM owed INDEXED BY owed_in_lane
+                   WHERE destination = ? AND lane = ? ORDER BY position LIMIT 1"""
+        ((position, owed_at, replay),) = _rows(db, first, key, lane)
+        return position, owed_at, bool(replay)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
         """Write down how claims ended; see `Claims`."""

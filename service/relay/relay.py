@@ -4,9 +4,11 @@ All of it is one thread and its loop: tries are greenlets that wait for the netw
 turns is settled together, as the receiver commits what waits together.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 import gevent
@@ -94,6 +96,7 @@ class Relay:
         return self._dispatcher.breakers()
 
     def _run(self) -> None:
+        _give_way()
         self._over, self._woken = Event(), Event()
         self._told = get_hub().loop.async_()
         self._told.start(self._finish)
@@ -178,3 +181,15 @@ class Relay:
             self._planner.adopt(log)
             self._inbox = log
         return self._inbox
+
+
+def _give_way() -> None:
+    """Have this thread run where nobody else on the machine wants to.
+
+    A thread that computes for long keeps a processor to the next tick, 4 ms, from a receiver that wakes up, whatever
+    its `nice`: at 200 notifications a second that doubled the 99th percentile of Meta's answers while a backlog was
+    drained. Between containers, what each requests counts.
+    """
+    if hasattr(os, "SCHED_IDLE"):  # Linux
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

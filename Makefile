@@ -71,7 +71,7 @@ bench: install ## what a request costs, and a delivery
 faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
 	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 $(BIN)/pytest tests/faults --timeout 7200
 
-mutants: install ## are the tests of signature, handshake and credentials any good
+mutants: install ## are the tests of who gets in, and of how deliveries are decided, any good
 	$(BIN)/python tests/mutants.py
 
 fuzz: install ## an hour of bytes for the HTTP parser, begun with the corpus (atheris: Linux, Python 3.11 to 3.13)

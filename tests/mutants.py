@@ -1,7 +1,7 @@
 """Are the tests of what must not be wrong any good: change one thing at a time, and see whether a test minds.
 
-usage: mutants.py [MODULE ...]; every change to `signature`, `handshake` and `credentials` is tried against the tests
-of that module, in a copy. Ends with 1 where a change lives that EQUIVALENT does not explain, or where EQUIVALENT
+usage: mutants.py [MODULE ...]; every change to what checks who Meta is (`signature`, `handshake`, `credentials`), and to
+what decides, signs and remembers deliveries, is tried against the tests of that module, in a copy. Ends with 1 where a change lives that EQUIVALENT does not explain, or where EQUIVALENT
 explains one that does not live.
 
 The changes are mutmut's, and a few more. Its runner is not used: it changes the bodies of functions only, and much of
@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn, cast
@@ -30,7 +31,14 @@ from libcst import matchers as m
 from mutmut.mutation.mutators import mutation_operators
 
 ROOT = Path(__file__).parent.parent
-MODULES = ("signature", "handshake", "credentials")
+MODULES = {
+    "signature": "test_signature.py",
+    "handshake": "test_handshake.py",
+    "credentials": "test_credentials.py",
+    "relay/policy": "relay/test_policy.py",
+    "relay/message": "relay/test_message.py",
+    "relay/sqlite/work": "relay/test_state.py",
+}
 PATIENCE = 60  # seconds; a change that makes a test hang is noticed too
 # The same examples each time, and the first that fails is enough.
 CONFTEST = """
@@ -155,6 +163,14 @@ def nodes(node: cst.CSTNode, scope: str) -> Iterator[tuple[str, cst.CSTNode]]:
         yield from nodes(child, inner)
 
 
+def variants(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """Give what the operators make of a node, but for what can't be written."""
+    for kind, operator in OPERATORS:
+        if isinstance(node, kind):
+            with suppress(cst.CSTValidationError):
+                yield from operator(node)
+
+
 def source_of(module: str) -> str:
     return (ROOT / "service" / f"{module}.py").read_text()
 
@@ -165,7 +181,7 @@ def mutants_of(module: str) -> Iterator[Mutant]:
     tree = cst.parse_module(source)
     known, names = {ast.dump(ast.parse(source))}, Counter[str]()
     for scope, node in nodes(tree, module):
-        for new in (new for kind, operator in OPERATORS if isinstance(node, kind) for new in operator(node)):
+        for new in variants(node):
             changed = cast("cst.Module", tree.deep_replace(node, new)).code
             try:
                 program = ast.dump(ast.parse(changed))
@@ -184,8 +200,8 @@ def mutants_of(module: str) -> Iterator[Mutant]:
 def lay(directory: Path) -> Path:
     """Copy the service and the tests."""
     shutil.copytree(ROOT / "service", directory / "service", ignore=shutil.ignore_patterns("__pycache__"))
-    for module in MODULES:
-        shutil.copy(ROOT / "tests" / f"test_{module}.py", directory)
+    for tests in MODULES.values():
+        shutil.copy(ROOT / "tests" / tests, directory)
     (directory / "conftest.py").write_text(CONFTEST)
     (directory / "pytest.ini").write_text("[pytest]\n")
     return directory
@@ -203,7 +219,9 @@ def attempt(mutant: Mutant, directory: Path) -> NoReturn:
         sys.path.insert(0, str(directory))
         sys.dont_write_bytecode = True  # a change may keep the second and the size of the file
         Path("service", f"{mutant.module}.py").write_text(mutant.source)
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--basetemp", "tmp", f"test_{mutant.module}.py"])
+        code = pytest.main(
+            ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", "tmp", Path(MODULES[mutant.module]).name]
+        )
     finally:
         os._exit(code)
 
@@ -260,4 +278,4 @@ def main(modules: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or MODULES))
+    sys.exit(main(sys.argv[1:] or list(MODULES)))

@@ -1,8 +1,8 @@
 """Are the tests of what must not be wrong any good: change one thing at a time, and see whether a test minds.
 
-usage: mutants.py [MODULE ...]; every change to what checks who Meta is (`signature`, `handshake`, `credentials`), and to
-what decides, signs and remembers deliveries, is tried against the tests of that module, in a copy. Ends with 1 where a
-change lives that EQUIVALENT does not explain, or where EQUIVALENT explains one that does not live.
+usage: mutants.py [MODULE ...]; every change to what checks who Meta is (`signature`, `handshake`, `credentials`),
+and to what decides, signs and remembers deliveries, is tried against the tests of that module, in a copy. Ends with 1
+where a change lives that EQUIVALENT does not explain, or where EQUIVALENT explains one that does not live.
 
 The changes are mutmut's, and a few more. Its runner is not used: it changes the bodies of functions only, and much of
 what matters here is outside of them (regular expressions, limits) or in properties, which it leaves alone.

@@ -219,9 +219,9 @@ def attempt(mutant: Mutant, directory: Path) -> NoReturn:
         sys.path.insert(0, str(directory))
         sys.dont_write_bytecode = True  # a change may keep the second and the size of the file
         Path("service", f"{mutant.module}.py").write_text(mutant.source)
-        code = pytest.main(
-            ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", "tmp", Path(MODULES[mutant.module]).name]
-        )
+        # What goes through all of the corpus wants more than a copy of one file.
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", "tmp", "-k", "not corpus"]
+        code = pytest.main([*options, Path(MODULES[mutant.module]).name])
     finally:
         os._exit(code)
 

@@ -25,13 +25,9 @@ def is_json(event: Event) -> bool:
     return True
 
 
-def structured(event: Event) -> bytes:
-    """Write *event* as one structured CloudEvents object, without a line break.
-
-    Data that is JSON stands in `data` byte for byte but for white space between tokens; any other stands in
-    `data_base64`.
-    """
-    attributes: dict[str, object] = {
+def attributes_of(event: Event) -> dict[str, str]:
+    """Give the attributes whose values are text, those that *event* has."""
+    values = {
         "specversion": "1.0",
         "id": event.id,
         "type": event.type,
@@ -40,15 +36,25 @@ def structured(event: Event) -> bytes:
         "time": rfc3339(event.time),
         "partitionkey": event.partitionkey,
         "traceparent": event.traceparent,
-        "test": True if event.test else None,
     }
-    attributes = {name: value for name, value in attributes.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def structured(event: Event) -> bytes:
+    """Write *event* as one structured CloudEvents object, without a line break.
+
+    Data that is JSON stands in `data` byte for byte but for white space between tokens; any other stands in
+    `data_base64`.
+    """
+    told: dict[str, object] = {**attributes_of(event)}
+    if event.test:
+        told["test"] = True
     try:
         compact = msgspec.json.format(event.data, indent=-1)
         msgspec.json.decode(compact)  # format alone lets through what is not UTF-8
-        attributes["datacontenttype"] = "application/json"
-        attributes["data"] = msgspec.Raw(compact)
+        told["datacontenttype"] = "application/json"
+        told["data"] = msgspec.Raw(compact)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        attributes["datacontenttype"] = "application/octet-stream"
-        attributes["data_base64"] = base64.b64encode(event.data).decode("ascii")
-    return msgspec.json.encode(attributes)
+        told["datacontenttype"] = "application/octet-stream"
+        told["data_base64"] = base64.b64encode(event.data).decode("ascii")
+    return msgspec.json.encode(told)

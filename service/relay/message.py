@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from service import signature
-from service.events import Event, is_json, rfc3339
+from service.events import Event, attributes_of, is_json
 from service.relay.destinations import META, Destination
 
 STANDARD_PREFIX: Final = b"whsec_"
@@ -41,19 +41,10 @@ def compose(
         headers["Content-Type"] = "application/json"
         headers[signature.HEADER] = signature.header_for(event.data, secrets[0])
         return Message(headers, event.data)
-    attributes = {
-        "specversion": "1.0",
-        "id": event.id,
-        "type": event.type,
-        "source": event.source,
-        "subject": event.subject,
-        "time": rfc3339(event.time),
-        "partitionkey": event.partitionkey,
-        "traceparent": event.traceparent,
-        "test": "true" if event.test else None,
-        "replay": "true" if replay else None,
-    }
-    headers |= {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in attributes.items() if value is not None}
+    told = attributes_of(event)
+    marks = {"test": event.test, "replay": replay}
+    told |= {mark: "true" for mark, is_set in marks.items() if is_set}
+    headers |= {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in told.items()}
     headers["Content-Type"] = "application/json" if is_json(event) else "application/octet-stream"
     headers["webhook-id"] = event.id
     headers["webhook-timestamp"] = str(now)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.metrics import relay as metrics
 from service.relay.policy import (
     EXPIRED,
     FAILURES,
@@ -12,6 +13,7 @@ from service.relay.policy import (
     LONGEST_ASKED,
     LONGEST_PAUSE,
     LONGEST_WAIT,
+    MOST_AT_ONCE,
     PATIENCE,
     Breaker,
     State,
@@ -96,6 +98,30 @@ def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 500) -> Non
         breaker.saw(Answer(status, "5xx"), now)
 
 
+def test_what_is_promised() -> None:
+    """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
+    assert (FIRST_WAIT, LONGEST_WAIT, LONGEST_ASKED, PATIENCE) == (2_000, 3_600_000, 86_400_000, 259_200_000)
+    assert (LEAST_TRIES, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (10, 5, 1_000, 60_000, 256)
+    assert EXPIRED in metrics.REASONS
+    assert sorted(State) == sorted(metrics.BREAKER_STATES)
+
+
+def test_what_is_written_down_is_a_whole_number() -> None:
+    """SQLite refuses another."""
+    assert isinstance(ruled(500, chance=0.3).due, int)
+    assert isinstance(ruled(500, chance=0.0, retry_after="Wed, 18 Nov 2026 11:07:20 GMT").due, int)
+    breaker = Breaker(lambda: 0.3)
+    fail(breaker, FAILURES)
+    assert isinstance(breaker.until, int)
+    assert [type(breaker.room(0, 4, now=now)) for now in (NOW, breaker.until)] == [int, int]
+
+
+@pytest.mark.parametrize("said", ["", "soon", "Wed, 18 Nov 2020 11:06:40 GMT", "Wed, 99 Nov 9999 99:99:99 GMT", "²"])
+def test_nothing_asked_is_no_wait(said: str) -> None:
+    """Not even the least one."""
+    assert ruled(503, retry_after=said, chance=0.0).due == NOW
+
+
 def admits(breaker: Breaker, now: int) -> bool:
     """Begin a try where that may be."""
     if not breaker.room(0, 4, now=now):
@@ -143,7 +169,7 @@ class TestTheBreaker:
             assert pauses[:3] == [int(FIRST_PAUSE * share * factor) for factor in (1, 2, 4)]
             assert pauses[-1] == LONGEST_PAUSE * share
 
-    @pytest.mark.parametrize("status", [200, 302, 400, 404, 410])
+    @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
     def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
         """It answers, so it lives."""
         breaker = Breaker(lambda: 1.0)
@@ -172,6 +198,12 @@ class TestTheBreaker:
         fail(breaker, FAILURES)
         assert breaker.room(0, 4, now=NOW - 9_000_000) == 0
         assert breaker.room(0, 4, now=NOW - 9_000_000 + LONGEST_PAUSE) == 1
+
+    def test_what_begins_while_it_is_closed_leaves_it_so(self) -> None:
+        """Only the try of an open one is a probe."""
+        breaker = Breaker(lambda: 1.0)
+        breaker.began()
+        assert breaker.state is State.CLOSED
 
     def test_at_most_so_many_at_once(self) -> None:
         """Of those that may begin, what runs already is taken off."""

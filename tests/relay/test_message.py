@@ -114,3 +114,55 @@ def test_a_secret_that_is_none(secret: bytes) -> None:
     """Is told, not guessed."""
     with pytest.raises(ValueError, match="whsec_"):
         key_of(secret)
+
+
+def made(**changes: Any) -> Event:
+    (event,) = events.parse(catalogue.notification("message text"), received_at=NOW * 1000, nonce="")
+    return event._replace(**changes) if hasattr(event, "_replace") else msgspec.structs.replace(event, **changes)
+
+
+def written(event: Event, form: str = "cloudevents", **more: Any) -> Message:
+    given = {"now": NOW, "replay": False, "traceparent": None} | more
+    return compose(event, destination(form, headers={"X-Key": "k"}), KEYS, **given)
+
+
+def test_every_header_is_text_by_its_right_name() -> None:
+    """The destination's own, which stay as they are, the event's attributes, and those of the signature."""
+    bot = destination("cloudevents", headers={"X-Key": "k"})
+    found = compose(made(), bot, KEYS, now=NOW, replay=False, traceparent=None).headers
+    named = {"X-Key", "Content-Type", "webhook-id", "webhook-timestamp", "webhook-signature"}
+    attributes = {"specversion", "id", "type", "source", "subject", "time", "partitionkey"}
+    assert set(found) == named | {f"ce-{name}" for name in attributes}
+    assert all(isinstance(value, str) for value in found.values())
+    assert found["webhook-timestamp"] == str(NOW)
+    assert bot.headers == {"X-Key": "k"}
+    assert written(made(), "meta").headers.keys() == {"X-Key", "Content-Type", "X-Hub-Signature-256"}
+
+
+def test_the_marks_of_a_test_and_of_a_replay() -> None:
+    """Are there where it is one, and only there."""
+    for test, replay in ((True, False), (False, True)):
+        found = written(made(test=test), replay=replay).headers
+        assert (found.get("ce-test"), found.get("ce-replay")) == ("true" if test else None, "true" if replay else None)
+
+
+def test_what_a_header_can_hold_as_it_is() -> None:
+    """Printable ASCII but blank, quote and percent; the rest is written by its bytes in UTF-8."""
+    plain = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+    assert written(made(subject=plain)).headers["ce-subject"] == plain
+    assert written(made(subject=' "%é\n\x7f☺')).headers["ce-subject"] == "%20%22%25%C3%A9%0A%7F%E2%98%BA"
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        (b"secret", "wants whsec_ and base64 behind it"),
+        (b"whsec_", "wants base64 behind whsec_"),
+        (b"whsec_YWJj!", "wants base64 behind whsec_"),
+        (b"whsec_YWJ", "wants base64 behind whsec_"),
+    ],
+)
+def test_what_is_no_secret_is_said(secret: bytes, said: str) -> None:
+    """With what it should be."""
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        key_of(secret)

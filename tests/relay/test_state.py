@@ -92,6 +92,33 @@ def test_lanes_go_side_by_side_the_longest_waiting_first(state: State) -> None:
     assert (again.lane, again.position, again.tries, again.first_tried) == ("a", 1, 1, BAD.at)
 
 
+def test_what_comes_next_in_a_lane_waits_its_turn(state: State) -> None:
+    """Behind the lanes that waited while the one before was tried, and with a history of its own."""
+    owe(state, "a", "b", "a")
+    assert settle(state, taken(state), BAD, later(NOW))
+    assert settle(state, taken(state), OK._replace(at=NOW + 500))
+    assert [taken(state).lane for _ in range(2)] == ["b", "a"]
+    again = taken(state, NOW + 1000 + 2 * LEASE)
+    assert (again.tries, again.first_tried) == (0, 0) if again.lane == "a" else again.lane == "b"
+
+
+def test_a_lane_is_due_since_its_first_event(state: State) -> None:
+    """Not since its last."""
+    assert state.plan("bot", 0, 2, [Owed(1, "a", NOW - 50), Owed(2, "a", NOW - 10)], now=NOW) is True
+    assert state.next_due("bot") == NOW - 50
+    assert state.plan("bot", 0, 2, [], now=NOW) is False
+
+
+def test_one_that_fails_is_not_helped_by_another(state: State) -> None:
+    """Settled together, each destination has its own history."""
+    state.join({"bot": 0, "other": 0}, now=NOW)
+    for name in ("bot", "other"):
+        owe(state, *(f"key {number}" for number in range(12)), name=name)
+    for bad, good in zip(take(state, most=12), take(state, name="other", most=12), strict=True):
+        state.settle([Settlement(bad, BAD, later(NOW)), Settlement(good, OK, DELIVERED)])
+    assert state.expire(0, now=NOW + DAY * 2, patience=DAY, keep=DAY) == {("bot", "expired"): 12}
+
+
 def test_what_is_given_up_lets_the_next_one_go(state: State) -> None:
     """And is a dead letter, with the reason and the number of tries."""
     owe(state, "a", "a")
@@ -327,6 +354,9 @@ def test_another_log(state: State) -> None:
     assert state.positions() == {"bot": 3}
     assert state.adopt(8, 50) == 2
     assert (state.positions(), take(state), state.dead(limit=9), state.story(1)) == ({"bot": 0}, [], [], [])
+    assert (state.standings()[0].owed, state.standings()[0].oldest) == (0, None)
+    assert state.adopt(8, 50) == 0
+    assert state.positions() == {"bot": 0}
     owe(state, "a")
     assert taken(state).position == 1
 

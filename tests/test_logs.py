@@ -50,8 +50,9 @@ def test_an_exception_is_told_without_its_message(stream: io.StringIO) -> None:
 def test_other_libraries_lines_take_the_same_form(stream: io.StringIO) -> None:
     """What looks like a number or a token is taken out of them; their small talk is left out."""
     logging.getLogger("gunicorn.error").info("Booting worker with pid: %s", 7)
-    logging.getLogger("urllib3").warning("GET /?hub.verify_token=SECRET&x of +4915112345678")
-    logging.getLogger("urllib3").info("small talk")
+    logging.getLogger("another").warning("GET /?hub.verify_token=SECRET&x of +4915112345678")
+    logging.getLogger("another").info("small talk")
+    logging.getLogger("urllib3.connection").warning("it quotes what a destination answered")
     first, second = lines(stream)
     assert first["event"] == "Booting worker with pid: 7"
     assert second["event"] == "GET /?[removed]&x of [removed]"

@@ -229,7 +229,7 @@ class Parser:
             found = _STRANGE.fullmatch(line)
             self.refused = Refused(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
             if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
-                self._environ |= _line(found[1], found[2], "1.1")
+                self._environ |= _said(found[1], found[2], "1.1")
                 self._add(self._environ, expects=False, last=True)
                 self.on_message_complete()
 
@@ -238,6 +238,10 @@ def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
     """Give what a request's line says for the environ; raises Refused where it is none that we take."""
     if version not in VERSIONS or not target.startswith(b"/") or b"#" in target:
         raise Refused(BAD)
+    return _said(method, target, version)
+
+
+def _said(method: bytes, target: bytes, version: str) -> dict[str, str]:
     path, _, query = target.partition(b"?")
     said = _known(method, path, version)
     return {**said, "QUERY_STRING": query.decode("ascii")} if query else said

@@ -90,9 +90,9 @@ golden: ## write what the chart renders without values, for its test
 	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml
 
 lock: ## update the lock files
-	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) --all-extras -o requirements.lock pyproject.toml
 	$(LOCK) --group build -o requirements-build.lock
-	$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
+	$(LOCK) --group dev --all-extras -o requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf .venv .dev .fuzz build *.egg-info

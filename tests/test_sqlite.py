@@ -11,12 +11,13 @@ import pytest
 from contract.test_inbox import HOUR, NOW, event
 
 from service.errors import InboxUnavailable
+from service.inbox.base import Terms
 from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.inbox.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
 
 
 def opened(path: Path, *, body_retention: int = HOUR) -> SqliteInbox:
-    return SqliteInbox(path, retention=HOUR, body_retention=body_retention)
+    return SqliteInbox(path, Terms(HOUR, body_retention))
 
 
 @pytest.fixture
@@ -86,10 +87,10 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         directory.chmod(0o755)
     program = (
         "import os, sys\n"
-        "from pathlib import Path\nfrom service.inbox.sqlite import SqliteInbox\n"
+        "from pathlib import Path\nfrom service.inbox.base import Terms\nfrom service.inbox.sqlite import SqliteInbox\n"
         "from service.errors import InboxUnavailable\n"
         "os.setuid(65534)\n"
-        "try: SqliteInbox(Path(sys.argv[1]), retention=1, body_retention=1)\n"
+        "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\n"
         "except InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
     )
     if os.geteuid() != 0:
@@ -208,7 +209,7 @@ def test_bodies_go_earlier_than_ids(path: Path) -> None:
 def test_what_a_reader_needs_is_not_purged(path: Path) -> None:
     """However old; what comes before it is, and the rest once it is no longer needed. Bodies neither."""
     needed: list[int | None] = [400]
-    inbox = SqliteInbox(path, retention=HOUR, body_retention=HOUR // 2, hold=lambda _: needed[0])
+    inbox = SqliteInbox(path, Terms(HOUR, HOUR // 2, hold=lambda _: needed[0]))
     with closing(inbox), closing(SqliteLog(path)) as log:
         inbox.put([event(number) for number in range(1, 601)])
         for later in (HOUR * 3 // 4, 2 * HOUR):
@@ -241,9 +242,10 @@ def test_a_reader_while_nobody_writes(path: Path) -> None:
 def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None:
     """Written and never synced: it must be on the disk before a retry is answered as a repeat."""
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom service.inbox.sqlite import SqliteInbox\n"
+        "import os, sys\nfrom pathlib import Path\nfrom service.inbox.base import Terms\n"
+        "from service.inbox.sqlite import SqliteInbox\n"
         "from contract.test_inbox import event\n"
-        "inbox = SqliteInbox(Path(sys.argv[1]), retention=10**12, body_retention=10**12)\n"
+        "inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))\n"
         "inbox._db.pragma('synchronous', 'OFF')\ninbox.put([event(1)])\nos.kill(os.getpid(), 9)\n"
     )
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}

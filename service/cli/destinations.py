@@ -9,7 +9,6 @@ from service.cli import state
 from service.cli.events import chosen
 from service.cli.tables import print_table
 from service.events import rfc3339
-from service.relay.sqlite import SqliteRecords
 from service.relay.state import Standing
 
 BY_HAND: Final = "by hand"
@@ -29,8 +28,8 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
     \b
     whatsapp-webhook destinations list
     """  # noqa: D301  click wants the character
-    with state.opened(chosen.where(inbox)) as store:
-        standings = SqliteRecords(store).standings()
+    with state.opened(chosen.where(inbox)) as records:
+        standings = records.standings()
     if as_json:
         for standing in standings:
             click.echo(json.dumps(standing._asdict()))
@@ -71,12 +70,12 @@ def disable(inbox: str | None, name: str, reason: str) -> None:
 
 
 def _switch(inbox: str | None, name: str, reason: str | None) -> None:
-    with state.opened(chosen.where(inbox)) as store:
-        known = {each.name: each for each in SqliteRecords(store).standings()}
+    with state.opened(chosen.where(inbox)) as records:
+        known = {each.name: each for each in records.standings()}
         if name not in known:
             there = ", ".join(sorted(known)) or "none yet"
             raise click.ClickException(f"There is no destination {name!r}; there are: {there}.")
-        changed = SqliteRecords(store).disable(name, reason)
+        changed = records.disable(name, reason)
     word = "disabled" if reason else "enabled"
     click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
 

@@ -17,11 +17,11 @@ from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
 from service.errors import ConfigurationError
-from service.inbox import engine
+from service.inbox import engine, source
+from service.relay import stores
 from service.relay.book import Book
 from service.relay.relay import Relay
 from service.relay.shown import Shown
-from service.relay.sqlite import NAME, SqliteRecords, SqliteWork, Store
 
 
 @click.command()
@@ -34,8 +34,7 @@ def relay() -> None:
     config = configured(os.environ)
     if not config.destinations:
         raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
-    if config.inbox.engine != "sqlite":
-        raise ConfigurationError([f"The relay can't read an inbox of {config.inbox.engine}: use SQLite."])
+    stores.require_log(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     _serve(config)
 
@@ -46,12 +45,12 @@ def _serve(config: Config) -> None:
         signal.signal(number, lambda *_: over.set())
     measured, registry = metrics.for_relay()
     traced = tracing.from_environ(os.environ, version=__version__)
-    path = config.inbox.path.with_name(NAME)
-    store, beside = Store(path), Store(path)  # a scrape must not wait for the relay, nor the relay for a scrape
+    # A scrape must not wait for the relay, nor the relay for a scrape.
+    store, beside = stores.opened(config.inbox), stores.opened(config.inbox)
     running = Relay(
         Book(Path(config.destinations)),
-        SqliteWork(store),
-        lambda: engine.open_log(config.inbox),
+        store.work,
+        lambda: engine.load(config.inbox).open_log(source.in_force(config.inbox)),
         metrics=measured,
         traced=traced,
         now=time.time,
@@ -59,7 +58,7 @@ def _serve(config: Config) -> None:
         retention=config.retention,
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
-    shown = Shown(SqliteRecords(beside), running.breakers, checks, measured, now=time.time)
+    shown = Shown(beside.records, running.breakers, checks, measured, now=time.time)
     listener = listen("WEBHOOK_RELAY_BIND", config.relay_bind)
     admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))

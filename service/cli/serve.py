@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -11,9 +12,12 @@ from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
 from service.gunicorn_conf import Server
-from service.inbox import engine
-from service.relay.hold import Hold
-from service.relay.sqlite import NAME
+from service.inbox.base import Terms
+from service.inbox.source import Source
+from service.relay import stores
+
+_WEAK: Final = {"memory": "the inbox keeps nothing over a restart, as WEBHOOK_INBOX says"}
+_UNCHECKED: Final = "a 200 may be lost with the server: WEBHOOK_INBOX says that its settings are not looked at"
 
 
 @click.command()
@@ -29,9 +33,13 @@ def serve() -> None:
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
     _announce(config)
-    hold = Hold(config.inbox.path.with_name(NAME)) if config.destinations else None
-    opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention, hold=hold)
-    Server(config, os.environ, admin_listener=admin_listener, open_inbox=opener).run()
+    terms = Terms(
+        retention=int(config.retention * 1000),
+        body_retention=int(config.body_retention * 1000),
+        timeout=config.accept_timeout,
+        **({"hold": stores.hold(config.inbox)} if config.destinations or config.inbox.engine != "sqlite" else {}),
+    )
+    Server(config, os.environ, admin_listener=admin_listener, inbox=Source(config.inbox, terms)).run()
 
 
 def _announce(config: Config) -> None:
@@ -50,7 +58,7 @@ def _announce(config: Config) -> None:
         ),
     )
     if config.inbox.weak:
-        log.warning("weak durability", detail="the inbox keeps nothing over a restart, as WEBHOOK_INBOX says")
+        log.warning("weak durability", detail=_WEAK.get(config.inbox.engine, _UNCHECKED))
 
 
 def _make_directory(path: Path) -> None:

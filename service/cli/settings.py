@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from service import config, fields, tracing
 from service.config import Config
 from service.errors import ConfigurationError
+from service.inbox import engine
 
 
 def configured(environ: Mapping[str, str]) -> Config:
@@ -14,6 +15,7 @@ def configured(environ: Mapping[str, str]) -> Config:
         found = config.load(environ, known_fields=fields.FIELDS)
     except ConfigurationError as ex:
         raise ConfigurationError([*ex.problems, *problems]) from ex
+    problems += engine.problems(found.inbox)
     if problems:
         raise ConfigurationError(problems)
     return found

@@ -2,35 +2,32 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
 from service.config import InboxUrl
-from service.relay.sqlite import NAME, Store
+from service.relay import stores
+from service.relay.state import Records
 
 
 @contextmanager
-def opened(url: InboxUrl) -> Iterator[Store]:
+def opened(url: InboxUrl) -> Iterator[Records]:
     """Open the state that lies beside the inbox; raises ClickException where no relay ever ran."""
-    with opened_if_any(url) as store:
-        if store is None:
-            raise click.ClickException(f"There is no {_path(url)}: no relay has run with this inbox.")
-        yield store
+    stores.require_log(url)
+    with opened_if_any(url) as records:
+        if records is None:
+            raise click.ClickException(f"There is no {stores.place(url)}: no relay has run with this inbox.")
+        yield records
 
 
 @contextmanager
-def opened_if_any(url: InboxUrl) -> Iterator[Store | None]:
+def opened_if_any(url: InboxUrl) -> Iterator[Records | None]:
     """Open the state that lies beside the inbox; None where no relay ever ran."""
-    if url.engine != "sqlite" or not _path(url).exists():
+    if not stores.exists(url):
         yield None
         return
-    store = Store(_path(url))
+    found = stores.opened(url)
     try:
-        yield store
+        yield found.records
     finally:
-        store.close()
-
-
-def _path(url: InboxUrl) -> Path:
-    return url.path.with_name(NAME)
+        found.close()

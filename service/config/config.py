@@ -65,6 +65,8 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
         problems += _misspelt_fields(values["fields"], known_fields)
     if problems:
         raise ConfigurationError(problems)
+    if texts.get(INBOX_FILE):
+        values["inbox"] = values["inbox"]._replace(file=Path(texts[INBOX_FILE]))
     return Config(**values)
 
 

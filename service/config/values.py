@@ -1,12 +1,13 @@
 """How the text of a variable is read; a ValueError says what it wants."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-ENGINES = ("sqlite", "memory")
+ENGINES = ("sqlite", "postgresql", "kafka", "nats", "memory")
+WITHOUT_SERVER = ("sqlite", "memory")
 LAST_PORT = 65535
 LONGEST = 3650 * 86400.0  # seconds
 DIGITS = 15
@@ -25,14 +26,26 @@ class Address(NamedTuple):
 
 
 class InboxUrl(NamedTuple):
-    """Which engine keeps the events, and where."""
+    """Which engine keeps the events, and where.
+
+    *text* is the URL as it was given, with what is secret in it; *file* is where it was read, None where it was not.
+    """
 
     engine: str
-    path: Path
+    text: str
     weak: bool
+    file: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Give the path, of a file where the engine keeps one."""
+        return Path(urlsplit(self.text).path)
 
     def __str__(self) -> str:
-        return f"{self.engine}://{self.path}" if self.engine == "sqlite" else f"{self.engine}://"
+        """Give it without users, passwords and parameters."""
+        url = urlsplit(self.text)
+        hosts = url.netloc.rpartition("@")[2]
+        return f"{self.engine}://{hosts}{url.path if self.engine != 'memory' else ''}"
 
 
 def address(text: str) -> Address:
@@ -71,15 +84,28 @@ def url_path(text: str) -> str:
 
 
 def inbox_url(text: str) -> InboxUrl:
-    """Read where the events are kept: `sqlite:///path/inbox.db`, or `memory://?durability=weak`."""
+    """Read where the events are kept: `sqlite:///path/inbox.db`, `postgresql://host/database`, and so on.
+
+    What is engine's own in it, the engine looks at.
+    """
     try:
         url = urlsplit(text)
     except ValueError as ex:
         raise ValueError("wants a URL such as sqlite:///var/lib/inbox.db") from ex
     if url.scheme not in ENGINES:
-        raise ValueError(f"knows the engines {' and '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
+        raise ValueError(f"knows the engines {', '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
     query = dict(parse_qsl(url.query, keep_blank_values=True))
-    weak = query.pop("durability", "") == "weak"
+    durability = query.pop("durability", "")
+    if durability not in ("", "weak"):
+        raise ValueError("has a durability that it does not know; it knows durability=weak, or nothing")
+    if url.scheme in WITHOUT_SERVER:
+        _require_no_server(url, query, weak=bool(durability))
+    elif not url.netloc:
+        raise ValueError(f"wants a host: {url.scheme}://host/name")
+    return InboxUrl(url.scheme, text, bool(durability))
+
+
+def _require_no_server(url: SplitResult, query: Collection[str], *, weak: bool) -> None:
     if query:
         raise ValueError(
             f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak"
@@ -92,7 +118,6 @@ def inbox_url(text: str) -> InboxUrl:
         raise ValueError("wants the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db")
     if url.scheme == "sqlite" and weak:
         raise ValueError("is always durable with SQLite: drop ?durability=weak")
-    return InboxUrl(url.scheme, Path(url.path), weak)
 
 
 def names(text: str) -> frozenset[str]:

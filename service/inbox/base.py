@@ -1,6 +1,7 @@
 """What every inbox promises: two small protocols, one for who writes and one for who reads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -22,6 +23,13 @@ class Record(NamedTuple):
     event: Event
 
 
+class Placed(NamedTuple):
+    """An event of a stream where it stands, in the stream's own words."""
+
+    position: str
+    event: Event
+
+
 class Size(NamedTuple):
     """How much an inbox holds, and how many bytes more there is room for; None where nobody can tell."""
 
@@ -30,8 +38,26 @@ class Size(NamedTuple):
     free: int | None = None
 
 
+def _nobody(_now: int) -> None:
+    return None
+
+
+class Terms(NamedTuple):
+    """What an inbox is to keep to.
+
+    *retention* of ids and *body_retention* of data are in milliseconds. *timeout*, in seconds, is how long one call may
+    wait for a server. *hold* gives, for a time in milliseconds since the epoch, the oldest position that a reader
+    still needs, None for none.
+    """
+
+    retention: int
+    body_retention: int
+    timeout: float = 2.0
+    hold: Callable[[int], int | None] = _nobody
+
+
 class Inbox(Protocol):
-    """The writing half; all of it is called by one thread."""
+    """The writing half; all of it is called by one thread, `size` by any."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Append *events*, all or none, and say of each, in order, whether it was new.
@@ -76,6 +102,10 @@ class Log(Protocol):
         """Give the events of these positions, in order, without those that are gone. Raises InboxUnavailable."""
         ...
 
+    def find(self, event_id: str) -> Record | None:
+        """Give the event with this id, if it is there; may read a whole index. Raises InboxUnavailable."""
+        ...
+
     def identity(self) -> int:
         """Give a number that no other log has. Raises InboxUnavailable."""
         ...
@@ -90,4 +120,45 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+        ...
+
+
+class Stream(Protocol):
+    """A look at events in a stream of the user's, whose consumers read it; a position is a word of the stream's own."""
+
+    def newest(self, limit: int) -> Sequence[Placed]:
+        """Give the newest *limit* events, oldest first. Raises InboxUnavailable."""
+        ...
+
+    def since(self, time: int | None) -> Iterator[Placed]:
+        """Give what was received since *time*, milliseconds since the epoch, oldest first, to what is the end now.
+
+        Everything with None. Raises InboxUnavailable.
+        """
+        ...
+
+    def at(self, position: str) -> Placed | None:
+        """Give the event at *position*, None where there is none (any more).
+
+        Raises InboxUnavailable, or ValueError with what a position looks like.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Erasure(AbstractContextManager["Erasure"], Protocol):
+    """What takes one person's events out, beside the server that writes; nothing of it is called by a server."""
+
+    def find(self, subject: str) -> Sequence[int]:
+        """Give the positions of the events of *subject*; reads all that is kept. Raises InboxUnavailable."""
+        ...
+
+    def erase(self, positions: Sequence[int]) -> bool:
+        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody.
+
+        False where what was there can still be read in a file. Raises InboxUnavailable.
+        """
         ...

@@ -2,9 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+from service.config import InboxUrl
+from service.errors import ConfigurationError
 from service.events import Event
-from service.inbox.base import Outcome, Record, Size
+from service.inbox.base import Outcome, Record, Size, Terms
 
 PURGED_AT_ONCE = 256
 
@@ -65,7 +68,20 @@ class MemoryInbox:
         """Do nothing: the events end with the process."""
 
 
-def opener(*, retention: int) -> Callable[[], MemoryInbox]:
-    """Make what opens the inbox, the same one each time."""
-    inbox = MemoryInbox(retention=retention)
+def problems(_url: InboxUrl) -> list[str]:
+    """Say what is wrong with the URL; see `Engine`."""
+    return []
+
+
+def opener(_url: InboxUrl, terms: Terms) -> Callable[[], MemoryInbox]:
+    """Make what opens the inbox, the same one each time; see `Engine`."""
+    inbox = MemoryInbox(retention=terms.retention)
     return lambda: inbox
+
+
+def open_log(_url: InboxUrl) -> NoReturn:
+    """Refuse: nobody else can see this process's memory; see `Engine`."""
+    raise ConfigurationError(["The inbox in memory can't be read from another process: it ends with the server."])
+
+
+open_erasure = open_log

@@ -49,13 +49,15 @@ class Writer:
     def __init__(
         self,
         open_inbox: Callable[[], Inbox],
+        moved: Callable[[], bool] = lambda: False,
         *,
         metrics: InboxMetrics,
         traced: Tracing,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """*now* is in seconds since the epoch."""
+        """*moved* says that what *open_inbox* would open is another one by now; *now* is in seconds since the epoch."""
         self._open = open_inbox
+        self._moved = moved
         self._metrics = metrics
         self._traced = traced
         self._now = now
@@ -212,6 +214,7 @@ class Writer:
     def _tend(self) -> bool:
         """Purge a little, which is also the proof that the inbox can be written again."""
         try:
+            self._move()
             inbox = self._ready()
             if self._trouble is not None and self._trouble is not _STARTING:
                 inbox.probe()
@@ -227,6 +230,20 @@ class Writer:
             self._inbox = self._open()
             self._log.info("inbox opened", events=self._inbox.size().events, bytes=self._inbox.size().bytes)
         return self._inbox
+
+    def _move(self) -> None:
+        """Go over to another inbox, if there is one: what was in force stays until the new one is open."""
+        if self._inbox is None or not self._moved():
+            return
+        try:
+            inbox = self._open()
+        except InboxUnavailable as ex:
+            self._metrics.failed(ex.reason)
+            self._log.error("inbox not changed", reason=ex.reason, detail=ex.detail)
+            return
+        self._inbox.close()
+        self._inbox = inbox
+        self._log.info("inbox changed")
 
     def _failed(self, ex: Exception) -> InboxUnavailable:
         trouble = ex if isinstance(ex, InboxUnavailable) else InboxUnavailable("error", type(ex).__name__, reopen=True)

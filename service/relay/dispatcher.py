@@ -13,9 +13,8 @@ from service.metrics import RelayMetrics
 from service.relay import policy
 from service.relay.book import Entry
 from service.relay.courier import Courier, Result
-from service.relay.planner import RETENTION
 from service.relay.sender import NO_ANSWER
-from service.relay.state import Claim, Claims, Ruling, Settlement, Try, Verdict
+from service.relay.state import RETENTION, Claim, Claims, Ruling, Settlement, Try, Verdict
 from service.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one

@@ -8,12 +8,11 @@ from service.inbox.base import Log, Record
 from service.metrics import RelayMetrics
 from service.relay.destinations import Destination
 from service.relay.policy import PATIENCE
-from service.relay.state import Owed, Plans
+from service.relay.state import RETENTION, Owed, Plans
 
 READ_AT_ONCE: Final = 500
 EVERY: Final = 60.0  # seconds between looks at what the log no longer holds
 BEGINNING: Final = "beginning"
-RETENTION: Final = "retention"
 
 
 class Planner:

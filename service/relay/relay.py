@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 from gevent.event import Event
@@ -22,7 +22,7 @@ from service.metrics import RelayMetrics
 from service.relay.book import Book
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
-from service.relay.state import Claims, Plans
+from service.relay.state import State
 from service.tracing import Tracing
 
 # Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
@@ -33,14 +33,6 @@ SLOWLY: Final = 1.0  # seconds between notes of what is owed to those that have 
 LOOK: Final = 0.5  # seconds between looks at the files
 TIDY: Final = 1.0  # seconds between looks at what is too old
 AFTER_TROUBLE: Final = 1.0
-
-
-class State(Plans, Claims, Protocol):
-    """All that the relay remembers by."""
-
-    def require_file(self) -> None:
-        """Raise InboxUnavailable where the store is no longer the one that was opened."""
-        ...
 
 
 class Relay:

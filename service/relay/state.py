@@ -7,7 +7,13 @@ other, the oldest first, and while its first one waits for another try the lane 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+RETENTION: Final = "retention"
+EXPIRED: Final = "expired"
+LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
+LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
+GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
 
 
 class Owed(NamedTuple):
@@ -63,6 +69,16 @@ class Settlement(NamedTuple):
     tried: Try
     ruling: Ruling
     disables: str | None = None
+
+
+def freed(settlement: Settlement) -> tuple[int, int, int]:
+    """Say how a lane goes on: when it is due, after how many tries, the first of which was when."""
+    claim, tried, ruling, _ = settlement
+    if ruling.verdict is Verdict.DELIVERED:
+        return tried.at, 0, 0
+    # One that is given up leaves its lane's history to the next.
+    due = ruling.due if ruling.verdict is Verdict.AGAIN else tried.at
+    return due, claim.tries + 1, claim.first_tried or tried.at
 
 
 class Dead(NamedTuple):
@@ -158,6 +174,14 @@ class Claims(Protocol):
         ...
 
 
+class State(Plans, Claims, Protocol):
+    """All that the relay remembers by."""
+
+    def require_file(self) -> None:
+        """Raise InboxUnavailable where the store is no longer the one that was opened."""
+        ...
+
+
 class Switch(Protocol):
     """What stops a destination."""
 
@@ -166,15 +190,15 @@ class Switch(Protocol):
         ...
 
 
-class Records(Protocol):
+class Records(Switch, Protocol):
     """What a person asks, and does."""
 
     def standings(self) -> Sequence[Standing]:
         """Say how each destination that was ever known stands."""
         ...
 
-    def dead(self, *, limit: int) -> Sequence[Dead]:
-        """Give the dead letters of last, in the order in which they were given up."""
+    def dead(self, *, limit: int | None) -> Sequence[Dead]:
+        """Give the dead letters of last, in the order in which they were given up; all with None."""
         ...
 
     def story(self, position: int) -> Sequence[Story]:

@@ -1,15 +1,20 @@
 """What every inbox promises, run once for each engine."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from contract.engines import ALL, HOUR, SEVERAL_WRITERS, WITH_LOG, Servers, Subject, place
 
 from service.events import Event
-from service.inbox import memory, sqlite
-from service.inbox.base import Inbox, Log, Outcome
+from service.inbox import engine
+from service.inbox.base import Inbox, Outcome
 
-HOUR = 3_600_000
+DAY = 24 * HOUR
 NOW = 1_795_000_000_000
 
 
@@ -30,65 +35,49 @@ def event(number: int, *, at: int = NOW, data: bytes = b"{}") -> Event:
     )
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Inbox]:
-    """How each engine is opened, with an hour of retention: one line an engine."""
-    return {
-        "sqlite": sqlite.opener(tmp_path / "inbox.db", retention=HOUR, body_retention=HOUR),
-        "memory": memory.opener(retention=HOUR),
-    }[request.param]
+def engines(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.needs(name)) for name in names]
+
+
+with_log = pytest.mark.parametrize("subject", engines(*WITH_LOG), indirect=True)
+with_several_writers = pytest.mark.parametrize("subject", engines(*SEVERAL_WRITERS), indirect=True)
+
+
+@pytest.fixture(params=engines(*ALL))
+def subject(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Subject:
+    return Subject.of(place(request.param, tmp_path, servers))
 
 
 @pytest.fixture
-def inbox(opener: Callable[[], Inbox]) -> Iterator[Inbox]:
-    opened = opener()
-    yield opened
-    opened.close()
+def inbox(subject: Subject) -> Iterator[Inbox]:
+    with subject.opened() as opened:
+        yield opened
 
 
-def log_of(inbox: Inbox, tmp_path: Path) -> Log:
-    return inbox if isinstance(inbox, memory.MemoryInbox) else sqlite.SqliteLog(tmp_path / "inbox.db")
-
-
-def test_what_is_put_is_read_in_order(inbox: Inbox, tmp_path: Path) -> None:
-    """Every attribute and every byte, at growing positions."""
+def test_what_is_put_is_read_in_order(inbox: Inbox, subject: Subject) -> None:
+    """Every attribute and every byte, in the order in which it was put."""
     events = [event(number, data=bytes([number]) * number) for number in range(1, 200)]
     assert inbox.put(events[:100]) == [Outcome.NEW] * 100
     inbox.put(events[100:])
-    records = log_of(inbox, tmp_path).read(0, 1000)
-    assert [record.event for record in records] == events
-    positions = [record.position for record in records]
-    assert positions == sorted(set(positions))
-    assert log_of(inbox, tmp_path).last() == positions[-1]
+    assert subject.kept() == events
 
 
-def test_reading_goes_on_after_a_position(inbox: Inbox, tmp_path: Path) -> None:
-    """A reader takes pages and finds the end."""
-    inbox.put([event(number) for number in range(10)])
-    log = log_of(inbox, tmp_path)
-    first = log.read(0, 4)
-    second = log.read(first[-1].position, 100)
-    assert [record.event for record in [*first, *second]] == [event(number) for number in range(10)]
-    assert list(log.read(second[-1].position, 100)) == []
-
-
-def test_a_repeat_is_told_and_not_appended(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> None:
     """In another put, in the same one, and regrouped with new ones: one outcome for each, in order."""
     assert inbox.put([event(1), event(2)]) == [Outcome.NEW, Outcome.NEW]
     assert inbox.put([event(2), event(3), event(3), event(1)]) == ["repeat", "new", "repeat", "repeat"]
     assert inbox.put([event(1)]) == [Outcome.REPEAT]
     assert inbox.put([event(4), event(4)]) == ["new", "repeat"]
-    assert [record.event for record in log_of(inbox, tmp_path).read(0, 10)] == [
-        event(number) for number in (1, 2, 3, 4)
-    ]
+    assert subject.kept() == [event(number) for number in (1, 2, 3, 4)]
     assert inbox.size().events == 4
 
 
-def test_a_large_batch_with_repeats(inbox: Inbox) -> None:
-    """More than one statement's worth."""
+def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
+    """All that Meta sends in one notification; what was there already is told one by one."""
     inbox.put([event(number) for number in range(0, 1000, 7)])
     outcomes = inbox.put([event(number) for number in range(1000)])
     assert [number for number, outcome in enumerate(outcomes) if outcome is Outcome.REPEAT] == list(range(0, 1000, 7))
+    assert sorted(each.id for each in subject.kept()) == sorted(event(number).id for number in range(1000))
 
 
 def test_nothing_is_nothing(inbox: Inbox) -> None:
@@ -97,44 +86,147 @@ def test_nothing_is_nothing(inbox: Inbox) -> None:
     assert inbox.size().events == 0
 
 
-def test_what_is_too_old_goes_in_small_batches(inbox: Inbox, tmp_path: Path) -> None:
+def test_strange_texts(inbox: Inbox, subject: Subject) -> None:
+    """Names are a stranger's: whatever Unicode they hold is kept, and steers nothing."""
+    odd = 'it\'s "quoted" \\ and ${more} %s {} ; -- \u2028 \U0001f600'
+    strange = [msgspec.structs.replace(event(1), subject=odd, partitionkey=odd, data=b"\x00\xff'\"\\")]
+    assert inbox.put(strange) == [Outcome.NEW]
+    assert subject.kept() == strange
+
+
+def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
+    """A clock that was wrong, a history of months, no time at all: kept, once."""
+    days = [
+        msgspec.structs.replace(event(number), own_time=own_time)
+        for number, own_time in enumerate((0, 1, NOW - 200 * DAY, NOW + DAY, 10**13, NOW))
+    ]
+    assert inbox.put(days) == [Outcome.NEW] * len(days)
+    assert inbox.put(days) == [Outcome.REPEAT] * len(days)
+    assert subject.kept() == days
+
+
+def test_a_repeat_after_midnight(inbox: Inbox, subject: Subject) -> None:
+    """What comes again on another day is still the same event."""
+    first = event(1, at=NOW)
+    again = msgspec.structs.replace(first, received_at=NOW + DAY)
+    assert inbox.put([first]) == [Outcome.NEW]
+    inbox.purge(NOW)
+    assert inbox.put([again]) == [Outcome.REPEAT]
+    assert subject.kept() == [first]
+
+
+def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
     """Purging says whether there is more; what is young stays, and what went may come again as new."""
-    inbox.put([event(number, at=NOW - 2 * HOUR) for number in range(1000)])
+    inbox.put([event(number, at=NOW - 3 * DAY) for number in range(1000)])
     inbox.put([event(number) for number in range(1000, 1010)])
     assert inbox.purge(NOW)
-    assert inbox.size().events > 10
     while inbox.purge(NOW):
         pass
     assert inbox.size().events == 10
-    assert [record.event for record in log_of(inbox, tmp_path).read(0, 5000)] == [event(n) for n in range(1000, 1010)]
-    assert inbox.put([event(5), event(1005)]) == [Outcome.NEW, Outcome.REPEAT]
+    assert subject.kept() == [event(n) for n in range(1000, 1010)]
+    assert inbox.put([event(5, at=NOW - 3 * DAY), event(1005)]) == [Outcome.NEW, Outcome.REPEAT]
 
 
-def test_positions_are_never_used_again(inbox: Inbox, tmp_path: Path) -> None:
-    """Also when everything is purged: a reader that remembers its position skips nothing."""
-    inbox.put([event(number, at=NOW - 2 * HOUR) for number in range(5)])
-    last = log_of(inbox, tmp_path).read(0, 10)[-1].position
-    while inbox.purge(NOW):
-        pass
-    assert inbox.size().events == 0
-    inbox.put([event(9)])
-    assert [record.event for record in log_of(inbox, tmp_path).read(last, 10)] == [event(9)]
-
-
-def test_it_can_be_closed_and_opened_again(opener: Callable[[], Inbox], tmp_path: Path) -> None:
+def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
     """What was put stays, and repeats are still told."""
-    first = opener()
-    first.put([event(1), event(2)])
-    first.close()
-    second = opener()
-    assert second.put([event(2), event(3)]) == [Outcome.REPEAT, Outcome.NEW]
-    assert second.size().events == 3
-    assert len(log_of(second, tmp_path).read(0, 10)) == 3
-    second.close()
+    with subject.opened() as first:
+        first.put([event(1), event(2)])
+    with subject.opened() as second:
+        assert second.put([event(2), event(3)]) == [Outcome.REPEAT, Outcome.NEW]
+        assert second.size().events == 3
+    assert len(subject.kept()) == 3
 
 
-def test_a_probe_does_no_harm(inbox: Inbox) -> None:
+def test_a_probe_does_no_harm(inbox: Inbox, subject: Subject) -> None:
     """It writes and leaves no event."""
     inbox.probe()
     assert inbox.size().events == 0
     assert inbox.size().bytes >= 0
+    assert subject.kept() == []
+
+
+@with_several_writers
+def test_two_that_write_at_once(subject: Subject) -> None:
+    """Where two may: each event is kept once, and told new once; the events of one writer keep their order."""
+    outcomes: dict[int, list[Outcome]] = {0: [], 1: []}
+
+    def write(which: int) -> None:
+        with subject.opened() as inbox:
+            for number in range(0, 300, 3):
+                outcomes[which] += inbox.put([event(number), event(number + 1), event(1000 + 1000 * which + number)])
+
+    threads = [threading.Thread(target=write, args=(which,)) for which in outcomes]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    kept = [each.id for each in subject.kept()]
+    assert len(kept) == len(set(kept)) == 200 + 200
+    assert sum(outcome is Outcome.NEW for told in outcomes.values() for outcome in told) == 400
+    for which in outcomes:
+        own = [event(1000 + 1000 * which + number).id for number in range(0, 300, 3)]
+        assert [each for each in kept if each in own] == own
+
+
+@with_log
+def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
+    """No two are alike, and the last one is that of the last event."""
+    inbox.put([event(number) for number in range(100)])
+    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+        positions = [record.position for record in log.read(0, 1000)]
+        assert positions == sorted(set(positions))
+        assert log.last() == positions[-1]
+        assert log.first() == positions[0]
+
+
+@with_log
+def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> None:
+    """A reader takes pages and finds the end; without data where that is not asked for."""
+    inbox.put([event(number) for number in range(10)])
+    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+        first = log.read(0, 4)
+        second = log.read(first[-1].position, 100)
+        assert [record.event for record in [*first, *second]] == [event(number) for number in range(10)]
+        assert list(log.read(second[-1].position, 100)) == []
+        assert [record.event.data for record in log.read(0, 2, data=False)] == [b"", b""]
+        assert list(log.at([first[0].position, second[0].position, 10**9])) == [first[0], second[0]]
+        assert log.find(event(7).id) == second[3]
+        assert log.find("nothing") is None
+
+
+@with_log
+def test_positions_are_never_used_again(inbox: Inbox, subject: Subject) -> None:
+    """Also when everything is purged: a reader that remembers its position skips nothing."""
+    inbox.put([event(number, at=NOW - 3 * DAY) for number in range(5)])
+    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+        last = log.read(0, 10)[-1].position
+        while inbox.purge(NOW):
+            pass
+        assert log.last() >= last
+        assert log.first() > last
+        inbox.put([event(9)])
+        assert [record.event for record in log.read(last, 10)] == [event(9)]
+
+
+@with_log
+def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Path, servers: Servers) -> None:
+    """By a number that stays with it."""
+    inbox.put([event(1)])
+    other = Subject.of(place(subject.url.engine, tmp_path.joinpath("other"), servers))
+    tmp_path.joinpath("other").mkdir()
+    with other.opened():
+        identities = [engine.load(each.url).open_log(each.url).identity() for each in (subject, subject, other)]
+    assert identities[0] == identities[1] != identities[2]
+
+
+@with_log
+def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
+    """Nothing of them is left to read; that they come again is told."""
+    inbox.put([event(number) for number in range(10)])
+    with engine.load(subject.url).open_erasure(subject.url) as erasure:
+        positions = erasure.find("16505551234")
+        assert len(positions) == 5
+        assert erasure.erase(positions)
+        assert list(erasure.find("16505551234")) == []
+    assert subject.kept() == [event(number) for number in range(1, 10, 2)]
+    assert inbox.put([event(0), event(1), event(10)]) == ["repeat", "repeat", "new"]

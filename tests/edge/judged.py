@@ -8,7 +8,8 @@ from wsgiref.validate import validator
 from service import logs
 from service.cli.settings import configured
 from service.gunicorn_conf import Server
-from service.inbox import engine
+from service.inbox.base import Terms
+from service.inbox.source import Source
 from service.tracing import Wsgi
 
 
@@ -25,5 +26,7 @@ if __name__ == "__main__":
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    opener = engine.opener(config.inbox, retention=config.retention, body_retention=config.body_retention)
-    Judged(config, os.environ, admin_listener=socket.create_server(config.admin_bind), open_inbox=opener).run()
+    inbox = Source(
+        config.inbox, Terms(retention=int(config.retention * 1000), body_retention=int(config.body_retention * 1000))
+    )
+    Judged(config, os.environ, admin_listener=socket.create_server(config.admin_bind), inbox=inbox).run()

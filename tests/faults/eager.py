@@ -9,8 +9,8 @@ import apsw
 
 from service import cli
 from service.events import Event
-from service.inbox import engine
 from service.inbox.base import Inbox, Outcome
+from service.inbox.source import Source
 
 
 class Eager:
@@ -45,6 +45,6 @@ class Eager:
 
 
 if __name__ == "__main__":
-    opener = engine.opener
-    engine.opener = lambda *args, **options: lambda: Eager(opener(*args, **options)())  # type: ignore[assignment,arg-type,return-value]
+    opened = Source.__call__
+    Source.__call__ = lambda self: Eager(opened(self))  # type: ignore[method-assign,assignment,return-value]
     cli.main()

@@ -121,8 +121,9 @@ PUTTER = """
 import sys
 from pathlib import Path
 from contract.test_inbox import event
+from service.inbox.base import Terms
 from service.inbox.sqlite import SqliteInbox
-inbox = SqliteInbox(Path(sys.argv[1]), retention=10**12, body_retention=10**12)
+inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))
 inbox._db.pragma("synchronous", sys.argv[2])
 inbox._db.pragma("wal_autocheckpoint", 0)  # a checkpoint syncs too: nothing but the commit's own sync is to be seen
 number = 0

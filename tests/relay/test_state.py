@@ -1,15 +1,19 @@
-"""The relay's memory: what is owed, who has it, and what a try comes to. A clock that moves; nobody waits."""
+"""The relay's memory: what is owed, who has it, and what a try comes to. A clock that moves; nobody waits.
 
-from collections.abc import Iterator
+Run once for each store.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
-import apsw
 import pytest
+from contract.engines import Servers
 
-from service.errors import InboxUnavailable
-from service.relay.sqlite import SqliteRecords, SqliteWork, Store, needed
-from service.relay.sqlite.records import GONE_LONG
-from service.relay.state import Claim, Owed, Ruling, Settlement, Story, Try, Verdict
+from service.config import InboxUrl, inbox_url
+from service.relay import postgresql, sqlite
+from service.relay.state import GONE_LONG, Claim, Owed, Records, Ruling, Settlement, Story, Try, Verdict
+from service.relay.state import State as Work
 
 NOW = 1_795_000_000_000
 LEASE = 60_000
@@ -20,25 +24,53 @@ DELIVERED = Ruling(Verdict.DELIVERED)
 EXPIRED = Ruling(Verdict.DEAD, reason="expired")
 
 
-class State(SqliteWork, SqliteRecords):
+class State(Work, Records, Protocol):
     """Both halves."""
 
+    def close(self) -> None: ...
 
-def opened(path: Path) -> State:
-    return State(Store(path))
+
+class SqliteState(sqlite.SqliteWork, sqlite.SqliteRecords):
+    """In a file."""
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class PostgresqlState(postgresql.PostgresqlWork, postgresql.PostgresqlRecords):
+    """In tables."""
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def opened(url: InboxUrl) -> State:
+    if url.engine == "postgresql":
+        return PostgresqlState(postgresql.Store(url))
+    return SqliteState(sqlite.Store(url.path))
+
+
+def needed(url: InboxUrl, *, now: int) -> int | None:
+    return postgresql.needed(url, now=now) if url.engine == "postgresql" else sqlite.needed(url.path, now=now)
+
+
+STORES: dict[str, Callable[[Path, Servers], str]] = {
+    "sqlite": lambda directory, _: f"sqlite://{directory}/relay.db",
+    "postgresql": lambda _, servers: servers.postgresql().new_database(),
+}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in STORES])
+def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> InboxUrl:
+    return inbox_url(STORES[request.param](tmp_path, servers))
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "relay.db"
-
-
-@pytest.fixture
-def state(path: Path) -> Iterator[State]:
-    made = opened(path)
+def state(url: InboxUrl) -> Iterator[State]:
+    made = opened(url)
     made.join({"bot": 0}, now=NOW)
     yield made
-    made._store.close()
+    made.close()
 
 
 def owe(state: State, *lanes: str, since: int = 0, name: str = "bot") -> None:
@@ -173,15 +205,15 @@ def test_nothing_is_due_before_its_time(state: State) -> None:
     assert taken(state, NOW + 5000).tries == 1
 
 
-def test_two_relays_never_hold_the_same(state: State, path: Path) -> None:
+def test_two_relays_never_hold_the_same(state: State, url: InboxUrl) -> None:
     """Nor plan the same part of the log twice."""
-    other = opened(path)
+    other = opened(url)
     owe(state, "a", "b")
     assert not other.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(2, "b", NOW)], now=NOW)
     lanes = {taken(state).lane, taken(other).lane}
     assert lanes == {"a", "b"}
     assert take(state) == take(other) == []
-    other._store.close()
+    other.close()
 
 
 def test_a_position_is_read_once(state: State) -> None:
@@ -214,13 +246,13 @@ def test_destinations_do_not_know_each_other(state: State) -> None:
     assert standing == {"bot": (0, 1, 1), "other": (0, 0, 1)}
 
 
-def test_a_disabled_destination_gets_nothing(state: State, path: Path) -> None:
+def test_a_disabled_destination_gets_nothing(state: State, url: InboxUrl) -> None:
     """Until it is enabled; what is owed stays owed, and is still noted."""
     owe(state, "a")
     assert state.disable("bot", "answered 410")
     assert take(state) == []
     assert state.next_due("bot") is None
-    assert needed(path, now=NOW) is None
+    assert needed(url, now=NOW) is None
     owe(state, "b", since=1)
     (standing,) = state.standings()
     assert (standing.disabled, standing.owed, standing.oldest) == ("answered 410", 2, NOW + 1)
@@ -229,15 +261,15 @@ def test_a_disabled_destination_gets_nothing(state: State, path: Path) -> None:
     assert not state.disable("nobody", "x")
 
 
-def test_a_destination_that_left_the_file(state: State, path: Path) -> None:
+def test_a_destination_that_left_the_file(state: State, url: InboxUrl) -> None:
     """Is not read for; it holds the log back for a day, and is where it was when it comes again."""
     owe(state, "a")
     state.join({"other": 5}, now=NOW)
     state.join({"other": 5}, now=NOW + DAY)
     assert state.positions() == {"other": 5}
     assert {each.name: each.gone_since for each in state.standings()} == {"bot": NOW, "other": None}
-    assert needed(path, now=NOW + GONE_LONG - 1) == 1
-    assert needed(path, now=NOW + GONE_LONG) == 6
+    assert needed(url, now=NOW + GONE_LONG - 1) == 1
+    assert needed(url, now=NOW + GONE_LONG) == 6
     state.join({"bot": 7, "other": 5}, now=NOW + DAY)
     assert state.positions() == {"bot": 1, "other": 5}
     assert taken(state).position == 1
@@ -274,7 +306,8 @@ def test_what_is_forgotten(state: State) -> None:
     if claim.lane == "other":
         claim, other = other, claim
     state.forget([1, 2])
-    assert state._store.rows("SELECT lane FROM lane") == [("other",)]
+    schema = "whatsapp_webhook." if isinstance(state, PostgresqlState) else ""
+    assert state._store.rows(f"SELECT lane FROM {schema}lane") == [("other",)]
     assert not settle(state, claim, BAD, EXPIRED)
     assert settle(state, other)
     assert (state.dead(limit=9), state.story(1), state.standings()[0].owed) == ([], [], 0)
@@ -370,23 +403,6 @@ def test_a_log_that_was_set_back(state: State) -> None:
     assert [claim.position for claim in take(state, most=9)] == [1, 2]
 
 
-def test_a_file_that_vanishes_is_noticed(state: State, path: Path) -> None:
-    """What is written to it would be gone with the process."""
-    state.require_file()
-    path.rename(path.with_name("other"))
-    with pytest.raises(InboxUnavailable, match="moved or deleted"):
-        state.require_file()
-    path.touch()
-    with pytest.raises(InboxUnavailable, match="moved or deleted"):
-        state.require_file()
-
-
-def test_nobody_else_reads_the_file(state: State, path: Path) -> None:
-    """Numbers of people are in it."""
-    owe(state, "16505551234")
-    assert {file.stat().st_mode & 0o777 for file in path.parent.glob("relay.db*")} == {0o600}
-
-
 def test_dead_letters_are_told_by_the_newest(state: State) -> None:
     """In the order in which they were given up."""
     owe(state, "a", "b", "c")
@@ -426,75 +442,29 @@ def test_a_replay_of_a_lane_that_is_empty_is_due(state: State) -> None:
     assert state.next_due("bot") == NOW
 
 
-def test_what_is_still_needed(state: State, path: Path) -> None:
+def test_what_is_still_needed(state: State, url: InboxUrl) -> None:
     """The oldest event that is owed, else the first that was not read yet; without a file, nothing."""
-    assert needed(path, now=NOW) == 1
+    assert needed(url, now=NOW) == 1
     owe(state, "a", "b")
-    assert needed(path, now=NOW) == 1
+    assert needed(url, now=NOW) == 1
     assert settle(state, taken(state))
-    assert needed(path, now=NOW) == 2
+    assert needed(url, now=NOW) == 2
     assert settle(state, taken(state))
-    assert needed(path, now=NOW) == 3
-    assert needed(path.with_name("none.db"), now=NOW) is None
-    path.with_name("none.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(InboxUnavailable):
-        needed(path.with_name("none.db"), now=NOW)
+    assert needed(url, now=NOW) == 3
 
 
-def test_everything_stays(path: Path) -> None:
+def test_everything_stays(url: InboxUrl) -> None:
     """The schedule is in the file: another process goes on with it."""
-    first = opened(path)
+    first = opened(url)
     first.join({"bot": 0}, now=NOW)
     owe(first, "a")
     assert settle(first, taken(first), BAD, later(NOW + 5000))
-    first._store.close()
-    second = opened(path)
+    first.close()
+    second = opened(url)
     assert second.next_due("bot") == NOW + 5000
     claim = taken(second, NOW + 5000)
     assert (claim.tries, claim.first_tried) == (1, BAD.at)
     assert settle(second, claim, BAD._replace(at=NOW + 5000), later(NOW + 6000))
     claim = taken(second, NOW + 6000)
     assert (claim.tries, claim.first_tried) == (2, BAD.at)
-    second._store.close()
-
-
-@pytest.mark.parametrize(("pragma", "value", "said"), [("application_id", 7, "another"), ("user_version", 99, "later")])
-def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int, said: str) -> None:
-    """It is not written."""
-    if pragma == "user_version":
-        Store(path).close()
-    db = apsw.Connection(str(path))
-    db.pragma(pragma, value)
-    db.close()
-    with pytest.raises(InboxUnavailable, match=said):
-        Store(path)
-
-
-def test_a_failure_leaves_nothing_half_done(state: State) -> None:
-    """What can't be written is not written in part, and the next one can be."""
-    with pytest.raises(InboxUnavailable, match="can't be used"):
-        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)], now=NOW)
-    assert state.positions() == {"bot": 0}
-    owe(state, "a")
-
-
-def test_claims_stay_flat(tmp_path: Path) -> None:
-    """A claim reads as little of a hundred thousand owed as of a hundred: by the steps of SQLite's machine."""
-    steps = []
-    for number in (100, 100_000):
-        state = opened(tmp_path / f"{number}.db")
-        state.join({"bot": 0}, now=NOW)
-        for start in range(0, number, 10_000):
-            owe(state, *(f"lane {index}" for index in range(start, min(start + 10_000, number))), since=start)
-        counted = [0]
-
-        def count(counted: list[int] = counted) -> bool:
-            counted[0] += 1
-            return False
-
-        state._store._db.set_progress_handler(count, 1)
-        assert state.next_due("bot")
-        assert settle(state, taken(state, NOW * 2))
-        steps.append(counted[0])
-        state._store.close()
-    assert steps[1] < steps[0] * 1.5
+    second.close()

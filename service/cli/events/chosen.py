@@ -16,8 +16,8 @@ import click
 from service.cli.settings import configured
 from service.config import InboxUrl, inbox_url
 from service.events import Event
+from service.inbox import engine
 from service.inbox.base import Log, Record
-from service.inbox.sqlite import SqliteLog
 
 PAGE: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
@@ -68,9 +68,18 @@ def where(value: str | None) -> InboxUrl:
     if value is None:
         return configured(os.environ).inbox
     try:
-        return inbox_url(value)
+        found = inbox_url(value)
     except ValueError as ex:
         raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
+    if problems := engine.load(found).problems(found):
+        raise click.BadParameter(f"it {problems[0]}.", param_hint="--inbox")
+    return found
+
+
+def log(value: str | None) -> Log:
+    """Open the log that `--inbox`, or the configuration, names."""
+    url = where(value)
+    return engine.load(url).open_log(url)
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
@@ -109,7 +118,7 @@ def positions(log: Log) -> range:
     return range(log.first(), log.last() + 1)
 
 
-def one(log: SqliteLog, which: str) -> Record:
+def one(log: Log, which: str) -> Record:
     """Give the event that a position or an id names; raises ClickException where there is none."""
     found = next(iter(log.at([int(which)])), None) if _POSITION.fullmatch(which) else log.find(which)
     if found is None:

@@ -4,8 +4,7 @@ import click
 
 from service.cli import state
 from service.cli.events import chosen
-from service.inbox.sqlite import SqliteErasure
-from service.relay.sqlite import SqliteRecords
+from service.inbox import engine
 
 OUT_OF_REACH = """Out of reach from here, for you to see to:
   - what destinations got already, and what their applications keep of it;
@@ -28,17 +27,15 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     whatsapp-webhook events forget --subject 16505551234
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
-    if url.engine != "sqlite":
-        raise click.ClickException(f"An inbox of {url.engine} can't be erased from here.")
-    with SqliteErasure(url.path) as erasure:
+    with engine.load(url).open_erasure(url) as erasure:
         positions = erasure.find(subject.removeprefix("+"))
         if not positions:
             click.echo("There is no event of this subject (any more).")
             return
         if not yes:
             click.confirm(f"Erase {len(positions)} events for good?", abort=True)
-        with state.opened_if_any(url) as store:
-            is_clean = SqliteRecords(store).forget(positions) if store else True
+        with state.opened_if_any(url) as records:
+            is_clean = records.forget(positions) if records else True
         is_clean = erasure.erase(positions) and is_clean
     click.echo(f"{len(positions)} events are erased.")
     if not is_clean:

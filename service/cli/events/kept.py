@@ -19,7 +19,6 @@ from service.config import InboxUrl
 from service.events import rfc3339, structured
 from service.inbox import engine
 from service.inbox.base import Record
-from service.relay.sqlite import SqliteRecords
 
 SHOWN: Final = 20
 # What the table shows, and from how many columns of the terminal on.
@@ -39,7 +38,7 @@ def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool
     whatsapp-webhook events list --since 1h
     whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
     """  # noqa: D301  click wants the character
-    with closing(engine.open_log(chosen.where(inbox))) as log:
+    with closing(chosen.log(inbox)) as log:
         kept = chosen.positions(log)
         if not as_json:
             _print_table(chosen.newest(log, kept, wanted, limit or SHOWN), len(kept))
@@ -60,7 +59,7 @@ def show(inbox: str | None, which: str) -> None:
     whatsapp-webhook events show 42
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
-    with closing(engine.open_log(url)) as log:
+    with closing(engine.load(url).open_log(url)) as log:
         record = chosen.one(log, which)
     try:
         told = json.loads(structured(record.event))
@@ -76,8 +75,8 @@ def show(inbox: str | None, which: str) -> None:
 
 
 def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
-    with state.opened_if_any(url) as store:
-        stories = SqliteRecords(store).story(position) if store else []
+    with state.opened_if_any(url) as records:
+        stories = records.story(position) if records else []
     return [
         {
             "destination": story.destination,

@@ -18,11 +18,9 @@ from service.cli.settings import configured
 from service.cli.tables import print_table
 from service.events import rfc3339
 from service.inbox import engine
-from service.inbox.base import Record
-from service.inbox.sqlite import SqliteLog
+from service.inbox.base import Log, Record
 from service.relay import destinations
 from service.relay.destinations import Destination
-from service.relay.sqlite import SqliteRecords
 from service.relay.state import Owed
 
 SHOWN: Final = 50
@@ -41,12 +39,12 @@ def dead(inbox: str | None, limit: int) -> None:
     whatsapp-webhook events replay --dead --plan
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
-    with state.opened(url) as store:
-        letters = SqliteRecords(store).dead(limit=limit)
+    with state.opened(url) as records:
+        letters = records.dead(limit=limit)
     if not letters:
         click.echo("No dead letters.")
         return
-    with closing(engine.open_log(url)) as log:
+    with closing(engine.load(url).open_log(url)) as log:
         kinds = {record.position: record.event.type for record in log.at([letter.position for letter in letters])}
     print_table(
         ("given up", "destination", "position", "type", "reason", "tries"),
@@ -89,10 +87,9 @@ def replay(
     if which and wanted != EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = chosen.where(inbox)
-    with closing(engine.open_log(url)) as log, state.opened(url) as store:
-        records = SqliteRecords(store)
+    with state.opened(url) as records, closing(engine.load(url).open_log(url)) as log:
         takers = _takers(names, {standing.name for standing in records.standings()})
-        lost = {(letter.destination, letter.position) for letter in records.dead(limit=-1)} if only_dead else None
+        lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
         counts: Counter[str] = Counter()
         for page in _pages(_found(log, which, wanted)):
             for name, taker in takers.items():
@@ -116,7 +113,7 @@ def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination
     return {name: taker for name, taker in takers.items() if not names or name in names}
 
 
-def _found(log: SqliteLog, which: tuple[str, ...], wanted: Filter) -> Iterator[Record]:
+def _found(log: Log, which: tuple[str, ...], wanted: Filter) -> Iterator[Record]:
     if which:
         return (chosen.one(log, each) for each in which)
     return chosen.oldest_first(log, chosen.positions(log), wanted)

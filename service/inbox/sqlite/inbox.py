@@ -2,41 +2,33 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import apsw
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.inbox.base import Outcome, Size
+from service.inbox.base import Outcome, Size, Terms
 from service.inbox.sqlite import rows, schema
 from service.inbox.sqlite.failures import translated, translating
 
 PURGED_AT_ONCE: Final = 256
-Hold: TypeAlias = Callable[[int], int | None]
-
-
-def _nobody(_now: int) -> None:
-    return None
 
 
 class SqliteInbox:
     """The writing half. One process at a time; a second one is refused."""
 
-    def __init__(self, path: Path, *, retention: int, body_retention: int, hold: Hold = _nobody) -> None:
-        """Open or make the database; both retentions are in milliseconds.
+    def __init__(self, path: Path, terms: Terms) -> None:
+        """Open or make the database.
 
-        *hold* gives, for a time in milliseconds since the epoch, the oldest position that a reader still needs, None
-        for none. Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is
-        not a WAL, a directory that can't be written, a file of a later version, another process that writes.
+        Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is not a WAL, a
+        directory that can't be written, a file of a later version, another process that writes.
         """
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
-        self._retention = retention
-        self._body_retention = body_retention
-        self._hold = hold
+        self._terms = terms
         self._lock = _lock(path)
         try:
             with translating():
@@ -78,9 +70,9 @@ class SqliteInbox:
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
         with translating():
-            more = self._drop_events(now - self._retention, now)
-            if self._body_retention < self._retention:
-                more = self._drop_bodies(now - self._body_retention, now) or more
+            more = self._drop_events(now - self._terms.retention, now)
+            if self._terms.body_retention < self._terms.retention:
+                more = self._drop_bodies(now - self._terms.body_retention, now) or more
         return more
 
     def size(self) -> Size:
@@ -139,7 +131,7 @@ class SqliteInbox:
         """Give where a batch from *start* on ends; None where nothing there is too old, or somebody needs it."""
         if not self._is_old(start, cutoff):
             return None
-        needed, end = self._hold(now), start + PURGED_AT_ONCE
+        needed, end = self._terms.hold(now), start + PURGED_AT_ONCE
         end = end if needed is None else min(end, needed)
         return end if end > start else None
 
@@ -205,8 +197,3 @@ def _file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def opener(path: Path, *, retention: int, body_retention: int, hold: Hold | None = None) -> Callable[[], SqliteInbox]:
-    """Make what opens the inbox, anew each time; the retentions are in milliseconds."""
-    return lambda: SqliteInbox(path, retention=retention, body_retention=body_retention, hold=hold or _nobody)

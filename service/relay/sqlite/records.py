@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import apsw
 
 from service.errors import InboxUnavailable
 from service.relay.sqlite.store import APPLICATION_ID, Rows, Store
 from service.relay.sqlite.work import let_go
-from service.relay.state import Dead, Owed, Standing, Story, Try
-
-GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
+from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
 
 
 class SqliteRecords:
@@ -30,13 +27,13 @@ class SqliteRecords:
         )
         return [Standing(*row) for row in rows]
 
-    def dead(self, *, limit: int) -> Sequence[Dead]:
+    def dead(self, *, limit: int | None) -> Sequence[Dead]:
         """Give the dead letters of last; see `Records`."""
         rows = self._store.rows(
             """SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM dead
                  JOIN destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT ?)
                ORDER BY at, position""",
-            (limit,),
+            (-1 if limit is None else limit,),
         )
         return [Dead(*row) for row in rows]
 

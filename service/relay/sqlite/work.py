@@ -11,12 +11,8 @@ from typing import Any, Final
 import apsw
 
 from service.relay.sqlite.store import Rows, Store
-from service.relay.state import Claim, Owed, Settlement, Verdict
+from service.relay.state import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Claim, Owed, Settlement, Verdict, freed
 
-RETENTION: Final = "retention"
-EXPIRED: Final = "expired"
-LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
-LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
 FORGOTTEN_AT_ONCE: Final = 4000
 
 
@@ -180,19 +176,14 @@ class SqliteWork:
 
     def _went_on(self, db: apsw.Connection, settlement: Settlement) -> bool:
         """Have the lane be free again, unless it is another's by now."""
-        claim, tried, ruling, _ = settlement
-        if ruling.verdict is Verdict.DELIVERED:
-            free = (tried.at, 0, 0)
-        else:  # one that is given up leaves its lane's history to the next
-            due = ruling.due if ruling.verdict is Verdict.AGAIN else tried.at
-            free = (due, claim.tries + 1, claim.first_tried or tried.at)
+        claim = settlement.claim
         lane = (self._key(claim.destination), claim.lane, claim.token)
         return bool(
             _rows(
                 db,
                 """UPDATE lane SET due = ?, tries = ?, first_tried = ?, token = NULL
                    WHERE destination = ? AND lane = ? AND token = ? RETURNING 1""",
-                *free,
+                *freed(settlement),
                 *lane,
             )
         )

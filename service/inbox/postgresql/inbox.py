@@ -1,0 +1,118 @@
+"""The writing half."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from psycopg import errors
+
+from service.errors import InboxUnavailable
+from service.events import Event
+from service.inbox.base import Outcome, Size, Terms
+from service.inbox.postgresql import partitions, rows, safety, schema
+from service.inbox.postgresql.connection import Address, connect, translating
+from service.inbox.postgresql.schema import NAME
+
+COUNTED: Final = 100_000  # events up to which they are counted, and not estimated, at the start
+MEASURED: Final = 15.0  # seconds between looks at how much there is
+_COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM {NAME}.event LIMIT {COUNTED + 1}) AS counted"
+_TREE: Final = f"pg_partition_tree('{NAME}.event') JOIN pg_class ON pg_class.oid = relid WHERE isleaf"
+_ESTIMATE: Final = f"SELECT sum(greatest(reltuples, 0))::bigint FROM {_TREE}"
+_BYTES: Final = f"SELECT sum(pg_total_relation_size(relid)) FROM {_TREE}"
+
+
+class PostgresqlInbox:
+    """The writing half; any number of processes have one each."""
+
+    def __init__(self, address: Address, terms: Terms) -> None:
+        """Connect, and make the tables where there are none.
+
+        Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
+        """
+        self._terms = terms
+        self._weak = address.weak
+        self._db = connect(address)
+        self._unsafe: InboxUnavailable | None = None
+        self._measured = float("-inf")
+        self._purging = False
+        self._made_until = 0
+        self._size = Size(0, 0)
+        try:
+            with translating():
+                safety.require(self._db, weak=self._weak)
+                schema.migrate(self._db, "inbox", schema.STEPS)
+                self._measure()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Append *events* in one statement; see `Inbox`."""
+        if self._unsafe:
+            raise self._unsafe
+        distinct: dict[str, Event] = {}
+        for event in events:
+            distinct.setdefault(event.id, event)
+        there = self._append(list(distinct.values())) if distinct else set()
+        self._size = self._size._replace(events=self._size.events + len(distinct) - len(there))
+        return [_outcome(event.id, there) for event in events]
+
+    def _append(self, events: Sequence[Event]) -> set[str]:
+        """Give the ids of those that were there."""
+        with translating(self._db):
+            encoded = rows.encoded(events)
+            try:
+                found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
+            except errors.CheckViolation:  # a day that has no partition yet
+                partitions.make(self._db, {rows.day(event) for event in events})
+                found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
+        return {events[number - 1].id for (number,) in found}
+
+    def probe(self) -> None:
+        """Write a row, so that a full disk is seen; see `Inbox`."""
+        with translating(self._db):
+            self._look()
+            self._db.execute(f"UPDATE {NAME}.progress SET position = position WHERE name = 'identity'")
+
+    def purge(self, now: int) -> bool:
+        """Look at the server's settings, make the next days' partitions, drop what is too old; see `Inbox`."""
+        with translating(self._db):
+            self._look()
+            today = now // rows.DAY
+            if self._made_until < today + partitions.AHEAD.stop:
+                partitions.make(self._db, (today + ahead for ahead in partitions.AHEAD))
+                self._made_until = today + partitions.AHEAD.stop
+            more = partitions.purge(self._db, self._terms, now)
+            if (self._purging and not more) or time.monotonic() - self._measured >= MEASURED:
+                self._measure()
+            self._purging = more
+        return more
+
+    def size(self) -> Size:
+        """Say how much was held when it was last looked at, and what was put since; see `Inbox`."""
+        return self._size
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._db.close()
+
+    def _look(self) -> None:
+        try:
+            safety.require(self._db, weak=self._weak)
+        except InboxUnavailable as ex:
+            self._unsafe = ex
+            raise
+        self._unsafe = None
+
+    def _measure(self) -> None:
+        self._measured = time.monotonic()
+        counted = schema.number(self._db, _COUNT)
+        events = counted if counted <= COUNTED else max(schema.number(self._db, _ESTIMATE), COUNTED)
+        self._size = Size(events, schema.number(self._db, _BYTES))
+
+
+def _outcome(event_id: str, there: set[str]) -> Outcome:
+    if event_id in there:
+        return Outcome.REPEAT
+    there.add(event_id)
+    return Outcome.NEW

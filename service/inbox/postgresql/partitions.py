@@ -1,0 +1,122 @@
+"""Partitions by the day that comes from the event itself: a repeat after midnight still meets the first one.
+
+What is too old goes with its partition, once all in it is: a drop costs nothing, where deletes keep autovacuum busy.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from psycopg import errors
+
+from service.inbox.base import Terms
+from service.inbox.postgresql import schema
+from service.inbox.postgresql.connection import Connection
+from service.inbox.postgresql.rows import DAY, date
+from service.inbox.postgresql.schema import NAME, TIMELESS
+
+AT_ONCE: Final = 256
+# Milliseconds that a change of partitions waits for those who read and write, as whoever comes after waits for it.
+PATIENCE: Final = 200
+AHEAD: Final = range(-1, 3)  # days for which partitions are made before anybody needs them
+
+
+class Partition(NamedTuple):
+    """A table of one day's events; the day is one since the epoch."""
+
+    name: str
+    day: int
+
+
+def make(db: Connection, days: Iterable[int]) -> None:
+    """Make the partitions of these days, those that are not there."""
+    missing = sorted(set(days) - {TIMELESS} - {each.day for each in all_of(db)})
+    if not missing:
+        return
+    with schema.transaction(db):
+        schema.lock(db, schema.MIGRATING)  # two that make the same one would fail
+        for day in missing:
+            table = f"{NAME}.event_{date(day)}"
+            db.execute(f"CREATE TABLE IF NOT EXISTS {table} PARTITION OF {NAME}.event FOR VALUES IN ({day})")
+
+
+def all_of(db: Connection) -> list[Partition]:
+    """Give the partitions of days, the oldest first."""
+    found = db.execute(
+        f"""SELECT relname, substring(pg_get_expr(relpartbound, pg_class.oid) FROM '[0-9]+')::integer
+            FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+            WHERE inhparent = '{NAME}.event'::regclass AND relispartition ORDER BY 2"""
+    ).fetchall()
+    return [Partition(*each) for each in found if each[1] != TIMELESS]
+
+
+def purge(db: Connection, terms: Terms, now: int) -> bool:
+    """Drop one partition, or a few of the events that have no day; says whether there may be more."""
+    cutoff = now - terms.retention
+    with schema.transaction(db):
+        if not schema.try_lock(db, schema.TENDING):
+            return False  # another worker does it
+        needed = _Needed(terms, now)
+        dropped = _drop_days(db, cutoff, needed) or _drop_timeless(db, cutoff, needed)
+        if not dropped and terms.body_retention < terms.retention:
+            dropped = _drop_bodies(db, now - terms.body_retention, needed)
+    return dropped
+
+
+class _Needed:
+    """The oldest position that somebody needs, asked for once and only where something could go."""
+
+    def __init__(self, terms: Terms, now: int) -> None:
+        self._terms = terms
+        self._now = now
+        self._found: list[int | None] = []
+
+    def passes(self, position: int) -> bool:
+        """Say whether the event at *position* may go."""
+        if not self._found:
+            self._found.append(self._terms.hold(self._now))
+        needed = self._found[0]
+        return needed is None or position < needed
+
+
+def _drop_days(db: Connection, cutoff: int, needed: _Needed) -> bool:
+    for name, day in all_of(db):
+        if (day + 1) * DAY > cutoff:
+            return False  # what is of a day was received on it or later
+        newest = db.execute(
+            f"SELECT position, received_at FROM {NAME}.{name} ORDER BY position DESC LIMIT 1"
+        ).fetchone()
+        if newest is None or (newest[1] < cutoff and needed.passes(newest[0])):
+            db.execute(f"SET LOCAL lock_timeout = {PATIENCE}")
+            try:
+                with db.transaction():
+                    db.execute(f"DROP TABLE {NAME}.{name}")
+            except errors.LockNotAvailable:
+                return False  # somebody reads for long: the next time
+            return True
+    return False
+
+
+def _drop_timeless(db: Connection, cutoff: int, needed: _Needed) -> bool:
+    oldest = db.execute(
+        f"SELECT position FROM {NAME}.event_timeless WHERE received_at < %s ORDER BY position LIMIT {AT_ONCE}",
+        (cutoff,),
+    ).fetchall()
+    gone = [position for (position,) in oldest if needed.passes(position)]
+    if not gone:
+        return False
+    db.execute(f"DELETE FROM {NAME}.event_timeless WHERE position = ANY(%s)", (gone,))
+    return len(gone) == AT_ONCE
+
+
+def _drop_bodies(db: Connection, cutoff: int, needed: _Needed) -> bool:
+    start = schema.number(db, f"SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped'")
+    page = db.execute(
+        f"SELECT position, received_at FROM {NAME}.event WHERE position > %s ORDER BY position LIMIT {AT_ONCE}",
+        (start,),
+    ).fetchall()
+    gone = [position for position, received_at in page if received_at < cutoff and needed.passes(position)]
+    if not gone:
+        return False
+    db.execute(f"UPDATE {NAME}.event SET data = NULL WHERE position = ANY(%s)", (gone,))
+    db.execute(f"UPDATE {NAME}.progress SET position = %s WHERE name = 'bodies_dropped'", (gone[-1],))
+    return len(gone) == AT_ONCE

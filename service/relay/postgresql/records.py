@@ -1,0 +1,121 @@
+"""What a person asks of the relay's state, and does; and what the receivers must know of it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from service.config import InboxUrl
+from service.inbox.postgresql import schema
+from service.inbox.postgresql.connection import Address, connect, translating
+from service.relay.postgresql.store import PATIENCE, Store
+from service.relay.postgresql.work import let_go, lock
+from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
+
+UNSEEN_LONG: Final = 8 * 86_400_000  # milliseconds after which relays that are not there hold nothing back
+_T: Final = "whatsapp_webhook"
+
+
+class PostgresqlRecords:
+    """`Records`, see there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def standings(self) -> Sequence[Standing]:
+        """Say how each destination stands; see `Records`."""
+        rows = self._store.rows(
+            f"""SELECT name, position, disabled, gone_since,
+                  (SELECT count(*) FROM {_T}.owed WHERE destination = id),
+                  (SELECT received_at FROM {_T}.owed WHERE destination = id ORDER BY position LIMIT 1),
+                  (SELECT count(*) FROM {_T}.dead WHERE destination = id)
+                FROM {_T}.destination ORDER BY name"""
+        )
+        return [Standing(*row) for row in rows]
+
+    def dead(self, *, limit: int | None) -> Sequence[Dead]:
+        """Give the dead letters of last; see `Records`."""
+        rows = self._store.rows(
+            f"""SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM {_T}.dead
+                  JOIN {_T}.destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT %s) AS newest
+                ORDER BY at, position""",
+            (limit,),
+        )
+        return [Dead(*row) for row in rows]
+
+    def story(self, position: int) -> Sequence[Story]:
+        """Tell what became of the event at *position*; see `Records`."""
+        tried = self._store.rows(
+            f"""SELECT name, at, seconds, status, outcome FROM {_T}.tried JOIN {_T}.destination ON id = destination
+                WHERE tried.position = %s ORDER BY at""",
+            (position,),
+        )
+        stands = {name: "delivered" for name, *_ in tried}
+        for table, word in (("owed", "'waiting'"), ("dead", "'dead: ' || reason")):
+            query = f"""SELECT name, {word} FROM {_T}.destination
+                        JOIN {_T}.{table} AS t ON t.destination = id AND t.position = %s"""
+            stands |= dict(self._store.rows(query, (position,)))
+        return [
+            Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
+        ]
+
+    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
+        """Owe events once more; see `Records`."""
+        with self._store.transaction() as db:
+            key, read = db.execute(f"SELECT id, position FROM {_T}.destination WHERE name = %s", (name,)).fetchall()[0]
+            wanted = [each for each in owed if each.position <= read]  # what comes after will be owed anyway
+            lanes = sorted({each.lane for each in wanted})
+            db.execute(
+                f"""INSERT INTO {_T}.lane (destination, lane, due)
+                    SELECT %s, lane, %s FROM unnest(%s::text[]) AS new (lane)
+                    ORDER BY lane COLLATE "C" ON CONFLICT (destination, lane) DO UPDATE SET due = lane.due""",
+                (key, now, lanes),
+            )
+            added = db.execute(
+                f"""INSERT INTO {_T}.owed
+                    SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
+                    ON CONFLICT (destination, position) DO NOTHING""",
+                (key, now, *([each[at] for each in wanted] for at in range(3))),
+            ).rowcount
+            db.execute(
+                f"DELETE FROM {_T}.dead WHERE destination = %s AND position = ANY(%s)",
+                (key, [each.position for each in wanted]),
+            )
+        return added
+
+    def disable(self, name: str, reason: str | None) -> bool:
+        """Deliver nothing more to a destination, or go on; see `Switch`."""
+        change = f"""UPDATE {_T}.destination SET disabled = %s, failing_since = NULL, failures = 0
+                     WHERE name = %s AND (disabled IS NULL) <> (%s::text IS NULL) RETURNING 1"""
+        with self._store.transaction() as db:
+            return bool(db.execute(change, (reason, name, reason)).fetchall())
+
+    def forget(self, positions: Sequence[int]) -> bool:
+        """Owe these events to nobody, and tell nothing of them; see `Records`."""
+        which = (list(positions),)
+        with self._store.transaction() as db:
+            lanes = db.execute(f"SELECT destination, lane FROM {_T}.owed WHERE position = ANY(%s)", which).fetchall()
+            lock(db, lanes)
+            for table in ("owed", "dead", "tried"):
+                db.execute(f"DELETE FROM {_T}.{table} WHERE position = ANY(%s)", which)
+            let_go(db, lanes)
+        return True
+
+
+def needed(url: InboxUrl, *, now: int) -> int | None:
+    """Give the oldest position of the log that a relay still has to read or to deliver.
+
+    None where nobody waits for any, or no relay was seen for long. Raises InboxUnavailable where that can't be told.
+    """
+    db = connect(Address.of(url, timeout=PATIENCE))
+    try:
+        with translating():
+            if not schema.exists(db, "relay"):
+                return None
+            found = db.execute(
+                f"""SELECT min(coalesce((SELECT min(position) FROM {_T}.owed WHERE destination = id), position + 1))
+                    FROM {_T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
+                      AND (SELECT seen FROM {_T}.relay) > %s""",
+                (now - GONE_LONG, now - UNSEEN_LONG),
+            ).fetchone()
+    finally:
+        db.close()
+    return None if found is None or found[0] is None else int(found[0])

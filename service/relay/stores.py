@@ -1,0 +1,66 @@
+"""Where the relay remembers: beside the inbox, in what keeps that."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from service.config import InboxUrl
+from service.errors import ConfigurationError
+from service.inbox import engine, source
+from service.relay import sqlite
+from service.relay.hold import Hold
+from service.relay.state import Records, State
+
+
+class Stores(NamedTuple):
+    """The relay's state, opened."""
+
+    work: State
+    records: Records
+    close: Callable[[], None]
+
+
+def require_log(url: InboxUrl) -> None:
+    """Raise ConfigurationError where the inbox is none that a relay reads."""
+    if url.engine in engine.STREAMS:
+        raise ConfigurationError(
+            [f"There is no relay for {url.engine}: consumers of yours read it, docs/engines.md shows how."]
+        )
+    if url.engine == "memory":
+        raise ConfigurationError(["The relay can't read an inbox in memory: use SQLite or PostgreSQL."])
+
+
+def opened(url: InboxUrl) -> Stores:
+    """Open the state, and make it where there is none; raises InboxUnavailable."""
+    if url.engine == "postgresql":
+        from service.relay import postgresql  # noqa: PLC0415  its client is an optional part of the installation
+
+        tables = postgresql.Store(url)
+        return Stores(postgresql.PostgresqlWork(tables), postgresql.PostgresqlRecords(tables), tables.close)
+    store = sqlite.Store(url.path.with_name(sqlite.NAME))
+    return Stores(sqlite.SqliteWork(store), sqlite.SqliteRecords(store), store.close)
+
+
+def exists(url: InboxUrl) -> bool:
+    """Say whether a relay ever made its state; raises InboxUnavailable."""
+    if url.engine == "postgresql":
+        from service.relay import postgresql  # noqa: PLC0415  as above
+
+        return postgresql.exists(url)
+    return url.engine == "sqlite" and url.path.with_name(sqlite.NAME).exists()
+
+
+def place(url: InboxUrl) -> str:
+    """Say, to a person, where the state is."""
+    return str(url.path.with_name(sqlite.NAME)) if url.engine == "sqlite" else f"relay's table in {url}"
+
+
+def hold(url: InboxUrl) -> Callable[[int], int | None]:
+    """Make what says which position of the inbox a relay still needs."""
+    if url.engine == "postgresql":
+        from service.relay import postgresql  # noqa: PLC0415  as above
+
+        return Hold(lambda now: postgresql.needed(source.in_force(url), now=now))
+    if url.engine == "sqlite":
+        path = url.path.with_name(sqlite.NAME)
+        return Hold(lambda now: sqlite.needed(path, now=now))
+    return lambda _: None

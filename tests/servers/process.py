@@ -1,0 +1,62 @@
+"""A server's process, and what may happen to it."""
+
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+PATIENCE = 30.0
+
+
+def unprivileged() -> int | None:
+    """Give the user that a server which refuses root runs as; None where we are not root."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def directory(name: str) -> Path:
+    """Make a directory that the unprivileged user may use, which pytest's own are not."""
+    made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    if (user := unprivileged()) is not None:
+        os.chown(made, user, -1)
+    return made
+
+
+class Process:
+    """One process and its children."""
+
+    def __init__(self, command: Sequence[str], log: Path, *, user: int | None = None) -> None:
+        self.command = list(command)
+        self.log = log
+        self.user = user
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self, is_up: Callable[[], bool]) -> None:
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True, user=self.user
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not is_up():
+            assert self.running.poll() is None, f"it ended: {self.log.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, f"it does not answer: {self.log.read_text()[-2000:]}"
+            time.sleep(0.05)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and its children."""
+        assert self.running
+        os.killpg(self.running.pid, number)
+
+    def kill(self) -> None:
+        """End it with -9."""
+        if self.running:
+            with suppress(ProcessLookupError):
+                self.signal(signal.SIGCONT)
+                self.signal(signal.SIGKILL)
+            self.running.wait()
+            self.running = None

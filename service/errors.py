@@ -91,13 +91,15 @@ class InboxUnavailable(WebhookError):
     """The inbox cannot promise, in time, that the events would survive a crash.
 
     *reason* is one of a closed set (a metric's label), *detail* says it to a person with the remedy,
-    *reopen* says that the engine's handle is not to be trusted any more.
+    *reopen* says that the engine's handle is not to be trusted any more, *alone* that an event is at fault and not
+    the inbox: others may be kept without it.
     """
 
     outcome = "unavailable"
 
-    def __init__(self, reason: str, detail: str, *, reopen: bool = False) -> None:
+    def __init__(self, reason: str, detail: str, *, reopen: bool = False, alone: bool = False) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.reopen = reopen
+        self.alone = alone

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from contract.engines import Servers
 from server import Server
-from servers import postgresql
+from servers import kafka, postgresql
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
@@ -56,6 +56,10 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
     "npm": (lambda: shutil.which("npm") is not None, "the program npm, and what it installs from"),
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
+    "kafka": (
+        lambda: kafka.program() is not None,
+        "Kafka: in TEST_KAFKA a program that starts one, see tests/servers/kafka.py",
+    ),
     "memory": (lambda: True, "nothing"),
     "postgresql": (
         lambda: postgresql.programs() is not None,

@@ -1,6 +1,7 @@
 """Events as CloudEvents 1.0 (https://github.com/cloudevents/spec, "JSON Event Format")."""
 
 import base64
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -38,6 +39,37 @@ def attributes_of(event: Event) -> dict[str, str]:
         "traceparent": event.traceparent,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def told(event: Event) -> dict[str, str]:
+    """Give everything but the data as text: the attributes, and as extensions what `heard` needs besides."""
+    more = {"field": event.field, "received": rfc3339(event.received_at), "test": "true" if event.test else ""}
+    return attributes_of(event) | {name: value for name, value in more.items() if value}
+
+
+def heard(told: Mapping[str, str], data: bytes) -> Event:
+    """Read back what `told` gave; what it does not say is empty, and `own_time`, which only tells repeats, is 0."""
+    return Event(
+        id=told.get("id", ""),
+        type=told.get("type", ""),
+        source=told.get("source", ""),
+        subject=told.get("subject"),
+        partitionkey=told.get("partitionkey", ""),
+        time=_milliseconds(told.get("time")),
+        own_time=0,
+        received_at=_milliseconds(told.get("received")),
+        field=told.get("field", ""),
+        test=told.get("test") == "true",
+        traceparent=told.get("traceparent"),
+        data=data,
+    )
+
+
+def _milliseconds(text: str | None) -> int:
+    try:
+        return round(datetime.fromisoformat(text or "").timestamp() * 1000)
+    except ValueError:
+        return 0
 
 
 def structured(event: Event) -> bytes:

@@ -33,8 +33,8 @@ class Placed(NamedTuple):
 class Size(NamedTuple):
     """How much an inbox holds, and how many bytes more there is room for; None where nobody can tell."""
 
-    events: int
-    bytes: int
+    events: int | None = None
+    bytes: int | None = None
     free: int | None = None
 
 
@@ -60,10 +60,11 @@ class Inbox(Protocol):
     """The writing half; all of it is called by one thread, `size` by any."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
-        """Append *events*, all or none, and say of each, in order, whether it was new.
+        """Append *events*, all or (where the engine can) none, and say of each, in order, whether it was new.
 
-        An id that is there already, in the log or earlier in *events*, is not appended again. Returns only once
-        they would survive a power cut; raises InboxUnavailable otherwise.
+        An id that is there already, in the log or earlier in *events*, is not appended again, unless the engine can't
+        tell. Returns only once they would survive a power cut; raises InboxUnavailable otherwise, within the timeout of
+        its `Terms`, and then some may be kept: whoever puts them again is told so, or consumers are by their ids.
         """
         ...
 

@@ -111,7 +111,7 @@ class Writer:
     def refresh(self) -> None:
         """Publish the gauges."""
         inbox = self._inbox
-        size = inbox.size() if inbox else Size(0, 0)
+        size = inbox.size() if inbox else Size()
         self._metrics.refresh(waiting=self._waiting, events=size.events, taken=size.bytes, free=size.free)
 
     def stop(self) -> None:

@@ -179,10 +179,10 @@ class InboxMetrics:
             PREFIX + "inbox_waiting", "Requests that wait for it now.", registry=registry, multiprocess_mode="livesum"
         )
         self._events = Gauge(
-            PREFIX + "inbox_events", "Events that it holds.", registry=registry, multiprocess_mode="livesum"
+            PREFIX + "inbox_events", "Events that it holds.", registry=registry, multiprocess_mode="livemax"
         )
         self._bytes = Gauge(
-            PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livesum"
+            PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livemax"
         )
 
         self._free = Gauge(
@@ -201,12 +201,11 @@ class InboxMetrics:
         """Count a failure; *reason* must be of a closed set."""
         self._errors(reason).inc()
 
-    def refresh(self, *, waiting: int, events: int, taken: int, free: int | None) -> None:
-        """Publish the gauges; *taken* and *free* are in bytes."""
+    def refresh(self, *, waiting: int, events: int | None, taken: int | None, free: int | None) -> None:
+        """Publish the gauges; *taken* and *free* are in bytes, None is what nobody can tell."""
         self._waiting.set(waiting)
-        self._events.set(events)
-        self._bytes.set(taken)
-        self._free.set(math.nan if free is None else free)
+        for gauge, value in ((self._events, events), (self._bytes, taken), (self._free, free)):
+            gauge.set(math.nan if value is None else value)
 
 
 def accepted_in(page: str) -> float:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from servers.kafka import Kafka
 from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
@@ -15,10 +16,11 @@ from service.inbox.memory import MemoryInbox
 
 HOUR = 3_600_000
 EVERYTHING = 10_000
-ALL = ("sqlite", "postgresql", "memory")
+ALL = ("sqlite", "postgresql", "kafka", "memory")
 # What not every engine can, and the contract asks of these only.
 WITH_LOG = ("sqlite", "postgresql")
-SEVERAL_WRITERS = ("postgresql", "memory")
+SEVERAL_WRITERS = ("postgresql", "kafka", "memory")
+TELLS_REPEATS = ("sqlite", "postgresql", "memory")
 
 
 class Subject(NamedTuple):
@@ -57,11 +59,18 @@ class Servers:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._postgresql: Postgresql | None = None
+        self._kafka: Kafka | None = None
 
     def postgresql(self) -> Postgresql:
         if self._postgresql is None:
             self._postgresql = self._stack.enter_context(Postgresql())
         return self._postgresql
+
+    def kafka(self) -> Kafka:
+        """Three brokers."""
+        if self._kafka is None:
+            self._kafka = self._stack.enter_context(Kafka())
+        return self._kafka
 
     def close(self) -> None:
         self._stack.close()
@@ -73,6 +82,7 @@ def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
         {
             "sqlite": lambda: f"sqlite://{directory}/inbox.db",
             "postgresql": lambda: servers.postgresql().new_database(),
+            "kafka": lambda: servers.kafka().new_topic(),
             "memory": lambda: "memory://?durability=weak",
         }[name]()
     )

@@ -1,14 +1,14 @@
 """What every inbox promises, run once for each engine."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from contract.engines import ALL, HOUR, SEVERAL_WRITERS, WITH_LOG, Servers, Subject, place
+from contract.engines import ALL, HOUR, SEVERAL_WRITERS, TELLS_REPEATS, WITH_LOG, Servers, Subject, place
 
 from service.events import Event
 from service.inbox import engine
@@ -35,10 +35,21 @@ def event(number: int, *, at: int = NOW, data: bytes = b"{}") -> Event:
     )
 
 
+NEW = (Outcome.NEW, Outcome.UNKNOWN)
+
+
+def as_read(subject: Subject, events: Sequence[Event]) -> list[Event]:
+    """Give *events* as they are read back: a stream does not hold what only tells repeats."""
+    if subject.url.engine in engine.STREAMS:
+        return [msgspec.structs.replace(each, own_time=0) for each in events]
+    return list(events)
+
+
 def engines(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.needs(name)) for name in names]
 
 
+telling_repeats = pytest.mark.parametrize("subject", engines(*TELLS_REPEATS), indirect=True)
 with_log = pytest.mark.parametrize("subject", engines(*WITH_LOG), indirect=True)
 with_several_writers = pytest.mark.parametrize("subject", engines(*SEVERAL_WRITERS), indirect=True)
 
@@ -57,11 +68,14 @@ def inbox(subject: Subject) -> Iterator[Inbox]:
 def test_what_is_put_is_read_in_order(inbox: Inbox, subject: Subject) -> None:
     """Every attribute and every byte, in the order in which it was put."""
     events = [event(number, data=bytes([number]) * number) for number in range(1, 200)]
-    assert inbox.put(events[:100]) == [Outcome.NEW] * 100
+    outcomes = inbox.put(events[:100])
+    assert len(outcomes) == 100
+    assert set(outcomes) <= set(NEW)
     inbox.put(events[100:])
-    assert subject.kept() == events
+    assert subject.kept() == as_read(subject, events)
 
 
+@telling_repeats
 def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> None:
     """In another put, in the same one, and regrouped with new ones: one outcome for each, in order."""
     assert inbox.put([event(1), event(2)]) == [Outcome.NEW, Outcome.NEW]
@@ -72,6 +86,7 @@ def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> No
     assert inbox.size().events == 4
 
 
+@telling_repeats
 def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
     """All that Meta sends in one notification; what was there already is told one by one."""
     inbox.put([event(number) for number in range(0, 1000, 7)])
@@ -83,17 +98,19 @@ def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
 def test_nothing_is_nothing(inbox: Inbox) -> None:
     """An empty batch is answered and changes nothing."""
     assert list(inbox.put([])) == []
-    assert inbox.size().events == 0
+    assert inbox.size().events in (0, None)
 
 
 def test_strange_texts(inbox: Inbox, subject: Subject) -> None:
     """Names are a stranger's: whatever Unicode they hold is kept, and steers nothing."""
     odd = 'it\'s "quoted" \\ and ${more} %s {} ; -- \u2028 \U0001f600'
     strange = [msgspec.structs.replace(event(1), subject=odd, partitionkey=odd, data=b"\x00\xff'\"\\")]
-    assert inbox.put(strange) == [Outcome.NEW]
-    assert subject.kept() == strange
+    (outcome,) = inbox.put(strange)
+    assert outcome in NEW
+    assert subject.kept() == as_read(subject, strange)
 
 
+@telling_repeats
 def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
     """A clock that was wrong, a history of months, no time at all: kept, once."""
     days = [
@@ -105,6 +122,7 @@ def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == days
 
 
+@telling_repeats
 def test_a_repeat_after_midnight(inbox: Inbox, subject: Subject) -> None:
     """What comes again on another day is still the same event."""
     first = event(1, at=NOW)
@@ -115,6 +133,7 @@ def test_a_repeat_after_midnight(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == [first]
 
 
+@telling_repeats
 def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
     """Purging says whether there is more; what is young stays, and what went may come again as new."""
     inbox.put([event(number, at=NOW - 3 * DAY) for number in range(1000)])
@@ -127,6 +146,7 @@ def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
     assert inbox.put([event(5, at=NOW - 3 * DAY), event(1005)]) == [Outcome.NEW, Outcome.REPEAT]
 
 
+@telling_repeats
 def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
     """What was put stays, and repeats are still told."""
     with subject.opened() as first:
@@ -140,14 +160,14 @@ def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
 def test_a_probe_does_no_harm(inbox: Inbox, subject: Subject) -> None:
     """It writes and leaves no event."""
     inbox.probe()
-    assert inbox.size().events == 0
-    assert inbox.size().bytes >= 0
+    assert inbox.size().events in (0, None)
+    assert (inbox.size().bytes or 0) >= 0
     assert subject.kept() == []
 
 
 @with_several_writers
 def test_two_that_write_at_once(subject: Subject) -> None:
-    """Where two may: each event is kept once, and told new once; the events of one writer keep their order."""
+    """Nothing is lost, and the events of one writer keep their order; what both put is told new once, or never."""
     outcomes: dict[int, list[Outcome]] = {0: [], 1: []}
 
     def write(which: int) -> None:
@@ -161,11 +181,37 @@ def test_two_that_write_at_once(subject: Subject) -> None:
     for each in threads:
         each.join()
     kept = [each.id for each in subject.kept()]
-    assert len(kept) == len(set(kept)) == 200 + 200
-    assert sum(outcome is Outcome.NEW for told in outcomes.values() for outcome in told) == 400
+    told = [outcome for which in outcomes.values() for outcome in which]
+    assert len(told) == 600
+    assert len(set(kept)) == 200 + 200
+    if subject.url.engine in TELLS_REPEATS:
+        assert len(kept) == told.count(Outcome.NEW) == 400
     for which in outcomes:
         own = [event(1000 + 1000 * which + number).id for number in range(0, 300, 3)]
         assert [each for each in kept if each in own] == own
+
+
+def test_many_at_once_in_order(inbox: Inbox, subject: Subject) -> None:
+    """A whole notification, in one go; those of a key as they came."""
+    keys = [f"106:{number % 7}" for number in range(1000)]
+    events = [msgspec.structs.replace(event(number), partitionkey=key) for number, key in enumerate(keys)]
+    inbox.put(events)
+    kept = subject.kept()
+    assert len(kept) == 1000
+    for key in set(keys):
+        assert [each.id for each in kept if each.partitionkey == key] == [
+            each.id for each in events if each.partitionkey == key
+        ]
+
+
+def test_what_meta_sends_again(inbox: Inbox, subject: Subject) -> None:
+    """Half of it was kept, nobody knows why: all of it is there then, and whoever reads can drop what is twice."""
+    events = [event(number) for number in range(20)]
+    inbox.put(events[:10])
+    inbox.put(events)
+    kept = [each.id for each in subject.kept()]
+    assert list(dict.fromkeys(kept)) == [each.id for each in events]
+    assert subject.url.engine not in TELLS_REPEATS or len(kept) == 20
 
 
 @with_log

@@ -54,7 +54,7 @@ class PostgresqlInbox:
         for event in events:
             distinct.setdefault(event.id, event)
         there = self._append(list(distinct.values())) if distinct else set()
-        self._size = self._size._replace(events=self._size.events + len(distinct) - len(there))
+        self._size = self._size._replace(events=(self._size.events or 0) + len(distinct) - len(there))
         return [_outcome(event.id, there) for event in events]
 
     def _append(self, events: Sequence[Event]) -> set[str]:

@@ -1,0 +1,40 @@
+"""The Kafka inbox: a topic, which consumers of the user's read; there is no relay.
+
+`settings` reads the URL, `safety` what the topic must be, `inbox` writes, `stream` looks at what is there. Sources:
+https://kafka.apache.org/documentation/#producerconfigs_acks, #topicconfigs_min.insync.replicas; librdkafka's
+CONFIGURATION.md; CloudEvents 1.0 "Kafka Protocol Binding", section 3.2 (binary content mode).
+"""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from service.config import InboxUrl
+from service.errors import ConfigurationError
+from service.inbox.base import Terms
+from service.inbox.kafka.inbox import KafkaInbox
+from service.inbox.kafka.settings import Settings, problems
+from service.inbox.kafka.stream import KafkaStream
+
+__all__ = ["KafkaInbox", "KafkaStream", "open_erasure", "open_log", "open_stream", "opener", "problems"]
+
+
+def opener(url: InboxUrl, terms: Terms) -> Callable[[], KafkaInbox]:
+    """Make what opens the inbox, with a producer of its own each time; see `Engine`."""
+    return lambda: KafkaInbox(Settings.of(url), terms)
+
+
+def open_stream(url: InboxUrl) -> KafkaStream:
+    """Open the topic for looking at it; see `Engine`."""
+    return KafkaStream(Settings.of(url))
+
+
+def open_log(_url: InboxUrl) -> NoReturn:
+    """Refuse: a topic has no order over its partitions, and its consumers read it themselves; see `Engine`."""
+    raise ConfigurationError(["A Kafka topic is read by consumers of yours, not by the relay or its commands."])
+
+
+def open_erasure(_url: InboxUrl) -> NoReturn:
+    """Refuse: nothing is taken out of the middle of a topic; see `Engine`."""
+    raise ConfigurationError(
+        ["Nothing can be erased from a Kafka topic: let its retention be as long as you may keep it."]
+    )

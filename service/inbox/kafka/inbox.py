@@ -1,0 +1,151 @@
+"""The writing half."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
+
+from service.errors import InboxUnavailable
+from service.events import Event, is_json, told
+from service.inbox.base import Outcome, Size, Terms
+from service.inbox.kafka import safety
+from service.inbox.kafka.failures import translated
+from service.inbox.kafka.settings import Settings, quiet
+
+LOOK: Final = 5.0  # seconds between looks at the replicas
+SETTINGS: Final = 30.0  # seconds between looks at the topic's settings
+LARGEST: Final = 16 * 2**20  # bytes; how large an event may be is the topic's to say
+
+
+class KafkaInbox:
+    """The writing half; any number of processes have one each."""
+
+    def __init__(self, settings: Settings, terms: Terms) -> None:
+        """Make a producer, and see that the topic is one that loses nothing; raises InboxUnavailable otherwise."""
+        self._topic = settings.topic
+        self._weak = settings.weak
+        self._timeout = terms.timeout
+        self._fatal: KafkaError | None = None
+        self._unsafe: InboxUnavailable | None = None
+        self._looked = self._set = float("-inf")
+        self._least = 1
+        common = {**settings.client, "reconnect.backoff.max.ms": 1000}
+        try:
+            self._admin = AdminClient({**common, **quiet()})
+            self._producer = Producer(
+                {
+                    **common,
+                    **quiet(),
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "linger.ms": 0,  # what waits together is handed over together
+                    "message.timeout.ms": int(self._timeout * 1000),
+                    "message.max.bytes": LARGEST,
+                    "topic.metadata.refresh.interval.ms": 5000,
+                    "error_cb": self._erred,
+                }
+            )
+        except KafkaException as ex:
+            raise InboxUnavailable("error", f"librdkafka takes no such settings: {ex.args[0].str()}") from ex
+        self._look()
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Produce *events* and wait until enough replicas have each; see `Inbox`. Of none it is known if it is new."""
+        if self._fatal:
+            raise InboxUnavailable("error", f"librdkafka gave up ({self._fatal.name()})", reopen=True)
+        if self._unsafe:
+            raise self._unsafe
+        deadline = time.monotonic() + self._timeout
+        batch = _Batch(len(events))
+        for event in events:
+            self._produce(event, batch, deadline)
+        while batch.left and (wait := deadline - time.monotonic()) > 0:
+            self._producer.poll(wait)
+        if batch.error:
+            raise translated(batch.error)
+        if batch.left:
+            raise InboxUnavailable("slow", "the brokers do not acknowledge in time: look at their load")
+        return [Outcome.UNKNOWN] * len(events)
+
+    def _produce(self, event: Event, batch: "_Batch", deadline: float) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic,
+                    event.data,
+                    event.partitionkey,
+                    headers=headers(event),
+                    timestamp=event.received_at,
+                    on_delivery=batch.delivered,
+                )
+            except BufferError:
+                if time.monotonic() >= deadline:
+                    raise InboxUnavailable("slow", "the producer's queue is full: the brokers are too slow") from None
+                self._producer.poll(0.01)
+            except KafkaException as ex:
+                raise translated(ex.args[0]) from ex
+            else:
+                return
+
+    def probe(self) -> None:
+        """See that each partition could take an event: nothing harmless can be written; see `Inbox`."""
+        self._look()
+
+    def purge(self, _now: int) -> bool:
+        """Look at the topic again: what is too old, the brokers drop; see `Inbox`."""
+        self._producer.poll(0)
+        if time.monotonic() - self._looked >= LOOK:
+            self._look()
+        return False
+
+    def size(self) -> Size:
+        """Say that nobody knows: what the topic holds is the brokers' to tell; see `Inbox`."""
+        return Size()
+
+    def close(self) -> None:
+        """Give up what is under way; the producer's threads end with it."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._producer.poll(0)
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            topic = safety.describe(self._admin, self._topic, timeout=self._timeout)
+            if not self._weak and self._looked - self._set >= SETTINGS:
+                self._least = safety.require_settings(self._admin, topic, timeout=self._timeout)
+                self._set = self._looked
+            safety.require_replicas(topic, self._least)
+        except InboxUnavailable as ex:
+            self._unsafe = ex if ex.reason == "unsafe" else None
+            raise
+        self._unsafe = None
+
+    def _erred(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+
+
+class _Batch:
+    """What is put together, and what became of it so far."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+        self.error: KafkaError | None = None
+
+    def delivered(self, error: KafkaError | None, _message: Message) -> None:
+        """Hear of one of them; called by `poll`."""
+        self.left -= 1
+        if error is not None:
+            self.error = error
+
+
+def headers(event: Event) -> list[tuple[str, str | bytes | None]]:
+    """Give the headers of a CloudEvent in binary content mode, and the trace that it belongs to."""
+    kind = "application/json" if is_json(event) else "application/octet-stream"
+    found: list[tuple[str, str | bytes | None]] = [("content-type", kind)]
+    found += [("ce_" + name, value) for name, value in told(event).items()]
+    if event.traceparent:
+        found.append(("traceparent", event.traceparent))
+    return found

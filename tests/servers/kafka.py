@@ -1,0 +1,93 @@
+"""A real Kafka, of three brokers, that the program of TEST_KAFKA starts and ends.
+
+`up N` starts N brokers and prints their addresses with commas between, `pid N` prints the process id of a broker,
+counted from 1, `down` ends them all.
+"""
+
+import itertools
+import os
+import secrets
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+BROKERS = 3
+SAFE = {"min.insync.replicas": "2"}
+_numbers = itertools.count()
+
+
+def program() -> str | None:
+    """Find it."""
+    named = os.environ.get("TEST_KAFKA", "")
+    return named if named and Path(named).exists() else None
+
+
+class Kafka:
+    """The brokers, each of which may be stopped or killed."""
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do("down")
+
+    def up(self) -> None:
+        """Start all of them anew, empty."""
+        self.servers = self._do("up", str(BROKERS))
+        self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+
+    def new_topic(self, partitions: int = 3, replicas: int = BROKERS, **config: str) -> str:
+        """Make a topic of its own for a test; give its URL."""
+        name = f"test-{secrets.token_hex(4)}-{next(_numbers)}"
+        wanted = SAFE | {key.replace("_", "."): value for key, value in config.items()}
+        self.admin.create_topics([NewTopic(name, partitions, replicas, config=wanted)])[name].result(30)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            topic = self.admin.list_topics(timeout=10).topics.get(name)
+            if (
+                topic
+                and len(topic.partitions) == partitions
+                and all(each.leader > 0 for each in topic.partitions.values())
+            ):
+                break
+            time.sleep(0.1)
+        return f"kafka://{self.servers}/{name}"
+
+    def configure(self, url: str, **config: str) -> None:
+        """Change settings of a topic."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, url.rpartition("/")[2])
+        for key, value in config.items():
+            entry = ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            resource.add_incremental_config(entry)
+        for future in self.admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+
+    def delete(self, url: str) -> None:
+        """Drop a topic."""
+        name = url.rpartition("/")[2]
+        with suppress(KafkaException):
+            self.admin.delete_topics([name])[name].result(30)
+
+    def signal(self, broker: int, number: int) -> None:
+        """Send a signal to one of them."""
+        os.kill(int(self._do("pid", str(broker))), number)
+
+    def kill(self, broker: int) -> None:
+        """End one of them with -9."""
+        self.signal(broker, signal.SIGKILL)
+
+    @staticmethod
+    def _do(*words: str) -> str:
+        path = program()
+        assert path
+        done = subprocess.run(
+            [path, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, timeout=120
+        )
+        return done.stdout.strip()

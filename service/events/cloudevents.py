@@ -1,12 +1,19 @@
 """Events as CloudEvents 1.0 (https://github.com/cloudevents/spec, "JSON Event Format")."""
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
 from service.events.event import UNRECOGNIZED, Event
+
+# What stands in a header as it is: printable ASCII without blank, quote and percent.
+_PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_IS_PLAIN: Final = re.compile(f"[{re.escape(_PLAIN)}]*")
 
 
 def rfc3339(milliseconds: int) -> str:
@@ -70,6 +77,11 @@ def _milliseconds(text: str | None) -> int:
         return round(datetime.fromisoformat(text or "").timestamp() * 1000)
     except ValueError:
         return 0
+
+
+def in_header(value: str) -> str:
+    """Write an attribute as it may stand in a header ("HTTP Protocol Binding", section 3.1.3.2)."""
+    return value if _IS_PLAIN.fullmatch(value) else quote(value, safe=_PLAIN)
 
 
 def structured(event: Event) -> bytes:

@@ -194,22 +194,28 @@ class Writer:
         together = [event for _, events in batch for event in events]
         if not together:
             return
-        started = time.perf_counter()
         try:
-            with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
-                outcomes = self._ready().put(together)
+            self._put(batch, together)
         except Exception as ex:  # noqa: BLE001  whatever an engine does, the requests get their answer
+            if isinstance(ex, InboxUnavailable) and ex.alone and len(batch) > 1:
+                for ticket, _ in batch:  # the others are not to fail with the one that is at fault
+                    self._commit([ticket])
+                return
             trouble = self._failed(ex)
             for ticket, _ in batch:
                 ticket.result = trouble
-        else:
-            self._recovered()
-            self._metrics.committed(len(together), time.perf_counter() - started)
-            start = 0
-            for ticket, events in batch:
-                ticket.result = outcomes[start : start + len(events)]
-                start += len(events)
         self._settle([ticket for ticket, _ in batch])
+
+    def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], together: Sequence[Event]) -> None:
+        started = time.perf_counter()
+        with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
+            outcomes = self._ready().put(together)
+        self._recovered()
+        self._metrics.committed(len(together), time.perf_counter() - started)
+        start = 0
+        for ticket, events in batch:
+            ticket.result = outcomes[start : start + len(events)]
+            start += len(events)
 
     def _tend(self) -> bool:
         """Purge a little, which is also the proof that the inbox can be written again."""
@@ -248,6 +254,9 @@ class Writer:
     def _failed(self, ex: Exception) -> InboxUnavailable:
         trouble = ex if isinstance(ex, InboxUnavailable) else InboxUnavailable("error", type(ex).__name__, reopen=True)
         self._metrics.failed(trouble.reason)
+        if trouble.alone:
+            self._log.error("event not kept", reason=trouble.reason, detail=trouble.detail)
+            return trouble
         if self._trouble is None or self._trouble.reason != trouble.reason:
             unexpected = None if isinstance(ex, InboxUnavailable) else ex
             self._log.error("inbox unavailable", reason=trouble.reason, detail=trouble.detail, exc_info=unexpected)

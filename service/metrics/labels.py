@@ -38,5 +38,9 @@ FAILURES: Final = (
     "newer",
     "foreign",
     "unsafe",
+    "unreachable",
+    "denied",
+    "tls",
+    "too_large",
     "error",
 )

@@ -9,15 +9,12 @@ import binascii
 import hmac
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 from service import signature
-from service.events import Event, attributes_of, is_json
+from service.events import Event, attributes_of, in_header, is_json
 from service.relay.destinations import META, Destination
 
 STANDARD_PREFIX: Final = b"whsec_"
-# What stands in a header as it is: printable ASCII without blank, quote and percent.
-_PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
 class Message(NamedTuple):
@@ -44,7 +41,7 @@ def compose(
     told = attributes_of(event)
     marks = {"test": event.test, "replay": replay}
     told |= {mark: "true" for mark, is_set in marks.items() if is_set}
-    headers |= {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in told.items()}
+    headers |= {f"ce-{name}": in_header(value) for name, value in told.items()}
     headers["Content-Type"] = "application/json" if is_json(event) else "application/octet-stream"
     headers["webhook-id"] = event.id
     headers["webhook-timestamp"] = str(now)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from servers.kafka import Kafka
+from servers.nats import Nats
 from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
@@ -16,11 +17,12 @@ from service.inbox.memory import MemoryInbox
 
 HOUR = 3_600_000
 EVERYTHING = 10_000
-ALL = ("sqlite", "postgresql", "kafka", "memory")
+ALL = ("sqlite", "postgresql", "kafka", "nats", "memory")
 # What not every engine can, and the contract asks of these only.
 WITH_LOG = ("sqlite", "postgresql")
-SEVERAL_WRITERS = ("postgresql", "kafka", "memory")
-TELLS_REPEATS = ("sqlite", "postgresql", "memory")
+SEVERAL_WRITERS = ("postgresql", "kafka", "nats", "memory")
+TELLS_REPEATS = ("sqlite", "postgresql", "nats", "memory")
+PURGES = ("sqlite", "postgresql", "memory")
 
 
 class Subject(NamedTuple):
@@ -60,6 +62,7 @@ class Servers:
         self._stack = ExitStack()
         self._postgresql: Postgresql | None = None
         self._kafka: Kafka | None = None
+        self._nats: Nats | None = None
 
     def postgresql(self) -> Postgresql:
         if self._postgresql is None:
@@ -72,6 +75,11 @@ class Servers:
             self._kafka = self._stack.enter_context(Kafka())
         return self._kafka
 
+    def nats(self) -> Nats:
+        if self._nats is None:
+            self._nats = self._stack.enter_context(Nats())
+        return self._nats
+
     def close(self) -> None:
         self._stack.close()
 
@@ -83,6 +91,7 @@ def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
             "sqlite": lambda: f"sqlite://{directory}/inbox.db",
             "postgresql": lambda: servers.postgresql().new_database(),
             "kafka": lambda: servers.kafka().new_topic(),
+            "nats": lambda: servers.nats().new_stream(),
             "memory": lambda: "memory://?durability=weak",
         }[name]()
     )

@@ -44,7 +44,7 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     assert "WEBHOOK_DESTINATIONS wants the path of a file" in relay.command("relay", ok=False)
     relay.environ["WEBHOOK_DESTINATIONS"] = str(relay.file)
     relay.environ["WEBHOOK_INBOX"] = "memory://?durability=weak"
-    assert "can't read an inbox of memory" in relay.command("relay", ok=False)
+    assert "can't read an inbox in memory" in relay.command("relay", ok=False)
     relay = Relay(tmp_path)
     assert "no relay has run" in relay.command("destinations", "list", ok=False)
     assert "no relay has run" in relay.command("events", "dead", "--inbox", f"sqlite://{relay.inbox}", ok=False)

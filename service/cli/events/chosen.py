@@ -1,13 +1,10 @@
-"""Which events a command is about: its options, and how the log is read for them."""
+"""Which events a command is about: its options."""
 
-import bisect
 import fnmatch
 import functools
 import os
 import re
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -17,11 +14,6 @@ from service.cli.settings import configured
 from service.config import InboxUrl, inbox_url
 from service.events import Event
 from service.inbox import engine
-from service.inbox.base import Log, Record
-
-PAGE: Final = 500
-_POSITION: Final = re.compile(r"[0-9]{1,18}")
-SLACK: Final = 60_000  # milliseconds by which events may be kept in another order than they were received in
 
 
 class Filter(NamedTuple):
@@ -42,6 +34,9 @@ class Filter(NamedTuple):
             and (self.since is None or event.received_at >= self.since)
             and (self.until is None or event.received_at < self.until)
         )
+
+
+EVERYTHING: Final = Filter(None, None, None, None, None)
 
 
 class Moment(click.ParamType[int]):
@@ -76,12 +71,6 @@ def where(value: str | None) -> InboxUrl:
     return found
 
 
-def log(value: str | None) -> Log:
-    """Open the log that `--inbox`, or the configuration, names."""
-    url = where(value)
-    return engine.load(url).open_log(url)
-
-
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a filter, and the filter as `wanted`."""
 
@@ -111,46 +100,3 @@ _OPTIONS: Final = (
 inbox_option = click.option(
     "--inbox", metavar="URL", help="Where the events are, if not where WEBHOOK_INBOX says: sqlite:///path/inbox.db"
 )
-
-
-def positions(log: Log) -> range:
-    """Give the positions between which events are kept."""
-    return range(log.first(), log.last() + 1)
-
-
-def one(log: Log, which: str) -> Record:
-    """Give the event that a position or an id names; raises ClickException where there is none."""
-    found = next(iter(log.at([int(which)])), None) if _POSITION.fullmatch(which) else log.find(which)
-    if found is None:
-        raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
-    return found
-
-
-def _within(log: Log, kept: range, wanted: Filter) -> range:
-    """Leave out what was received too early, without reading it."""
-    if wanted.since is None:
-        return kept
-
-    def received_at(position: int) -> int:
-        return next((record.event.received_at for record in log.read(position - 1, 1)), sys.maxsize)
-
-    return kept[bisect.bisect_left(kept, wanted.since - SLACK, key=received_at) :]
-
-
-def oldest_first(log: Log, kept: range, wanted: Filter) -> Iterator[Record]:
-    """Give every match."""
-    position = _within(log, kept, wanted).start - 1
-    while page := log.read(position, PAGE):
-        yield from (record for record in page if wanted.takes(record.event))
-        position = page[-1].position
-
-
-def newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Record]:
-    """Give the last matches, oldest first, reading from the end."""
-    found: deque[Record] = deque()
-    left = _within(log, kept, wanted)
-    while left and len(found) < limit:
-        page, left = left[-PAGE:], left[:-PAGE]
-        read = [record for record in log.read(page.start - 1, PAGE) if record.position in page]
-        found.extendleft(record for record in reversed(read) if wanted.takes(record.event))
-    return list(found)[-limit:]

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, Final
 
 import click
@@ -13,12 +12,12 @@ from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
 from service.cli import state, tables
-from service.cli.events import chosen
+from service.cli.events import chosen, look
 from service.cli.events.chosen import Filter
 from service.config import InboxUrl
 from service.events import rfc3339, structured
 from service.inbox import engine
-from service.inbox.base import Record
+from service.inbox.base import Placed
 
 SHOWN: Final = 20
 # What the table shows, and from how many columns of the terminal on.
@@ -38,15 +37,15 @@ def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool
     whatsapp-webhook events list --since 1h
     whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
     """  # noqa: D301  click wants the character
-    with closing(chosen.log(inbox)) as log:
-        kept = chosen.positions(log)
-        if not as_json:
-            _print_table(chosen.newest(log, kept, wanted, limit or SHOWN), len(kept))
-            return
-        found = chosen.newest(log, kept, wanted, limit) if limit else chosen.oldest_first(log, kept, wanted)
-        for record in found:
-            sys.stdout.buffer.write(structured(record.event) + b"\n")
-        sys.stdout.flush()
+    url = chosen.where(inbox)
+    most = limit or (None if as_json else SHOWN)
+    with look.looking(url) as at:
+        if as_json:
+            for _, event in at.found(wanted, most):
+                sys.stdout.buffer.write(structured(event) + b"\n")
+            sys.stdout.flush()
+        else:
+            _print_table(list(at.found(wanted, most)), at.kept())
 
 
 @click.command()
@@ -59,15 +58,16 @@ def show(inbox: str | None, which: str) -> None:
     whatsapp-webhook events show 42
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
-    with closing(engine.load(url).open_log(url)) as log:
-        record = chosen.one(log, which)
+    with look.looking(url) as at:
+        position, event = at.one(which)
     try:
-        told = json.loads(structured(record.event))
+        told = json.loads(structured(event))
     except RecursionError:
         raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
-    told["received"] = rfc3339(record.event.received_at)
-    told["position"] = record.position
-    told["deliveries"] = _story(url, record.position)
+    told["received"] = rfc3339(event.received_at)
+    told["position"] = int(position) if position.isdecimal() else position
+    if url.engine not in engine.STREAMS:
+        told["deliveries"] = _story(url, int(position))
     text = json.dumps(told, indent=2, ensure_ascii=False)
     # What somebody wrote must not steer the terminal, nor turn its direction.
     harmless = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -89,7 +89,7 @@ def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(found: Sequence[Record], kept: int) -> None:
+def _print_table(found: Sequence[Placed], kept: int | None) -> None:
     if not found:
         few = "No events yet. Send some: whatsapp-webhook simulate --help"
         click.echo(f"None of the {kept} events that are kept matches." if kept else few)
@@ -100,7 +100,7 @@ def _print_table(found: Sequence[Record], kept: int) -> None:
     rows = []
     for position, event in found:
         cells = {
-            "position": str(position),
+            "position": position,
             "received": rfc3339(event.received_at)[:19],
             "type": event.type,
             "subject": event.subject or "",
@@ -109,4 +109,5 @@ def _print_table(found: Sequence[Record], kept: int) -> None:
         }
         rows.append([cells[name] for name in columns])
     tables.print_table(columns, rows)
-    click.echo(f"{len(found)} of {kept} events; `events show POSITION` shows one.")
+    of_all = "" if kept is None else f" of {kept}"
+    click.echo(f"{len(found)}{of_all} events; `events show POSITION` shows one.")

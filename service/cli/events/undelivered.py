@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from service.cli import state
-from service.cli.events import chosen
+from service.cli.events import chosen, look
 from service.cli.events.chosen import Filter
 from service.cli.settings import configured
 from service.cli.tables import print_table
@@ -25,7 +25,6 @@ from service.relay.state import Owed
 
 SHOWN: Final = 50
 AT_ONCE: Final = 500
-EVERYTHING: Final = Filter(None, None, None, None, None)
 
 
 @click.command()
@@ -82,9 +81,9 @@ def replay(
     whatsapp-webhook events replay --since 2h --type 'com.whatsapp.message.*' --plan
     whatsapp-webhook events replay --dead
     """  # noqa: D301  click wants the character
-    if not which and wanted == EVERYTHING and not only_dead:
+    if not which and wanted == chosen.EVERYTHING and not only_dead:
         raise click.UsageError("Say which: a position, an id, or options such as --since 2h or --dead.")
-    if which and wanted != EVERYTHING:
+    if which and wanted != chosen.EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = chosen.where(inbox)
     with state.opened(url) as records, closing(engine.load(url).open_log(url)) as log:
@@ -115,8 +114,8 @@ def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination
 
 def _found(log: Log, which: tuple[str, ...], wanted: Filter) -> Iterator[Record]:
     if which:
-        return (chosen.one(log, each) for each in which)
-    return chosen.oldest_first(log, chosen.positions(log), wanted)
+        return (look.one(log, each) for each in which)
+    return look.oldest_first(log, look.positions(log), wanted)
 
 
 def _pages(found: Iterator[Record]) -> Iterator[Sequence[Record]]:

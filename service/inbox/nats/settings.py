@@ -1,0 +1,75 @@
+"""The URL, as the client wants it."""
+
+import ssl
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from service.config import InboxUrl
+from service.errors import InboxUnavailable
+
+# What the URL may say besides; the first five are called as the `nats` tool's options are.
+KNOWN: Final = ("creds", "nkey", "tlsca", "tlscert", "tlskey", "tls", "subject", "replicas", "monitor")
+_NOT_A_NAME: Final = frozenset(" .*>/\\")
+
+
+class Settings(NamedTuple):
+    """Which stream, of which servers, and how it is to be made where there is none."""
+
+    stream: str
+    subject: str
+    servers: tuple[str, ...]
+    options: dict[str, str]
+    weak: bool
+
+    @classmethod
+    def of(cls, url: InboxUrl) -> Self:
+        """Take them from the configured URL."""
+        parts = urlsplit(url.text)
+        user, at, hosts = parts.netloc.rpartition("@")
+        name = parts.path.strip("/")
+        options = dict(_parameters(url))
+        servers = tuple(f"nats://{user}{at}{host}" for host in hosts.split(","))
+        return cls(name, options.get("subject", name.lower()), servers, options, url.weak)
+
+    def replicas(self, *, clustered: bool) -> int:
+        """Say how many replicas a stream that is made gets."""
+        return int(self.options.get("replicas", 3 if clustered else 1))
+
+    def client(self) -> dict[str, Any]:
+        """Give the client's arguments; raises InboxUnavailable where a file that is named can't be read."""
+        found: dict[str, Any] = {"servers": list(self.servers), "name": "whatsapp-webhook", "allow_reconnect": False}
+        if "creds" in self.options:
+            found["user_credentials"] = self.options["creds"]
+        if "nkey" in self.options:
+            found["nkeys_seed"] = self.options["nkey"]
+        if {"tls", "tlsca", "tlscert"} & set(self.options):
+            try:
+                context = ssl.create_default_context(cafile=self.options.get("tlsca"))
+                if "tlscert" in self.options:
+                    context.load_cert_chain(self.options["tlscert"], self.options.get("tlskey"))
+            except OSError as ex:
+                raise InboxUnavailable(
+                    "tls", f"a file of WEBHOOK_INBOX's tls options can't be used ({ex.strerror})"
+                ) from ex
+            found["tls"] = context
+        return found
+
+
+def problems(url: InboxUrl) -> list[str]:
+    """Say what is wrong with the URL; see `Engine`."""
+    found = []
+    name = urlsplit(url.text).path.strip("/")
+    if not name or _NOT_A_NAME & set(name):
+        found.append("wants a stream: nats://server:4222/STREAM")
+    options = dict(_parameters(url))
+    unknown = sorted(set(options) - set(KNOWN))
+    if unknown:
+        found.append(f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN)}")
+    if options.get("replicas", "1") not in "12345":
+        found.append("wants replicas from 1 to 5")
+    return found
+
+
+def _parameters(url: InboxUrl) -> list[tuple[str, str]]:
+    pairs = parse_qsl(urlsplit(url.text).query, keep_blank_values=True)
+    return [(key, value) for key, value in pairs if key != "durability"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
-from server import free_port
+from server import free_port, until
 
 from servers.process import Process, directory, unprivileged
 
@@ -77,6 +77,12 @@ class Postgresql:
         (self.data / "postgresql.auto.conf").write_text(text)
         if self.process.running:
             os.kill(self.process.running.pid, signal.SIGHUP)
+
+    def configure_and_wait(self, **settings: str) -> None:
+        """Write settings, and wait until sessions have them."""
+        self.configure(**settings)
+        for name, value in settings.items():
+            until(lambda name=name, value=value: self.execute(f"SHOW {name}") == [(value,)], f"{name} is not {value}")
 
     def is_up(self) -> bool:
         """Say whether it takes connections."""

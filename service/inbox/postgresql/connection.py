@@ -47,7 +47,11 @@ class Address(NamedTuple):
     def of(cls, url: InboxUrl, *, timeout: float) -> Self:
         """Take it from the configured URL; what it does not say is what is safe."""
         given = conninfo.conninfo_to_dict(_without_durability(url.text))
-        more: dict[str, Any] = {"connect_timeout": CONNECTING, "application_name": "whatsapp-webhook"}
+        more: dict[str, Any] = {
+            "connect_timeout": CONNECTING,
+            "application_name": "whatsapp-webhook",
+            "client_encoding": "utf8",
+        }
         if "," in str(given.get("host", "")):
             more["target_session_attrs"] = "read-write"
         return cls(conninfo.make_conninfo(**{**more, **given}), url.weak, timeout)

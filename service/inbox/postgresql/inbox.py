@@ -29,7 +29,7 @@ class PostgresqlInbox:
 
         Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
         """
-        self._terms = terms
+        self._purge = partitions.Purge(terms)
         self._weak = address.weak
         self._db = connect(address)
         self._unsafe: InboxUnavailable | None = None
@@ -82,7 +82,7 @@ class PostgresqlInbox:
             if self._made_until < today + partitions.AHEAD.stop:
                 partitions.make(self._db, (today + ahead for ahead in partitions.AHEAD))
                 self._made_until = today + partitions.AHEAD.stop
-            more = partitions.purge(self._db, self._terms, now)
+            more = self._purge(self._db, now)
             if (self._purging and not more) or time.monotonic() - self._measured >= MEASURED:
                 self._measure()
             self._purging = more

@@ -3,7 +3,8 @@
 What is too old goes with its partition, once all in it is: a drop costs nothing, where deletes keep autovacuum busy.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from psycopg import errors
@@ -16,8 +17,9 @@ from service.inbox.postgresql.schema import NAME, TIMELESS
 
 AT_ONCE: Final = 256
 # Milliseconds that a change of partitions waits for those who read and write, as whoever comes after waits for it.
-PATIENCE: Final = 200
-AHEAD: Final = range(-1, 3)  # days for which partitions are made before anybody needs them
+PATIENCE: Final = 100
+AGAIN: Final = 60.0  # seconds until the next try, where somebody reads for longer than that
+AHEAD: Final = range(3)  # days for which partitions are made before anybody needs them
 
 
 class Partition(NamedTuple):
@@ -29,14 +31,16 @@ class Partition(NamedTuple):
 
 def make(db: Connection, days: Iterable[int]) -> None:
     """Make the partitions of these days, those that are not there."""
-    missing = sorted(set(days) - {TIMELESS} - {each.day for each in all_of(db)})
-    if not missing:
+    wanted = set(days) - {TIMELESS}
+    if wanted <= {each.day for each in all_of(db)}:
         return
     with schema.transaction(db):
         schema.lock(db, schema.MIGRATING)  # two that make the same one would fail
-        for day in missing:
+        for day in sorted(wanted - {each.day for each in all_of(db)}):
             table = f"{NAME}.event_{date(day)}"
-            db.execute(f"CREATE TABLE IF NOT EXISTS {table} PARTITION OF {NAME}.event FOR VALUES IN ({day})")
+            # In two steps: as one, it would wait for whoever just reads, and all that comes after it for both.
+            db.execute(f"CREATE TABLE {table} (LIKE {NAME}.event INCLUDING DEFAULTS INCLUDING INDEXES)")
+            db.execute(f"ALTER TABLE {NAME}.event ATTACH PARTITION {table} FOR VALUES IN ({day})")
 
 
 def all_of(db: Connection) -> list[Partition]:
@@ -49,17 +53,39 @@ def all_of(db: Connection) -> list[Partition]:
     return [Partition(*each) for each in found if each[1] != TIMELESS]
 
 
-def purge(db: Connection, terms: Terms, now: int) -> bool:
-    """Drop one partition, or a few of the events that have no day; says whether there may be more."""
-    cutoff = now - terms.retention
-    with schema.transaction(db):
-        if not schema.try_lock(db, schema.TENDING):
-            return False  # another worker does it
-        needed = _Needed(terms, now)
-        dropped = _drop_days(db, cutoff, needed) or _drop_timeless(db, cutoff, needed)
-        if not dropped and terms.body_retention < terms.retention:
-            dropped = _drop_bodies(db, now - terms.body_retention, needed)
-    return dropped
+class Purge:
+    """Drops what is too old, a little at a time."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._not_before = float("-inf")
+
+    def __call__(self, db: Connection, now: int) -> bool:
+        """Drop one partition, or a few of the events that have no day; says whether there may be more."""
+        terms, cutoff = self._terms, now - self._terms.retention
+        with schema.transaction(db):
+            if not schema.try_lock(db, schema.TENDING):
+                return False  # another worker does it
+            needed = _Needed(terms, now)
+            dropped = self._drop_days(db, cutoff, needed) or _drop_timeless(db, cutoff, needed)
+            if not dropped and terms.body_retention < terms.retention:
+                dropped = _drop_bodies(db, now - terms.body_retention, needed)
+        return dropped
+
+    def _drop_days(self, db: Connection, cutoff: int, needed: "_Needed") -> bool:
+        if time.monotonic() < self._not_before:
+            return False
+        old = next(_old(db, cutoff, needed), None)
+        if old is None:
+            return False
+        db.execute(f"SET LOCAL lock_timeout = {PATIENCE}")
+        try:
+            with db.transaction():
+                db.execute(f"DROP TABLE {NAME}.{old.name}")
+        except errors.LockNotAvailable:
+            self._not_before = time.monotonic() + AGAIN
+            return False
+        return True
 
 
 class _Needed:
@@ -78,22 +104,16 @@ class _Needed:
         return needed is None or position < needed
 
 
-def _drop_days(db: Connection, cutoff: int, needed: _Needed) -> bool:
-    for name, day in all_of(db):
-        if (day + 1) * DAY > cutoff:
-            return False  # what is of a day was received on it or later
+def _old(db: Connection, cutoff: int, needed: _Needed) -> Iterator[Partition]:
+    """Give partitions in which everything is too old, and nobody needs anything."""
+    for partition in all_of(db):
+        if (partition.day + 1) * DAY > cutoff:
+            return  # what is of a day was received on it or later
         newest = db.execute(
-            f"SELECT position, received_at FROM {NAME}.{name} ORDER BY position DESC LIMIT 1"
+            f"SELECT position, received_at FROM {NAME}.{partition.name} ORDER BY position DESC LIMIT 1"
         ).fetchone()
         if newest is None or (newest[1] < cutoff and needed.passes(newest[0])):
-            db.execute(f"SET LOCAL lock_timeout = {PATIENCE}")
-            try:
-                with db.transaction():
-                    db.execute(f"DROP TABLE {NAME}.{name}")
-            except errors.LockNotAvailable:
-                return False  # somebody reads for long: the next time
-            return True
-    return False
+            yield partition
 
 
 def _drop_timeless(db: Connection, cutoff: int, needed: _Needed) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import dashboard
 import kubernetes_validate
 import pytest
 import yaml
@@ -462,6 +463,17 @@ def test_the_alerts_are_of_every_pod_of_the_release_and_of_no_other(release: str
     own = rule["metadata"]["name"]
     for other in (f"{own}-0", f"{own}-2-0", f"{own}-two-7f9c8d6b54-x2k9z", f"x{own}-7f9c8d6b54-x2k9z"):
         assert not re.fullmatch(pattern, other), other
+
+
+def test_the_dashboard_counts_the_inbox_once() -> None:
+    """Each pod tells the same of it: the largest of a release; and relays are found in pods of their own."""
+    made = dashboard.dashboard()
+    queries = [it["expr"] for panel in made["panels"] for it in panel.get("targets", [])]
+    whole = [query for query in queries if re.search(r"inbox_(events|bytes|free_bytes)\b", query)]
+    assert len(whole) == 3
+    assert all(re.match(r"(max|min) by \(namespace, job\) ", query) for query in whole)
+    (pods,) = [it["query"]["query"] for it in made["templating"]["list"] if it["name"] == "pod"]
+    assert "whatsapp_webhook_build_info|whatsapp_webhook_relay_failing" in pods
 
 
 @pytest.mark.needs("prometheus")

@@ -180,6 +180,11 @@ def test_the_relay_has_pods_of_its_own() -> None:
     assert {key for key in relay if relay[key] != beside[key]} == {"env", "volumeMounts"}
     assert {it["name"] for it in relay["volumeMounts"]} == {"destinations", "inbox"}
     assert [it["name"] for it in spec["volumes"]] == ["inbox", "destinations"]
+    ports = {name: named("Service", f"{NAME}{name}", APART)["spec"]["ports"] for name in ("-admin", "-relay")}
+    assert {name: [port["name"] for port in ports[name]] for name in ports} == {
+        "-admin": ["admin"],
+        "-relay": ["relay"],
+    }
     single = APART | {"relay": RELAY["relay"] | {"replicas": 1}}
     assert ("PodDisruptionBudget", "-relay") not in kinds(single)
 

@@ -388,10 +388,18 @@ def test_the_notes_fit_the_engine(values: Any, said: str, unsaid: str) -> None:
     assert "WARNING" not in told
 
 
+BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}]}}
+
+
 @pytest.mark.parametrize(
     ("was", "values", "said"),
     [
-        ("sqlite", APART, ["inbox-wh-whatsapp-webhook-0, which stays", "events list", "helm.sh/resource-policy=keep"]),
+        ("sqlite", APART, ["Without `from: beginning` bot may miss"]),
+        (
+            "sqlite",
+            BEGINNING,
+            ["inbox-wh-whatsapp-webhook-0, which stays", "events list", "helm.sh/resource-policy=keep"],
+        ),
         (
             "sqlite, kept",
             APART,
@@ -420,6 +428,7 @@ def test_another_engine_is_warned_of(was: str, values: Any, said: list[str], tmp
         assert ("delivered by nobody now" in told) == (was in ("sqlite", "postgresql"))
         assert "docs/kubernetes.md" in told
         now = values.get("inbox", {"engine": "sqlite"})["engine"]
+        assert ("from: beginning" in told) == (values == APART)
         assert f"inbox.engine was {was.removesuffix(', kept')} and is {now}." in told
         assert "## Moving to another engine" in (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
 

@@ -1,15 +1,18 @@
 """An inbox that is a server, on a real cluster: nobody notices a rollout, and what was answered is kept once.
 
-`TEST_CLUSTER_POSTGRESQL` is the URL of a PostgreSQL as pods reach it, with a database that these tests may fill.
+`TEST_CLUSTER_POSTGRESQL` is the URL by which pods, and this process, reach a PostgreSQL; its user may make databases.
 `TEST_CLUSTER_RESTARTS` and `TEST_CLUSTER_UPGRADES` say how many of them are tried; 20 and 5 are the long form.
 """
 
 import json
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from urllib.parse import urlsplit
 
 import pytest
@@ -34,24 +37,42 @@ GOOD = {"notification 200", "handshake 200"}
 REFUSED = {"notification NewConnectionError", "handshake NewConnectionError"}
 
 
-def server() -> str:
-    """Give the URL of the PostgreSQL."""
-    return os.environ["TEST_CLUSTER_POSTGRESQL"]
+@contextmanager
+def database() -> Iterator[str]:
+    """Make one that nobody else's events are in, and give its URL."""
+    psycopg = import_module("psycopg")
+    server = urlsplit(os.environ["TEST_CLUSTER_POSTGRESQL"])
+    name = f"test_{secrets.token_hex(4)}"
+    with psycopg.connect(server.geturl(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield server._replace(path=f"/{name}").geturl()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def on_postgresql(*options: str) -> list[str]:
     """Say, as helm's options, that events are kept there; its port may be any."""
-    way = json.dumps([{"ports": [{"port": urlsplit(server()).port or 5432}]}])
+    port = urlsplit(os.environ["TEST_CLUSTER_POSTGRESQL"]).port or 5432
+    way = json.dumps([{"ports": [{"port": port}]}])
     engine = f"inbox.engine=postgresql,inbox.existingSecret={INBOX}"
     return ["--set", engine, "--set-json", f"networkPolicy.inboxEgress={way}", *options]
 
 
-def make_inbox_secret(here: Namespace) -> None:
-    here.kubectl("create", "secret", "generic", INBOX, f"--from-literal=url={server()}")
+def make_inbox_secret(here: Namespace, url: str) -> None:
+    here.kubectl("create", "secret", "generic", INBOX, f"--from-literal=url={url}")
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Namespace]:
+def inbox() -> Iterator[str]:
+    """The URL of the release's database."""
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def here(inbox: str) -> Iterator[Namespace]:  # after it, so that it ends before
+    assert inbox
     with Namespace() as namespace:
         namespace.asked = DEPLOYMENT
         for made in pods.taker("app"):
@@ -129,12 +150,12 @@ def rolled_under_load(here: Namespace, what: str, begin: Callable[[], object]) -
     print(f"{what}: {took:.0f} s, {load.gap:.2f} s without an answer at most; {load.answers}")
 
 
-def test_it_waits_for_its_secrets(here: Namespace) -> None:
+def test_it_waits_for_its_secrets(here: Namespace, inbox: str) -> None:
     """Installed before them no pod starts, and the notes, the kubelet and the log say what is missing."""
     notes = here.install(*on_postgresql())
     assert f"the Secret {INBOX} wants the key url" in notes
     until(lambda: f'secret "{INBOX}" not found' in here.kubectl("get", "events"), "the kubelet does not say it")
-    make_inbox_secret(here)
+    make_inbox_secret(here, inbox)
     until(lambda: "waiting" not in states(here), "no pod starts", 200)
     here.make_secret()
     settle(here)
@@ -251,13 +272,13 @@ def delivered(here: Namespace) -> set[str]:
 
 def test_moving_from_sqlite_loses_nothing() -> None:
     """As docs/kubernetes.md says it, under load: every answer is 200, and what was answered is delivered."""
-    with Namespace() as here:
+    with database() as url, Namespace() as here:
         for made in pods.taker("app"):
             here.kubectl("apply", "-f", "-", text=json.dumps(made))
         here.make_secret()
-        make_inbox_secret(here)
+        make_inbox_secret(here, url)
         here.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")
-        here.install(*to("/events"))
+        here.install(*to("/events", **{"from": "beginning"}))
         here.wait_ready()
         with here.load(ROLLOUT, rate=20) as found:
             old = move(here)
@@ -270,14 +291,15 @@ def test_moving_from_sqlite_loses_nothing() -> None:
         assert set(load.acknowledged) & new
         until(lambda: set(load.acknowledged) <= delivered(here), "not all were delivered", 300)
         assert f"inbox-{POD}" in here.kubectl("get", "pvc")
-        assert "WARNING" not in here.install(*on_postgresql(*to("/events")))
+        assert "WARNING" not in here.install(*on_postgresql(*to("/events", **{"from": "beginning"})))
 
 
 def move(here: Namespace) -> set[str]:
     """Go through the steps; gives what the old inbox holds in the end."""
     way_out = ["--set-json", 'networkPolicy.extraEgress=[{"ports": [{"port": 8080}]}]']
     here.kubectl("annotate", "statefulset", "wh-whatsapp-webhook", "helm.sh/resource-policy=keep")
-    notes = here.install(*on_postgresql(*to("/events"), *way_out))
+    destinations = to("/events", **{"from": "beginning"})
+    notes = here.install(*on_postgresql(*destinations, *way_out))
     assert "WARNING: inbox.engine was sqlite and is postgresql" in notes
     assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 0" in notes
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")

@@ -19,6 +19,12 @@
 {{- if and $was (ne $was .Values.inbox.engine) }}
 
 WARNING: inbox.engine was {{ $was }} and is {{ .Values.inbox.engine }}. What the old inbox holds was not moved.
+{{- $late := list }}
+{{- range .Values.relay.destinations }}{{ if ne .from "beginning" }}{{ $late = append $late .name }}{{ end }}{{ end }}
+{{- if $late }}
+
+   Without `from: beginning` {{ join ", " $late }} may miss what the new inbox gets before its relay first looks.
+{{- end }}
 {{- if $kept }}
 
    The StatefulSet {{ $name }} stays beside, as its annotation says, and its relay goes on. Have it take nothing more, and

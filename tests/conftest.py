@@ -50,6 +50,10 @@ def _mounts() -> bool:
 
 MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "cluster": (_cluster, "a cluster in KUBECONFIG, kubectl, helm, and the image that its nodes have in TEST_IMAGE"),
+    "cluster_postgresql": (
+        lambda: bool(os.environ.get("TEST_CLUSTER_POSTGRESQL")),
+        "a PostgreSQL that pods reach too, and whose user may make databases: its URL in TEST_CLUSTER_POSTGRESQL",
+    ),
     "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from dashboard.panel import PLAIN, RED, Graph, Panel, Stat
-from dashboard.panels import ALERTS, OURS, PANELS, POD, P
+from dashboard.panels import ALERTS, OURS, OURS_ALONE, PANELS, POD, P
 
 WHOLE: Final = 24  # units of width
 USUAL: Final = 3  # pictures side by side
@@ -50,7 +50,7 @@ def dashboard() -> dict[str, Any]:
             "list": [
                 {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"},
                 _variable("namespace", f"label_values({P}build_info, namespace)"),
-                _variable("pod", f'label_values({P}build_info{{namespace=~"$namespace"}}, pod)'),
+                _variable("pod", f'label_values({{__name__=~"{OURS_ALONE}", namespace=~"$namespace"}}, pod)'),
             ]
         },
         "panels": panels,

@@ -7,10 +7,13 @@ from dashboard.panel import GREEN, ORANGE, RED, Graph, Panel, Stat
 OURS: Final = '{namespace=~"$namespace", pod=~"$pod"}'
 POD: Final = "{{namespace}}/{{pod}}"
 PODS: Final = "namespace, pod"
+RELEASE: Final = "{{namespace}} {{job}}"
+RELEASES: Final = "namespace, job"  # of what each of its pods tells the same
 PROCESS: Final = POD + " {{container}}"
 PROCESSES: Final = PODS + ", container"  # the receiver's and the relay's
 DESTINATION: Final = "{{destination}}"
 P: Final = "whatsapp_webhook_"
+OURS_ALONE: Final = f"{P}build_info|{P}relay_failing"  # the receiver tells the one, the relay the other
 ANSWERS: Final = "http_server_request_duration_seconds"
 NOTIFICATIONS: Final = P + "notifications_total"
 TRY: Final = P + "relay_delivery_seconds"
@@ -142,13 +145,13 @@ PANELS: Final[dict[str, list[Panel]]] = {
     "Is the inbox keeping up?": [
         Graph(
             title="Commit time",
-            tells="One group commit until it is durable: the disk's sync.",
+            tells="One group commit until it is durable: the disk's sync, or the server's word.",
             unit="s",
             queries=_quantiles(P + "inbox_put_seconds"),
         ),
         Graph(
             title="Requests that wait for it",
-            tells="Rising: the disk is slower than Meta.",
+            tells="Rising: the disk, or the server, is slower than Meta.",
             unit="short",
             queries={POD: _of_pods("max", P + "inbox_waiting")},
         ),
@@ -168,15 +171,15 @@ PANELS: Final[dict[str, list[Panel]]] = {
             title="Events kept",
             tells="They grow until the retention is reached.",
             unit="short",
-            queries={POD: _of_pods("max", P + "inbox_events")},
+            queries={RELEASE: _of_pods("max", P + "inbox_events", RELEASES)},
         ),
         Graph(
             title="Volume",
-            tells="Full, nothing can be kept.",
+            tells="Full, nothing can be kept. What a server of yours has left, it tells you itself.",
             unit="bytes",
             queries={
-                f"taken {POD}": _of_pods("max", P + "inbox_bytes"),
-                f"free {POD}": _of_pods("min", P + "inbox_free_bytes"),
+                f"taken {RELEASE}": _of_pods("max", P + "inbox_bytes", RELEASES),
+                f"free {RELEASE}": _of_pods("min", P + "inbox_free_bytes", RELEASES),
             },
         ),
     ],

@@ -31,6 +31,13 @@ RULE = {"prometheusRule": {"enabled": True}}
 DASHBOARD = {"dashboard": {"enabled": True}}
 CREATE = {"credentials": EVERYTHING["credentials"]}
 RELAY = {"relay": EVERYTHING["relay"]}
+POSTGRESQL: dict[str, Any] = {"inbox": {"engine": "postgresql", "existingSecret": "inbox"}}
+KAFKA: dict[str, Any] = {"inbox": {"engine": "kafka", "existingSecret": "inbox"}}
+NATS: dict[str, Any] = {"inbox": {"engine": "nats", "existingSecret": "inbox"}}
+# With pods of its own that deliver.
+APART = POSTGRESQL | RELAY
+AUTOSCALED = POSTGRESQL | {"autoscaling": {"enabled": True}}
+KEDA = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True}}}
 TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
 
 
@@ -83,9 +90,10 @@ def one(kind: str, values: Any = None, *, end: str = "") -> dict[str, Any]:
     return found
 
 
-def container(values: Any = None, name: str = "receiver") -> dict[str, Any]:
-    """Give the receiver's container, or another one of its pod."""
-    containers = one("StatefulSet", values)["spec"]["template"]["spec"]["containers"]
+def container(values: Any = None, name: str = "receiver", kind: str = "StatefulSet") -> dict[str, Any]:
+    """Give the receiver's container, or another one of the release's pods."""
+    pods = [it["spec"]["template"]["spec"] for it in rendered(values) if it["kind"] == kind]
+    containers = [it for pod in pods for it in pod["containers"]]
     (found,) = [it for it in containers if it["name"] == name]
     assert isinstance(found, dict)
     return found

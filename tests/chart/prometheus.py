@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dashboard.panels import OURS_ALONE
 from server import free_port, until
 
 EVERY = "500ms"
@@ -36,7 +37,7 @@ class Prometheus:
     def as_grafana_asks(self, query: str, window: str = "10m") -> str:
         """Put in what Grafana does when "All" is chosen: whatever the dashboard's variables find."""
         for name in ("namespace", "pod"):
-            known = self.get(f"label/{name}/values", **{"match[]": "whatsapp_webhook_build_info"})
+            known = self.get(f"label/{name}/values", **{"match[]": f'{{__name__=~"{OURS_ALONE}"}}'})
             query = query.replace(f"${name}", "|".join(known))
         return query.replace("$__rate_interval", window).replace("$__range", window)
 

@@ -11,40 +11,49 @@ from typing import Any
 
 import pytest
 import yaml
-from chart.helm import RELAY, one
+from chart.helm import APART, RELAY, one
 from chart.prometheus import STRANGER, Prometheus, scraping
 from dashboard import PANELS
 from destination import destination
 from relaying import Relay, write
 from server import Server
 
-RULE = RELAY | {"prometheusRule": {"enabled": True}}
+RULE = {"prometheusRule": {"enabled": True}}
+# Receiver and relay in one pod, or each in its own; and the values with which that is so.
+LAYOUTS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
+    "beside": (("wh-whatsapp-webhook-0",) * 2, RELAY | RULE),
+    "apart": (("wh-whatsapp-webhook-7f9c8d6b54-x2k9z", "wh-whatsapp-webhook-relay-5d4f8b9c7-q4w8m"), APART | RULE),
+}
 QUERIES = [
     (panel.title, legend, query) for row in PANELS.values() for panel in row for legend, query in panel.queries.items()
 ]
 
 
-def target(container: str, port: int) -> dict[str, Any]:
-    """Say where one container of the pod is scraped."""
-    labels = {"namespace": "here", "pod": "wh-whatsapp-webhook-0", "container": container}
+def target(pod: str, container: str, port: int) -> dict[str, Any]:
+    """Say where a container is scraped."""
+    labels = {"namespace": "here", "pod": pod, "container": container}
     return {"targets": [f"127.0.0.1:{port}"], "labels": labels}
 
 
-@pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+@pytest.fixture(scope="module", params=LAYOUTS)
+def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """It has scraped a server to which Meta was played twice, and a relay that delivered it."""
-    rules = one("PrometheusRule", RULE)["spec"] if shutil.which("helm") else {"groups": []}
+    pods, values = LAYOUTS[str(request.param)]
+    rules = one("PrometheusRule", values)["spec"] if shutil.which("helm") else {"groups": []}
     directory = tmp_path_factory.mktemp("monitoring")
     with destination() as app:
         write(directory, {"url": f"http://127.0.0.1:{app.port}/"})
-        yield from scraped(directory, rules)
+        yield from scraped(directory, pods, rules)
 
 
-def scraped(directory: Path, rules: dict[str, Any]) -> Iterator[Prometheus]:
+def scraped(directory: Path, pods: tuple[str, str], rules: dict[str, Any]) -> Iterator[Prometheus]:
     with Server(directory) as server, Relay(directory) as relay:
         job = {
             "job_name": "here/wh",
-            "static_configs": [target("receiver", server.admin_port), target("relay", relay.port)],
+            "static_configs": [
+                target(pods[0], "receiver", server.admin_port),
+                target(pods[1], "relay", relay.port),
+            ],
         }
         with scraping(directory / "prometheus", [job], rules) as found:
             command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 import yaml
 from chart.helm import (
+    APART,
+    AUTOSCALED,
     BOT,
     CHART,
     CREATE,
     DASHBOARD,
     EVERYTHING,
     INGRESS,
+    KAFKA,
+    KEDA,
     POD_MONITOR,
+    POSTGRESQL,
     RELAY,
     ROUTE,
     RULE,
@@ -55,14 +60,27 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "limits.acceptTimeout": ("500ms", {}),
     "limits.connections": (100, {}),
     "limits.bodiesBytes": (67108864, {}),
-    "inbox.engine": ("postgresql", {}),
+    "inbox.engine": ("postgresql", KAFKA),
+    "inbox.existingSecret": ("other", POSTGRESQL),
+    "inbox.secretKey": ("dsn", POSTGRESQL),
     "inbox.retention": ("9d", {}),
     "inbox.bodyRetention": ("1d", {}),
     "relay.destinations": ([BOT], {}),
+    "relay.replicas": (3, APART),
     "relay.existingSecret": ("other", RELAY),
     "relay.resources.requests.cpu": ("1", RELAY),
     "relay.resources.requests.memory": ("1Gi", RELAY),
     "relay.resources.limits.memory": ("1Gi", RELAY),
+    "autoscaling.enabled": (True, POSTGRESQL),
+    "autoscaling.minReplicas": (3, AUTOSCALED),
+    "autoscaling.maxReplicas": (9, AUTOSCALED),
+    "autoscaling.targetCPU": (50, AUTOSCALED),
+    "autoscaling.behavior.scaleUp.stabilizationWindowSeconds": (10, AUTOSCALED),
+    "autoscaling.behavior.scaleUp.policies": ([], AUTOSCALED),
+    "autoscaling.behavior.scaleDown.stabilizationWindowSeconds": (10, AUTOSCALED),
+    "autoscaling.behavior.scaleDown.policies": ([], AUTOSCALED),
+    "autoscaling.keda.enabled": (True, AUTOSCALED),
+    "autoscaling.keda.triggers": ([{"type": "cron"}], KEDA),
     "persistence.size": ("20Gi", {}),
     "persistence.storageClass": ("fast", {}),
     "persistence.accessMode": ("ReadWriteOnce", {}),
@@ -89,6 +107,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "networkPolicy.from": ([{"namespaceSelector": {}}], {}),
     "networkPolicy.metricsNamespace": ("prometheus", {}),
     "networkPolicy.egress": ([{"ipBlock": {"cidr": "10.0.0.0/8"}}], RELAY),
+    "networkPolicy.inboxEgress": (PEER, KAFKA),
     "networkPolicy.extraIngress": (PEER, {}),
     "networkPolicy.extraEgress": (PEER, {}),
     "metrics.podMonitor.enabled": (True, {}),
@@ -150,7 +169,6 @@ REFUSED = {
     "credentials.create": "set credentials.verifyToken",
     "replicas": "SQLite serves one pod",
     "workers": "SQLite has one writer",
-    "inbox.engine": "must be",
 }
 
 
@@ -201,6 +219,7 @@ def test_every_value_is_documented() -> None:
 
 
 ANY = (
+    "autoscaling.behavior.",
     "dashboard.labels",
     "resources.requests",
     "resources.limits",

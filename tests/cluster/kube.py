@@ -52,6 +52,7 @@ class Namespace:
         self.level = level
         self.secret = "the-app-secret"
         self.token = "the-verify-token"
+        self.asked = POD  # which pod is asked; a Deployment's any
         self._loads = 0
 
     def __enter__(self) -> Self:
@@ -65,6 +66,10 @@ class Namespace:
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
         """Run kubectl in the namespace, and give what it prints."""
         return run("kubectl", "-n", self.name, *arguments, text=text, check=check).stdout
+
+    def tried(self, *arguments: str, text: str | None = None) -> str:
+        """Run kubectl in the namespace, and give what it says where it was refused."""
+        return run("kubectl", "-n", self.name, *arguments, text=text, check=False).stderr
 
     def helm(self, *arguments: str, check: bool = True) -> str:
         """Run helm in the namespace, and give what it prints."""
@@ -106,7 +111,7 @@ class Namespace:
         program = (
             "import sys,urllib3; a=urllib3.request('GET', sys.argv[1]); print(a.status); print(a.data.decode(), end='')"
         )
-        return self.kubectl("exec", POD, "--", "python", "-c", program, url, check=False)
+        return self.kubectl("exec", self.asked, "--", "python", "-c", program, url, check=False)
 
     def handshake(self, token: str) -> bool:
         """Say whether the pod takes this verify token."""
@@ -132,11 +137,11 @@ class Namespace:
 
     def play(self) -> None:
         """Have the pod play Meta to itself; every answer must be the right one."""
-        self.kubectl("exec", POD, "--", "whatsapp-webhook", "simulate", f"{SELF}:8080/webhooks")
+        self.kubectl("exec", self.asked, "--", "whatsapp-webhook", "simulate", f"{SELF}:8080/webhooks")
 
     def kept(self) -> set[str]:
         """Give Meta's ids of all messages that are kept."""
-        text = self.kubectl("exec", POD, "--", "whatsapp-webhook", "events", "list", "--json")
+        text = self.kubectl("exec", self.asked, "--", "whatsapp-webhook", "events", "list", "--json")
         return {json.loads(line)["id"].split(":")[1] for line in text.splitlines()}
 
     @contextmanager

@@ -17,6 +17,11 @@ app.kubernetes.io/name: {{ include "whatsapp-webhook.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* The receiver's pods, as kubectl selects them. */}}
+{{- define "whatsapp-webhook.receivers" -}}
+app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=receiver
+{{- end }}
+
 {{/* An object's labels: the context, then dicts of labels of its own, of which earlier ones win. */}}
 {{- define "whatsapp-webhook.labels" -}}
 {{- $root := first . }}
@@ -63,8 +68,27 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "whatsapp-webhook.secret" . }} --from-literal=verify-token=CHOOSE-ONE --from-literal=app-secret=FROM-META
 {{- end }}
 
+{{/* Not empty where the inbox is a server, which many pods share. */}}
+{{- define "whatsapp-webhook.served" -}}
+{{- if ne .Values.inbox.engine "sqlite" }}true{{ end }}
+{{- end }}
+
+{{/* Not empty where the relay is a container beside the receiver: it reads the same file. */}}
+{{- define "whatsapp-webhook.relaysBeside" -}}
+{{- if and .Values.relay.destinations (not (include "whatsapp-webhook.served" .)) }}true{{ end }}
+{{- end }}
+
+{{/* Not empty where the relay has pods of its own. */}}
+{{- define "whatsapp-webhook.relaysApart" -}}
+{{- if and .Values.relay.destinations (include "whatsapp-webhook.served" .) }}true{{ end }}
+{{- end }}
+
+{{- define "whatsapp-webhook.replicas" -}}
+{{- if kindIs "invalid" .Values.replicas }}{{ include "whatsapp-webhook.served" . | empty | ternary 1 2 }}{{ else }}{{ .Values.replicas }}{{ end }}
+{{- end }}
+
 {{- define "whatsapp-webhook.drainSeconds" -}}
-{{- if kindIs "invalid" .Values.drainSeconds }}{{ eq (int .Values.replicas) 1 | ternary 0 15 }}{{ else }}{{ .Values.drainSeconds }}{{ end }}
+{{- if kindIs "invalid" .Values.drainSeconds }}{{ include "whatsapp-webhook.served" . | empty | ternary 0 15 }}{{ else }}{{ .Values.drainSeconds }}{{ end }}
 {{- end }}
 
 {{/* A duration as the service reads it, in whole seconds, rounded up. */}}
@@ -114,8 +138,13 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
   value: {{ .Values.path | quote }}
 - name: WEBHOOK_CREDENTIALS_HINT
   value: {{ printf "Make the Secret: %s" (include "whatsapp-webhook.makeSecret" .) | quote }}
+{{- if include "whatsapp-webhook.served" . }}
+- name: WEBHOOK_INBOX_FILE
+  value: /etc/whatsapp-webhook/inbox/{{ .Values.inbox.secretKey }}
+{{- else }}
 - name: WEBHOOK_INBOX
   value: sqlite:///var/lib/whatsapp-webhook/inbox.db
+{{- end }}
 - name: WEBHOOK_FIELDS
   value: {{ join "," .Values.fields | quote }}
 - name: WEBHOOK_MAX_BODY_BYTES

@@ -11,11 +11,36 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if gt (int .Values.replicas) 1 }}
-{{- fail "replicas: SQLite serves one pod, and keeps what it acknowledged on that pod's volume. Set replicas to 1; one pod takes hundreds of notifications a second." }}
+{{- $served := include "whatsapp-webhook.served" . }}
+{{- $engine := .Values.inbox.engine }}
+{{- if and (not $served) (gt (include "whatsapp-webhook.replicas" . | int) 1) }}
+{{- fail "replicas: SQLite serves one pod, and keeps what it acknowledged on that pod's volume. Set replicas to 1; one pod takes hundreds of notifications a second. More want an engine with a server: inbox.engine." }}
 {{- end }}
-{{- if gt (int .Values.workers) 1 }}
+{{- if and (not $served) (gt (int .Values.workers) 1) }}
 {{- fail "workers: SQLite has one writer, so a pod has one worker. Set workers to 1." }}
+{{- end }}
+{{- if and $served (not .Values.inbox.existingSecret) }}
+{{- fail (printf "inbox.existingSecret: say which Secret holds the URL of the %s server, under the key %s (inbox.secretKey)." $engine .Values.inbox.secretKey) }}
+{{- end }}
+{{- if and (not $served) .Values.inbox.existingSecret }}
+{{- fail "inbox.existingSecret counts with an engine that has a server: set inbox.engine to postgresql, kafka or nats, or leave it out." }}
+{{- end }}
+{{- if and .Values.relay.destinations (has $engine (list "kafka" "nats")) }}
+{{- fail (printf "relay.destinations: from %s your own consumers read, and nothing is relayed. Leave them out; docs/kubernetes.md says how to read, under \"An inbox that is a server\"." $engine) }}
+{{- end }}
+{{- with .Values.autoscaling }}
+{{- if and .keda.enabled (not .enabled) }}
+{{- fail "autoscaling.keda counts with autoscaling.enabled only: set it too." }}
+{{- end }}
+{{- if and .enabled (not $served) }}
+{{- fail "autoscaling: SQLite serves one pod. Leave it off, or set inbox.engine to one that has a server." }}
+{{- end }}
+{{- if and .enabled (not (kindIs "invalid" $.Values.replicas)) }}
+{{- fail "replicas: with autoscaling.enabled the number of pods is its. Leave replicas out, and set autoscaling.minReplicas." }}
+{{- end }}
+{{- if gt (int .minReplicas) (int .maxReplicas) }}
+{{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas: make it at most as many." }}
+{{- end }}
 {{- end }}
 {{- if gt (include "whatsapp-webhook.seconds" .Values.inbox.bodyRetention | int) (include "whatsapp-webhook.seconds" .Values.inbox.retention | int) }}
 {{- fail "inbox.bodyRetention is longer than inbox.retention: make it at most as long." }}
@@ -46,7 +71,7 @@
 {{- if and .Values.credentials.create $live (ne (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $live) "Helm") }}
 {{- fail (printf "credentials.create: the Secret %s was made by hand; leave create off, and it is used as it is." (include "whatsapp-webhook.secret" .)) }}
 {{- end }}
-{{- $set := lookup "apps/v1" "StatefulSet" .Release.Namespace $name }}
+{{- $set := empty $served | ternary (lookup "apps/v1" "StatefulSet" .Release.Namespace $name) dict }}
 {{- range dig "spec" "volumeClaimTemplates" list $set }}
 {{- $was := dict "size" .spec.resources.requests.storage "accessMode" (first .spec.accessModes) }}
 {{- $is := pick $.Values.persistence "size" "accessMode" }}

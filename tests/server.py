@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import signature
-from service.inbox.sqlite import SqliteLog
+from service.config import inbox_url
+from service.inbox import engine
 
 PATIENCE = 20.0
 
@@ -152,7 +153,11 @@ class Server:
 
     def kept(self) -> list[Any]:
         """Read all events that are kept."""
-        with closing(SqliteLog(self.inbox)) as log:
+        url = inbox_url(self.environ["WEBHOOK_INBOX"])
+        if url.engine in engine.STREAMS:
+            with closing(engine.load(url).open_stream(url)) as stream:
+                return [event for _, event in stream.since(None)]
+        with closing(engine.load(url).open_log(url)) as log:
             return [record.event for record in log.read(0, 10_000_000)]
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import http.client
 import json
 import secrets
 import time
+from collections import Counter
 
 from server import Server
 from traffic import Senders
@@ -19,6 +20,8 @@ class Ledger(Senders):
         self._size = size
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
+        self.answers: Counter[int] = Counter()  # by status; 0 is none
+        self.slowest = 0.0  # seconds
         super().__init__(connections)
 
     def wait_for(self, acknowledged: int, patience: float = 20) -> None:
@@ -42,14 +45,20 @@ class Ledger(Senders):
             ).encode()
             self.sent.update(ids)
             header = {signature.HEADER: signature.header_for(body, self._server.secret.encode())}
+            started = time.monotonic()
+            status = 0
             try:
                 connection.request("POST", "/webhooks", body, header)
                 answer = connection.getresponse()
                 answer.read()
-                if answer.status == 200:
-                    self.acknowledged.update(ids)
+                status = answer.status
             except (OSError, http.client.HTTPException):
                 connection.close()
+            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.answers[status] += 1
+            if status == 200:
+                self.acknowledged.update(ids)
+            else:
                 time.sleep(0.01)
         connection.close()
 

@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from server import until
 
 BROKERS = 3
 SAFE = {"min.insync.replicas": "2"}
@@ -36,11 +38,16 @@ class Kafka:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._do("down")
 
     def up(self) -> None:
-        """Start all of them anew, empty."""
+        """Start all of them, empty."""
         self.servers = self._do("up", str(BROKERS))
+        self.processes = {broker: psutil.Process(int(self._do("pid", str(broker)))) for broker in range(1, BROKERS + 1)}
+        self.commands = {broker: process.cmdline() for broker, process in self.processes.items()}
         self.admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
 
     def new_topic(self, partitions: int = 3, replicas: int = BROKERS, **config: str) -> str:
@@ -75,13 +82,34 @@ class Kafka:
         with suppress(KafkaException):
             self.admin.delete_topics([name])[name].result(30)
 
+    def again(self) -> None:
+        """Have all of them run, with what they had, and wait until every partition is in sync."""
+        for broker, process in self.processes.items():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                started = subprocess.Popen(self.commands[broker], start_new_session=True, **nowhere)
+                self.processes[broker] = psutil.Process(started.pid)
+        until(self.is_whole, "the brokers do not find together", patience=90)
+
+    def is_whole(self) -> bool:
+        """Say whether all replicas are in sync."""
+        try:
+            found = self.admin.list_topics(timeout=5)
+        except KafkaException:
+            return False
+        partitions = [each for topic in found.topics.values() for each in topic.partitions.values()]
+        return len(found.brokers) == BROKERS and all(len(each.isrs) == len(each.replicas) for each in partitions)
+
     def signal(self, broker: int, number: int) -> None:
         """Send a signal to one of them."""
-        os.kill(int(self._do("pid", str(broker))), number)
+        self.processes[broker].send_signal(number)
 
     def kill(self, broker: int) -> None:
         """End one of them with -9."""
         self.signal(broker, signal.SIGKILL)
+        self.processes[broker].wait(10)
 
     @staticmethod
     def _do(*words: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 PATIENCE = 30.0
 
 
@@ -50,13 +52,15 @@ class Process:
     def signal(self, number: int) -> None:
         """Send a signal to it and its children."""
         assert self.running
-        os.killpg(self.running.pid, number)
+        whole = psutil.Process(self.running.pid)  # not by its group: PostgreSQL's children have one each
+        for each in (whole, *whole.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
 
     def kill(self) -> None:
         """End it with -9."""
         if self.running:
-            with suppress(ProcessLookupError):
-                self.signal(signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):
                 self.signal(signal.SIGKILL)
             self.running.wait()
             self.running = None

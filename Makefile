@@ -67,6 +67,7 @@ check: install ## lint, types, import contracts
 bench: install ## what a request costs, and a delivery
 	$(BIN)/python bench/receiver.py
 	$(BIN)/python bench/relay.py
+	$(BIN)/python bench/engines.py
 
 faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
 	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 $(BIN)/pytest tests/faults --timeout 7200

@@ -6,6 +6,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import TopicMetadata
 
 from service.errors import InboxUnavailable
 from service.events import Event, is_json, told
@@ -40,7 +41,10 @@ class KafkaInbox:
                     **quiet(),
                     "acks": "all",
                     "enable.idempotence": True,
-                    "linger.ms": 0,  # what waits together is handed over together
+                    # What is put together goes in one request: `flush` sends it, and waits for nothing more. Of success
+                    # nothing is heard: then nothing is left to flush, and no error came.
+                    "linger.ms": 100,
+                    "delivery.report.only.error": True,
                     "message.timeout.ms": int(self._timeout * 1000),
                     "message.max.bytes": LARGEST,
                     "topic.metadata.refresh.interval.ms": 5000,
@@ -58,14 +62,13 @@ class KafkaInbox:
         if self._unsafe:
             raise self._unsafe
         deadline = time.monotonic() + self._timeout
-        batch = _Batch(len(events))
+        batch = _Batch()
         for event in events:
             self._produce(event, batch, deadline)
-        while batch.left and (wait := deadline - time.monotonic()) > 0:
-            self._producer.poll(wait)
+        left = self._producer.flush(max(deadline - time.monotonic(), 0))
         if batch.error:
             raise translated(batch.error)
-        if batch.left:
+        if left:
             raise InboxUnavailable("slow", "the brokers do not acknowledge in time: look at their load")
         return [Outcome.UNKNOWN] * len(events)
 
@@ -78,7 +81,7 @@ class KafkaInbox:
                     event.partitionkey,
                     headers=headers(event),
                     timestamp=event.received_at,
-                    on_delivery=batch.delivered,
+                    on_delivery=batch.failed,
                 )
             except BufferError:
                 if time.monotonic() >= deadline:
@@ -90,8 +93,9 @@ class KafkaInbox:
                 return
 
     def probe(self) -> None:
-        """See that each partition could take an event: nothing harmless can be written; see `Inbox`."""
-        self._look()
+        """See that each partition's leader is there: nothing harmless can be written; see `Inbox`."""
+        topic = self._look()
+        safety.require_leaders(self._admin, topic, timeout=self._timeout / 2)
 
     def purge(self, _now: int) -> bool:
         """Look at the topic again: what is too old, the brokers drop; see `Inbox`."""
@@ -109,7 +113,7 @@ class KafkaInbox:
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         self._producer.poll(0)
 
-    def _look(self) -> None:
+    def _look(self) -> TopicMetadata:
         self._looked = time.monotonic()
         try:
             topic = safety.describe(self._admin, self._topic, timeout=self._timeout)
@@ -121,6 +125,7 @@ class KafkaInbox:
             self._unsafe = ex if ex.reason == "unsafe" else None
             raise
         self._unsafe = None
+        return topic
 
     def _erred(self, error: KafkaError) -> None:
         if error.fatal():
@@ -128,17 +133,14 @@ class KafkaInbox:
 
 
 class _Batch:
-    """What is put together, and what became of it so far."""
+    """What is put together, and what went wrong with it."""
 
-    def __init__(self, number: int) -> None:
-        self.left = number
+    def __init__(self) -> None:
         self.error: KafkaError | None = None
 
-    def delivered(self, error: KafkaError | None, _message: Message) -> None:
-        """Hear of one of them; called by `poll`."""
-        self.left -= 1
-        if error is not None:
-            self.error = error
+    def failed(self, error: KafkaError | None, _message: Message) -> None:
+        """Hear of one of them that could not be delivered; called by `flush`."""
+        self.error = error or self.error
 
 
 def headers(event: Event) -> list[tuple[str, str | bytes | None]]:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from service.errors import InboxUnavailable
 from service.inbox.kafka.failures import translated
 
 LEAST: Final = 2  # replicas that have an event before it is acknowledged
+_NEWEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ALTER: Final = "kafka-configs.sh --alter --topic {topic} --add-config {name}={value}"
 # What a topic's setting must be; what goes wrong else; what the remedy sets it to.
 _SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -76,6 +78,19 @@ def require_replicas(topic: TopicMetadata, least: int) -> None:
             )
         if partition.leader < 0:
             raise InboxUnavailable("unreachable", f"partition {number} has no leader: bring its brokers back")
+
+
+def require_leaders(admin: AdminClient, topic: TopicMetadata, *, timeout: float) -> None:
+    """Raise InboxUnavailable where a partition's leader does not answer: the brokers may not have noticed yet."""
+    asked = {TopicPartition(str(topic.topic), number): _NEWEST for number in topic.partitions}
+    futures = admin.list_offsets(asked, request_timeout=timeout)
+    for partition, future in futures.items():
+        try:
+            future.result(timeout=timeout)
+        except (KafkaException, TimeoutError) as ex:
+            raise InboxUnavailable(
+                "unreachable", f"the leader of partition {partition.partition} does not answer: bring its broker back"
+            ) from ex
 
 
 def _unsafe(what: str, remedy: str) -> InboxUnavailable:

@@ -15,11 +15,12 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 from server import Answer, ask, free_port, until
 
+from service.config import inbox_url
 from service.events import Event, parse
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
+from service.inbox import engine
+from service.inbox.base import Inbox, Terms
 from service.meta import catalogue
-from service.relay.sqlite import SqliteRecords, Store
+from service.relay import stores
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 META_SECRET = "the-secret-of-the-app"
@@ -111,13 +112,14 @@ class Relay:
 
     def owed(self, *names: str) -> int:
         """Say how much is still owed, to these destinations or to all, and not yet read."""
-        if not self.inbox.with_name("relay.db").exists():
+        url = inbox_url(self.environ["WEBHOOK_INBOX"])
+        if not stores.exists(url):
             return sys.maxsize
-        store = Store(self.inbox.with_name("relay.db"))
+        found = stores.opened(url)
         try:
-            return sum(each.owed for each in SqliteRecords(store).standings() if not names or each.name in names)
+            return sum(each.owed for each in found.records.standings() if not names or each.name in names)
         finally:
-            store.close()
+            found.close()
 
 
 def write(directory: Path, *destinations: dict[str, Any]) -> None:
@@ -134,7 +136,7 @@ def write(directory: Path, *destinations: dict[str, Any]) -> None:
     made.replace(directory / "destinations.yaml")
 
 
-def keep(inbox: SqliteInbox, *bodies: bytes, at: int | None = None) -> list[Event]:
+def keep(inbox: Inbox, *bodies: bytes, at: int | None = None) -> list[Event]:
     """Keep the events of notifications; gives them."""
     now = int(time.time() * 1000) if at is None else at
     events = [event for body in bodies for event in parse(body, received_at=now, nonce="")]
@@ -142,9 +144,10 @@ def keep(inbox: SqliteInbox, *bodies: bytes, at: int | None = None) -> list[Even
     return events
 
 
-def opened(directory: Path) -> SqliteInbox:
-    """Open the inbox for writing."""
-    return SqliteInbox(directory / "inbox.db", Terms(WEEK, WEEK))
+def opened(directory: Path, url: str = "") -> Inbox:
+    """Open the inbox at *url* for writing, else the one of SQLite in the directory."""
+    where = inbox_url(url or f"sqlite://{directory}/inbox.db")
+    return engine.load(where).opener(where, Terms(WEEK, WEEK))()
 
 
 def messages(count: int, keys: int) -> Sequence[bytes]:

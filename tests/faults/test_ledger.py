@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import trustme
+from contract.engines import Servers
 from destination import OK, Request, destination, saying
 from relaying import Relay, keep, message, messages, opened, write
 from server import Server, until
 
 from service.events import Event
-from service.inbox.sqlite import SqliteInbox
 from service.meta import catalogue
 
 EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "3000"))
@@ -101,10 +101,15 @@ def in_order(events: list[Event], accepted: list[bytes]) -> None:
     assert all(numbers == sorted(numbers) for numbers in keys.values())
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
+def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> str:
+    return f"sqlite://{tmp_path}/inbox.db" if request.param == "sqlite" else servers.postgresql().new_database()
+
+
 @pytest.mark.timeout(1800)
-def test_a_ledger_under_faults_and_kills(tmp_path: Path) -> None:
+def test_a_ledger_under_faults_and_kills(tmp_path: Path, url: str) -> None:
     """Every event comes, byte for byte, in order for each key; the relay is killed with -9 every second."""
-    with closing(opened(tmp_path)) as inbox:
+    with closing(opened(tmp_path, url)) as inbox:
         events = keep(inbox, *messages(EVENTS, max(EVENTS // 10, 20)))
     faulty, tls = Faulty(), contexts(tmp_path)
     next(tls)
@@ -120,7 +125,7 @@ def test_a_ledger_under_faults_and_kills(tmp_path: Path) -> None:
             tmp_path,
             {"url": f"https://localhost:{app.port}/", "timeout": TIMEOUT, "concurrency": 16},
         )
-        relay = Relay(tmp_path, SSL_CERT_FILE=str(tmp_path / "trusted.pem"))
+        relay = Relay(tmp_path, WEBHOOK_INBOX=url, SSL_CERT_FILE=str(tmp_path / "trusted.pem"))
         while set(faulty.accepted) != {event.data for event in events} or relay.owed():
             assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {len(events)} came"
             before = len(faulty.accepted)
@@ -140,12 +145,12 @@ def test_a_ledger_under_faults_and_kills(tmp_path: Path) -> None:
     )
 
 
-def test_two_relays_share_and_the_other_takes_over(tmp_path: Path) -> None:
+def test_two_relays_share_and_the_other_takes_over(tmp_path: Path, url: str) -> None:
     """Nothing comes twice; one is killed while it delivers, and the other has its keys once the lease ran out."""
-    with closing(opened(tmp_path)) as inbox, destination(saying(after=0.005)) as app:
+    with closing(opened(tmp_path, url)) as inbox, destination(saying(after=0.005)) as app:
         events = keep(inbox, *messages(1500, 300))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT})
-        with Relay(tmp_path) as one, Relay(tmp_path) as other:
+        with Relay(tmp_path, WEBHOOK_INBOX=url) as one, Relay(tmp_path, WEBHOOK_INBOX=url) as other:
             until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} came")
             until(lambda: one.owed() == 0, "still owed")
             delivered = [
@@ -187,6 +192,33 @@ def test_what_commits_late_is_never_skipped(tmp_path: Path) -> None:
         assert sorted(app.bodies()) == sorted(event.data for event in server.kept())
 
 
+@pytest.mark.needs("postgresql")
+def test_what_two_pods_commit_at_once_is_never_skipped(tmp_path: Path, servers: Servers) -> None:
+    """Two receivers of two workers each, two relays that read on meanwhile: every event comes, and once."""
+    url = servers.postgresql().new_database()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with (
+        destination() as app,
+        Server(tmp_path / "one", WEBHOOK_INBOX=url, WEBHOOK_WORKERS="2") as one,
+        Server(tmp_path / "other", WEBHOOK_INBOX=url, WEBHOOK_WORKERS="2") as other,
+    ):
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
+        with Relay(tmp_path, WEBHOOK_INBOX=url), Relay(tmp_path, WEBHOOK_INBOX=url):
+
+            def send(server: Server) -> None:
+                for _ in range(100):
+                    assert server.notify(catalogue.notification("message text")).status == 200
+
+            senders = [threading.Thread(target=send, args=(server,)) for server in (one, other) * 4]
+            for sender in senders:
+                sender.start()
+            for sender in senders:
+                sender.join()
+            until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 came")
+        assert sorted(app.bodies()) == sorted(event.data for event in one.kept())
+
+
 def test_a_reader_never_passes_a_transaction_that_is_open(tmp_path: Path) -> None:
     """What is not committed is not there, and what is committed after it has a higher position."""
     with closing(opened(tmp_path)) as inbox, destination() as app:
@@ -201,7 +233,7 @@ def test_a_reader_never_passes_a_transaction_that_is_open(tmp_path: Path) -> Non
             assert set(app.bodies()) == {late, event.data}
 
 
-def _open_transaction(inbox: SqliteInbox) -> bytes:
+def _open_transaction(inbox: Any) -> bytes:
     inbox._db.execute("BEGIN IMMEDIATE")
     (event,) = keep(inbox, message(1, 1))
     return event.data

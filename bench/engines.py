@@ -1,7 +1,8 @@
 """What a notification costs with each engine, compared with SQLite in one run; see `make bench`.
 
 One worker each, one engine's servers on this machine at a time; judged is CPU of the service's process tree a request,
-as in receiver.py, which does not hold what the servers take. Kafka is measured where TEST_KAFKA names a program that starts one.
+as in receiver.py, which does not hold what the servers take. Kafka is measured where TEST_KAFKA names a program that
+starts one.
 """
 
 import os

@@ -119,10 +119,10 @@ class Server(BaseApplication):
         return self.config.run_dir / "metrics"
 
     def _measured(self) -> metrics.Measured:
-        what = {"version": __version__, "engine": self.config.inbox.engine}
+        version, inbox = __version__, self.config.inbox
         if self.config.workers == 1:
-            return metrics.of_one_process(**what)
-        return metrics.of_slot(self._metrics_dir, self._slot, **what)
+            return metrics.of_one_process(version=version, engine=inbox.engine, weak=inbox.weak)
+        return metrics.of_slot(self._metrics_dir, self._slot, version=version, engine=inbox.engine, weak=inbox.weak)
 
 
 class QuietLogger(Logger):

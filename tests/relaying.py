@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
-from server import Answer, ask, free_port, until
+from server import Answer, ask, free_port, run_command, until
 
 from service.config import inbox_url
 from service.events import Event, parse
@@ -105,10 +105,7 @@ class Relay:
 
     def command(self, *arguments: str, ok: bool = True) -> str:
         """Run another command with the same settings; give what it printed."""
-        command = [sys.executable, "-m", "service", *arguments]
-        done = subprocess.run(command, env=os.environ | self.environ, capture_output=True, text=True, check=False)
-        assert (done.returncode == 0) is ok, done.stderr
-        return done.stdout if ok else done.stderr
+        return run_command(self.environ, *arguments, ok=ok)
 
     def owed(self, *names: str) -> int:
         """Say how much is still owed, to these destinations or to all, and not yet read."""

@@ -151,6 +151,10 @@ class Server:
                     return sample.value
         return 0.0
 
+    def run(self, *arguments: str, ok: bool = True) -> str:
+        """Run another command with the same settings; give what it printed."""
+        return run_command(self.environ, *arguments, ok=ok)
+
     def kept(self) -> list[Any]:
         """Read all events that are kept."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
@@ -163,6 +167,14 @@ class Server:
     def log_lines(self) -> list[dict[str, Any]]:
         """Read the log."""
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+
+def run_command(environ: Mapping[str, str], *arguments: str, ok: bool = True) -> str:
+    """Run `whatsapp-webhook`; give what it printed, or where it is to fail, what it said of that."""
+    command = [sys.executable, "-m", "service", *arguments]
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is ok, done.stderr
+    return done.stdout if ok else done.stderr
 
 
 def post(body: bytes, secret: str, *, length: int | None = None, more: str = "") -> bytes:

@@ -12,7 +12,7 @@ from service import metrics
 
 directory = Path(sys.argv[1])
 metrics.forget_files(directory)
-_, registry = metrics.of_slot(directory, 0, version="1", engine="memory")
+_, registry = metrics.of_slot(directory, 0, version="1", engine="memory", weak=True)
 other = directory / "counter_w1.db"
 other.touch()
 threading.Timer(0.05, lambda: other.write_bytes(bytes(65536))).start()

@@ -235,3 +235,45 @@ def test_what_waits_is_committed_before_the_end(held: Held, registry: CollectorR
     writer.stop()
     assert [greenlet.get() for greenlet in greenlets] == [["new"]] * 20
     assert held.closed == 1
+
+
+def test_an_event_that_is_at_fault_fails_alone(writer: Writer, held: Held) -> None:
+    """The others of its commit are kept, and the inbox is ready as before."""
+    put = held.inner.put
+
+    def picky(events: Sequence[Event]) -> Sequence[Outcome]:
+        if event(13) in events:
+            raise InboxUnavailable("too_large", "an event is too large", alone=True)
+        return put(events)
+
+    held.inner.put = picky  # type: ignore[method-assign]
+    sent = [gevent.spawn(writer.submit, [event(number)], soon()) for number in range(10, 16)]
+    gevent.joinall(sent)
+    failed = [number for number, each in enumerate(sent, start=10) if each.exception]
+    assert failed == [13]
+    assert writer.trouble() is None
+
+
+def test_another_inbox_takes_over(registry: CollectorRegistry) -> None:
+    """Once it is open: what was in force stays as long as the new one can't be opened."""
+    inboxes, moved = [Held(), Held()], [False]
+    inboxes[1].failure = InboxUnavailable("denied", "no")
+
+    def open_inbox() -> Held:
+        found = inboxes[moved[0]].open()
+        moved[0] = False
+        return found
+
+    made = Writer(
+        open_inbox, lambda: moved[0], metrics=InboxMetrics(registry, "memory"), traced=Tracing(), now=lambda: NOW / 1000
+    )
+    made.start()
+    assert made.submit([event(1)], soon()) == ["new"]
+    moved[0] = True
+    wait_for(lambda: inboxes[1].opened > 0)
+    assert made.submit([event(1)], soon()) == ["repeat"]
+    assert made.trouble() is None
+    inboxes[1].failure = None
+    wait_for(lambda: inboxes[0].closed == 1)
+    assert made.submit([event(1)], soon()) == ["new"]
+    made.stop()

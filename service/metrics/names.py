@@ -156,7 +156,8 @@ class CredentialMetrics:
 class InboxMetrics:
     """How the inbox keeps up."""
 
-    def __init__(self, registry: CollectorRegistry | None, engine: str) -> None:
+    def __init__(self, registry: CollectorRegistry | None, engine: str, *, weak: bool = False) -> None:
+        """*weak* is whether somebody wants the weaker promise."""
         self._put = Histogram(
             PREFIX + "inbox_put_seconds",
             "One group commit, until it is durable.",
@@ -191,6 +192,12 @@ class InboxMetrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        Gauge(
+            PREFIX + "inbox_weak",
+            "1 where WEBHOOK_INBOX says durability=weak: what was answered 200 may be lost.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        ).set(weak)
 
     def committed(self, events: int, seconds: float) -> None:
         """Observe one group commit."""

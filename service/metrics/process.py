@@ -25,13 +25,13 @@ TRIES: Final = 10
 class Metrics:
     """Every metric of one process."""
 
-    def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str) -> None:
+    def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str, weak: bool) -> None:
         """Register in *registry*; None where the values live in the files of `use_slot`."""
         prometheus_client.disable_created_metrics()
         self.http = HttpMetrics(registry)
         self.webhook = WebhookMetrics(registry)
         self.credentials = CredentialMetrics(registry)
-        self.inbox = InboxMetrics(registry, engine)
+        self.inbox = InboxMetrics(registry, engine, weak=weak)
         build = Gauge(
             PREFIX + "build_info",
             "1, with what runs in the labels.",
@@ -45,11 +45,11 @@ class Metrics:
 Measured: TypeAlias = tuple[Metrics, CollectorRegistry]
 
 
-def of_one_process(*, version: str, engine: str) -> Measured:
+def of_one_process(*, version: str, engine: str, weak: bool) -> Measured:
     """Make the metrics of a server with one worker, and the registry to scrape."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    return Metrics(registry, version=version, engine=engine), registry
+    return Metrics(registry, version=version, engine=engine, weak=weak), registry
 
 
 def for_relay() -> tuple[RelayMetrics, CollectorRegistry]:
@@ -75,7 +75,7 @@ class _Sum(Collector):
         return cast("Iterable[Metric]", self._files.collect())
 
 
-def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measured:
+def of_slot(directory: Path, slot: int, *, version: str, engine: str, weak: bool) -> Measured:
     """Make the metrics of one worker of several, and a registry that gives the sum of all.
 
     Call it in the worker, before any other metric is made there.
@@ -84,7 +84,7 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str) -> Measure
     values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
     registry = CollectorRegistry()
     registry.register(_Sum(directory))
-    return Metrics(None, version=version, engine=engine), registry
+    return Metrics(None, version=version, engine=engine, weak=weak), registry
 
 
 def forget_files(directory: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -55,17 +54,15 @@ class Kafka:
         name = f"test-{secrets.token_hex(4)}-{next(_numbers)}"
         wanted = SAFE | {key.replace("_", "."): value for key, value in config.items()}
         self.admin.create_topics([NewTopic(name, partitions, replicas, config=wanted)])[name].result(30)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            topic = self.admin.list_topics(timeout=10).topics.get(name)
-            if (
-                topic
-                and len(topic.partitions) == partitions
-                and all(each.leader > 0 for each in topic.partitions.values())
-            ):
-                break
-            time.sleep(0.1)
+        for server in self.servers.split(","):  # each hears of it in its own time
+            client = AdminClient({"bootstrap.servers": server, "log_level": 0})
+            until(lambda client=client: self._has(client, name, partitions), "the brokers do not hear of the topic")
         return f"kafka://{self.servers}/{name}"
+
+    def _has(self, client: AdminClient, name: str, partitions: int) -> bool:
+        topic = client.list_topics(timeout=10).topics.get(name)
+        found = topic.partitions.values() if topic else []
+        return len(found) == partitions and all(each.leader > 0 for each in found)
 
     def configure(self, url: str, **config: str) -> None:
         """Change settings of a topic."""

@@ -13,6 +13,7 @@ from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, Str
 
 from service.errors import InboxUnavailable
 from service.events import Event, in_header, is_json, told
+from service.inbox import repeats
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.nats import safety
 from service.inbox.nats.connection import Connection
@@ -49,15 +50,12 @@ class NatsInbox:
         """Publish *events*, as atomic batches where the stream takes them; see `Inbox`."""
         if self._unsafe:
             raise self._unsafe
-        distinct: dict[str, Event] = {}
-        for event in events:
-            distinct.setdefault(event.id, event)
-        waiting = list(distinct.values())
+        waiting = repeats.distinct(events)
         there: set[str] = set()
         for start in range(0, len(waiting), MOST):
             there |= self._connection.run(self._publish(waiting[start : start + MOST]))
-        self._size = self._size._replace(events=(self._size.events or 0) + len(distinct) - len(there))
-        return [_outcome(event.id, there) for event in events]
+        self._size = self._size._replace(events=(self._size.events or 0) + len(waiting) - len(there))
+        return repeats.outcomes(events, there)
 
     async def _publish(self, events: Sequence[Event]) -> set[str]:
         """Give the ids of those that were there, as far as the stream's window goes."""
@@ -160,10 +158,3 @@ class NatsInbox:
             allow_atomic=True,
             allow_direct=True,
         )
-
-
-def _outcome(event_id: str, there: set[str]) -> Outcome:
-    if event_id in there:
-        return Outcome.REPEAT
-    there.add(event_id)
-    return Outcome.NEW

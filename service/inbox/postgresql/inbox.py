@@ -8,6 +8,7 @@ from psycopg import errors
 
 from service.errors import InboxUnavailable
 from service.events import Event
+from service.inbox import repeats
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.postgresql import partitions, rows, safety, schema
 from service.inbox.postgresql.connection import Address, connect, translating
@@ -50,12 +51,10 @@ class PostgresqlInbox:
         """Append *events* in one statement; see `Inbox`."""
         if self._unsafe:
             raise self._unsafe
-        distinct: dict[str, Event] = {}
-        for event in events:
-            distinct.setdefault(event.id, event)
-        there = self._append(list(distinct.values())) if distinct else set()
-        self._size = self._size._replace(events=(self._size.events or 0) + len(distinct) - len(there))
-        return [_outcome(event.id, there) for event in events]
+        waiting = repeats.distinct(events)
+        there = self._append(waiting) if waiting else set()
+        self._size = self._size._replace(events=(self._size.events or 0) + len(waiting) - len(there))
+        return repeats.outcomes(events, there)
 
     def _append(self, events: Sequence[Event]) -> set[str]:
         """Give the ids of those that were there."""
@@ -109,10 +108,3 @@ class PostgresqlInbox:
         counted = schema.number(self._db, _COUNT)
         events = counted if counted <= COUNTED else max(schema.number(self._db, _ESTIMATE), COUNTED)
         self._size = Size(events, schema.number(self._db, _BYTES))
-
-
-def _outcome(event_id: str, there: set[str]) -> Outcome:
-    if event_id in there:
-        return Outcome.REPEAT
-    there.add(event_id)
-    return Outcome.NEW

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import pytest
@@ -25,23 +25,12 @@ STOPPED = float(os.environ.get("TEST_STOPPED_SECONDS", "10"))
 MEMORY = 40 * 2**20  # bytes that the service may take in passing
 
 
-class Engine(Protocol):
-    """What a fault needs of a server."""
+class OnServer:
+    """A server of its own, and an inbox on it."""
 
-    url: str
-
-    def kill(self) -> None: ...
-    def start(self) -> None: ...
-    def signal(self, number: int) -> None: ...
-    def ports(self) -> list[int]: ...
-
-
-class OnPostgresql:
-    """A server of its own."""
-
-    def __init__(self, where: Path | None = None) -> None:
-        self.server = Postgresql(where, min_wal_size="32MB", max_wal_size="64MB").__enter__()
-        self.url = self.server.new_database()
+    def __init__(self, server: Postgresql | Nats) -> None:
+        self.server = server.__enter__()
+        self.url = server.new_database() if isinstance(server, Postgresql) else server.new_stream()
         self.kill = self.server.process.kill
         self.start = self.server.start
         self.signal = self.server.process.signal
@@ -51,19 +40,12 @@ class OnPostgresql:
         return [self.server.port]
 
 
-class OnNats:
-    """A server of its own."""
+def postgresql(where: Path | None = None) -> OnServer:
+    return OnServer(Postgresql(where, min_wal_size="32MB", max_wal_size="64MB"))
 
-    def __init__(self, where: Path | None = None) -> None:
-        self.server = Nats(where).__enter__()
-        self.url = self.server.new_stream()
-        self.kill = self.server.process.kill
-        self.start = self.server.start
-        self.signal = self.server.process.signal
-        self.close = self.server.__exit__
 
-    def ports(self) -> list[int]:
-        return [self.server.port]
+def nats(where: Path | None = None) -> OnServer:
+    return OnServer(Nats(where))
 
 
 class OnKafka:
@@ -92,7 +74,7 @@ class OnKafka:
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in ("postgresql", "kafka", "nats")])
 def engine(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Any]:
-    made = {"postgresql": OnPostgresql, "nats": OnNats, "kafka": lambda: OnKafka(servers)}[request.param]()
+    made = {"postgresql": postgresql, "nats": nats, "kafka": lambda: OnKafka(servers)}[request.param]()
     yield made
     made.close()
 
@@ -236,7 +218,7 @@ def test_the_disk_full(name: str, size: str, tmp_path: Path) -> None:
     with small_disk(size) as where:
         (where / "server").mkdir()
         shutil.chown(where / "server", where.stat().st_uid)
-        engine = {"postgresql": OnPostgresql, "nats": OnNats}[name](where / "server")
+        engine = {"postgresql": postgresql, "nats": nats}[name](where / "server")
         try:
             with service(tmp_path, engine.url) as server:
 

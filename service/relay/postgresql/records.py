@@ -6,12 +6,12 @@ from typing import Final
 from service.config import InboxUrl
 from service.inbox.postgresql import schema
 from service.inbox.postgresql.connection import Address, connect, translating
+from service.inbox.postgresql.schema import NAME as T
+from service.relay.postgresql.lanes import let_go, lock
 from service.relay.postgresql.store import PATIENCE, Store
-from service.relay.postgresql.work import let_go, lock
 from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
 
 UNSEEN_LONG: Final = 8 * 86_400_000  # milliseconds after which relays that are not there hold nothing back
-_T: Final = "whatsapp_webhook"
 
 
 class PostgresqlRecords:
@@ -24,18 +24,18 @@ class PostgresqlRecords:
         """Say how each destination stands; see `Records`."""
         rows = self._store.rows(
             f"""SELECT name, position, disabled, gone_since,
-                  (SELECT count(*) FROM {_T}.owed WHERE destination = id),
-                  (SELECT received_at FROM {_T}.owed WHERE destination = id ORDER BY position LIMIT 1),
-                  (SELECT count(*) FROM {_T}.dead WHERE destination = id)
-                FROM {_T}.destination ORDER BY name"""
+                  (SELECT count(*) FROM {T}.owed WHERE destination = id),
+                  (SELECT received_at FROM {T}.owed WHERE destination = id ORDER BY position LIMIT 1),
+                  (SELECT count(*) FROM {T}.dead WHERE destination = id)
+                FROM {T}.destination ORDER BY name"""
         )
         return [Standing(*row) for row in rows]
 
     def dead(self, *, limit: int | None) -> Sequence[Dead]:
         """Give the dead letters of last; see `Records`."""
         rows = self._store.rows(
-            f"""SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM {_T}.dead
-                  JOIN {_T}.destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT %s) AS newest
+            f"""SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM {T}.dead
+                  JOIN {T}.destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT %s) AS newest
                 ORDER BY at, position""",
             (limit,),
         )
@@ -44,14 +44,14 @@ class PostgresqlRecords:
     def story(self, position: int) -> Sequence[Story]:
         """Tell what became of the event at *position*; see `Records`."""
         tried = self._store.rows(
-            f"""SELECT name, at, seconds, status, outcome FROM {_T}.tried JOIN {_T}.destination ON id = destination
+            f"""SELECT name, at, seconds, status, outcome FROM {T}.tried JOIN {T}.destination ON id = destination
                 WHERE tried.position = %s ORDER BY at""",
             (position,),
         )
         stands = {name: "delivered" for name, *_ in tried}
         for table, word in (("owed", "'waiting'"), ("dead", "'dead: ' || reason")):
-            query = f"""SELECT name, {word} FROM {_T}.destination
-                        JOIN {_T}.{table} AS t ON t.destination = id AND t.position = %s"""
+            query = f"""SELECT name, {word} FROM {T}.destination
+                        JOIN {T}.{table} AS t ON t.destination = id AND t.position = %s"""
             stands |= dict(self._store.rows(query, (position,)))
         return [
             Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
@@ -60,30 +60,30 @@ class PostgresqlRecords:
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more; see `Records`."""
         with self._store.transaction() as db:
-            key, read = db.execute(f"SELECT id, position FROM {_T}.destination WHERE name = %s", (name,)).fetchall()[0]
+            key, read = db.execute(f"SELECT id, position FROM {T}.destination WHERE name = %s", (name,)).fetchall()[0]
             wanted = [each for each in owed if each.position <= read]  # what comes after will be owed anyway
             lanes = sorted({each.lane for each in wanted})
             db.execute(
-                f"""INSERT INTO {_T}.lane (destination, lane, due)
+                f"""INSERT INTO {T}.lane (destination, lane, due)
                     SELECT %s, lane, %s FROM unnest(%s::text[]) AS new (lane)
                     ORDER BY lane COLLATE "C" ON CONFLICT (destination, lane) DO UPDATE SET due = lane.due""",
                 (key, now, lanes),
             )
             added = db.execute(
-                f"""INSERT INTO {_T}.owed
+                f"""INSERT INTO {T}.owed
                     SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
                     ON CONFLICT (destination, position) DO NOTHING""",
                 (key, now, *([each[at] for each in wanted] for at in range(3))),
             ).rowcount
             db.execute(
-                f"DELETE FROM {_T}.dead WHERE destination = %s AND position = ANY(%s)",
+                f"DELETE FROM {T}.dead WHERE destination = %s AND position = ANY(%s)",
                 (key, [each.position for each in wanted]),
             )
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
         """Deliver nothing more to a destination, or go on; see `Switch`."""
-        change = f"""UPDATE {_T}.destination SET disabled = %s, failing_since = NULL, failures = 0
+        change = f"""UPDATE {T}.destination SET disabled = %s, failing_since = NULL, failures = 0
                      WHERE name = %s AND (disabled IS NULL) <> (%s::text IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
@@ -92,10 +92,10 @@ class PostgresqlRecords:
         """Owe these events to nobody, and tell nothing of them; see `Records`."""
         which = (list(positions),)
         with self._store.transaction() as db:
-            lanes = db.execute(f"SELECT destination, lane FROM {_T}.owed WHERE position = ANY(%s)", which).fetchall()
+            lanes = db.execute(f"SELECT destination, lane FROM {T}.owed WHERE position = ANY(%s)", which).fetchall()
             lock(db, lanes)
             for table in ("owed", "dead", "tried"):
-                db.execute(f"DELETE FROM {_T}.{table} WHERE position = ANY(%s)", which)
+                db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", which)
             let_go(db, lanes)
         return True
 
@@ -111,9 +111,9 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
             if not schema.exists(db, "relay"):
                 return None
             found = db.execute(
-                f"""SELECT min(coalesce((SELECT min(position) FROM {_T}.owed WHERE destination = id), position + 1))
-                    FROM {_T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
-                      AND (SELECT seen FROM {_T}.relay) > %s""",
+                f"""SELECT min(coalesce((SELECT min(position) FROM {T}.owed WHERE destination = id), position + 1))
+                    FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
+                      AND (SELECT seen FROM {T}.relay) > %s""",
                 (now - GONE_LONG, now - UNSEEN_LONG),
             ).fetchone()
     finally:

@@ -70,7 +70,8 @@ bench: install ## what a request costs, and a delivery
 	$(BIN)/python bench/engines.py
 
 faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
-	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 $(BIN)/pytest tests/faults --timeout 7200
+	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 TEST_STOPPED_SECONDS=10 \
+	  $(BIN)/pytest tests/faults --timeout 7200
 
 mutants: install ## are the tests of who gets in, and of how deliveries are decided, any good
 	$(BIN)/python tests/mutants.py

@@ -22,6 +22,7 @@ ALL = ("sqlite", "postgresql", "kafka", "nats", "memory")
 WITH_LOG = ("sqlite", "postgresql")
 SEVERAL_WRITERS = ("postgresql", "kafka", "nats", "memory")
 TELLS_REPEATS = ("sqlite", "postgresql", "nats", "memory")
+LIMITED = ("kafka", "nats")  # in how large an event may be, by default 1 MB
 PURGES = ("sqlite", "postgresql", "memory")
 
 

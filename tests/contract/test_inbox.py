@@ -8,8 +8,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from contract.engines import ALL, HOUR, PURGES, SEVERAL_WRITERS, TELLS_REPEATS, WITH_LOG, Servers, Subject, place
+from contract.engines import (
+    ALL,
+    HOUR,
+    LIMITED,
+    PURGES,
+    SEVERAL_WRITERS,
+    TELLS_REPEATS,
+    WITH_LOG,
+    Servers,
+    Subject,
+    place,
+)
 
+from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox import engine
 from service.inbox.base import Inbox, Outcome
@@ -277,3 +289,15 @@ def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
         assert list(erasure.find("16505551234")) == []
     assert subject.kept() == [event(number) for number in range(1, 10, 2)]
     assert inbox.put([event(0), event(1), event(10)]) == ["repeat", "repeat", "new"]
+
+
+@pytest.mark.parametrize("subject", engines(*LIMITED), indirect=True)
+def test_an_event_that_is_too_large(inbox: Inbox, subject: Subject) -> None:
+    """It is at fault, and not the inbox: nothing of what came with it is there, and all of that can be kept alone."""
+    large = msgspec.structs.replace(event(1), data=b"x" * 2 * 2**20)
+    with pytest.raises(InboxUnavailable) as refused:
+        inbox.put([event(2), large])
+    assert (refused.value.reason, refused.value.alone) == ("too_large", True)
+    inbox.put([event(2)])
+    inbox.probe()
+    assert event(2).id in {each.id for each in subject.kept()}

@@ -109,8 +109,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> str
 @pytest.mark.timeout(1800)
 def test_a_ledger_under_faults_and_kills(tmp_path: Path, url: str) -> None:
     """Every event comes, byte for byte, in order for each key; the relay is killed with -9 every second."""
+    number = EVENTS if url.startswith("sqlite") else EVENTS // 3
     with closing(opened(tmp_path, url)) as inbox:
-        events = keep(inbox, *messages(EVENTS, max(EVENTS // 10, 20)))
+        events = keep(inbox, *messages(number, max(number // 10, 20)))
     faulty, tls = Faulty(), contexts(tmp_path)
     next(tls)
     lock = threading.Lock()

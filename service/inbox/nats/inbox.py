@@ -16,12 +16,13 @@ from service.events import Event, in_header, is_json, told
 from service.inbox import repeats
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.nats import safety
-from service.inbox.nats.connection import Connection
+from service.inbox.nats.connection import TOO_LARGE, Connection
 from service.inbox.nats.settings import Settings
 
 LOOK: Final = 5.0  # seconds between looks at the stream
 WINDOW: Final = 1800.0  # seconds in which a stream that we make tells repeats; it costs memory
 MOST: Final = 1000  # messages of one atomic batch, by the server's default
+HEADERS: Final = 4096  # bytes that the headers of a message may take, beside its data
 DUPLICATE: Final = 10201  # "atomic publish batch contains duplicate message id"
 _NOT_IN_A_SUBJECT: Final = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -51,6 +52,8 @@ class NatsInbox:
         if self._unsafe:
             raise self._unsafe
         waiting = repeats.distinct(events)
+        if max((len(event.data) for event in waiting), default=0) > self._connection.client.max_payload - HEADERS:
+            raise InboxUnavailable("too_large", TOO_LARGE, alone=True)  # before a part of a batch is there
         there: set[str] = set()
         for start in range(0, len(waiting), MOST):
             there |= self._connection.run(self._publish(waiting[start : start + MOST]))

@@ -18,7 +18,7 @@ _WHY: Final = {
     "synchronous_commit": "a commit is told before it is on the disks: ALTER DATABASE or ROLE ... RESET it",
 }
 _QUESTION: Final = f"""
-    SELECT name, setting FROM pg_settings WHERE name IN ({", ".join(f"'{name}'" for name in _SAFE)})
+    VALUES {", ".join(f"('{name}', current_setting('{name}'))" for name in _SAFE)}
     UNION ALL SELECT 'standby', pg_is_in_recovery()::text
     UNION ALL SELECT 'encoding', pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
     UNION ALL SELECT 'table ' || relname, relpersistence::text FROM pg_class

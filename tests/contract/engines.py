@@ -33,7 +33,7 @@ class Subject(NamedTuple):
     opener: Callable[[], Inbox]
 
     @classmethod
-    def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 2.0) -> "Subject":
+    def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 10.0) -> "Subject":
         terms = Terms(HOUR, body_retention, timeout)
         return cls(url, engine.load(url).opener(url, terms))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import config, fields
+from service.cli.settings import configured
 from service.config import values
 from service.errors import ConfigurationError
 
@@ -145,3 +146,37 @@ def test_durations_and_addresses() -> None:
 def test_several_workers_on_memory() -> None:
     """What keeps nothing may be served by several."""
     assert load(WEBHOOK_WORKERS="2", WEBHOOK_INBOX="memory://?durability=weak").workers == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:pa/sswcanary@127.0.0.1/db",
+        "postgresql://me:pa#sswcanary@127.0.0.1/db",
+        "postgresql://me:pa?sswcanary@127.0.0.1/db",
+        "postgresql://me:se%zzcanary@h/db",
+        "postgresql://h/db?password=se%zzcanary",
+        "kafka://me:se?canary@b:9093/topic",
+        "nats://me:se/canary@b:4222/S",
+    ],
+)
+def test_a_password_that_breaks_the_url_up_is_not_said(url: str) -> None:
+    """What is to be percent-encoded is told, and nothing of it repeated."""
+    with pytest.raises(ConfigurationError) as refused:
+        configured({"WEBHOOK_INBOX": url})
+    assert "canary" not in str(refused.value)
+    assert "percent-encode" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@[::1]:5432,other:5433/db?sslmode=verify-full",
+        "postgresql:///db?host=/tmp",
+        "kafka://b1:9092,b2:9092/topic?sasl.username=me&sasl.password.file=/x",
+        "nats://token@b:4222,c:4222/S?tlsca=/x",
+    ],
+)
+def test_urls_of_servers(url: str) -> None:
+    """IPv6, several hosts, a socket's directory, and what is an engine's own."""
+    assert configured({"WEBHOOK_INBOX": url}).inbox.text == url

@@ -206,7 +206,7 @@ def test_a_server_that_can_not_be_had(url: InboxUrl, change: object, reason: str
     assert time.monotonic() - started < 4
 
 
-@pytest.mark.parametrize("text", ["postgresql://me:secret@host/x?sslmod=require", "postgresql://me:secret@ho st:x/y"])
+@pytest.mark.parametrize("text", ["postgresql://me:secret@host/x?sslmod=require", "postgresql://me:%zzsecret@host/y"])
 def test_a_url_that_is_none_is_not_said_again(text: str) -> None:
     """It may hold a password."""
     (problem,) = connection.problems(inbox_url(text))
@@ -299,4 +299,80 @@ def test_nothing_waits_for_ever(url: InboxUrl) -> None:
         with pytest.raises(InboxUnavailable) as refused:
             inbox.put([event(2)])
         assert time.monotonic() - started < 1
-        assert (refused.value.reason, refused.value.reopen) == ("slow", True)
+        assert (refused.value.reason, refused.value.reopen) == ("locked", False)
+
+
+def test_what_comes_while_a_partition_is_dropped(url: InboxUrl) -> None:
+    """Who drops looks once more when nobody else writes: what was just appended to it is not taken along."""
+    with closing(opened(url)) as slow, closing(opened(url)) as purging:
+        day = NOW - 3 * DAY
+        slow.put([msgspec.structs.replace(event(1), own_time=day, received_at=day)])
+        slow._db.execute("BEGIN")
+        slow.put([msgspec.structs.replace(event(2), own_time=day, received_at=NOW)])
+        commit = threading.Timer(0.05, lambda: slow._db.execute("COMMIT"))
+        commit.start()
+        assert not purging.purge(NOW)
+        commit.join()
+    assert event(2).id in {each.id for each in Subject.of(url).kept()}
+
+
+def test_where_an_empty_log_ends(url: InboxUrl) -> None:
+    """Before what is just being appended: a reader that begins there does not pass it."""
+    with closing(opened(url)) as inbox:
+        inbox.purge(NOW)
+        inbox.put([event(0)])
+        inbox._db.execute("TRUNCATE whatsapp_webhook.event")
+        with closing(postgresql.open_log(url)) as log:
+            inbox._db.execute("BEGIN")
+            inbox.put([event(1)])
+            last = log.last()
+            assert log.first() == last + 1
+            inbox._db.execute("COMMIT")
+            (record,) = log.read(last, 10)
+            assert record.event == event(1)
+
+
+def test_standbys_that_are_away() -> None:
+    """What they may not have is not told as kept: neither at once, nor as the repeat of what was kept before."""
+    with Postgresql() as server:
+        url = inbox_url(server.new_database())
+        with closing(opened(url, timeout=0.5)) as inbox:
+            inbox.purge(NOW)
+            server.configure_and_wait(synchronous_standby_names="nobody")
+            for _ in range(3):
+                with (
+                    closing(opened(url, timeout=0.5)) as again,
+                    pytest.raises(InboxUnavailable, match=r"in time|standbys"),
+                ):
+                    again.put([event(1)])
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            until(lambda: server.execute(waiting) == [(0,)], "sessions wait for ever")
+            server.configure_and_wait(synchronous_standby_names="")
+            assert inbox.put([event(1), event(2)]) == [Outcome.REPEAT, Outcome.NEW]
+
+
+def test_an_event_that_no_column_holds(url: InboxUrl) -> None:
+    """It is at fault, and not the inbox."""
+    for odd in (
+        msgspec.structs.replace(event(1), time=2**70),
+        msgspec.structs.replace(event(1), own_time=2**63),
+        msgspec.structs.replace(event(1), subject="\ud800"),
+    ):
+        with closing(opened(url)) as inbox, pytest.raises(InboxUnavailable) as refused:
+            inbox.put([odd])
+        assert refused.value.alone
+        assert not refused.value.reopen
+
+
+def test_sessions_do_not_pile_up(url: InboxUrl) -> None:
+    """While a lock is held, whoever gave up waiting for it is gone from the server too."""
+    opened(url).close()
+    with psycopg.connect(url.text) as other:
+        other.execute("LOCK TABLE whatsapp_webhook.event")
+        for _ in range(6):
+            with pytest.raises(InboxUnavailable):
+                opened(url, timeout=0.2)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'whatsapp-webhook' AND datname = "
+        found = other.execute(query + "current_database()").fetchone()
+        assert found is not None
+        assert found[0] <= 1

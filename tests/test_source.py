@@ -122,3 +122,16 @@ def test_an_unknown_failure_is_one(file: Path, tmp_path: Path) -> None:
     source = Source(configured(file, f"sqlite://{tmp_path}/nowhere/inbox.db"), TERMS)
     with pytest.raises(InboxUnavailable, match="nowhere"):
         source()
+
+
+def test_what_could_not_be_opened_is_tried_again(file: Path, tmp_path: Path) -> None:
+    """It stays another one until it was opened."""
+    source = Source(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    source().close()
+    write(file, f"sqlite://{tmp_path}/later/other.db")
+    with pytest.raises(InboxUnavailable):
+        source()
+    assert source.moved()
+    (tmp_path / "later").mkdir()
+    source().close()
+    assert not source.moved()

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,8 +17,8 @@ from service.app import create_admin
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
-from service.errors import ConfigurationError
-from service.inbox import engine, source
+from service.errors import ConfigurationError, InboxUnavailable
+from service.inbox import engine
 from service.relay import stores
 from service.relay.book import Book
 from service.relay.relay import Relay
@@ -50,7 +51,7 @@ def _serve(config: Config) -> None:
     running = Relay(
         Book(Path(config.destinations)),
         store.work,
-        lambda: engine.load(config.inbox).open_log(source.in_force(config.inbox)),
+        lambda: engine.load(config.inbox).open_log(store.url()),
         metrics=measured,
         traced=traced,
         now=time.time,
@@ -59,8 +60,14 @@ def _serve(config: Config) -> None:
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
     shown = Shown(beside.records, running.breakers, checks, measured, now=time.time)
+
+    def refresh() -> None:
+        with suppress(InboxUnavailable):  # what is shown says so
+            beside.work.require_file()
+        shown.refresh()
+
     listener = listen("WEBHOOK_RELAY_BIND", config.relay_bind)
-    admin = AdminServer(create_admin(checks, MetricsPage(registry, shown.refresh)), listener)
+    admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), listener)
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
     admin.start()
     running.start()

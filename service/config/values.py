@@ -11,6 +11,7 @@ WITHOUT_SERVER = ("sqlite", "memory")
 LAST_PORT = 65535
 LONGEST = 3650 * 86400.0  # seconds
 DIGITS = 15
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(:[0-9]{1,5})?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -100,9 +101,20 @@ def inbox_url(text: str) -> InboxUrl:
         raise ValueError("has a durability that it does not know; it knows durability=weak, or nothing")
     if url.scheme in WITHOUT_SERVER:
         _require_no_server(url, query, weak=bool(durability))
-    elif not url.netloc:
-        raise ValueError(f"wants a host: {url.scheme}://host/name")
+    else:
+        _require_hosts(url)
     return InboxUrl(url.scheme, text, bool(durability))
+
+
+def _require_hosts(url: SplitResult) -> None:
+    """Refuse what a password in it may have broken up, without saying any of it again."""
+    if not url.netloc and "host=" not in url.query:
+        raise ValueError(f"wants a host: {url.scheme}://host/name")
+    hosts = url.netloc.rpartition("@")[2]
+    if "@" in url.path or url.fragment or (hosts and not all(map(_HOST.fullmatch, hosts.split(",")))):
+        raise ValueError(
+            "wants hosts with a port that is a number, and what is odd in a password percent-encoded (%40 for @)"
+        )
 
 
 def _require_no_server(url: SplitResult, query: Collection[str], *, weak: bool) -> None:

@@ -19,9 +19,12 @@ class Source:
     def __call__(self) -> Inbox:
         """Open the inbox of the URL in force; raises InboxUnavailable."""
         found = self._look()
-        if found != self._url:
-            self._url, self._open = found, engine.load(found).opener(found, self._terms)
-        return self._open()
+        if found == self._url:
+            return self._open()
+        opener = engine.load(found).opener(found, self._terms)
+        inbox = opener()
+        self._url, self._open = found, opener  # not before it could be opened: else it would not be tried again
+        return inbox
 
     def moved(self) -> bool:
         """Say whether the URL in force is another one than that of the inbox that was opened."""

@@ -22,6 +22,7 @@ from service.metrics import InboxMetrics
 from service.tracing import Context, Tracing
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
+MOST_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more
 TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
 # Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
 # idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
@@ -273,15 +274,16 @@ class Writer:
 
 
 def _portions(tickets: Sequence[_Ticket]) -> Iterator[list[_Ticket]]:
-    """Cut into portions of about the most events that one commit takes."""
+    """Cut into portions of about the most events and bytes that one commit takes."""
     portion: list[_Ticket] = []
-    events = 0
+    events = taken = 0
     for ticket in tickets:
         portion.append(ticket)
         events += len(ticket.events)
-        if events >= MOST_EVENTS:
+        taken += sum(len(event.data) for event in ticket.events)
+        if events >= MOST_EVENTS or taken >= MOST_BYTES:
             yield portion
-            portion, events = [], 0
+            portion, events, taken = [], 0, 0
     yield portion
 
 

@@ -17,6 +17,7 @@ class Stores(NamedTuple):
     work: State
     records: Records
     close: Callable[[], None]
+    url: Callable[[], InboxUrl]  # of the database that it is in now, where its log is too
 
 
 def require_log(url: InboxUrl) -> None:
@@ -35,9 +36,10 @@ def opened(url: InboxUrl) -> Stores:
         from service.relay import postgresql  # noqa: PLC0415  its client is an optional part of the installation
 
         tables = postgresql.Store(url)
-        return Stores(postgresql.PostgresqlWork(tables), postgresql.PostgresqlRecords(tables), tables.close)
+        work, records = postgresql.PostgresqlWork(tables), postgresql.PostgresqlRecords(tables)
+        return Stores(work, records, tables.close, lambda: tables.url)
     store = sqlite.Store(url.path.with_name(sqlite.NAME))
-    return Stores(sqlite.SqliteWork(store), sqlite.SqliteRecords(store), store.close)
+    return Stores(sqlite.SqliteWork(store), sqlite.SqliteRecords(store), store.close, lambda: url)
 
 
 def exists(url: InboxUrl) -> bool:

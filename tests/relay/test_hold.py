@@ -6,7 +6,9 @@ import pytest
 from contract.engines import Servers
 
 from service.config import InboxUrl, inbox_url
+from service.errors import InboxUnavailable
 from service.relay import stores
+from service.relay.hold import Hold
 from service.relay.postgresql.records import UNSEEN_LONG
 
 NOW = 1_795_000_000_000
@@ -52,3 +54,16 @@ def test_relays_that_are_gone_for_good(servers: Servers) -> None:
     assert stores.hold(url)(NOW + UNSEEN_LONG - 1) == 8
     assert stores.hold(url)(NOW + UNSEEN_LONG) is None
     state.close()
+
+
+def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:
+    """The receiver's writer asks, and notifications wait for it."""
+    asked = []
+
+    def needed(now: int) -> int:
+        asked.append(now)
+        raise InboxUnavailable("slow", "no answer")
+
+    hold = Hold(needed)
+    assert [hold(NOW), hold(NOW + 1), hold(NOW + 2)] == [0, 0, 0]
+    assert asked == [NOW]

@@ -191,3 +191,53 @@ def test_claims_stay_flat(url: InboxUrl) -> None:
         state.close()
     print(f"pages: {pages}")
     assert pages[1] <= pages[0] + 6
+
+
+def test_a_log_that_is_adopted_beside_a_planner(url: InboxUrl) -> None:
+    """Whoever opens it late takes nothing back of what others planned meanwhile; of another log nothing is left."""
+    state = opened(url)
+    state.join({"bot": 0}, now=NOW)
+    assert state.adopt(7, 0) == 0
+    owe(state, "a", "b", "c")
+    assert state.adopt(7, 1) == 0
+    assert state.positions() == {"bot": 3}
+    owe(state, "d", since=3)
+    assert state.adopt(8, 9) == 4
+    assert state.positions() == {"bot": 0}
+    state.close()
+
+
+def test_destinations_of_a_database_that_was_made_anew(url: InboxUrl) -> None:
+    """Are looked up again: their numbers are others there."""
+    state = opened(url)
+    state.join({"alpha": 0, "zeta": 0}, now=NOW)
+    owe(state, "a", name="zeta")
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(url.text, autocommit=True) as db:
+        db.execute(f"{others} AND pid <> pg_backend_pid()")
+        db.execute("DROP SCHEMA whatsapp_webhook CASCADE")
+    with pytest.raises(InboxUnavailable):
+        state.positions()
+    state.join({"zeta": 0}, now=NOW)
+    state.join({"alpha": 0, "zeta": 0}, now=NOW)
+    owe(state, "a", name="zeta")
+    assert {each.name: each.owed for each in state.standings()} == {"alpha": 0, "zeta": 1}
+    state.close()
+
+
+def test_a_relay_follows_its_inbox(tmp_path: Path, servers: Servers) -> None:
+    """To another database, when the file that holds the URL says so: log and state together."""
+    urls = [servers.postgresql().new_database() for _ in range(2)]
+    file = tmp_path / "url"
+    file.write_text(urls[0])
+    with destination() as app:
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
+        inboxes = [opened_inbox(tmp_path, url) for url in urls]
+        keep(inboxes[0], message(1, 1))
+        with Relay(tmp_path, WEBHOOK_INBOX="", WEBHOOK_INBOX_FILE=str(file)):
+            until(lambda: len(app.requests) == 1, "nothing came")
+            keep(inboxes[1], message(2, 2))
+            file.write_text(urls[1])
+            until(lambda: len(app.requests) == 2, "nothing came of the other")
+        for inbox in inboxes:
+            inbox.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from relay.test_state import NOW, SqliteState, owe, settle, taken
+from relay.test_state import NOW, SqliteState, owe, settle, take, taken
 
 from service.errors import InboxUnavailable
 from service.relay.sqlite import Store, needed
@@ -94,3 +94,12 @@ def test_what_is_needed_of_a_file_that_is_none(path: Path) -> None:
     path.with_name("none.db").write_bytes(b"no database" * 1000)
     with pytest.raises(InboxUnavailable):
         needed(path.with_name("none.db"), now=NOW)
+
+
+def test_a_log_that_was_set_back(state: SqliteState) -> None:
+    """What it no longer has is not owed, and what it will have at the same positions is read."""
+    state.adopt(7, 0)
+    owe(state, "a", "b", "c")
+    assert state.adopt(7, 2) == 1
+    assert state.positions() == {"bot": 2}
+    assert [claim.position for claim in take(state, most=9)] == [1, 2]

@@ -394,15 +394,6 @@ def test_another_log(state: State) -> None:
     assert taken(state).position == 1
 
 
-def test_a_log_that_was_set_back(state: State) -> None:
-    """What it no longer has is not owed, and what it will have at the same positions is read."""
-    state.adopt(7, 0)
-    owe(state, "a", "b", "c")
-    assert state.adopt(7, 2) == 1
-    assert state.positions() == {"bot": 2}
-    assert [claim.position for claim in take(state, most=9)] == [1, 2]
-
-
 def test_dead_letters_are_told_by_the_newest(state: State) -> None:
     """In the order in which they were given up."""
     owe(state, "a", "b", "c")

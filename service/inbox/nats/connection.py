@@ -72,6 +72,11 @@ class Connection:
             raise
         self.stream: JetStreamContext = self.client.jetstream(timeout=timeout)
 
+    @property
+    def server_id(self) -> str:
+        """Give the number of the server that answers."""
+        return str(self.client._server_info.get("server_id"))  # noqa: SLF001  nothing else says it
+
     def run(self, asked: Coroutine[Any, Any, _T]) -> _T:
         """Wait for an answer, not longer than the timeout. Raises InboxUnavailable."""
         with translating():

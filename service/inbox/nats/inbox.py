@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import nats.js.errors
 from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig, StreamInfo
@@ -22,9 +22,19 @@ from service.inbox.nats.settings import Settings
 LOOK: Final = 5.0  # seconds between looks at the stream
 WINDOW: Final = 1800.0  # seconds in which a stream that we make tells repeats; it costs memory
 MOST: Final = 1000  # messages of one atomic batch, by the server's default
-HEADERS: Final = 4096  # bytes that the headers of a message may take, beside its data
-DUPLICATE: Final = 10201  # "atomic publish batch contains duplicate message id"
+BATCH: Final = "atomic publish"  # how the server's refusals of a batch begin, a duplicate in it among them
+BATCH_HEADERS: Final = 256  # bytes, of what a batch adds to a message
+MOST_HEADERS: Final = 60_000  # bytes; the server refuses 64 KiB
 _NOT_IN_A_SUBJECT: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class _Message(NamedTuple):
+    """An event as it is published."""
+
+    id: str
+    subject: str
+    data: bytes
+    headers: dict[str, str]
 
 
 class NatsInbox:
@@ -51,48 +61,53 @@ class NatsInbox:
         """Publish *events*, as atomic batches where the stream takes them; see `Inbox`."""
         if self._unsafe:
             raise self._unsafe
-        waiting = repeats.distinct(events)
-        if max((len(event.data) for event in waiting), default=0) > self._connection.client.max_payload - HEADERS:
-            raise InboxUnavailable("too_large", TOO_LARGE, alone=True)  # before a part of a batch is there
+        messages = [self._message(event) for event in repeats.distinct(events)]
         there: set[str] = set()
-        for start in range(0, len(waiting), MOST):
-            there |= self._connection.run(self._publish(waiting[start : start + MOST]))
-        self._size = self._size._replace(events=(self._size.events or 0) + len(waiting) - len(there))
+        for start in range(0, len(messages), MOST):
+            there |= self._connection.run(self._publish(messages[start : start + MOST]))
+        self._size = self._size._replace(events=(self._size.events or 0) + len(messages) - len(there))
         return repeats.outcomes(events, there)
 
-    async def _publish(self, events: Sequence[Event]) -> set[str]:
+    async def _publish(self, messages: Sequence[_Message]) -> set[str]:
         """Give the ids of those that were there, as far as the stream's window goes."""
-        if not self._is_atomic or len(events) == 1:
-            return await self._publish_singly(events)
-        *most, last = events
+        if not self._is_atomic or len(messages) == 1:
+            return await self._publish_singly(messages)
+        *most, last = messages
         batch = {Header.BATCH_ID.value: secrets.token_hex(16)}
-        for number, event in enumerate(most, start=1):
+        for number, each in enumerate(most, start=1):
             more = {**batch, Header.BATCH_SEQUENCE.value: str(number)}
-            await self._connection.client.publish(self._subject(event), event.data, headers=self._headers(event) | more)
-        more = {**batch, Header.BATCH_SEQUENCE.value: str(len(events)), Header.BATCH_COMMIT.value: "1"}
+            await self._connection.client.publish(each.subject, each.data, headers=each.headers | more)
+        more = {**batch, Header.BATCH_SEQUENCE.value: str(len(messages)), Header.BATCH_COMMIT.value: "1"}
         try:
             await self._ask(last, more)
         except nats.js.errors.APIError as ex:
-            if ex.err_code == DUPLICATE:  # which one, only each alone is told
-                return await self._publish_singly(events)
+            # Which one was there, only each alone is told; and a batch may have no room beside others.
+            if (ex.description or "").startswith(BATCH):
+                return await self._publish_singly(messages)
             raise
         return set()
 
-    async def _publish_singly(self, events: Sequence[Event]) -> set[str]:
-        answers = await asyncio.gather(*(self._ask(event, {}) for event in events))
-        return {event.id for event, answer in zip(events, answers, strict=True) if answer.get("duplicate")}
+    async def _publish_singly(self, messages: Sequence[_Message]) -> set[str]:
+        answers = await asyncio.gather(*(self._ask(each, {}) for each in messages))
+        return {each.id for each, answer in zip(messages, answers, strict=True) if answer.get("duplicate")}
 
-    async def _ask(self, event: Event, more: dict[str, str]) -> dict[str, Any]:
+    async def _ask(self, message: _Message, more: dict[str, str]) -> dict[str, Any]:
         client, timeout = self._connection.client, self._connection.timeout
-        found = await client.request(
-            self._subject(event), event.data, timeout=timeout, headers=self._headers(event) | more
-        )
+        found = await client.request(message.subject, message.data, timeout=timeout, headers=message.headers | more)
         answer: dict[str, Any] = json.loads(found.data)
         if "error" in answer:
             raise nats.js.errors.APIError.from_error(answer["error"])
         if answer.get("stream") != self._settings.stream:
             raise InboxUnavailable("foreign", f"another stream ({answer.get('stream')}) takes the subject: mend it")
         return answer
+
+    def _message(self, event: Event) -> _Message:
+        """Write an event, before anything of its batch is sent; raises InboxUnavailable where it is too large."""
+        headers = self._headers(event)
+        taken = BATCH_HEADERS + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if taken > MOST_HEADERS or taken + len(event.data) > self._connection.client.max_payload:
+            raise InboxUnavailable("too_large", TOO_LARGE, alone=True)
+        return _Message(event.id, self._subject(event), event.data, headers)
 
     def _subject(self, event: Event) -> str:
         """Give `<subject>.<phone number or account>.<type>`, so that a consumer may choose."""
@@ -133,7 +148,7 @@ class NatsInbox:
             found = self._connection.run(self._stream())
             if not self._settings.weak:
                 safety.require_stream(found.config, self._settings.subject)
-                safety.require_disk(found.config, self._settings.options.get("monitor"))
+                safety.require_disk(found, self._connection.server_id, self._settings.options.get("monitor"))
         except InboxUnavailable as ex:
             self._unsafe = ex if ex.reason == "unsafe" else None
             raise

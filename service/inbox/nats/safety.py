@@ -3,7 +3,7 @@
 from typing import Final
 
 import urllib3
-from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from service.errors import InboxUnavailable
 
@@ -32,8 +32,12 @@ def require_stream(config: StreamConfig, subject: str) -> None:
         raise _unsafe(f"the stream {name} acknowledges before it writes: make one whose persist_mode is default")
 
 
-def require_disk(config: StreamConfig, monitor: str | None) -> None:
-    """Raise InboxUnavailable where one machine's power cut loses what was acknowledged."""
+def require_disk(info: StreamInfo, server_id: str, monitor: str | None) -> None:
+    """Raise InboxUnavailable where one machine's power cut loses what was acknowledged.
+
+    *server_id* is of the server that we are connected to, *monitor* the address of its monitoring.
+    """
+    config = info.config
     if (config.num_replicas or 1) >= ENOUGH:
         return
     ways = (
@@ -42,10 +46,13 @@ def require_disk(config: StreamConfig, monitor: str | None) -> None:
     if monitor is None:
         raise _unsafe(f"the stream {config.name} has one server's disk: {ways} and name its monitor=http://server:8222")
     try:
-        answer = urllib3.request("GET", f"{monitor}/jsz?config=1", timeout=1.0, retries=False)
-        found = answer.json()["config"]
+        said = urllib3.request("GET", f"{monitor}/varz", timeout=1.0, retries=False).json()
+        found = said["jetstream"]["config"]
     except (urllib3.exceptions.HTTPError, ValueError, KeyError) as ex:
-        raise InboxUnavailable("unsafe", f"the server's settings can't be read at {monitor}/jsz: is it right?") from ex
+        raise InboxUnavailable("unsafe", f"the server's settings can't be read at {monitor}/varz: is it right?") from ex
+    leader = info.cluster.leader if info.cluster else None
+    if said.get("server_name") != leader if leader else said.get("server_id") != server_id:
+        raise InboxUnavailable("unsafe", f"{monitor} is another server's than the one that has the stream: name that")
     if not found.get("sync_always"):
         raise _unsafe(f"the server syncs every {found.get('sync_interval', 0) // 10**9} s only: {ways}")
 

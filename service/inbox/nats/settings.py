@@ -1,14 +1,16 @@
 """The URL, as the client wants it."""
 
+import re
 import ssl
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
 
 # What the URL may say besides; the first five are called as the `nats` tool's options are.
 KNOWN: Final = ("creds", "nkey", "tlsca", "tlscert", "tlskey", "tls", "subject", "replicas", "monitor")
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _NOT_A_NAME: Final = frozenset(" .*>/\\")
 
 
@@ -18,6 +20,7 @@ class Settings(NamedTuple):
     stream: str
     subject: str
     servers: tuple[str, ...]
+    user: str  # with a colon and the password, or a token
     options: dict[str, str]
     weak: bool
 
@@ -25,11 +28,11 @@ class Settings(NamedTuple):
     def of(cls, url: InboxUrl) -> Self:
         """Take them from the configured URL."""
         parts = urlsplit(url.text)
-        user, at, hosts = parts.netloc.rpartition("@")
+        user, _, hosts = parts.netloc.rpartition("@")
         name = parts.path.strip("/")
         options = dict(_parameters(url))
-        servers = tuple(f"nats://{user}{at}{host}" for host in hosts.split(","))
-        return cls(name, options.get("subject", name.lower()), servers, options, url.weak)
+        servers = tuple(f"nats://{host}" for host in hosts.split(","))
+        return cls(name, options.get("subject", name.lower()), servers, unquote(user), options, url.weak)
 
     def replicas(self, *, clustered: bool) -> int:
         """Say how many replicas a stream that is made gets."""
@@ -38,6 +41,11 @@ class Settings(NamedTuple):
     def client(self) -> dict[str, Any]:
         """Give the client's arguments; raises InboxUnavailable where a file that is named can't be read."""
         found: dict[str, Any] = {"servers": list(self.servers), "name": "whatsapp-webhook", "allow_reconnect": False}
+        name, colon, password = self.user.partition(":")
+        if colon:
+            found |= {"user": name, "password": password}
+        elif name:
+            found["token"] = name
         if "creds" in self.options:
             found["user_credentials"] = self.options["creds"]
         if "nkey" in self.options:
@@ -65,7 +73,9 @@ def problems(url: InboxUrl) -> list[str]:
     unknown = sorted(set(options) - set(KNOWN))
     if unknown:
         found.append(f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN)}")
-    if options.get("replicas", "1") not in "12345":
+    if not _SUBJECT.fullmatch(options.get("subject", "whatsapp")):
+        found.append("wants a subject of words with dots between: subject=whatsapp.events")
+    if options.get("replicas", "1") not in tuple("12345"):
         found.append("wants replicas from 1 to 5")
     return found
 

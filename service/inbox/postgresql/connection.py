@@ -1,9 +1,8 @@
 """A connection to the server that never waits longer than it was told, and failures in words."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo, errors
@@ -12,14 +11,23 @@ from psycopg.abc import RV, PQGen
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
 
+# Shares of the time that we wait, after which the server gives up itself, and so says why.
+SOONER: Final = {"lock_timeout": 0.7, "statement_timeout": 0.9}
+CANCELLING: Final = 0.3  # seconds
 CONNECTING: Final = 2  # seconds a host; libpq takes no less
 _UNREACHABLE: Final = "the server can't be reached: is it up, and is this its address?"
 _DENIED: Final = "the server refuses the user: look at the password, and at the rights on the database"
 # By SQLSTATE, or the class that its first two characters are:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
+_NO_URL: Final = (
+    "is no URL that libpq takes: write postgresql://user:password@host:5432/database?sslmode=verify-full, "
+    "and percent-encode what is odd in the password"
+)
+_VALUE: Final = "22"  # what one event holds can't be held
 _REASONS: Final[dict[str, tuple[str, str, bool]]] = {
     "53100": ("full", "the server's disk is full: make room there, or let the retention be shorter", True),
     "53300": ("unreachable", "the server has no connection left: raise max_connections, or pool them", True),
+    "22": ("error", "an event holds what a column can't: Meta sends it again meanwhile", False),
     "53": ("error", "the server lacks memory or locks: look at its log", True),
     "25006": ("read_only", "the server takes no writes: it is a standby, or was made read-only", True),
     "28": ("denied", _DENIED, True),
@@ -61,26 +69,40 @@ def problems(url: InboxUrl) -> list[str]:
     """Say what is wrong with the URL; see `Engine`."""
     try:
         conninfo.conninfo_to_dict(_without_durability(url.text))
-    except psycopg.ProgrammingError as ex:
-        what = str(ex).partition(': "postgres')[0].strip()  # libpq would say the whole of it again
-        return [f"is no URL that libpq takes ({what}): write postgresql://user@host:5432/database?sslmode=verify-full"]
+    except psycopg.ProgrammingError:  # whose text says the password again
+        return [_NO_URL]
     return []
 
 
 def _without_durability(text: str) -> str:
-    url = urlsplit(text)
-    kept = "&".join(part for part in url.query.split("&") if part.partition("=")[0] != "durability")
-    return url._replace(query=kept).geturl()
+    where, mark, query = text.partition("?")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "durability")
+    return where + mark + kept
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which nothing waits longer than `patience`, whatever became of the server."""
 
     patience: float = 2.0  # seconds
+    warned: str = ""  # by the server, since it was last set to nothing
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for the server; see psycopg."""
         return super().wait(gen, interval, self.patience if timeout is None else timeout)
+
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Wait for as long as that within."""
+        before, self.patience = self.patience, seconds
+        try:
+            yield
+        finally:
+            self.patience = before
+
+    def hear(self, notice: errors.Diagnostic) -> None:
+        """Remember a warning: of a commit, it says that its standbys may not have it."""
+        if notice.severity_nonlocalized == "WARNING":
+            self.warned = str(notice.message_primary)
 
 
 def connect(address: Address) -> Connection:
@@ -90,7 +112,11 @@ def connect(address: Address) -> Connection:
     """
     with translating():
         db = Connection.connect(address.conninfo, autocommit=True, prepare_threshold=None)
-    db.patience = address.timeout
+        db.patience = address.timeout
+        db.add_notice_handler(db.hear)
+        # A session that waits for a lock does not see that we are gone; those that come after would fill the server.
+        for setting, share in SOONER.items():
+            db.execute(f"SET {setting} = {int(address.timeout * share * 1000)}")
     return db
 
 
@@ -101,6 +127,9 @@ def translating(db: psycopg.Connection[Any] | None = None) -> Iterator[None]:
         yield
     except psycopg.Error as ex:
         trouble = translated(ex)
+        if db is not None and isinstance(ex, errors._WaitTimeout):  # noqa: SLF001  as below
+            with suppress(psycopg.Error):  # a commit that waits for a standby would keep its session
+                db.cancel_safe(timeout=CANCELLING)
         if db is not None and trouble.reopen:
             db.close()
         raise trouble from ex
@@ -115,7 +144,7 @@ def translated(ex: psycopg.Error) -> InboxUnavailable:
     state = ex.sqlstate or ""
     if state:
         reason, remedy, reopen = _REASONS.get(state) or _REASONS.get(state[:2]) or _unknown(ex)
-        return InboxUnavailable(reason, f"{remedy} (SQLSTATE {state})", reopen=reopen)
+        return InboxUnavailable(reason, f"{remedy} (SQLSTATE {state})", reopen=reopen, alone=state[:2] == _VALUE)
     if isinstance(ex, psycopg.OperationalError):
         return InboxUnavailable(*_refused_by(str(ex)), reopen=True)
     return InboxUnavailable("error", f"psycopg says {type(ex).__name__}", reopen=True)

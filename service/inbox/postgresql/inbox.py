@@ -60,11 +60,14 @@ class PostgresqlInbox:
         """Give the ids of those that were there."""
         with translating(self._db):
             encoded = rows.encoded(events)
+            self._db.warned = ""
             try:
                 found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
             except errors.CheckViolation:  # a day that has no partition yet
                 partitions.make(self._db, {rows.day(event) for event in events})
                 found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
+        if self._db.warned:
+            raise InboxUnavailable("slow", f"its standbys may not have it: the server warns {self._db.warned!r}")
         return {events[number - 1].id for (number,) in found}
 
     def probe(self) -> None:

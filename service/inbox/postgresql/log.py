@@ -8,6 +8,10 @@ from service.inbox.postgresql import rows, schema
 from service.inbox.postgresql.connection import Address, connect, translating
 from service.inbox.postgresql.schema import NAME
 
+# Not the sequence's value: it counts what is just being appended, which a reader that begins there would pass.
+_LAST = f"""SELECT greatest((SELECT position FROM {NAME}.event ORDER BY position DESC LIMIT 1),
+                            (SELECT position FROM {NAME}.progress WHERE name = 'dropped'))"""
+
 
 class PostgresqlLog:
     """The reading half: a connection of its own, each question a transaction of its own."""
@@ -43,13 +47,15 @@ class PostgresqlLog:
         return self._number(f"SELECT position FROM {NAME}.progress WHERE name = 'identity'")
 
     def first(self) -> int:
-        """Give the oldest position; see `Log`."""
-        dropped = self._number(f"SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped'")
-        return next((record.position for record in self.read(dropped, 1, data=False)), self.last() + 1)
+        """Give the oldest position; see `Log`. One statement, as `last` must be of the same moment."""
+        oldest = f"""SELECT position FROM {NAME}.event WHERE data IS NOT NULL
+                       AND position > (SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped')
+                     ORDER BY position LIMIT 1"""
+        return self._number(f"SELECT coalesce(({oldest}), ({_LAST}) + 1)")
 
     def last(self) -> int:
-        """Give the newest position; see `Log`."""
-        return self._number(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {NAME}.position")
+        """Give the newest position; see `Log`. What is not committed has a higher one."""
+        return self._number(_LAST)
 
     def close(self) -> None:
         """Let go of the connection."""

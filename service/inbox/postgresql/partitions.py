@@ -75,17 +75,29 @@ class Purge:
     def _drop_days(self, db: Connection, cutoff: int, needed: "_Needed") -> bool:
         if time.monotonic() < self._not_before:
             return False
-        old = next(_old(db, cutoff, needed), None)
+        old = next((each for each in _past(db, cutoff) if _is_old(db, each, cutoff, needed)), None)
         if old is None:
             return False
         db.execute(f"SET LOCAL lock_timeout = {PATIENCE}")
         try:
             with db.transaction():
+                db.execute(f"LOCK TABLE {NAME}.event IN ACCESS EXCLUSIVE MODE")
+                # Now nobody is just appending to it: what was there a moment ago may not be all.
+                if not _is_old(db, old, cutoff, needed):
+                    return False
+                _note(db, f"SELECT max(position) FROM {NAME}.{old.name}")
                 db.execute(f"DROP TABLE {NAME}.{old.name}")
         except errors.LockNotAvailable:
             self._not_before = time.monotonic() + AGAIN
             return False
         return True
+
+
+def _note(db: Connection, highest: str) -> None:
+    """Remember the highest position that was dropped: where nothing is left, it is where the log ends."""
+    db.execute(
+        f"UPDATE {NAME}.progress SET position = greatest(position, coalesce(({highest}), 0)) WHERE name = 'dropped'"
+    )
 
 
 class _Needed:
@@ -104,16 +116,17 @@ class _Needed:
         return needed is None or position < needed
 
 
-def _old(db: Connection, cutoff: int, needed: _Needed) -> Iterator[Partition]:
-    """Give partitions in which everything is too old, and nobody needs anything."""
-    for partition in all_of(db):
-        if (partition.day + 1) * DAY > cutoff:
-            return  # what is of a day was received on it or later
-        newest = db.execute(
-            f"SELECT position, received_at FROM {NAME}.{partition.name} ORDER BY position DESC LIMIT 1"
-        ).fetchone()
-        if newest is None or (newest[1] < cutoff and needed.passes(newest[0])):
-            yield partition
+def _past(db: Connection, cutoff: int) -> Iterator[Partition]:
+    """Give partitions of days that are past: what is of a day was received on it or later."""
+    return (each for each in all_of(db) if (each.day + 1) * DAY <= cutoff)
+
+
+def _is_old(db: Connection, partition: Partition, cutoff: int, needed: _Needed) -> bool:
+    """Say whether everything in it is too old, and nobody needs anything."""
+    newest = db.execute(
+        f"SELECT position, received_at FROM {NAME}.{partition.name} ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    return newest is None or (newest[1] < cutoff and needed.passes(newest[0]))
 
 
 def _drop_timeless(db: Connection, cutoff: int, needed: _Needed) -> bool:
@@ -124,6 +137,7 @@ def _drop_timeless(db: Connection, cutoff: int, needed: _Needed) -> bool:
     gone = [position for (position,) in oldest if needed.passes(position)]
     if not gone:
         return False
+    _note(db, f"SELECT {gone[-1]}")
     db.execute(f"DELETE FROM {NAME}.event_timeless WHERE position = ANY(%s)", (gone,))
     return len(gone) == AT_ONCE
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Record
 from service.inbox.postgresql.schema import APPENDING, LOCKS, TIMELESS
@@ -38,6 +39,11 @@ APPEND: Final = f"""
         INSERT INTO whatsapp_webhook.event (day, digest, {COLUMNS})
         SELECT day, digest, {COLUMNS} FROM given ORDER BY number
         ON CONFLICT (digest, day) DO NOTHING RETURNING digest
+    ),
+    -- A repeat is told only once what it repeats is where it must be: a commit that wrote nothing waits for no standby.
+    waited AS (
+        UPDATE whatsapp_webhook.progress SET position = position WHERE name = 'identity'
+            AND (SELECT count(*) FROM given) > (SELECT count(*) FROM added)
     )
     SELECT number FROM given WHERE digest NOT IN (SELECT digest FROM added)
 """
@@ -60,7 +66,10 @@ def encoded(events: Sequence[Event]) -> str:
 
     PostgreSQL's text can't hold a NUL: in an attribute it becomes U+FFFD. Data is kept as it is.
     """
-    text = msgspec.json.encode(events)
+    try:
+        text = msgspec.json.encode(events)
+    except UnicodeEncodeError as ex:
+        raise InboxUnavailable("error", "an event holds half a character", alone=True) from ex
     if _NUL in text:
         clean = [
             msgspec.structs.replace(

@@ -11,6 +11,7 @@ _SAFE: Final = {
     "full_page_writes": ("on",),
     "synchronous_commit": ("on", "remote_apply"),
     "default_transaction_read_only": ("off",),
+    "default_transaction_isolation": ("read committed",),
 }
 _WHY: Final = {
     "fsync": "a crash loses, or damages, what was committed: set it on in postgresql.conf",
@@ -22,7 +23,7 @@ _QUESTION: Final = f"""
     UNION ALL SELECT 'standby', pg_is_in_recovery()::text
     UNION ALL SELECT 'encoding', pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
     UNION ALL SELECT 'table ' || relname, relpersistence::text FROM pg_class
-      WHERE relnamespace = to_regnamespace('whatsapp_webhook') AND relkind IN ('r', 'p') AND relpersistence <> 'p'
+      WHERE relnamespace = to_regnamespace('whatsapp_webhook') AND relkind IN ('r', 'p', 'S') AND relpersistence <> 'p'
 """
 
 
@@ -35,6 +36,10 @@ def require(db: Connection, *, weak: bool) -> None:
         raise InboxUnavailable("read_only", "the server takes no writes: default_transaction_read_only is on")
     if found["encoding"] != "UTF8":
         raise InboxUnavailable("unsafe", f"the database's encoding is {found['encoding']}: make one with UTF8")
+    if found["default_transaction_isolation"] != "read committed":
+        raise InboxUnavailable(
+            "unsafe", "default_transaction_isolation must be read committed: ALTER DATABASE or ROLE ... RESET it"
+        )
     if weak:
         return
     for name, safe in _SAFE.items():

@@ -11,6 +11,7 @@ NAME: Final = "whatsapp_webhook"
 # Keys of advisory locks, of this database: who migrates, who appends, who tends what is too old.
 LOCKS: Final = 0x57484B31  # "WHK1"
 MIGRATING, APPENDING, TENDING = 1, 2, 3
+LONGEST: Final = 600.0  # seconds that a migration may take
 TIMELESS: Final = 0  # the day of what has none of its own
 
 
@@ -53,6 +54,7 @@ STEPS: Final = (
         CREATE TABLE whatsapp_webhook.progress (name text PRIMARY KEY, position bigint NOT NULL);
         INSERT INTO whatsapp_webhook.progress VALUES
             ('bodies_dropped', 0),
+            ('dropped', 0),
             ('identity', ('x' || left(md5(gen_random_uuid()::text), 15))::bit(60)::bigint);
         """,
         works_with=1,
@@ -64,7 +66,9 @@ def migrate(db: Connection, part: str, steps: Sequence[Step]) -> None:
     """Have the tables of *part* be of the present version; raises InboxUnavailable where a later one can't be used."""
     version, _ = _version(db, part)
     if version < len(steps):
-        with transaction(db):
+        with db.patient(LONGEST), transaction(db):
+            db.execute("SET LOCAL statement_timeout = 0")
+            db.execute("SET LOCAL lock_timeout = 0")
             lock(db, MIGRATING)
             if not exists(db, None):
                 db.execute(f"CREATE SCHEMA {NAME}")

@@ -16,8 +16,12 @@ class Keys:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, int] = {}
+        self._connections = 0
 
     def __getitem__(self, name: str) -> int:
+        if self._connections != self._store.connections:  # it may be another database by now
+            self._known.clear()
+            self._connections = self._store.connections
         if name not in self._known:
             ((self._known[name],),) = self._store.rows(f"SELECT id FROM {T}.destination WHERE name = %s", (name,))
         return self._known[name]

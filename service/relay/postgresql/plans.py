@@ -22,24 +22,26 @@ class PostgresqlPlans:
         self._keys = Keys(store)
 
     def require_file(self) -> None:
-        """Do nothing: a server's tables can't be moved away from under a connection."""
+        """See that the inbox's URL is still the one that was opened; raises InboxUnavailable."""
+        self._store.require_url()
 
-    def adopt(self, identity: int, last: int) -> int:
-        """Belong to the log of this identity; see `Plans`."""
+    def adopt(self, identity: int, last: int) -> int:  # noqa: ARG002  as below
+        """Belong to the log of this identity; see `Plans`.
+
+        That a log was set back can't be seen, nor need it: it lies in the same database, and so does this.
+        """
         with self._store.transaction() as db:
             (found,) = row(db, f"SELECT identity FROM {T}.relay FOR UPDATE")
-            if found in (None, identity):
-                gone = rows(db, f"DELETE FROM {T}.owed WHERE position > %s RETURNING destination, lane", last)
-                let_go(db, gone)
-                db.execute(f"UPDATE {T}.destination SET position = %s WHERE position > %s", (last, last))
-                db.execute(f"UPDATE {T}.relay SET identity = %s WHERE identity IS NULL", (identity,))
-                return len(gone)
+            if found == identity:
+                return 0
+            rows(db, f"SELECT 1 FROM {T}.destination ORDER BY id FOR UPDATE")
             owed = schema.number(db, f"SELECT count(*) FROM {T}.owed")
-            for table in ("owed", "lane", "dead", "tried"):
-                db.execute(f"DELETE FROM {T}.{table}")
-            db.execute(f"UPDATE {T}.destination SET position = 0")
+            if found is not None:
+                for table in ("owed", "lane", "dead", "tried"):
+                    db.execute(f"DELETE FROM {T}.{table}")
+                db.execute(f"UPDATE {T}.destination SET position = 0")
             db.execute(f"UPDATE {T}.relay SET identity = %s", (identity,))
-            return owed
+            return owed if found is not None else 0
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
         """Have exactly *names* be in the file; see `Plans`."""
@@ -78,7 +80,8 @@ class PostgresqlPlans:
                 return False
             db.execute(
                 f"""INSERT INTO {T}.owed
-                    SELECT %s, *, %s, false FROM unnest(%s::bigint[], %s::text[], %s::bigint[])""",
+                    SELECT %s, *, %s, false FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
+                    ON CONFLICT DO NOTHING""",
                 (key, now, *columns(owed, 3)),
             )
             return True

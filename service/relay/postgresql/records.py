@@ -8,9 +8,10 @@ from service.inbox.postgresql import schema
 from service.inbox.postgresql.connection import Address, connect, translating
 from service.inbox.postgresql.schema import NAME as T
 from service.relay.postgresql.lanes import let_go, lock
-from service.relay.postgresql.store import PATIENCE, Store
+from service.relay.postgresql.store import Store
 from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
 
+ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
 UNSEEN_LONG: Final = 8 * 86_400_000  # milliseconds after which relays that are not there hold nothing back
 
 
@@ -105,7 +106,7 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
 
     None where nobody waits for any, or no relay was seen for long. Raises InboxUnavailable where that can't be told.
     """
-    db = connect(Address.of(url, timeout=PATIENCE))
+    db = connect(Address.of(url, timeout=ASKING))
     try:
         with translating():
             if not schema.exists(db, "relay"):

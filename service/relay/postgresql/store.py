@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 from service.config import InboxUrl
+from service.errors import InboxUnavailable
 from service.inbox import source
 from service.inbox.postgresql import schema
 from service.inbox.postgresql.connection import Address, Connection, connect, translating
@@ -85,11 +86,12 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class Store:
-    """One connection, for any number of threads; made anew where it broke, by the URL that is in force then."""
+    """One connection, for any number of threads; made anew where it broke."""
 
     def __init__(self, url: InboxUrl) -> None:
         """Connect, and make the tables where there are none; raises InboxUnavailable."""
-        self._url = url
+        self.url = url
+        self.connections = 0  # so far
         self._lock = threading.RLock()
         self._db: Connection | None = None
         with self._connected():
@@ -99,7 +101,8 @@ class Store:
     def _connected(self) -> Iterator[Connection]:
         with self._lock:
             if self._db is None or self._db.closed:
-                self._db = connect(Address.of(source.in_force(self._url), timeout=PATIENCE))
+                self._db = connect(Address.of(self.url, timeout=PATIENCE))
+                self.connections += 1
                 with translating(self._db):
                     schema.migrate(self._db, PART, STEPS)
             with translating(self._db):
@@ -119,6 +122,14 @@ class Store:
         """Read; raises InboxUnavailable."""
         with self._connected() as db:
             return db.execute(query, values).fetchall()
+
+    def require_url(self) -> None:
+        """Raise InboxUnavailable where the URL in force is another one by now; from then on that is used."""
+        found = source.in_force(self.url)
+        if found != self.url:
+            self.close()
+            self.url = found
+            raise InboxUnavailable("moved", "the inbox's URL was changed: connecting anew", reopen=True)
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -105,7 +105,7 @@ def names(here: Namespace, labels: str = RECEIVERS) -> list[str]:
 def how_often(here: Namespace) -> Counter[str]:
     """Say how often each of Meta's ids is kept; the data stays in the pod, which has too much of it."""
     ids = "import json, sys; [print(json.loads(line)['id'].split(':')[1]) for line in sys.stdin]"
-    command = f'whatsapp-webhook events list --since 10m --json | python -c "{ids}"'
+    command = f'whatsapp-webhook events list --since 4m --json | python -c "{ids}"'
     return Counter(here.kubectl("exec", DEPLOYMENT, "--", "sh", "-c", command).split())
 
 

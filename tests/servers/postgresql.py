@@ -122,7 +122,9 @@ def serve(address: str) -> None:
         allowed.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
     with server:
         host = f"[{address}]" if ":" in address else address
-        print(f"postgresql://postgres@{host}:{server.port}/postgres", flush=True)
+        url = f"postgresql://postgres@{host}:{server.port}/postgres"
+        psycopg.connect(url, connect_timeout=2).close()  # it starts also where the address is none of this machine's
+        print(url, flush=True)
         signal.sigwait(ends)
 
 

@@ -13,6 +13,7 @@ from service.relay.state import RETENTION, Owed, Plans
 READ_AT_ONCE: Final = 500
 EVERY: Final = 60.0  # seconds between looks at what the log no longer holds
 BEGINNING: Final = "beginning"
+ENDLESS: Final = 2**62  # a position that no log comes to
 
 
 class Planner:
@@ -55,7 +56,9 @@ class Planner:
 
     def adopt(self, log: Log) -> None:
         """Go by this log, which was just opened: it may be another one, or one that was set back."""
-        dropped = self._state.adopt(log.identity(), log.last())
+        read = max(self._state.positions().values(), default=0)  # first: others go on reading, and adopting, meanwhile
+        last = log.last()
+        dropped = self._state.adopt(log.identity(), last if read > last else ENDLESS)
         if dropped:
             self._log.error(
                 "the inbox is another one, or was set back: what was owed of the old one is gone", count=dropped

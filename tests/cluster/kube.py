@@ -145,8 +145,13 @@ class Namespace:
         return {json.loads(line)["id"].split(":")[1] for line in text.splitlines()}
 
     @contextmanager
-    def load(self, seconds: float, *, rate: float = 100, handshakes: float = 10) -> Iterator[list[Load]]:
-        """Send load through the Service from a pod of its own; the list has what came of it once the block ended."""
+    def load(
+        self, seconds: float, *, rate: float = 100, handshakes: float = 10, after: float | None = None
+    ) -> Iterator[list[Load]]:
+        """Send load through the Service from a pod of its own; the list has what came of it once the block ended.
+
+        It goes on for *seconds*, or *after* so many from the end of the block, whichever comes first.
+        """
         self._loads += 1
         name = f"load-{self._loads}"
         meta = pods.load(
@@ -163,6 +168,9 @@ class Namespace:
         time.sleep(2)
         found: list[Load] = []
         yield found
+        if after is not None:
+            time.sleep(after)
+            self.kubectl("exec", name, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGUSR1)")
         found.append(Load(**json.loads(self._output(name, seconds + 60))))
         self.kubectl("delete", "pod", name)
 

@@ -1,6 +1,6 @@
 """Runs in a pod: notifications at a steady rate, handshakes beside them; prints as JSON what was answered, and when.
 
-Its settings are in the environment: URL, TOKEN, SECRET, RATE, HANDSHAKES, SECONDS.
+Its settings are in the environment: URL, TOKEN, SECRET, RATE, HANDSHAKES, SECONDS. SIGUSR1 ends it before.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import secrets
+import signal
 import threading
 import time
 from collections import Counter
@@ -53,6 +54,8 @@ def work() -> None:
         answers[outcome] += 1
 
 
+over = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: over.set())
 workers = [threading.Thread(target=work) for _ in range(32)]
 for worker in workers:
     worker.start()
@@ -63,7 +66,8 @@ plan = sorted(
     for number in range(int(SECONDS * float(os.environ[name])))
 )
 for at, what in plan:
-    time.sleep(max(started + at - time.monotonic(), 0))
+    if over.wait(max(started + at - time.monotonic(), 0)):
+        break
     due.put(what)
 for _ in workers:
     due.put(None)

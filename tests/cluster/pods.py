@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Python as a pod's first process does not end by SIGTERM.
+_BRIEF = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1}
+
 
 def load(name: str, **settings: str) -> dict[str, Any]:
     """Make one that plays Meta through the Service: `load.py`."""
@@ -43,4 +46,4 @@ def _program(file: str, settings: dict[str, str]) -> dict[str, Any]:
 
 
 def _pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"restartPolicy": "Never"} | spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": _BRIEF | spec}

@@ -27,8 +27,9 @@ RECEIVERS = "app.kubernetes.io/instance=wh,app.kubernetes.io/component=receiver"
 RELAYS = "app.kubernetes.io/instance=wh,app.kubernetes.io/component=relay"
 INBOX = "wh-inbox"
 RATE = 200
-# Two pods to start, one after the other, and the last one to drain; more where the machine is busy.
-ROLLOUT = 60.0
+# Two pods to start, one after the other, and the last one to drain, take 22 s; more where the machine is busy.
+ROLLOUT = 120.0
+AFTER = 2.0  # seconds of load once something is over
 RESTARTS = int(os.environ.get("TEST_CLUSTER_RESTARTS", "2"))
 UPGRADES = int(os.environ.get("TEST_CLUSTER_UPGRADES", "1"))
 # As many requests as the load has under way at once.
@@ -104,7 +105,7 @@ def names(here: Namespace, labels: str = RECEIVERS) -> list[str]:
 def how_often(here: Namespace) -> Counter[str]:
     """Say how often each of Meta's ids is kept; the data stays in the pod, which has too much of it."""
     ids = "import json, sys; [print(json.loads(line)['id'].split(':')[1]) for line in sys.stdin]"
-    command = f'whatsapp-webhook events list --since 10m --json | python -c "{ids}"'
+    command = f'whatsapp-webhook events list --since 4m --json | python -c "{ids}"'
     return Counter(here.kubectl("exec", DEPLOYMENT, "--", "sh", "-c", command).split())
 
 
@@ -138,12 +139,12 @@ def roll(here: Namespace, begin: Callable[[], object]) -> int:
 
 def rolled_under_load(here: Namespace, what: str, begin: Callable[[], object]) -> None:
     """Roll once while notifications come in: every answer is 200, no connection is reset, no replica is missing."""
-    with here.load(ROLLOUT, rate=RATE) as found:
+    with here.load(ROLLOUT, rate=RATE, after=AFTER) as found:
         started = time.monotonic()
         least = roll(here, begin)
         took = time.monotonic() - started
     (load,) = found
-    assert took < ROLLOUT - 2, f"the rollout took {took:.0f} s, longer than the load"
+    assert took < ROLLOUT - 5, f"the rollout took {took:.0f} s, longer than the load"
     assert set(load.answers) == GOOD, load.answers
     assert least == 2, f"{least} available"
     check_kept_once(here, load)
@@ -194,7 +195,7 @@ def test_a_worker_that_is_killed_under_load(ready: Namespace) -> None:
     victim, other = names(ready)
     kill = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
     restarts = ready.object("pod", other)["status"]["containerStatuses"][0]["restartCount"]
-    with ready.load(20, rate=RATE) as found:
+    with ready.load(ROLLOUT, rate=RATE, after=8) as found:
         ready.kubectl("exec", victim, "--", "python", "-c", kill)
     (load,) = found
     failed = {answer: number for answer, number in load.answers.items() if answer not in GOOD}
@@ -211,7 +212,7 @@ def test_a_container_that_is_killed_under_load(ready: Namespace) -> None:
     """With -9, its first process: what it was answering fails; connections are refused until the Service knows."""
     victim, _ = names(ready)
     before = uids(ready)
-    with Namespace("privileged") as node, ready.load(30, rate=RATE) as found:
+    with Namespace("privileged") as node, ready.load(ROLLOUT, rate=RATE, after=AFTER) as found:
         node.kill_first_process(ready.object("pod", victim))
         until(lambda: statuses(ready.object("pod", victim))[0]["restartCount"] != 0, "nothing happened")
         settle(ready)
@@ -227,9 +228,10 @@ def test_a_container_that_is_killed_under_load(ready: Namespace) -> None:
 def test_a_budget_lets_one_pod_go_at_a_time(ready: Namespace) -> None:
     """As a drained node asks for it; the one that goes is drained, and nobody notices."""
     first, second = names(ready)
-    with ready.load(ROLLOUT / 2, rate=RATE) as found:
+    with ready.load(ROLLOUT, rate=RATE, after=AFTER) as found:
         evict(ready, first)
         said = evict(ready, second)
+        until(lambda: first not in names(ready), "the evicted pod stays")
         settle(ready)
     (load,) = found
     assert "disruption budget" in said
@@ -253,7 +255,7 @@ def test_relays_of_their_own_deliver_it_all(ready: Namespace) -> None:
     ready.kubectl("rollout", "status", relays, "--timeout=180s")
     settle(ready)
     receivers = uids(ready)
-    with ready.load(ROLLOUT, rate=20) as found:
+    with ready.load(ROLLOUT, rate=20, after=AFTER) as found:
         ready.kubectl("delete", "pod", names(ready, RELAYS)[0], "--grace-period=0", "--force")
         ready.kubectl("rollout", "status", relays, "--timeout=180s")
         ready.kubectl("rollout", "restart", relays)
@@ -280,7 +282,7 @@ def test_moving_from_sqlite_loses_nothing() -> None:
         here.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")
         here.install(*to("/events", **{"from": "beginning"}))
         here.wait_ready()
-        with here.load(ROLLOUT, rate=20) as found:
+        with here.load(ROLLOUT, rate=20, after=AFTER) as found:
             old = move(here)
         (load,) = found
         assert set(load.answers) == GOOD, load.answers
@@ -301,12 +303,10 @@ def move(here: Namespace) -> set[str]:
     destinations = to("/events", **{"from": "beginning"})
     notes = here.install(*on_postgresql(*destinations, *way_out))
     assert "WARNING: inbox.engine was sqlite and is postgresql" in notes
-    assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 0" in notes
+    assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 15" in notes
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")
-    here.kubectl("exec", POD, "-c", "receiver", "--", "whatsapp-webhook", "drain", "--seconds", "0")
+    here.kubectl("exec", POD, "-c", "receiver", "--", "whatsapp-webhook", "drain", "--seconds", "15")
     listing = ["exec", POD, "-c", "relay", "--", "whatsapp-webhook", "destinations", "list", "--json"]
-    here.kubectl("wait", "--for=condition=Ready=false", f"pod/{POD}", "--timeout=60s")
-    time.sleep(3)  # what it was still sent
     until(lambda: json.loads(here.kubectl(*listing))["owed"] == 0, "the old relay does not finish")
     old = here.kept()
     here.kubectl("delete", "statefulset", "wh-whatsapp-webhook")

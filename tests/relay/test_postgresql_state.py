@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
 from contract.engines import Servers
 from destination import destination
+from prometheus_client import CollectorRegistry
 from relay.test_state import BAD, DAY, DELIVERED, EXPIRED, LEASE, NOW, OK, State, later, opened, owe, settle, take
 from relaying import Relay, keep, message, write
 from relaying import opened as opened_inbox
@@ -19,6 +21,9 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
+from service.inbox.base import Log
+from service.metrics import RelayMetrics
+from service.relay.planner import Planner
 from service.relay.state import Owed, Settlement
 
 pytestmark = pytest.mark.needs("postgresql")
@@ -44,6 +49,29 @@ def test_one_that_holds_its_claims_open_keeps_nobody_waiting(url: InboxUrl) -> N
     assert len(second) == 6
     assert not first & second
     one.close()
+    other.close()
+
+
+def test_one_that_starts_while_others_read(url: InboxUrl) -> None:
+    """What they read and planned since it looked at the log's end stays theirs: nobody is set back behind it."""
+    starting, other = opened(url), opened(url)
+    starting.join({"bot": 0}, now=NOW)
+
+    class Growing:
+        def identity(self) -> int:
+            return 7
+
+        def last(self) -> int:
+            owe(other, "a", "b", "c")
+            return 0
+
+    metrics = RelayMetrics(CollectorRegistry())
+    planner = Planner(starting, lambda: log, metrics=metrics, now=lambda: NOW / 1000, retention=60)
+    log = cast("Log", Growing())
+    planner.adopt(log)
+    assert other.positions() == {"bot": 3}
+    assert [claim.position for claim in take(other, most=9)] == [1, 2, 3]
+    starting.close()
     other.close()
 
 

@@ -1,10 +1,15 @@
-"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), that of a wheel, or the system's."""
+"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), that of a wheel, or the system's.
+
+As a program it listens on an address besides loopback, lets in whoever comes there, prints its URL, and ends when it is
+terminated: `PYTHONPATH=tests python -m servers.postgresql 10.0.0.1`.
+"""
 
 import itertools
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -106,3 +111,22 @@ class Postgresql:
         with psycopg.connect(self.url(database), autocommit=True) as db:
             done = db.execute(statement)
             return done.fetchall() if done.description else []
+
+
+def serve(address: str) -> None:
+    """Run one for the pods of a cluster, until a signal."""
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    server = Postgresql(listen_addresses=f"127.0.0.1,{address}", max_connections="200")
+    with (server.data / "pg_hba.conf").open("a") as allowed:
+        allowed.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
+    with server:
+        host = f"[{address}]" if ":" in address else address
+        url = f"postgresql://postgres@{host}:{server.port}/postgres"
+        psycopg.connect(url, connect_timeout=2).close()  # it starts also where the address is none of this machine's
+        print(url, flush=True)
+        signal.sigwait(ends)
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

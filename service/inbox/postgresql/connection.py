@@ -17,13 +17,13 @@ CANCELLING: Final = 0.3  # seconds
 CONNECTING: Final = 2  # seconds a host; libpq takes no less
 _UNREACHABLE: Final = "the server can't be reached: is it up, and is this its address?"
 _DENIED: Final = "the server refuses the user: look at the password, and at the rights on the database"
-# By SQLSTATE, or the class that its first two characters are:
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_URL: Final = (
     "is no URL that libpq takes: write postgresql://user:password@host:5432/database?sslmode=verify-full, "
     "and percent-encode what is odd in the password"
 )
 _VALUE: Final = "22"  # what one event holds can't be held
+# By SQLSTATE, or the class that its first two characters are:
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
 _REASONS: Final[dict[str, tuple[str, str, bool]]] = {
     "53100": ("full", "the server's disk is full: make room there, or let the retention be shorter", True),
     "53300": ("unreachable", "the server has no connection left: raise max_connections, or pool them", True),

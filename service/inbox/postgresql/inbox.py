@@ -14,7 +14,7 @@ from service.inbox.postgresql import partitions, rows, safety, schema
 from service.inbox.postgresql.connection import Address, connect, translating
 from service.inbox.postgresql.schema import NAME
 
-COUNTED: Final = 100_000  # events up to which they are counted, and not estimated, at the start
+COUNTED: Final = 20_000  # events up to which they are counted, and not estimated
 MEASURED: Final = 15.0  # seconds between looks at how much there is
 _COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM {NAME}.event LIMIT {COUNTED + 1}) AS counted"
 _TREE: Final = f"pg_partition_tree('{NAME}.event') JOIN pg_class ON pg_class.oid = relid WHERE isleaf"
@@ -108,6 +108,9 @@ class PostgresqlInbox:
 
     def _measure(self) -> None:
         self._measured = time.monotonic()
-        counted = schema.number(self._db, _COUNT)
-        events = counted if counted <= COUNTED else max(schema.number(self._db, _ESTIMATE), COUNTED)
+        events = self._size.events or 0
+        if events <= COUNTED:
+            events = schema.number(self._db, _COUNT)
+        if events > COUNTED:  # notifications wait while it is counted
+            events = max(schema.number(self._db, _ESTIMATE), COUNTED)
         self._size = Size(events, schema.number(self._db, _BYTES))

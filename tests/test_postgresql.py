@@ -23,6 +23,7 @@ from service.inbox import postgresql
 from service.inbox.base import Outcome, Terms
 from service.inbox.postgresql import PostgresqlInbox, connection, schema
 from service.inbox.postgresql.connection import Address
+from service.inbox.postgresql.inbox import COUNTED
 from service.inbox.postgresql.schema import Step
 
 pytestmark = pytest.mark.needs("postgresql")
@@ -376,3 +377,13 @@ def test_sessions_do_not_pile_up(url: InboxUrl) -> None:
         found = other.execute(query + "current_database()").fetchone()
         assert found is not None
         assert found[0] <= 1
+
+
+def test_how_much_is_held_is_estimated_where_it_is_much(url: InboxUrl) -> None:
+    """Counting would keep notifications waiting; the server's own estimate is near."""
+    with closing(opened(url)) as inbox:
+        for start in range(0, COUNTED + 5000, 5000):
+            inbox.put([event(number) for number in range(start, start + 5000)])
+        inbox._db.execute("ANALYZE whatsapp_webhook.event")
+        inbox._measure()
+        assert inbox.size().events == pytest.approx(COUNTED + 5000, rel=0.1)

@@ -1,12 +1,17 @@
 """The NATS inbox beyond the contract."""
 
+from contextlib import ExitStack
+from pathlib import Path
+
 import msgspec
 import pytest
+import trustme
 from contract.engines import Servers, Subject
 from contract.test_inbox import event
+from server import free_port, until
 from servers.nats import Nats
 
-from service.config import inbox_url
+from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.nats.settings import Settings, problems
@@ -68,3 +73,63 @@ def test_a_url_that_is_not_right(text: str, said: str) -> None:
     """Said before anything is connected to."""
     assert said in " ".join(problems(inbox_url(text)))
     assert Settings.of(inbox_url("nats://h/S")).servers == ("nats://h",)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """By the authority that the URL names, and by no other."""
+    authority, other = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    with Nats(more=f'tls {{ cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem" }}') as server:
+        url = server.new_stream().replace("127.0.0.1:", "localhost:", 1)
+        with Subject.of(inbox_url(f"{url}&tlsca={tmp_path}/ca.pem")).opened() as inbox:
+            assert len(inbox.put([event(1)])) == 1
+        for wrong in (f"&tlsca={tmp_path}/other.pem", "&tls=required", f"&tlsca={tmp_path}/none.pem"):
+            with pytest.raises(InboxUnavailable) as refused, Subject.of(inbox_url(url + wrong)).opened():
+                pass
+            assert refused.value.reason == "tls", refused.value
+
+
+def test_a_cluster_of_three(tmp_path: Path) -> None:
+    """Three replicas need no monitor: one server is killed, and it goes on; two, and nothing is told as kept."""
+    ports = [free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    with ExitStack() as stack:
+        servers = []
+        for number, port in enumerate(ports):
+            (tmp_path / str(number)).mkdir()
+            cluster = f"cluster {{ name: three, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
+            made = Nats(tmp_path / str(number), more=f"server_name: n{number}\n{cluster}", alone=False)
+            servers.append(stack.enter_context(made))
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        url = inbox_url(f"nats://{hosts}/THREE?replicas=3")
+        until(lambda: opens(url), "the three do not find together", patience=60)
+        with Subject.of(url).opened() as inbox:
+            inbox.put([event(number) for number in range(10)])
+        servers[0].process.kill()
+        until(lambda: keeps(url, 10), "two of three do not go on", patience=60)
+        servers[1].process.kill()
+        assert not keeps(url, 11)
+        servers[0].start()
+        until(lambda: keeps(url, 12), "two of three do not go on", patience=60)
+        kept = {each.id for each in Subject.of(url).kept()}
+        assert {event(number).id for number in (*range(11), 12)} <= kept
+
+
+def opens(url: InboxUrl) -> bool:
+    try:
+        with Subject.of(url, timeout=2.0).opened():
+            return True
+    except InboxUnavailable:
+        return False
+
+
+def keeps(url: InboxUrl, number: int) -> bool:
+    try:
+        with Subject.of(url, timeout=2.0).opened() as inbox:
+            return len(inbox.put([event(number)])) == 1
+    except InboxUnavailable:
+        return False

@@ -27,8 +27,9 @@ def program() -> str | None:
 class Nats:
     """One server in a directory of its own, that syncs every write."""
 
-    def __init__(self, where: Path | None = None, *, sync: str = "always", more: str = "") -> None:
-        """*where* is an empty directory for its data; *more* stands in its configuration."""
+    def __init__(self, where: Path | None = None, *, sync: str = "always", more: str = "", alone: bool = True) -> None:
+        """*where* is an empty directory for its data, *more* stands in its configuration; of several none is alone."""
+        self.alone = alone
         found = program()
         assert found
         self.made = directory("nats") if where is None else where
@@ -60,7 +61,12 @@ class Nats:
     def is_up(self) -> bool:
         """Say whether JetStream works."""
         try:
-            return urllib3.request("GET", f"{self.monitor}/healthz", timeout=1, retries=False).status == 200
+            return (
+                urllib3.request(
+                    "GET", f"{self.monitor}/{'healthz' if self.alone else 'varz'}", timeout=1, retries=False
+                ).status
+                == 200
+            )
         except urllib3.exceptions.HTTPError:
             return False
 

@@ -403,7 +403,7 @@ BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}
         (
             "sqlite, kept",
             APART,
-            ["drain --seconds 15", "delete statefulset", "volume claim inbox-wh-whatsapp-webhook-0"],
+            ["drain --seconds 80", "delete statefulset", "volume claim inbox-wh-whatsapp-webhook-0"],
         ),
         ("postgresql", {}, ["in the database that the former Secret names", "destinations list", "helm rollback"]),
         ("kafka", POSTGRESQL, ["in the topic that the former Secret names", "let your consumers read it to its end"]),

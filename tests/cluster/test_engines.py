@@ -282,7 +282,7 @@ def test_moving_from_sqlite_loses_nothing() -> None:
         here.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")
         here.install(*to("/events", **{"from": "beginning"}))
         here.wait_ready()
-        with here.load(ROLLOUT, rate=20, after=AFTER) as found:
+        with here.load(5 * ROLLOUT, rate=20, after=AFTER) as found:
             old = move(here)
         (load,) = found
         assert set(load.answers) == GOOD, load.answers
@@ -303,9 +303,9 @@ def move(here: Namespace) -> set[str]:
     destinations = to("/events", **{"from": "beginning"})
     notes = here.install(*on_postgresql(*destinations, *way_out))
     assert "WARNING: inbox.engine was sqlite and is postgresql" in notes
-    assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 15" in notes
+    assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 80" in notes
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")
-    here.kubectl("exec", POD, "-c", "receiver", "--", "whatsapp-webhook", "drain", "--seconds", "15")
+    here.kubectl("exec", POD, "-c", "receiver", "--", "whatsapp-webhook", "drain", "--seconds", "80")
     listing = ["exec", POD, "-c", "relay", "--", "whatsapp-webhook", "destinations", "list", "--json"]
     until(lambda: json.loads(here.kubectl(*listing))["owed"] == 0, "the old relay does not finish")
     old = here.kept()

@@ -30,7 +30,7 @@ WARNING: inbox.engine was {{ $was }} and is {{ .Values.inbox.engine }}. What the
    The StatefulSet {{ $name }} stays beside, as its annotation says, and its relay goes on. Have it take nothing more, and
    delete it once no destination has a backlog there:
 
-     kubectl --namespace {{ $ns }} exec {{ $name }}-0 -c receiver -- whatsapp-webhook drain --seconds 15
+     kubectl --namespace {{ $ns }} exec {{ $name }}-0 -c receiver -- whatsapp-webhook drain --seconds 80
      kubectl --namespace {{ $ns }} exec {{ $name }}-0 -c relay -- whatsapp-webhook destinations list
      kubectl --namespace {{ $ns }} delete statefulset {{ $name }}
 

@@ -106,30 +106,29 @@ def test_a_cluster_of_three(tmp_path: Path) -> None:
             servers.append(stack.enter_context(made))
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
         url = inbox_url(f"nats://{hosts}/THREE?replicas=3")
-        until(lambda: opens(url), "the three do not find together", patience=60)
-        with Subject.of(url).opened() as inbox:
-            inbox.put([event(number) for number in range(10)])
+        until(lambda: keeps(url, *range(10)), "the three do not find together", patience=60)
         servers[0].process.kill()
         until(lambda: keeps(url, 10), "two of three do not go on", patience=60)
         servers[1].process.kill()
         assert not keeps(url, 11)
         servers[0].start()
         until(lambda: keeps(url, 12), "two of three do not go on", patience=60)
-        kept = {each.id for each in Subject.of(url).kept()}
-        assert {event(number).id for number in (*range(11), 12)} <= kept
+        expected = {event(number).id for number in (*range(11), 12)}
+        until(lambda: expected <= read(url), "not all is there", patience=60)
 
 
-def opens(url: InboxUrl) -> bool:
-    try:
-        with Subject.of(url, timeout=2.0).opened():
-            return True
-    except InboxUnavailable:
-        return False
-
-
-def keeps(url: InboxUrl, number: int) -> bool:
+def keeps(url: InboxUrl, *numbers: int) -> bool:
+    """Say whether they are kept; while a leader is elected they are not."""
     try:
         with Subject.of(url, timeout=2.0).opened() as inbox:
-            return len(inbox.put([event(number)])) == 1
+            return len(inbox.put([event(number) for number in numbers])) == len(numbers)
     except InboxUnavailable:
         return False
+
+
+def read(url: InboxUrl) -> set[str]:
+    """Give the ids that can be read now."""
+    try:
+        return {each.id for each in Subject.of(url).kept()}
+    except InboxUnavailable:
+        return set()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -17,6 +17,7 @@ from service.inbox.kafka.settings import Settings, quiet
 
 LOOK: Final = 5.0  # seconds between looks at the replicas
 SETTINGS: Final = 30.0  # seconds between looks at the topic's settings
+_REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001  named so there
 LARGEST: Final = 16 * 2**20  # bytes; how large an event may be is the topic's to say
 
 
@@ -29,16 +30,17 @@ class KafkaInbox:
         self._weak = settings.weak
         self._timeout = terms.timeout
         self._fatal: KafkaError | None = None
+        self._refused: KafkaError | None = None
         self._unsafe: InboxUnavailable | None = None
         self._looked = self._set = float("-inf")
         self._least = 1
         common = {**settings.client, "reconnect.backoff.max.ms": 1000}
+        watched: dict[str, Any] = {**common, **quiet(), "error_cb": self._erred}
         try:
-            self._admin = AdminClient({**common, **quiet()})
+            self._admin = AdminClient(watched)
             self._producer = Producer(
                 {
-                    **common,
-                    **quiet(),
+                    **watched,
                     "acks": "all",
                     "enable.idempotence": True,
                     # What is put together goes in one request: `flush` sends it, and waits for nothing more. Of success
@@ -48,7 +50,6 @@ class KafkaInbox:
                     "message.timeout.ms": int(self._timeout * 1000),
                     "message.max.bytes": LARGEST,
                     "topic.metadata.refresh.interval.ms": 5000,
-                    "error_cb": self._erred,
                 }
             )
         except KafkaException as ex:
@@ -115,6 +116,7 @@ class KafkaInbox:
 
     def _look(self) -> TopicMetadata:
         self._looked = time.monotonic()
+        self._refused = None
         try:
             topic = safety.describe(self._admin, self._topic, timeout=self._timeout)
             if not self._weak and self._looked - self._set >= SETTINGS:
@@ -123,6 +125,9 @@ class KafkaInbox:
             safety.require_replicas(topic, self._least)
         except InboxUnavailable as ex:
             self._unsafe = ex if ex.reason == "unsafe" else None
+            self._admin.poll(0)  # hears why no broker could be reached
+            if self._refused and ex.reason in ("unreachable", "slow"):
+                raise translated(self._refused) from ex
             raise
         self._unsafe = None
         return topic
@@ -130,6 +135,8 @@ class KafkaInbox:
     def _erred(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
+        if error.code() in _REFUSALS:
+            self._refused = error
 
 
 class _Batch:

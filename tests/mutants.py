@@ -56,7 +56,6 @@ _FALSY = "what calls it asks only whether it is empty"
 _WHOLE = "what is all blanks is so from either end"
 _NUMBER = "what catches it reads its text, and not its number"
 _REMEMBERED = "how many keys are remembered changes the time it takes alone"
-_SAFE = "letters and ~ are never quoted, and a character that is safe twice is safe once"
 _BOUNDED = "the longest wait is reached long before"
 _LEAST = "our own wait is never below 0, and the longer one counts"
 _RAISES = "the library may raise it and, of what a test can say, does not"
@@ -84,9 +83,6 @@ EQUIVALENT = {
     'credentials._content: raise OSError(None, f"above {MOST_BYTES} bytes")': _NUMBER,
     "credentials.values_in: return tuple(line.strip() for line in lines if line.lstrip())": _WHOLE,
     "credentials.values_in: return tuple(line.strip() for line in lines if line.rstrip())": _WHOLE,
-    'relay/message: _PLAIN: Final = "XXXX".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in \'"%\')': _SAFE,  # noqa: E501
-    'relay/message: _PLAIN: Final = "".join(chr(code) for code in range(0x21, 126) if chr(code) not in \'"%\')': _SAFE,
-    'relay/message: _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in \'XX"%XX\')': _SAFE,  # noqa: E501
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "SHA256")).decode("ascii") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "sha256")).decode("ASCII") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
     "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 31)))": _BOUNDED,

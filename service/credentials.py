@@ -1,9 +1,9 @@
 """The credentials in force: verify tokens and app secrets, read from mounted files.
 
 A directory with the files `verify-token` and `app-secret`, one to four values each, one a line, the current one
-first; `log-key` is optional. Kubernetes lays a mounted Secret so: each name is a link through `..data`, which the
-kubelet swaps by a rename. The files are read again and compared by content, so no clock of a file system and no
-watcher can hide a change.
+first; `log-key` is optional, and so is `access-token`, for the commands that ask Meta. Kubernetes lays a mounted
+Secret so: each name is a link through `..data`, which the kubelet swaps by a rename. The files are read again and
+compared by content, so no clock of a file system and no watcher can hide a change.
 """
 
 import errno
@@ -15,6 +15,7 @@ from pathlib import Path
 VERIFY_TOKEN = "verify-token"  # noqa: S105  the name of a file
 APP_SECRET = "app-secret"  # noqa: S105  the name of a file
 LOG_KEY = "log-key"
+ACCESS_TOKEN = "access-token"  # noqa: S105  the name of a file; a server does not read it
 MOST_VALUES = 4
 MOST_NAMES = 10
 MOST_BYTES = 65536
@@ -73,7 +74,7 @@ class CredentialsDirectory:
             names = {file.name for file in self._path.iterdir() if not file.name.startswith(".")}
         except OSError:
             return ""
-        others = sorted(names - {VERIFY_TOKEN, APP_SECRET, LOG_KEY})
+        others = sorted(names - {VERIFY_TOKEN, APP_SECRET, LOG_KEY, ACCESS_TOKEN})
         return f"There is {', '.join(others[:MOST_NAMES])}, which is none of them." if others else ""
 
     def _values(self, name: str, problems: list[str]) -> tuple[bytes, ...]:

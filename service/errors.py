@@ -11,6 +11,7 @@
     │   ├── Overloaded
     │   ├── ReadTimeout
     │   └── Aborted
+    ├── GraphRefused            Meta did not do what it was asked; says whose side it is on, and what to do
     └── InboxUnavailable        what was to be kept is not promised to survive; the sender tries again
 
 `service.app` holds the one table that turns them into HTTP answers.
@@ -85,6 +86,22 @@ class Aborted(NotificationRefused):
     """The client went away, or broke the framing, before the body's end."""
 
     outcome = "aborted"
+
+
+class GraphRefused(WebhookError):
+    """The Graph API did not do what it was asked.
+
+    *what* went wrong, *side* is whose it is to mend, *remedy* says how, each in words; *code* is Meta's, 0 where the
+    answer was none of its errors; *again* says that the same request may work in a moment.
+    """
+
+    def __init__(self, what: str, *, side: str, remedy: str, code: int = 0, again: bool = False) -> None:
+        super().__init__(what)
+        self.what = what
+        self.side = side
+        self.remedy = remedy
+        self.code = code
+        self.again = again
 
 
 class InboxUnavailable(WebhookError):

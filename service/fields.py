@@ -43,6 +43,9 @@ FIELDS: Final = {
     "user_preferences": "people who stop or resume marketing messages",
 }
 
+# Named by Meta once, or in another place: they may come, but are not to be chosen.
+NOT_CHOSEN: Final = frozenset({"business_username_update", "consumer_profile", "message_echoes", "user_id_update"})
+
 MESSAGES: Final = (
     "audio button contacts document edit image interactive location media_placeholder order reaction "
     "request_welcome revoke sticker system text unknown unsupported video voice"

@@ -11,10 +11,11 @@ from service.cli.destinations import destinations
 from service.cli.drain import drain
 from service.cli.events import events
 from service.cli.ready import ready
+from service.cli.registration import status, subscribe, unsubscribe
 from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
-from service.errors import ConfigurationError, InboxUnavailable
+from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -26,7 +27,7 @@ def commands() -> None:
     """
 
 
-for command in (serve, relay, check, drain, ready, events, destinations, simulate):
+for command in (serve, relay, check, drain, ready, events, destinations, simulate, subscribe, unsubscribe, status):
     commands.add_command(command)
 
 
@@ -45,6 +46,9 @@ def main() -> NoReturn:
         for problem in ex.problems:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)
+    except GraphRefused as ex:
+        click.echo(f"Error: {ex.what.rstrip('.')}.\nOn whose side: {ex.side}. {ex.remedy}", err=True)
+        sys.exit(1)
     except InboxUnavailable as ex:
         click.echo(f"Error: {ex.detail}.", err=True)
         sys.exit(1)

@@ -1,7 +1,20 @@
 """The configuration: `WEBHOOK_*` environment variables, checked at once."""
 
-from service.config.config import Config, load
-from service.config.settings import INBOX_FILE, SETTINGS
-from service.config.values import Address, InboxUrl, duration, inbox_url
+from service.config.config import Config, load, misspelt
+from service.config.settings import INBOX_FILE, SECRETS, SETTINGS
+from service.config.values import Address, InboxUrl, duration, ids, inbox_url, names
 
-__all__ = ["INBOX_FILE", "SETTINGS", "Address", "Config", "InboxUrl", "duration", "inbox_url", "load"]
+__all__ = [
+    "INBOX_FILE",
+    "SECRETS",
+    "SETTINGS",
+    "Address",
+    "Config",
+    "InboxUrl",
+    "duration",
+    "ids",
+    "inbox_url",
+    "load",
+    "misspelt",
+    "names",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.config.settings import INBOX_FILE, PREFIX, SETTINGS
+from service.config.settings import INBOX_FILE, PREFIX, SECRETS, SETTINGS
 from service.config.values import Address, InboxUrl
 from service.errors import ConfigurationError
 
@@ -38,6 +38,11 @@ class Config:
     retention: float
     body_retention: float
     destinations: str
+    callback_url: str
+    app_id: str
+    accounts: tuple[str, ...]
+    graph_url: str
+    graph_version: str
     log_level: str
     log_format: str
 
@@ -62,7 +67,10 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
             problems.append(f"{setting.name} {ex}{shown}.")
     problems += _unknown(texts) + _contradictions(values)
     if "fields" in values:
-        problems += _misspelt_fields(values["fields"], known_fields)
+        problems += [
+            f"WEBHOOK_FIELDS names {name!r}, which Meta does not have: did you mean {close!r}?"
+            for name, close in misspelt(values["fields"], known_fields).items()
+        ]
     if problems:
         raise ConfigurationError(problems)
     if texts.get(INBOX_FILE):
@@ -85,6 +93,12 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known or _is_injected(name, environ[name]):
+            continue
+        if name in SECRETS:
+            problems.append(
+                f"{name} is for commands that ask Meta: a server reads the file {SECRETS[name]} of "
+                "WEBHOOK_CREDENTIALS_DIR."
+            )
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         meant = f"did you mean {close[0]}?" if close else "see the table in the README for those there are."
@@ -130,10 +144,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _misspelt_fields(chosen: Collection[str], known: Collection[str]) -> list[str]:
-    problems = []
-    for name in sorted(set(chosen) - set(known)):
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        if close:
-            problems.append(f"WEBHOOK_FIELDS names {name!r}, which Meta does not have: did you mean {close[0]!r}?")
-    return problems
+def misspelt(chosen: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """Find names that are not *known* but close to one that is: each, with that one."""
+    unknown = sorted(set(chosen) - set(known))
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in unknown}
+    return {name: found[0] for name, found in close.items() if found}

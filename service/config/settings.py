@@ -4,10 +4,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.config.values import address, count, duration, inbox_url, names, one_of, url_path
+from service.config.values import (
+    address,
+    count,
+    duration,
+    graph_url,
+    graph_version,
+    ids,
+    inbox_url,
+    names,
+    one_id,
+    one_of,
+    public_url,
+    url_path,
+)
 
 PREFIX = "WEBHOOK_"
 INBOX_FILE = "WEBHOOK_INBOX_FILE"
+# What commands that ask Meta take from the environment too, and the file that each stands for. A server reads files.
+SECRETS = {
+    "WEBHOOK_VERIFY_TOKEN": "verify-token",
+    "WEBHOOK_APP_SECRET": "app-secret",
+    "WEBHOOK_ACCESS_TOKEN": "access-token",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,13 @@ SETTINGS = (
     Setting(
         "WEBHOOK_DESTINATIONS", "", str, "The path of the relay's destinations file; empty where there is no relay."
     ),
+    Setting(
+        "WEBHOOK_CALLBACK_URL", "", public_url, "The URL that Meta calls; for `subscribe`, `status` and `doctor` alone."
+    ),
+    Setting("WEBHOOK_APP_ID", "", one_id, "The id of the app at Meta, for the same commands."),
+    Setting("WEBHOOK_ACCOUNTS", "", ids, "Ids of WhatsApp Business accounts, with commas between, for the same."),
+    Setting("WEBHOOK_GRAPH_URL", "https://graph.facebook.com", graph_url, "Where the Graph API is, for the same."),
+    Setting("WEBHOOK_GRAPH_VERSION", "v26.0", graph_version, "Its version; Meta keeps each for about two years."),
     Setting(
         "WEBHOOK_LOG_LEVEL",
         "info",

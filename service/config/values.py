@@ -137,6 +137,47 @@ def names(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
+def public_url(text: str) -> str:
+    """Read the URL that Meta calls, empty for none; whether Meta would call it is asked elsewhere."""
+    if text and not _is_url(text, ("https", "http")):
+        raise ValueError("wants a URL such as https://wa.example.com/webhooks")
+    return text
+
+
+def graph_url(text: str) -> str:
+    """Read where the Graph API is: with TLS, since secrets go there."""
+    if not _is_url(text, ("https",)) or urlsplit(text).path not in ("", "/"):
+        raise ValueError("wants https://host, such as https://graph.facebook.com")
+    return text.rstrip("/")
+
+
+def graph_version(text: str) -> str:
+    """Read a version of the Graph API."""
+    if not re.fullmatch(r"v[0-9]{1,3}\.[0-9]{1,2}", text):
+        raise ValueError("wants a version such as v26.0")
+    return text
+
+
+def one_id(text: str) -> str:
+    """Read an id of Meta's, empty for none."""
+    if text and not re.fullmatch(r"[0-9]{1,32}", text):
+        raise ValueError("wants an id of digits, as Meta's dashboard shows it")
+    return text
+
+
+def ids(text: str) -> tuple[str, ...]:
+    """Read ids of Meta's with commas between, each once, in order."""
+    return tuple(dict.fromkeys(one_id(each.strip()) for each in text.split(",") if each.strip()))
+
+
+def _is_url(text: str, schemes: Collection[str]) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and text.isprintable()
+    except ValueError:
+        return False
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Make a parser for a closed set of words."""
 

@@ -1,0 +1,172 @@
+"""What the commands share that ask Meta: their options, the way there, and how what is registered is told."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from service.cli.registration import keys
+from service.cli.settings import configured
+from service.config import SECRETS, Config, ids
+from service.errors import GraphRefused
+from service.meta.graph import client
+from service.meta.graph.client import Graph
+from service.meta.graph.plan import Plan, Step
+
+
+class Asked(NamedTuple):
+    """The way to Meta, as one app, and what the command line or the configuration says."""
+
+    graph: Graph
+    keys: keys.Keys
+    config: Config
+    app: str
+    accounts: tuple[str, ...]
+
+
+def asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that all have, and the way to Meta as `asked`."""
+
+    @functools.wraps(command)
+    def with_options(app: str | None, account: tuple[str, ...], credentials: Path | None, **more: Any) -> None:
+        command(asked=opened(app, account, credentials), **more)
+
+    for option in reversed(_OPTIONS):
+        with_options = option(with_options)
+    return with_options
+
+
+def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -> Asked:
+    """Read configuration and secrets; raises ClickException where the app is not named or its secret is missing."""
+    config = asking_config()
+    found = keys.read(credentials or config.credentials_dir, os.environ)
+    app = app or config.app_id
+    if not app:
+        raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
+    found.require("app-secret", *(("access-token",) if accounts or config.accounts else ()))
+    graph = Graph(
+        config.graph_url,
+        config.graph_version,
+        client.Keys(app, found.app_secret, found.access_token),
+        sleep=time.sleep,
+    )
+    return Asked(graph, found, config, app, tuple(accounts) or config.accounts)
+
+
+def asking_config() -> Config:
+    """Read the configuration as a command may that takes secrets from the environment too."""
+    return configured({name: text for name, text in os.environ.items() if name not in SECRETS})
+
+
+def url_of(given: str | None, config: Config) -> str:
+    """Give the callback URL; raises UsageError where there is none, or none that Meta would call."""
+    url = given or config.callback_url
+    if not url:
+        raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL: https://host/webhooks")
+    problem = why_not_called(url)
+    if problem:
+        raise click.BadParameter(f"{problem} (it is {url})", param_hint="URL")
+    return url
+
+
+def why_not_called(url: str) -> str | None:
+    """Say why Meta would not call *url* whatever answers there; None where it would."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not host or parts.scheme not in ("https", "http"):
+        return "it is no URL such as https://wa.example.com/webhooks."
+    if parts.scheme == "http":
+        return "Meta calls https only, with a certificate of a public authority."
+    if parts.fragment or "@" in parts.netloc:
+        return "Meta takes no fragment, user or password in it."
+    if "+" in parts.path:
+        return "Meta sends a + of the path as a blank: use another character."
+    return None
+
+
+def tell(steps: Iterable[Step]) -> None:
+    """Say what is there now, and what will be."""
+    for step in steps:
+        click.echo(f"{step.what}\n  now   {step.now}\n  then  {step.then}")
+
+
+def carry_out(asked: Asked, replan: Callable[[], Plan], plan: Plan, *, dry_run: bool, yes: bool) -> None:
+    """Show the steps, ask, take them, and plan once more: whether Meta has it so now."""
+    if plan.refusals:
+        raise click.ClickException("Nothing was changed.\n" + "\n".join(plan.refusals))
+    tell(plan.steps)
+    if not plan.steps:
+        click.echo("Nothing to change: at Meta it is so already.")
+        return
+    if dry_run:
+        click.echo("Nothing was changed: this was --dry-run.")
+        return
+    if not yes:
+        click.confirm("Change this at Meta?", abort=True)
+    take(asked.graph, plan.steps)
+    take(asked.graph, replan().steps)  # whether fields that are not named are dropped, Meta does not say
+    left = replan().steps
+    if left:
+        tell(left)
+        raise click.ClickException("Meta took every request, and still has it as above. Try again in a minute.")
+    click.echo("Done, and at Meta it is so now.")
+
+
+def take(graph: Graph, steps: Iterable[Step]) -> None:
+    """Take steps in order; raises GraphRefused, having said which one it was."""
+    for step in steps:
+        try:
+            graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
+        except GraphRefused:
+            click.echo(
+                f"{step.what}: not changed. What was said before it is done, what comes after it is not.", err=True
+            )
+            raise
+        click.echo(f"{step.what}: done")
+
+
+class Ids(click.ParamType[str]):
+    """An id of Meta's: digits."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it."""
+        try:
+            (found,) = ids(value)
+        except ValueError:
+            self.fail(f"{value!r} is no id: digits alone, as Meta's dashboard shows it.", param, ctx)
+        return found
+
+
+ID: Final = Ids()
+_OPTIONS: Final = (
+    click.option("--app", type=ID, help="The app, if not the one of WEBHOOK_APP_ID."),
+    click.option(
+        "--account",
+        type=ID,
+        multiple=True,
+        help="A WhatsApp Business account, if not those of WEBHOOK_ACCOUNTS; may repeat.",
+    ),
+    click.option(
+        "--credentials",
+        metavar="DIRECTORY",
+        type=click.Path(path_type=Path),
+        help="Where app-secret, verify-token and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
+    ),
+)
+numbers_option: Final = click.option(
+    "--number",
+    "numbers",
+    type=ID,
+    multiple=True,
+    help="A phone number id to look at, beside those of the accounts; may repeat.",
+)

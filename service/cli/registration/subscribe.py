@@ -1,0 +1,106 @@
+"""`subscribe`: have Meta send to a URL."""
+
+import click
+
+from service.cli.registration import asked as asked_
+from service.cli.registration.asked import ID, Asked
+from service.cli.tables import print_table
+from service.config import misspelt, names
+from service.fields import FIELDS, NOT_CHOSEN
+from service.meta.graph import plan, registered
+from service.meta.graph.plan import Allowed, Plan, Wanted
+
+
+def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's
+    if value:
+        print_table(("field", "what it brings"), [(name, FIELDS[name]) for name in FIELDS if name not in NOT_CHOSEN])
+        ctx.exit()
+
+
+@click.command()
+@click.argument("url", required=False)
+@asked_.asking
+@click.option(
+    "--fields", metavar="NAMES", help="Fields with commas between, or `all`. Without: what WEBHOOK_FIELDS keeps."
+)
+@click.option("--override-account", type=ID, multiple=True, help="Send what comes for this account to URL; may repeat.")
+@click.option("--override-number", type=ID, multiple=True, help="The same for one phone number id; may repeat.")
+@click.option("--replace", is_flag=True, help="Take the place of another URL that is registered.")
+@click.option("--drop-overrides", is_flag=True, help="Remove overrides that send elsewhere.")
+@click.option(
+    "--again", is_flag=True, help="Also where nothing changes: Meta takes the verify token that is in force now."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--list-fields", is_flag=True, is_eager=True, expose_value=False, callback=_list_fields, help="Name every field."
+)
+def subscribe(
+    asked: Asked,
+    url: str | None,
+    fields: str | None,
+    override_account: tuple[str, ...],
+    override_number: tuple[str, ...],
+    *,
+    replace: bool,
+    drop_overrides: bool,
+    again: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Have Meta send the app's notifications to URL (or WEBHOOK_CALLBACK_URL).
+
+    Registers the URL, the verify token and the fields for the app, and subscribes the app to the accounts. Says first
+    what is registered now and what will change, and asks. Meta does its handshake with the URL at once, so the service
+    must be reachable. May be run again: what is so already stays.
+
+    With --override-account or --override-number the app keeps its own URL, and only what comes for these goes to URL.
+
+    \b
+    whatsapp-webhook subscribe https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
+    whatsapp-webhook subscribe https://test.example.com/webhooks --override-number 106540352242922
+    """  # noqa: D301  click wants the character
+    asked.keys.require("verify-token", *(("access-token",) if override_account or override_number else ()))
+    wanted = Wanted(
+        asked_.url_of(url, asked.config),
+        asked.keys.verify_token.decode("utf-8", "replace"),
+        _fields(fields, asked),
+        frozenset(override_account) | frozenset(override_number),
+    )
+    accounts = tuple(dict.fromkeys((*override_account, *(() if wanted.overridden else asked.accounts))))
+
+    def made(allowed: Allowed) -> Plan:
+        graph = asked.graph
+        return plan.subscription(
+            wanted,
+            registered.app(graph),
+            registered.accounts(graph, accounts),
+            [registered.number(graph, each) for each in override_number],
+            allowed,
+        )
+
+    allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
+    first = made(allowed)
+    asked_.carry_out(asked, lambda: made(allowed._replace(again=False)), first, dry_run=dry_run, yes=yes)
+    if not accounts:
+        click.echo(
+            "note: no account was named: Meta sends nothing of an account until the app is subscribed to it. "
+            "Name yours with --account, or in WEBHOOK_ACCOUNTS."
+        )
+
+
+def _fields(given: str | None, asked: Asked) -> frozenset[str]:
+    chosen = names(given) if given is not None else asked.config.fields
+    if not chosen or chosen == {"all"}:
+        return frozenset(FIELDS) - NOT_CHOSEN
+    wrong = misspelt(chosen, [*FIELDS, "all"])
+    if wrong:
+        said = "; ".join(f"{name!r}: did you mean {close!r}?" for name, close in wrong.items())
+        raise click.BadParameter(f"Meta has no such field: {said}", param_hint="--fields")
+    for name in sorted(chosen - set(FIELDS)):
+        if name == "all":
+            raise click.BadParameter("`all` stands alone.", param_hint="--fields")
+        click.echo(
+            f"note: this version does not know the field {name!r}; whether there is one, Meta will say.", err=True
+        )
+    return chosen

@@ -1,0 +1,54 @@
+"""`unsubscribe`: have Meta send nothing to a URL any more."""
+
+import click
+
+from service.cli.registration import asked as asked_
+from service.cli.registration.asked import Asked
+from service.meta.graph import plan, registered
+from service.meta.graph.plan import Allowed, Plan
+
+
+@click.command()
+@click.argument("url", required=False)
+@asked_.asking
+@asked_.numbers_option
+@click.option("--drop-overrides", is_flag=True, help="Also where an account's override to another URL goes with it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def unsubscribe(
+    asked: Asked, url: str | None, numbers: tuple[str, ...], *, drop_overrides: bool, dry_run: bool, yes: bool
+) -> None:
+    """Have Meta send nothing to URL (or WEBHOOK_CALLBACK_URL) any more.
+
+    Where it is the app's own URL, the app's subscription and that of the accounts end. Where it is an override of an
+    account or a number, that is removed, and what comes for it goes to the app's own URL again. Says first what will
+    change, and asks.
+
+    \b
+    whatsapp-webhook unsubscribe https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
+    """  # noqa: D301  click wants the character
+    callback_url = url or asked.config.callback_url
+    if not callback_url:
+        raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL.")
+    if numbers:
+        asked.keys.require("access-token")
+    app = registered.app(asked.graph)
+
+    def made() -> Plan:
+        graph = asked.graph
+        return plan.end(
+            callback_url,
+            registered.app(graph),
+            registered.accounts(graph, asked.accounts),
+            [registered.number(graph, each) for each in numbers],
+            Allowed(drop_overrides=drop_overrides),
+        )
+
+    first = made()
+    if not first.steps and not first.refusals:
+        there = app.subscription.callback_url if app.subscription else "nowhere"
+        click.echo(
+            f"Nothing to change: of what was looked at, nothing is sent to {callback_url}. The app sends to {there}."
+        )
+        return
+    asked_.carry_out(asked, made, first, dry_run=dry_run, yes=yes)

@@ -1,0 +1,216 @@
+"""What is to change at Meta: from what is wanted and what is registered to steps, or to why not. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from service.meta.graph.registered import OBJECT, Account, App, Number
+
+NOTHING: Final = "nothing"
+NO_OVERRIDE: Final = "no override"
+REPLACE: Final = "--replace"
+DROP: Final = "--drop-overrides"
+
+
+class Wanted(NamedTuple):
+    """What is to be registered.
+
+    *accounts* are to be subscribed; of them, and of *numbers*, those in *overridden* get an override to the
+    *callback_url*, and then the app's own subscription is left as it is.
+    """
+
+    callback_url: str
+    verify_token: str
+    fields: frozenset[str]
+    overridden: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Wanted(callback_url={self.callback_url!r})"
+
+
+class Allowed(NamedTuple):
+    """What may be taken from others: a callback URL that is not ours, and overrides."""
+
+    replace: bool = False
+    drop_overrides: bool = False
+    again: bool = False  # subscribe also where nothing changes: with another verify token, say
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: of what, what is there now, what will be, and the request that does it."""
+
+    what: str
+    now: str
+    then: str
+    method: str
+    path: str
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # a verify token is in it
+    as_app: bool = False
+
+
+class Plan(NamedTuple):
+    """Steps in order; none is to be taken while there are *refusals*, sentences with the way out."""
+
+    steps: tuple[Step, ...]
+    refusals: tuple[str, ...] = ()
+
+
+def subscription(
+    wanted: Wanted, app: App, accounts: Sequence[Account], numbers: Sequence[Number], allowed: Allowed
+) -> Plan:
+    """Plan what gets notifications to come to the wanted URL; no step where nothing is to change."""
+    steps: list[Step] = []
+    refusals: list[str] = []
+    if not wanted.overridden:
+        _plan_app(wanted, app, allowed, steps, refusals)
+    elif app.subscription is None:
+        refusals.append(
+            "The app has no subscription yet, and an override needs one: run `subscribe` without overrides first, "
+            "with the URL for all that is not overridden."
+        )
+    for account in accounts:
+        _plan_account(wanted, account, allowed, steps, refusals)
+    for number in numbers:
+        _plan_number(wanted, number, allowed, steps, refusals)
+    return Plan(tuple(steps), tuple(refusals))
+
+
+def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+    there = app.subscription
+    if there and there.callback_url != wanted.callback_url and not allowed.replace:
+        refusals.append(
+            f"The app sends to {there.callback_url}, which is not the URL to be registered, and it can send to one "
+            f"only. If that one is to get nothing any more, say {REPLACE}; else use an app of your own, or an override."
+        )
+    too_many = set(there.fields if there else ()) - wanted.fields
+    is_ours = there is not None and there.active and there.callback_url == wanted.callback_url
+    is_there = is_ours and wanted.fields <= set(there.fields if there else ())
+    path = f"{app.id}/subscriptions"
+    if not is_there or allowed.again:
+        before = f"{there.callback_url}{'' if there.active else ', not active'}" if there else NOTHING
+        change = _difference(there.fields, wanted.fields) if there else f": {_listed(wanted.fields)}"
+        once_more = " (once more)" if is_there and not too_many else ""
+        parameters = {
+            "object": OBJECT,
+            "callback_url": wanted.callback_url,
+            "verify_token": wanted.verify_token,
+            "fields": ",".join(sorted(wanted.fields)),
+            "include_values": "true",
+        }
+        then = f"{wanted.callback_url}{change}{once_more}"
+        steps.append(Step(f"app {app.id}", before, then, "POST", path, parameters, as_app=True))
+    elif too_many:
+        parameters = {"object": OBJECT, "fields": ",".join(sorted(too_many))}
+        then = f"{wanted.callback_url}{_difference(wanted.fields | too_many, wanted.fields)}"
+        steps.append(Step(f"app {app.id}", wanted.callback_url, then, "DELETE", path, parameters, as_app=True))
+
+
+def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+    what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
+    is_overridden = account.id in wanted.overridden
+    if is_overridden and account.override not in ("", wanted.callback_url) and not allowed.replace:
+        refusals.append(
+            f"{_start(what)} has an override to {account.override}, which is not the URL to be registered: "
+            f"if that one is to get nothing any more, say {REPLACE}."
+        )
+    if not account.is_subscribed:
+        steps.append(Step(what, "not subscribed", "subscribed", "POST", path))
+    if is_overridden:
+        if account.override != wanted.callback_url or allowed.again:
+            parameters = {"override_callback_uri": wanted.callback_url, "verify_token": wanted.verify_token}
+            now = account.override or NO_OVERRIDE
+            steps.append(Step(what, now, f"override to {wanted.callback_url}", "POST", path, parameters))
+    elif account.override not in ("", wanted.callback_url):
+        # A POST without a body removes an override, so an account that is subscribed is left alone.
+        if allowed.drop_overrides:
+            steps.append(Step(what, f"override to {account.override}", NO_OVERRIDE, "POST", path))
+        else:
+            refusals.append(
+                f"{_start(what)} has an override to {account.override}: its notifications go there. "
+                f"If they are to come to {wanted.callback_url}, say {DROP}; else leave the account out."
+            )
+    for number in account.numbers:
+        if number.id not in wanted.overridden and number.override not in ("", wanted.callback_url):
+            _plan_elsewhere(wanted, number, allowed, steps, refusals)
+
+
+def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+    what = _of_number(number)
+    if allowed.drop_overrides:
+        steps.append(_without(number))
+    else:
+        refusals.append(
+            f"{_start(what)} has an override to {number.override}: what comes for it goes there. "
+            f"If it is to come to {wanted.callback_url}, say {DROP}; else leave its account out."
+        )
+
+
+def _plan_number(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+    if number.override not in ("", wanted.callback_url) and not allowed.replace:
+        refusals.append(
+            f"{_start(_of_number(number))} has an override to {number.override}, which is not the URL to be "
+            f"registered: if that one is to get nothing any more, say {REPLACE}."
+        )
+    if number.override != wanted.callback_url or allowed.again:
+        token = wanted.verify_token
+        steps.append(_overriding(number, f"override to {wanted.callback_url}", wanted.callback_url, token))
+
+
+def _overriding(number: Number, then: str, url: str, token: str) -> Step:
+    configuration = {"override_callback_uri": url} | ({"verify_token": token} if url else {})
+    now = f"override to {number.override}" if number.override else NO_OVERRIDE
+    parameters = {"webhook_configuration": json.dumps(configuration)}
+    return Step(_of_number(number), now, then, "POST", number.id, parameters)
+
+
+def _without(number: Number) -> Step:
+    return _overriding(number, NO_OVERRIDE, "", "")
+
+
+def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Number], allowed: Allowed) -> Plan:
+    """Plan that nothing comes to *url* any more.
+
+    Where it is the app's own, the subscriptions of *accounts* end with it; else only overrides to it do.
+    """
+    steps: list[Step] = []
+    refusals: list[str] = []
+    is_own = app.subscription is not None and app.subscription.callback_url == url
+    known = {each.id: each for account in accounts for each in account.numbers} | {each.id: each for each in numbers}
+    steps += [_without(number) for number in known.values() if number.override == url]
+    for account in accounts:
+        what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
+        elsewhere = account.override not in ("", url)
+        if is_own and account.is_subscribed:
+            if elsewhere and not allowed.drop_overrides:
+                refusals.append(
+                    f"{_start(what)} has an override to {account.override}, which would go with its subscription: "
+                    f"say {DROP} where that is meant, else leave the account out."
+                )
+            now = f"subscribed, with an override to {account.override}" if account.override else "subscribed"
+            steps.append(Step(what, now, "not subscribed", "DELETE", path))
+        elif account.override == url:
+            steps.append(Step(what, f"override to {url}", NO_OVERRIDE, "POST", path))
+    if is_own:
+        path = f"{app.id}/subscriptions"
+        steps.append(Step(f"app {app.id}", url, NOTHING, "DELETE", path, {"object": OBJECT}, as_app=True))
+    return Plan(tuple(steps), tuple(refusals))
+
+
+def _of_number(number: Number) -> str:
+    return f"number {number.id}" + (f" ({number.shown})" if number.shown else "")
+
+
+def _difference(now: Iterable[str], then: frozenset[str]) -> str:
+    new, gone = then - set(now), set(now) - then
+    changes = [f"{word} {_listed(names)}" for word, names in (("more:", new), ("not any more:", gone)) if names]
+    return f", {'; '.join(changes)}" if changes else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _start(words: str) -> str:
+    return words[:1].upper() + words[1:]

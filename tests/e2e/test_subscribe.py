@@ -1,0 +1,338 @@
+"""`subscribe`, `unsubscribe` and `status` against a Graph API that does the handshake with the real service."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from public import ACCOUNT, APP, NUMBER, World
+from server import free_port
+
+from service.fields import FIELDS, NOT_CHOSEN
+
+pytestmark = pytest.mark.needs("nginx")
+ELSEWHERE = "https://elsewhere.example.com/hook"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as made, made.behind():
+        yield made
+
+
+@pytest.fixture
+def world(running: World) -> World:
+    """A Meta at which nothing is set up."""
+    running.state["apps"][APP]["subscriptions"].clear()
+    account = running.state["accounts"][ACCOUNT]
+    account["apps"].clear()
+    for number in account["numbers"].values():
+        number["overrides"].clear()
+    running.graph.faults.clear()
+    running.graph.asked.clear()
+    running.graph.changed.clear()
+    running.graph.adds = False
+    return running
+
+
+def test_from_nothing_to_subscribed(world: World) -> None:
+    """App and account, after a real handshake; it says first what will change, and nothing secret."""
+    done = world.run("subscribe", "--fields", "messages,account_update", text="y\n")
+    assert done.returncode == 0, done.stderr
+    assert f"app {APP}\n  now   nothing\n  then  {world.url}: account_update, messages\n" in done.stdout
+    assert f"account {ACCOUNT}\n  now   not subscribed\n  then  subscribed\n" in done.stdout
+    assert done.stdout.index("Change this at Meta?") < done.stdout.index(f"app {APP}: done")
+    assert world.registered()["callback_url"] == world.url
+    assert world.fields() == {"messages", "account_update"}
+    assert APP in world.state["accounts"][ACCOUNT]["apps"]
+    assert world.server.metric("whatsapp_webhook_handshakes_total", outcome="verified") > 0
+    assert world.graph.changed[0][2]["include_values"] == "true"
+    for secret in (world.server.secret, world.access_token, world.server.token):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_a_no_changes_nothing(world: World) -> None:
+    """Nor does an end of the input, nor --dry-run."""
+    for answer, more in (("n\n", ()), ("", ()), ("", ("--dry-run",))):
+        done = world.run("subscribe", *more, text=answer)
+        assert done.returncode == (0 if more else 1)
+        assert world.graph.changed == []
+
+
+def test_again_is_nothing(world: World) -> None:
+    """Once it is so, no request changes anything, unless it is to: then Meta does its handshake once more."""
+    assert world.run("subscribe", "--yes", "--fields", "messages").returncode == 0
+    changed = len(world.graph.changed)
+    done = world.run("subscribe", "--yes", "--fields", "messages")
+    assert done.returncode == 0
+    assert "Nothing to change" in done.stdout
+    assert len(world.graph.changed) == changed
+    before = world.server.metric("whatsapp_webhook_handshakes_total", outcome="verified")
+    assert world.run("subscribe", "--yes", "--fields", "messages", "--again").returncode == 0
+    assert world.server.metric("whatsapp_webhook_handshakes_total", outcome="verified") == before + 1
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_fields_that_are_not_wanted_any_more(world: World, adds: bool) -> None:  # noqa: FBT001
+    """Go, whether a POST leaves what it does not name or not; what comes and goes is said."""
+    world.graph.adds = adds
+    world.register(fields="messages,flows,security")
+    done = world.run("subscribe", "--yes", "--fields", "messages,calls")
+    assert done.returncode == 0, done.stderr
+    assert "more: calls; not any more: flows, security" in done.stdout
+    assert world.fields() == {"messages", "calls"}
+    assert world.run("subscribe", "--yes", "--fields", "messages").returncode == 0
+    assert world.fields() == {"messages"}
+
+
+def test_all_fields(world: World) -> None:
+    """That Meta offers; it is the default, as keeping all is, and WEBHOOK_FIELDS says otherwise."""
+    assert world.run("subscribe", "--yes", "--fields", "all").returncode == 0
+    assert world.fields() == set(FIELDS) - NOT_CHOSEN
+    assert "Nothing to change" in world.run("subscribe", "--yes").stdout
+    assert world.run("subscribe", "--yes", WEBHOOK_FIELDS="messages,calls").returncode == 0
+    assert world.fields() == {"messages", "calls"}
+
+
+def test_a_misspelt_field(world: World) -> None:
+    """Is not sent: the right spelling is told. One that is not known here is Meta's to refuse."""
+    done = world.run("subscribe", "--yes", "--fields", "mesages")
+    assert done.returncode == 2
+    assert "'mesages': did you mean 'messages'?" in done.stderr
+    done = world.run("subscribe", "--yes", "--fields", "zebra")
+    assert done.returncode == 1
+    assert "Meta does not know one of the fields" in done.stderr
+
+
+def test_every_field_can_be_listed(world: World) -> None:
+    """With what it brings, without any credentials."""
+    done = world.run("subscribe", "--list-fields", WEBHOOK_APP_ID="")
+    assert done.returncode == 0
+    for name in set(FIELDS) - NOT_CHOSEN:
+        assert name in done.stdout
+        assert FIELDS[name] in done.stdout
+
+
+def test_somebody_elses_url_stays(world: World) -> None:
+    """Unless it is said that it may go."""
+    world.register(ELSEWHERE)
+    done = world.run("subscribe", "--yes")
+    assert done.returncode == 1
+    assert f"The app sends to {ELSEWHERE}" in done.stderr
+    assert "--replace" in done.stderr
+    assert world.graph.changed == []
+    assert world.run("subscribe", "--yes", "--replace").returncode == 0
+    assert world.registered()["callback_url"] == world.url
+
+
+@pytest.mark.parametrize("of", ["account", "number"])
+def test_an_override_that_leads_elsewhere_stays(world: World, of: str) -> None:
+    """Unless it is said that it may go; subscribing an account that is subscribed would have removed it."""
+    account = world.state["accounts"][ACCOUNT]
+    world.register()
+    if of == "account":
+        account["apps"][APP] = ELSEWHERE
+    else:
+        account["numbers"][NUMBER]["overrides"][APP] = ELSEWHERE
+    done = world.run("subscribe", "--yes", "--fields", "messages")
+    assert done.returncode == 1
+    assert ELSEWHERE in done.stderr
+    assert "--drop-overrides" in done.stderr
+    assert world.graph.changed == []
+    done = world.run("subscribe", "--yes", "--fields", "messages", "--drop-overrides")
+    assert done.returncode == 0, done.stderr
+    assert account["apps"] == {APP: None}
+    assert not account["numbers"][NUMBER]["overrides"].get(APP)
+
+
+def test_overrides_on_request(world: World) -> None:
+    """For an account or a number; the app keeps its own URL, and the account is subscribed first."""
+    world.register(ELSEWHERE)
+    world.state["accounts"][ACCOUNT]["apps"].clear()
+    done = world.run("subscribe", "--yes", "--override-account", ACCOUNT, "--override-number", NUMBER)
+    assert done.returncode == 0, done.stderr
+    assert world.state["accounts"][ACCOUNT]["apps"] == {APP: world.url}
+    assert world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"] == {APP: world.url}
+    assert world.registered()["callback_url"] == ELSEWHERE
+    again = world.run("subscribe", "--yes", "--override-account", ACCOUNT, "--override-number", NUMBER)
+    assert "Nothing to change" in again.stdout
+    ended = world.run("unsubscribe", "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert world.state["accounts"][ACCOUNT]["apps"] == {APP: None}
+    assert not world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"].get(APP)
+    assert world.registered()["callback_url"] == ELSEWHERE
+
+
+def test_an_override_needs_a_subscription(world: World) -> None:
+    """Else it is refused before anything is asked of Meta that changes something."""
+    done = world.run("subscribe", "--yes", "--override-account", ACCOUNT)
+    assert done.returncode == 1
+    assert "The app has no subscription yet" in done.stderr
+    assert world.graph.changed == []
+
+
+def test_unsubscribing(world: World) -> None:
+    """Ends what leads to the URL, and nothing that leads elsewhere."""
+    world.register(ELSEWHERE)
+    done = world.run("unsubscribe", "--yes")
+    assert done.returncode == 0
+    assert f"The app sends to {ELSEWHERE}" in done.stdout
+    assert world.graph.changed == []
+    world.register()
+    world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
+    done = world.run("unsubscribe", "--yes")
+    assert done.returncode == 1
+    assert "would go with its subscription" in done.stderr
+    assert world.run("unsubscribe", "--dry-run", "--drop-overrides").returncode == 0
+    assert world.graph.changed == []
+    done = world.run("unsubscribe", "--yes", "--drop-overrides")
+    assert done.returncode == 0, done.stderr
+    assert world.registered() == {}
+    assert world.state["accounts"][ACCOUNT]["apps"] == {}
+
+
+def test_status(world: World) -> None:
+    """In words and as JSON, and nothing secret in either."""
+    empty = world.run("status").stdout
+    assert "not subscribed: Meta sends nothing of WhatsApp" in empty
+    assert "not subscribed: Meta sends nothing of it to this app" in empty
+    world.register(fields="messages,calls")
+    world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
+    world.state["accounts"][ACCOUNT]["numbers"]["106540352242924"]["overrides"][APP] = world.url  # on the second page
+    said = world.run("status")
+    assert said.returncode == 0, said.stderr
+    for part in (f"callback URL  {world.url}", "calls, messages", ELSEWHERE, f"+1 555-078-3883)  override {world.url}"):
+        assert part in said.stdout
+    document = json.loads(world.run("status", "--json").stdout)
+    assert document["app"]["subscription"] == {
+        "callback_url": world.url,
+        "fields": ["calls", "messages"],
+        "active": True,
+    }
+    assert document["accounts"][0]["override"] == ELSEWHERE
+    assert len(document["accounts"][0]["numbers"]) == 3
+    assert world.access_token not in said.stdout + str(document)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://wa.example.com/webhooks", "https only"),
+        ("https://a@wa.example.com/webhooks", "user or password"),
+        ("https://wa.example.com/web+hooks", "+ of the path"),
+        ("wa.example.com", "no URL"),
+    ],
+)
+def test_a_url_that_meta_never_calls(world: World, url: str, why: str) -> None:
+    """Is refused before Meta is asked."""
+    done = world.run("subscribe", url)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert world.graph.asked == []
+
+
+def test_secrets_from_the_environment(world: World, tmp_path: Path) -> None:
+    """Instead of files; a server does not take them, and says so."""
+    secrets: dict[str, str] = {
+        "WEBHOOK_CREDENTIALS_DIR": str(tmp_path),
+        "WEBHOOK_APP_SECRET": world.server.secret,
+        "WEBHOOK_VERIFY_TOKEN": world.server.token,
+    }
+    done = world.run("subscribe", "--yes", **secrets)
+    assert done.returncode == 1
+    assert "access-token (or WEBHOOK_ACCESS_TOKEN)" in done.stderr
+    done = world.run("subscribe", "--yes", **secrets, WEBHOOK_ACCESS_TOKEN=world.access_token)
+    assert done.returncode == 0, done.stderr
+    done = world.run("check", **secrets)
+    assert done.returncode == 2
+    assert "a server reads the file app-secret" in done.stderr
+
+
+def error(code: int, message: str = "m", **more: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, **more}, "times": 99}
+
+
+@pytest.mark.parametrize(
+    ("fault", "side", "says"),
+    [
+        (error(190, error_subcode=463), "yours", "has expired"),
+        (error(190, "Invalid OAuth access token signature."), "yours", "app secret is not this app's"),
+        (error(200, status=403), "yours", "full control of this account"),
+        (error(100, "Invalid appsecret_proof provided"), "yours", "not that of the access token's app"),
+        (error(100, "Object with ID '1' does not exist"), "yours", "may not see it"),
+        (error(4, headers=None), "yours", "Try again in an hour"),
+        (error(368), "Meta's", "breach of its policies"),
+        (error(1, status=500), "Meta's", "can't do it just now"),
+        (error(2, status=503), "Meta's", "metastatus.com"),
+        (error(9999), "Meta's", "code 9999"),
+        ({"status": 502, "raw": "<html>bad gateway</html>", "times": 99}, "Meta's", "answered 502"),
+        ({"status": 200, "raw": "<html>welcome</html>", "times": 99}, "yours", "a proxy on the way out"),
+    ],
+)
+def test_errors_in_words(world: World, fault: dict[str, Any], side: str, says: str) -> None:
+    """What went wrong, whose side, what to do."""
+    if "error" in fault:
+        headers = fault["error"].pop("headers", "")
+        fault = fault | ({"headers": {}} if headers is None else {})
+    world.graph.faults.append(fault)
+    done = world.run("status")
+    assert done.returncode == 1
+    assert f"On whose side: {side}." in done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_how_long_a_limit_lasts(world: World) -> None:
+    """As Meta's header says; and nothing is tried again, which would only prolong it."""
+    usage = json.dumps({ACCOUNT: [{"type": "whatsapp", "estimated_time_to_regain_access": 17}]})
+    world.graph.faults.append(error(80008) | {"headers": {"X-Business-Use-Case-Usage": usage}})
+    done = world.run("status")
+    assert "Try again in 17 minutes" in done.stderr
+    assert len(world.graph.asked) == 1
+
+
+@pytest.mark.parametrize("fault", [error(2, status=500), {"status": 503, "raw": "busy"}])
+def test_what_passes_is_tried_again(world: World, fault: dict[str, Any]) -> None:
+    """Twice more; what does not pass is asked once."""
+    world.register()
+    world.graph.faults.append(fault | {"times": 2})
+    assert world.run("status").returncode == 0
+    world.graph.asked.clear()
+    world.graph.faults[:] = [error(190)]
+    assert world.run("status").returncode == 1
+    assert len(world.graph.asked) == 1
+
+
+def test_nobody_there(world: World) -> None:
+    """And an authority that is not trusted: each a sentence."""
+    done = world.run("status", WEBHOOK_GRAPH_URL=f"https://localhost:{free_port()}")
+    assert "could not be reached" in done.stderr
+    done = world.run("status", WEBHOOK_GRAPH_URL="https://nowhere.invalid")
+    assert "the name in https://nowhere.invalid" in done.stderr
+    done = world.run("status", SSL_CERT_FILE="")
+    assert "not trusted here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_meta_in_the_middle_of_it(world: World) -> None:
+    """A refusal after the first step says what was done; the next run goes on from there."""
+    world.graph.faults.append(error(200, status=403) | {"method": "POST", "path": "subscribed_apps"})
+    done = world.run("subscribe", "--yes", "--fields", "messages")
+    assert done.returncode == 1
+    assert f"app {APP}: done" in done.stdout
+    assert f"account {ACCOUNT}: not changed" in done.stderr
+    world.graph.faults.clear()
+    done = world.run("subscribe", "--yes", "--fields", "messages")
+    assert done.returncode == 0
+    assert f"app {APP}\n" not in done.stdout
+    assert f"account {ACCOUNT}: done" in done.stdout
+
+
+def test_the_wrong_verify_token(world: World) -> None:
+    """Meta's handshake fails, and what it says is said in words; nothing is registered."""
+    done = world.run("subscribe", "--yes", WEBHOOK_VERIFY_TOKEN="another")
+    assert done.returncode == 1
+    assert "the verify token is not one in force there" in done.stderr
+    assert "On whose side: the callback URL's." in done.stderr
+    assert world.registered() == {}

@@ -48,6 +48,7 @@ ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
 }
 METHODS: Final = {"GET": "on_get", "POST": "on_post"}
 WRONG_PATH: Final = "not found\n"
+_EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
 STARTED: Final = "whatsapp_webhook.started"
 FAILED: Final = Answer(falcon.HTTP_500, "internal error\n", again=True)
 
@@ -123,7 +124,8 @@ def _serialize(_req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError
 def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
     def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
         reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
-        floods.add("handshake refused" if req.method == "GET" else "notification refused", reason)
+        event = "handshake refused" if req.method == "GET" else "notification refused"
+        floods.add(event, reason, **({"hint": _EXPLAINED} if isinstance(ex, errors.BadSignature) else {}))
         _give(resp, answer)
 
     return handle

@@ -138,8 +138,8 @@ class Floods:
         self._since: dict[tuple[str, str], float] = {}
         self._held: dict[tuple[str, str], int] = {}
 
-    def add(self, event: str, reason: str) -> None:
-        """Log *event* for *reason*, now or in the next sum."""
+    def add(self, event: str, reason: str, **more: str) -> None:
+        """Log *event* for *reason*, now, with what *more* there is to say, or in the next sum."""
         key = (event, reason)
         with self._lock:
             first = key not in self._since
@@ -149,7 +149,7 @@ class Floods:
             else:
                 self._held[key] += 1
         if first:
-            self._write(event, reason=reason, count=1)
+            self._write(event, reason=reason, count=1, **more)
 
     def flush(self, *, force: bool = False) -> None:
         """Log the sums that are due; call it about once a second, and with *force* before the end."""

@@ -20,7 +20,7 @@ KEPT = "".join(
     f"{name}_temp_path {{directory}}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 )
 NGINX = f"""
-daemon off; pid {{directory}}/pid; error_log {{directory}}/log; events {{{{}}}}
+{{user}} daemon off; pid {{directory}}/pid; error_log {{directory}}/log; events {{{{}}}}
 http {{{{
     access_log off; {KEPT}
     ssl_certificate {{certificate}}; ssl_certificate_key {{certificate}};
@@ -46,6 +46,8 @@ backend receiver
     {more}
     server one 127.0.0.1:{upstream}
 """
+# Else its workers could not write in the folders of a test.
+USER = "user root;" if os.geteuid() == 0 else ""
 LARGE = "client_max_body_size 4m;"  # what docs tell to set; without, nginx takes 1 MB
 
 
@@ -66,8 +68,8 @@ class World:
         (self.access_token,) = self.state["tokens"]
         self.server.secret = self.state["apps"][APP]["secret"]
         self.server.token = "a-token-of-ours"
-        self.url = ""  # once something stands before the service
         self.port = free_port()
+        self.url = f"https://localhost:{self.port}/webhooks"  # where something may stand before the service
 
     def __enter__(self) -> Self:
         self.server.__enter__()
@@ -78,6 +80,18 @@ class World:
     def __exit__(self, *raised: object) -> None:
         self.graph.__exit__()
         self.server.stop()
+
+    def reset(self) -> None:
+        """Have Meta as it was at first: an app at which nothing is set up."""
+        self.graph.adds = False
+        for list_of in (self.graph.faults, self.graph.asked, self.graph.changed):
+            list_of.clear()
+        for kind, found in graph.state().items():
+            if kind == "tokens":
+                self.state[kind] = {self.access_token: next(iter(found.values()))}
+            else:
+                self.state[kind] = found
+        self.state["apps"][APP]["secret"] = self.server.secret
 
     def write(self, name: str, value: str) -> None:
         """Write a file of the credentials."""
@@ -150,7 +164,13 @@ class Front:
         parts = found.cert_chain_pems if chain else found.cert_chain_pems[:1]
         file.write_bytes(b"".join(part.bytes() for part in (found.private_key_pem, *parts)))
         text = NGINX if proxy == "nginx" else HAPROXY
-        values: Mapping[str, Any] = {"directory": directory, "certificate": file, "port": world.port, "more": more}
+        values: Mapping[str, Any] = {
+            "directory": directory,
+            "certificate": file,
+            "port": world.port,
+            "more": more,
+            "user": USER,
+        }
         self.file = directory / "conf"
         self.file.write_text(text.format(**values, rules=rules, upstream=upstream or world.server.port))
         log = directory / "start.log"
@@ -169,7 +189,6 @@ class Front:
     def __enter__(self) -> Self:
         self._running = self.running()
         self._running.__enter__()
-        self.world.url = f"https://localhost:{self.world.port}/webhooks"
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -8,6 +8,7 @@ import click
 from service import __version__
 from service.cli.check import check
 from service.cli.destinations import destinations
+from service.cli.doctor import doctor
 from service.cli.drain import drain
 from service.cli.events import events
 from service.cli.ready import ready
@@ -27,7 +28,20 @@ def commands() -> None:
     """
 
 
-for command in (serve, relay, check, drain, ready, events, destinations, simulate, subscribe, unsubscribe, status):
+for command in (
+    serve,
+    relay,
+    check,
+    drain,
+    ready,
+    events,
+    destinations,
+    simulate,
+    subscribe,
+    unsubscribe,
+    status,
+    doctor,
+):
     commands.add_command(command)
 
 

@@ -7,16 +7,13 @@ import urllib3
 
 from service.cli.settings import configured
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what a bind to all is asked by
-
 
 @click.command()
 @click.option("--relay", is_flag=True, help="Ask the relay instead.")
 def ready(*, relay: bool) -> None:
     """Ask the server of this machine or pod what /readyz says; ends with 1 where it is not ready."""
     config = configured(os.environ)
-    address = config.relay_bind if relay else config.admin_bind
-    address = address._replace(host=ANYWHERE.get(address.host, address.host))
+    address = (config.relay_bind if relay else config.admin_bind).near
     try:
         answer = urllib3.request("GET", f"http://{address}/readyz", timeout=5, retries=False)
     except urllib3.exceptions.HTTPError as ex:

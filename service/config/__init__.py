@@ -2,7 +2,7 @@
 
 from service.config.config import Config, load, misspelt
 from service.config.settings import INBOX_FILE, SECRETS, SETTINGS
-from service.config.values import Address, InboxUrl, duration, ids, inbox_url, names
+from service.config.values import Address, InboxUrl, duration, ids, inbox_url, names, public_url
 
 __all__ = [
     "INBOX_FILE",
@@ -17,4 +17,5 @@ __all__ = [
     "load",
     "misspelt",
     "names",
+    "public_url",
 ]

@@ -12,6 +12,7 @@ LAST_PORT = 65535
 LONGEST = 3650 * 86400.0  # seconds
 DIGITS = 15
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(:[0-9]{1,5})?")
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what is asked instead
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -20,6 +21,11 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+    @property
+    def near(self) -> "Address":
+        """Give where a listener is asked that binds here: one of every address, at this machine's own."""
+        return self._replace(host=_EVERYWHERE.get(self.host, self.host))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -32,7 +32,27 @@ def notification(kind: str, *, now: float | None = None) -> bytes:
 
 def test_notification() -> bytes:
     """Write what Meta's "Test" button sends: its entry's id is 0, so that its event is marked `test`."""
-    return body([{**change("message text"), "entry": {"id": "0"}}])
+    return body([_test()])
+
+
+def marked(*, odd: bool = False, size: int = 0) -> tuple[bytes, str]:
+    """Write a test notification, and the id of a message in it, by which its event can be found.
+
+    *odd*: with blanks, escapes and a line's end at the end, all of which a signature covers. *size*: of so many bytes,
+    of which nearly none is kept: two small events, and blanks around them.
+    """
+    tests = [_test(), _test()] if size else [_test()]
+    message = tests[0]["change"]["value"]["messages"][0]
+    if odd:
+        message["text"] = {"body": '\u00e4\u00f6\u00fc \U0001f642 a/b <c> @d \\ " %2F +'}
+    written = body(tests)
+    if odd:
+        written = written.replace(b":{", b": {  ", 1) + b"\n"
+    return written[:1] + b" " * (size - len(written)) + written[1:], str(message["id"])
+
+
+def _test() -> dict[str, Any]:
+    return {**change("message text"), "entry": {"id": "0"}}
 
 
 def batch(size: int) -> bytes:

@@ -7,7 +7,7 @@ from service.metrics.names import (
     HttpMetrics,
     InboxMetrics,
     WebhookMetrics,
-    accepted_in,
+    outcomes_in,
 )
 from service.metrics.process import Measured, Metrics, for_relay, forget_files, forget_gauges, of_one_process, of_slot
 from service.metrics.relay import RelayMetrics
@@ -24,10 +24,10 @@ __all__ = [
     "Metrics",
     "RelayMetrics",
     "WebhookMetrics",
-    "accepted_in",
     "for_relay",
     "forget_files",
     "forget_gauges",
     "of_one_process",
     "of_slot",
+    "outcomes_in",
 ]

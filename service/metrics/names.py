@@ -215,10 +215,11 @@ class InboxMetrics:
             gauge.set(math.nan if value is None else value)
 
 
-def accepted_in(page: str) -> float:
-    """Read, in a page of metrics, how many notifications were accepted; 0 where it does not say."""
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            if sample.name == f"{PREFIX}notifications_total" and sample.labels["outcome"] == "accepted":
-                return sample.value
-    return 0.0
+def outcomes_in(page: str, name: str) -> dict[str, float]:
+    """Read, in a page of metrics, how often each outcome of a counter was: of `notifications`, or `handshakes`."""
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == f"{PREFIX}{name}_total"
+    }

@@ -24,15 +24,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 def world(running: World) -> World:
     """A Meta at which nothing is set up."""
-    running.state["apps"][APP]["subscriptions"].clear()
-    account = running.state["accounts"][ACCOUNT]
-    account["apps"].clear()
-    for number in account["numbers"].values():
-        number["overrides"].clear()
-    running.graph.faults.clear()
-    running.graph.asked.clear()
-    running.graph.changed.clear()
-    running.graph.adds = False
+    running.reset()
     return running
 
 

@@ -1,0 +1,171 @@
+"""`doctor`: why nothing arrives."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.text import Text
+
+from service.cli import explain
+from service.cli.registration import asked, keys
+from service.cli.registration.asked import ID
+from service.cli.tables import console
+from service.config import INBOX_FILE, Config, public_url
+from service.credentials import CredentialsDirectory
+from service.doctor import Circumstances, Finding, State, diagnose
+from service.errors import ConfigurationError
+from service.meta.graph import client
+from service.meta.graph.client import Graph
+
+_COLOURS: Final = {State.OK: "green", State.WRONG: "red", State.UNKNOWN: "yellow"}
+_WIDTH: Final = 15
+
+
+def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    try:
+        return public_url(value or "")
+    except ValueError as ex:
+        raise click.BadParameter(f"it {ex}.") from ex
+
+
+@click.command()
+@click.option(
+    "--url",
+    metavar="URL",
+    callback=_url,
+    help="What Meta calls, if not WEBHOOK_CALLBACK_URL, or what is registered at Meta.",
+)
+@click.option("--app", type=ID, help="The app at Meta, if not the one of WEBHOOK_APP_ID.")
+@click.option(
+    "--account", type=ID, multiple=True, help="A WhatsApp Business account of it, if not those of WEBHOOK_ACCOUNTS."
+)
+@click.option(
+    "--credentials",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Where verify-token, app-secret and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@explain.options
+def doctor(
+    url: str | None,
+    app: str | None,
+    account: tuple[str, ...],
+    credentials: Path | None,
+    *,
+    as_json: bool,
+    request: explain.Request | None,
+) -> None:
+    """Say why nothing arrives: each look ok, wrong or unknown, and what to do.
+
+    In the service's pod it looks at configuration, credentials, the service itself and its inbox; with --url, from
+    anywhere, at the way that Meta's requests take, and with --app and an access token at what is registered at Meta.
+    What it can't see from where it is, is unknown, with how it can be seen.
+
+    It sends a signed test notification, and 3 MB of blanks in another one: what it leaves in the inbox is marked as a
+    test, which destinations skip. It ends with 1 where something is wrong.
+
+    With --signature it says instead why a notification's signature was refused: FILE is the request as it came, head
+    and body, or its body alone with --header. Nothing of it is sent anywhere.
+
+    \b
+    whatsapp-webhook doctor
+    whatsapp-webhook doctor --url https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
+    whatsapp-webhook doctor --signature request.txt --candidate other-app-secret
+    """  # noqa: D301  click wants the character
+    try:
+        config = asked.asking_config()
+    except ConfigurationError as ex:
+        _end([Finding.wrong("configuration", problem, "As it says.") for problem in ex.problems], as_json=as_json)
+        return
+    directory = credentials or config.credentials_dir
+    if request:
+        explain.explain(request, directory, as_json=as_json)
+        return
+    about = _circumstances(config, directory, url, app, account)
+    found: list[Finding] = []
+    for finding in diagnose(about):
+        found.append(finding)
+        if not as_json:
+            _tell(finding)
+    _end(found, as_json=as_json, told=True)
+
+
+def _circumstances(
+    config: Config, path: Path, url: str | None, app: str | None, accounts: tuple[str, ...]
+) -> Circumstances:
+    given = keys.read(path, os.environ)
+    directory = CredentialsDirectory(path, hint=config.credentials_hint)
+    directory.look()
+    current = directory.current
+    found = (_first(given.verify_token, current.verify_tokens), _first(given.app_secret, current.app_secrets))
+    problems = directory.problems if not all(found) else ()
+    chosen = app or config.app_id
+    callback_url = url or config.callback_url
+    return Circumstances(
+        config=config,
+        credentials=type(current)(*found),
+        problems=problems,
+        remedy=config.credentials_hint or f"Put them into {path}, or name another directory with --credentials.",
+        url=callback_url,
+        graph=Graph(
+            config.graph_url,
+            config.graph_version,
+            client.Keys(chosen, given.app_secret, given.access_token),
+            sleep=time.sleep,
+        )
+        if chosen and given.app_secret
+        else None,
+        accounts=accounts or config.accounts,
+        is_meant_here=any(os.environ.get(name) for name in ("WEBHOOK_INBOX", INBOX_FILE, "WEBHOOK_BIND")),
+        in_cluster="KUBERNETES_SERVICE_HOST" in os.environ,
+    )
+
+
+def _first(value: bytes, values: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Put what the environment gives in the place of what the file holds; the file's line 1 comes as *value* too."""
+    return values if not value or value in values[:1] else (value,)
+
+
+def _tell(finding: Finding) -> None:
+    line = Text(f"{finding.state:<9}", style=_COLOURS[finding.state])
+    line.append(f"{finding.check:<{_WIDTH}}", style="bold")
+    line.append(finding.detail, style="default")
+    screen = console()
+    screen.print(line, soft_wrap=True)
+    if finding.state is not State.OK:
+        screen.print(f"{'':<{9 + _WIDTH}}-> {finding.remedy}", soft_wrap=True)
+
+
+def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
+    cause = next((finding for finding in found if finding.state is State.WRONG), None)
+    if as_json:
+        document = {
+            "ok": cause is None,
+            "cause": cause._asdict() if cause else None,
+            "findings": [finding._asdict() for finding in found],
+        }
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for finding in () if told else found:
+            _tell(finding)
+        for line in _sum(found, cause):
+            click.echo(line)
+    raise SystemExit(1 if cause else 0)
+
+
+def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
+    yield ""
+    if cause:
+        more = sum(finding.state is State.WRONG for finding in found) - 1
+        yield f"Begin here: {cause.check}: {cause.detail}"
+        yield f"-> {cause.remedy}"
+        if more:
+            yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
+        return
+    unknown = list(dict.fromkeys(finding.check for finding in found if finding.state is State.UNKNOWN))
+    yield "Nothing is wrong that can be seen from here." + (f" Not seen: {', '.join(unknown)}." if unknown else "")

@@ -1,0 +1,142 @@
+"""`doctor --signature`: why the signature of a notification was refused."""
+
+import functools
+import http.client
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+
+from service import signature
+from service.cli.registration import keys
+from service.credentials import APP_SECRET, VERIFY_TOKEN, content_of, values_in
+from service.doctor import signatures
+from service.doctor.signatures import Key, Kind
+
+_LINE: Final = re.compile(rb"(POST|PUT) \S+ HTTP/[0-9.]+\r?\n|[A-Za-z0-9-]+: ?[^\n]*\n", re.IGNORECASE)
+
+
+class Request(NamedTuple):
+    """A request as it was caught: its body, its signature's header (None for none), and other apps' secrets."""
+
+    body: bytes
+    header: str | None
+    candidates: tuple[Key, ...]
+    note: str = ""
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what is to be explained, and that as `request`, None for nothing."""
+
+    @functools.wraps(command)
+    def with_options(file: Path | None, header: str | None, candidates: tuple[Path, ...], **more: Any) -> None:
+        if file is None and (header is not None or candidates):
+            raise click.UsageError("--header and --candidate go with --signature FILE.")
+        command(request=_read(file, header, candidates) if file else None, **more)
+
+    for option in reversed(_OPTIONS):
+        with_options = option(with_options)
+    return with_options
+
+
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
+    click.option("--signature", "file", metavar="FILE", type=_FILE, help="Explain this request's signature instead."),
+    click.option(
+        "--header", metavar="TEXT", help=f"With --signature: its {signature.HEADER}, if FILE is a body alone."
+    ),
+    click.option(
+        "--candidate",
+        "candidates",
+        metavar="FILE",
+        type=_FILE,
+        multiple=True,
+        help="With --signature: the file of another app's secret, which it may be signed with; may repeat.",
+    ),
+)
+
+
+def explain(request: Request, directory: Path, *, as_json: bool) -> None:
+    """Say it, and end with 1 where the signature is not right."""
+    given = keys.read(directory, os.environ)
+    kind = Kind(
+        _lines(directory, APP_SECRET, given.app_secret),
+        _lines(directory, VERIFY_TOKEN, given.verify_token),
+        request.candidates,
+    )
+    if not kind.in_force:
+        given.require(APP_SECRET)
+    verdict = signatures.explain(request.body, request.header, kind)
+    what = f"{request.note}{verdict.what}"
+    if as_json:
+        document = {"ok": verdict.is_good, "explained": verdict.is_found, "what": what, "remedy": verdict.remedy}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"{what}\n-> {verdict.remedy}")
+    raise SystemExit(0 if verdict.is_good else 1)
+
+
+def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
+    try:
+        values = values_in(content_of(directory / name))
+    except OSError:
+        values = ()
+    found = [Key(f"line {position} of {name}", value) for position, value in enumerate(values, start=1)]
+    return found if not given or given in values else [Key(f"the {name} of the environment", given)]
+
+
+def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Request:
+    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    others = tuple(
+        Key(f"{each}, line {position}", value)
+        for each in candidates
+        for position, value in enumerate(values_in(content_of(each)), start=1)
+    )
+    if header is not None:
+        return Request(raw, header.partition(":")[2].strip() if ":" in header else header, others)
+    if not _LINE.match(raw):
+        raise click.UsageError(
+            f"FILE begins with no head of a request: name its {signature.HEADER} with --header, or save all of it."
+        )
+    return _with_head(raw, others)
+
+
+def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
+    stream = io.BytesIO(raw)
+    if raw[:5].upper().startswith((b"POST ", b"PUT ")):
+        stream.readline()
+    try:
+        head = http.client.parse_headers(stream)
+    except http.client.HTTPException as ex:
+        raise click.UsageError(f"The head of the request in FILE can't be read: {ex}.") from ex
+    body = stream.read()
+    length, note = head.get("Content-Length", ""), ""
+    if head.get("Transfer-Encoding", "").lower() == "chunked":
+        note = "The body is in chunks, of which it was taken apart. "
+        body = _joined(body)
+    elif length.isdigit() and len(body) > int(length):
+        body = body[: int(length)]  # an editor's line end, or the next request
+    elif length.isdigit() and len(body) < int(length):
+        note = f"Only {len(body)} of {length} bytes of the body are in FILE: what was not caught is missing. "
+    found = head.get_all(signature.HEADER)
+    return Request(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others, note)
+
+
+def _joined(chunks: bytes) -> bytes:
+    stream, body = io.BytesIO(chunks), b""
+    while line := stream.readline().partition(b";")[0].strip():
+        try:
+            size = int(line, 16)
+        except ValueError:
+            break
+        if not size:
+            break
+        body += stream.read(size)
+        stream.readline()
+    return body

@@ -1,0 +1,165 @@
+"""The looks in their order: configuration, credentials, the service, the way to it from outside, what is at Meta."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from service.config import Config
+from service.credentials import Credentials
+from service.doctor import answers, atmeta, instance, values, way
+from service.doctor.answers import Direct
+from service.doctor.caller import Caller
+from service.doctor.finding import Finding, State
+from service.doctor.instance import Kept, Said
+from service.errors import InboxUnavailable
+from service.events import rfc3339
+from service.meta.graph.client import Graph
+from service.meta.graph.registered import App
+
+_IN_POD: Final = "Run it in the pod: kubectl exec POD -- whatsapp-webhook doctor"
+_OUTSIDE: Final = "Run it from outside: whatsapp-webhook doctor --url URL --app ID --account ID --credentials DIRECTORY"
+MESSAGES: Final = "messages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """Where the doctor is, and what it was given."""
+
+    config: Config
+    credentials: Credentials
+    problems: tuple[str, ...]  # of the credentials' files
+    remedy: str  # where to put them
+    url: str  # that Meta calls, empty for unknown
+    graph: Graph | None  # None where no app was named, or its secret is not here
+    accounts: tuple[str, ...]
+    is_meant_here: bool  # the configuration says that the service runs on this machine, or in this pod
+    in_cluster: bool
+
+
+def diagnose(about: Circumstances) -> Iterator[Finding]:
+    """Look at everything that can be seen from here, in the order in which a person would."""
+    yield Finding.ok("configuration", "Every setting can be read.")
+    yield from values.look(about.credentials, about.problems, about.remedy)
+    has_credentials = bool(about.credentials.verify_tokens and about.credentials.app_secrets)
+    said = instance.ask(about.config)
+    kept = instance.opened(about.config.inbox) if said else ""
+    try:
+        direct: Direct | None = None
+        messages: list[str] = []
+        if said:
+            yield from instance.readiness(said)
+            yield instance.history(said)
+            if has_credentials:
+                itself, direct, messages = answers.ask_directly(_itself(about.config), about.credentials)
+                yield itself
+        else:
+            yield _absent(about)
+        real = _real(kept) if isinstance(kept, Kept) else None
+        at_meta, app = _at_meta(about, real)
+        url = about.url or (app.subscription.callback_url if app and app.subscription else "")
+        for each in _outside(about, url, said, direct) if url else [_no_url()]:
+            if isinstance(each, Finding):
+                yield each
+            else:
+                messages += each
+        yield _kept(about, kept, messages)
+        yield from at_meta
+    finally:
+        if isinstance(kept, Kept):
+            kept.close()
+
+
+def _absent(about: Circumstances) -> Finding:
+    if about.is_meant_here:
+        return Finding.wrong(
+            instance.READY,
+            f"Nothing answers on {about.config.admin_bind.near}, where its /readyz should be.",
+            "Does it run? `whatsapp-webhook check` looks at the configuration, `whatsapp-webhook serve` starts it.",
+        )
+    return Finding.unknown(instance.READY, "The service does not run here, so its /readyz is not seen.", _IN_POD)
+
+
+def _itself(config: Config) -> Caller:
+    return Caller(f"http://{config.bind.near}{config.path}")
+
+
+def _no_url() -> Finding:
+    return Finding.unknown("url", "No public URL was given, so the way from outside is not seen.", _OUTSIDE)
+
+
+def _outside(about: Circumstances, url: str, said: Said | None, direct: Direct | None) -> Iterator[Finding | list[str]]:
+    """Walk from outside in, as far as it leads; gives too the ids of test messages that were taken."""
+    found, is_open = way.walk(way.place(url, in_cluster=about.in_cluster))
+    yield from found
+    if not is_open:
+        yield Finding.unknown(
+            "beyond", "What comes after that was not looked at.", "Mend that first, and run this again."
+        )
+        return
+    caller = Caller(url)
+    answered, is_ours = answers.who(caller)
+    yield answered
+    credentials = about.credentials
+    if not is_ours or not credentials.verify_tokens or not credentials.app_secrets:
+        return
+    before = instance.ask(about.config) if said else None
+
+    def why() -> str | None:
+        after = instance.ask(about.config)
+        counts = after.outcomes("handshakes") if after and before else {}
+        more = [each for each, count in counts.items() if before and count > before.outcomes("handshakes").get(each, 0)]
+        return more[0] if len(more) == 1 else None
+
+    yield from answers.greeting(caller, credentials.verify_tokens[0], why, direct)
+    sent = answers.notifications(caller, credentials.app_secrets[0], direct)
+    yield from sent.findings
+    yield sent.messages
+
+
+def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Finding:
+    check = "inbox"
+    if not messages:
+        return Finding.unknown(
+            check, "No test notification was taken, so none can be looked for.", "Mend the above first."
+        )
+    if not isinstance(kept, Kept):
+        remedy = "whatsapp-webhook events list, where the inbox is: the newest are those of this test."
+        return Finding.unknown(check, kept or "The inbox is not seen from here.", remedy)
+    try:
+        is_there = all(map(kept.has, messages))
+    except InboxUnavailable as ex:
+        return Finding.unknown(check, f"The inbox can't be read: {ex.detail}.", "whatsapp-webhook events list")
+    fields = about.config.fields
+    if is_there:
+        return Finding.ok(check, "The test notifications are there, marked as tests: no destination gets them.")
+    if fields and MESSAGES not in fields:
+        return Finding.wrong(
+            check,
+            "What people write is answered 200 and not kept: WEBHOOK_FIELDS does not name messages.",
+            "Add messages to WEBHOOK_FIELDS, or leave it empty to keep all.",
+        )
+    return Finding.wrong(
+        check,
+        "The test notifications were answered 200, and are not in this inbox.",
+        "Another instance answered: look at where the URL leads, and at its WEBHOOK_INBOX.",
+    )
+
+
+def _real(kept: Kept) -> str | None:
+    """Say of an event that no test is; None where there is none."""
+    try:
+        event = kept.newest_real()
+    except InboxUnavailable:
+        return None
+    return f"something real came, at {rfc3339(event.received_at)[:19]}Z." if event else None
+
+
+def _at_meta(about: Circumstances, real: str | None) -> tuple[list[Finding], App | None]:
+    if about.graph is None:
+        what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
+        return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], None
+    found, app = atmeta.look(about.graph, about.url, about.config.fields, about.accounts, real)
+    if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found):
+        what = "The Graph API can't be reached from this pod, which its network policy may forbid."
+        return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], app
+    return found, app

@@ -1,0 +1,36 @@
+"""What one look found."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """Whether it is as it should be; `unknown` where that can't be seen from here."""
+
+    OK = "ok"
+    WRONG = "wrong"
+    UNKNOWN = "unknown"
+
+
+class Finding(NamedTuple):
+    """What was looked at, how it is, and what to do about it (empty where it is ok); never a secret."""
+
+    check: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+    @classmethod
+    def ok(cls, check: str, detail: str) -> "Finding":
+        """Make one of what is as it should be."""
+        return cls(check, State.OK, detail)
+
+    @classmethod
+    def wrong(cls, check: str, detail: str, remedy: str) -> "Finding":
+        """Make one of what keeps notifications away."""
+        return cls(check, State.WRONG, detail, remedy)
+
+    @classmethod
+    def unknown(cls, check: str, detail: str, remedy: str) -> "Finding":
+        """Make one of what can't be seen from here; the remedy says how it can."""
+        return cls(check, State.UNKNOWN, detail, remedy)

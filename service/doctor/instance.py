@@ -1,0 +1,125 @@
+"""The service of this machine or pod: what it says of itself, what it was asked so far, and what it keeps."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from typing import Any, Final, NamedTuple
+
+import urllib3
+
+from service import metrics
+from service.config import Config, InboxUrl
+from service.doctor.finding import Finding
+from service.errors import ConfigurationError, InboxUnavailable
+from service.events import Event
+from service.inbox import engine
+
+READY: Final = "service"
+ASKED: Final = "so far"
+NEWEST: Final = 500  # events of the inbox in which a real one is looked for
+TIMEOUT: Final = 5.0  # seconds
+
+
+class Said(NamedTuple):
+    """What /readyz and /metrics of the admin listener say."""
+
+    readyz: dict[str, Any]
+    page: str
+
+    def outcomes(self, name: str) -> Mapping[str, float]:
+        """Give how often each outcome of a counter was."""
+        return metrics.outcomes_in(self.page, name)
+
+
+def ask(config: Config) -> Said | None:
+    """Ask the admin listener; None where nobody answers as ours does."""
+    base = f"http://{config.admin_bind.near}"
+    try:
+        readyz, page = (
+            urllib3.request("GET", f"{base}/{path}", timeout=TIMEOUT, retries=False).data.decode()
+            for path in ("readyz", "metrics")
+        )
+        found = json.loads(readyz)
+    except (urllib3.exceptions.HTTPError, ValueError):
+        return None
+    return Said(found, page) if isinstance(found, dict) and isinstance(found.get("checks"), dict) else None
+
+
+def readiness(said: Said) -> Iterator[Finding]:
+    """Say what keeps it from being ready."""
+    failing = {name: check.get("why", "") for name, check in said.readyz["checks"].items() if not check.get("ok")}
+    for name, why in failing.items():
+        yield Finding.wrong(
+            READY,
+            f"Not ready: {name}: {why}",
+            f"As it says; until then notifications are answered 503. docs/runbook.md has more on {name}.",
+        )
+    if not failing:
+        yield Finding.ok(READY, "Ready, as /readyz says.")
+
+
+def history(said: Said) -> Finding:
+    """Say what was asked of it since its start."""
+    taken, greeted = said.outcomes("notifications"), said.outcomes("handshakes")
+    accepted, forged = taken.get("accepted", 0), taken.get("bad_signature", 0)
+    verified, refused = greeted.get("verified", 0), sum(greeted.values()) - greeted.get("verified", 0)
+    if forged and not accepted:
+        return Finding.wrong(
+            ASKED,
+            f"{forged:.0f} notifications came, and the signature of each was refused.",
+            "The app secret is another app's, or something changes the body on the way: `doctor --signature FILE` says "
+            "which, for one that was caught.",
+        )
+    if accepted and not verified and not refused:
+        return Finding.ok(ASKED, f"{accepted:.0f} notifications accepted.")
+    if greeted.get("wrong_token", 0) and not verified and not accepted:
+        return Finding.wrong(
+            ASKED,
+            f"{greeted['wrong_token']:.0f} handshakes came with a verify token that is not in force.",
+            "Enter at Meta what line 1 of verify-token holds: `subscribe` does.",
+        )
+    counts = f"{accepted:.0f} notifications accepted, {forged:.0f} with a bad signature; "
+    return Finding.ok(ASKED, counts + f"{verified:.0f} handshakes verified, {refused:.0f} refused.")
+
+
+class Kept:
+    """The inbox, read from beside: what came since this was opened, and whether something real is in it."""
+
+    def __init__(self, url: InboxUrl) -> None:
+        """Raise InboxUnavailable or ConfigurationError where it can't be read."""
+        self._stack = ExitStack()
+        self._log, self._stream = None, None
+        if url.engine in engine.STREAMS:
+            self._stream = self._stack.enter_context(closing(engine.load(url).open_stream(url)))
+        else:
+            self._log = self._stack.enter_context(closing(engine.load(url).open_log(url)))
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._stack.close()
+
+    def newest(self, number: int = NEWEST) -> list[Event]:
+        """Give the newest events, oldest first. Raises InboxUnavailable."""
+        if self._stream is not None:
+            return [placed.event for placed in self._stream.newest(number)]
+        if self._log is None:
+            return []
+        return [record.event for record in self._log.read(max(self._log.last() - number, 0), number)]
+
+    def has(self, message: str) -> bool:
+        """Say whether a message with this id is among the newest. Raises InboxUnavailable."""
+        return any(message in event.id for event in self.newest())
+
+    def newest_real(self) -> Event | None:
+        """Give the newest event that is no test; None where there is none among the newest. Raises InboxUnavailable."""
+        return next((event for event in reversed(self.newest()) if not event.test), None)
+
+
+def opened(url: InboxUrl) -> Kept | str:
+    """Open the inbox for reading, or say why that can't be."""
+    try:
+        return Kept(url)
+    except InboxUnavailable as ex:
+        return ex.detail
+    except ConfigurationError as ex:
+        return " ".join(ex.problems)

@@ -1,0 +1,203 @@
+"""The way to the public URL, from outside in: its form, its name, who takes connections, the certificate."""
+
+import errno
+import ipaddress
+import socket
+import ssl
+import time
+from typing import Any, Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from service.doctor.finding import Finding, State
+
+TIMEOUT: Final = 5.0  # seconds
+SOON: Final = 14  # days
+_NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+class Place(NamedTuple):
+    """A host and its port, and what Meta makes of the URL is decided by."""
+
+    parts: SplitResult
+    host: str
+    port: int
+    in_cluster: bool
+
+    @property
+    def is_secure(self) -> bool:
+        """Say whether it speaks TLS."""
+        return self.parts.scheme == "https"
+
+
+def place(url: str, *, in_cluster: bool) -> Place:
+    """Read *url*, which the configuration or the command line has looked at."""
+    parts = urlsplit(url)
+    return Place(parts, parts.hostname or "", parts.port or _PORTS[parts.scheme], in_cluster)
+
+
+def form(where: Place) -> Finding:
+    """Say whether Meta would call such a URL."""
+    if not where.is_secure:
+        return Finding.wrong(
+            "url",
+            "It begins with http, and Meta calls https only.",
+            "Put something before the service that ends TLS, with a certificate of a public authority.",
+        )
+    if "+" in where.parts.path:
+        return Finding.wrong("url", "Meta sends a + of the path as a blank.", "Use another character in the path.")
+    if _is_literal(where.host) and not ipaddress.ip_address(where.host).is_global:
+        return Finding.wrong(
+            "url", f"{where.host} is an address that nobody reaches from the internet.", "Enter a public name."
+        )
+    return Finding.ok("url", where.parts.geturl())
+
+
+def name(where: Place) -> tuple[Finding, list[tuple[Any, ...]]]:
+    """Look the name up; gives the addresses too."""
+    try:
+        found = socket.getaddrinfo(where.host, where.port, 0, socket.SOCK_STREAM)
+    except (OSError, ValueError) as ex:
+        why = ex.strerror if isinstance(ex, OSError) else "it is no name"
+        remedy = "Make its DNS record, and wait until public name servers have it; look at the spelling."
+        return Finding.wrong("name", f"{where.host} is not found: {why}.", remedy), []
+    addresses = list(dict.fromkeys(each[4][0] for each in found))
+    listed = ", ".join(map(str, addresses))
+    if all(ipaddress.ip_address(str(each).partition("%")[0]).is_global for each in addresses):
+        return Finding.ok("name", f"{where.host} is {listed}."), found
+    return (
+        Finding.unknown(
+            "name",
+            f"{where.host} is {listed} here, which nobody reaches from the internet.",
+            f"Ask a public name server, which may say otherwise: dig +short {where.host} @1.1.1.1",
+        ),
+        found,
+    )
+
+
+def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding, bool]:
+    """Connect to each address: Meta may take any of them. Says too whether one took it."""
+    silent: dict[str, str] = {}
+    unreachable: list[str] = []
+    for family, kind, protocol, _, address in addresses:
+        with socket.socket(family, kind, protocol) as client:
+            client.settimeout(TIMEOUT)
+            try:
+                client.connect(address)
+            except OSError as ex:
+                if ex.errno in _NO_ROUTE:
+                    unreachable.append(address[0])
+                else:
+                    silent[address[0]] = "no answer in time" if isinstance(ex, TimeoutError) else ex.strerror or "?"
+    listed = ", ".join(f"{address}: {why}" for address, why in silent.items())
+    taken = len(silent) + len(unreachable) < len(addresses)
+    if silent and where.in_cluster:
+        found = Finding.unknown(
+            "connection",
+            f"Port {where.port} can't be reached from this pod ({listed}), which its network policy may forbid.",
+            "Run `whatsapp-webhook doctor --url URL` from outside of the cluster.",
+        )
+    elif silent:
+        of = "" if len(silent) == len(addresses) else f" of {len(addresses)} addresses"
+        found = Finding.wrong(
+            "connection",
+            f"Nobody takes connections on port {where.port}{of} ({listed}).",
+            f"Is the load balancer or proxy up, and port {where.port} open to the whole internet?",
+        )
+    elif unreachable:
+        found = Finding.unknown(
+            "connection",
+            f"There is no way from here to {', '.join(unreachable)}.",
+            "Try from a machine that has IPv6, or take the address out of DNS.",
+        )
+    else:
+        found = Finding.ok("connection", f"Port {where.port} takes connections.")
+    return found, taken
+
+
+def certificate(where: Place) -> Finding:
+    """Do the TLS handshake with the authorities that this machine trusts."""
+    check = "certificate"
+    try:
+        told = _greeted(where, ssl.create_default_context())
+    except ssl.SSLCertVerificationError as ex:
+        return Finding.wrong(check, *_of_verification(ex, where))
+    except (ssl.SSLError, OSError) as ex:
+        what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
+        return Finding.wrong(
+            check,
+            f"The TLS handshake failed: {what}.",
+            "Does this port speak TLS at all, with a certificate for this name? Look at the proxy's log.",
+        )
+    days = int((ssl.cert_time_to_seconds(told["notAfter"]) - time.time()) // 86400)
+    left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON else "")
+    return Finding.ok(check, f"Trusted here, for {where.host}, {left}.")
+
+
+def _greeted(where: Place, context: ssl.SSLContext) -> dict[str, Any]:
+    with (
+        socket.create_connection((where.host, where.port), timeout=TIMEOUT) as client,
+        context.wrap_socket(client, server_hostname=where.host) as secured,
+    ):
+        found: Any = secured.getpeercert()
+    return dict(found)
+
+
+_RENEW: Final = "Have it renewed, best by itself (ACME, cert-manager), and see that the proxy takes the new one."
+_PUBLIC: Final = "Meta takes certificates of public authorities only: get one by ACME (Let's Encrypt), say."
+_CHAIN: Final = f"Serve the full chain, the certificate first, then the intermediate ones (fullchain.pem). {_PUBLIC}"
+_NOT_FOUND: Final = (
+    "The issuer of the certificate is not found: the intermediate ones are not sent, or nobody trusts it."
+)
+_WRONG_NAME: Final = 62
+# By OpenSSL's numbers, X509_V_ERR_...
+_OF_VERIFICATION: Final = {
+    9: ("The certificate is not valid yet.", _RENEW),
+    10: ("The certificate has expired.", _RENEW),
+    18: ("The certificate is self-signed, which Meta does not take.", _PUBLIC),
+    19: ("The authority of the certificate is not one that is trusted here.", _PUBLIC),
+    20: (_NOT_FOUND, _CHAIN),
+    21: (_NOT_FOUND, _CHAIN),
+}
+
+
+def _of_verification(ex: ssl.SSLCertVerificationError, where: Place) -> tuple[str, str]:
+    if ex.verify_code == _WRONG_NAME:
+        return (
+            f"The certificate is for {_names(where)}, and not for {where.host}.",
+            "Get one for the name that Meta calls.",
+        )
+    told = f"The certificate is not taken: {ex.verify_message}."
+    return _OF_VERIFICATION.get(ex.verify_code, (told, _PUBLIC))
+
+
+def _names(where: Place) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    try:
+        told = _greeted(where, context)
+    except OSError:
+        return "another name"
+    return ", ".join(value for _, value in told.get("subjectAltName", ())) or "another name"
+
+
+def walk(where: Place) -> tuple[list[Finding], bool]:
+    """Look at all of it in order, as far as it leads; says too whether it leads to somebody who answers HTTP."""
+    named, addresses = name(where)
+    found = [form(where), named]
+    if not addresses:
+        return found, False
+    reached, taken = connection(where, addresses)
+    found.append(reached)
+    if not taken or not where.is_secure:
+        return found, taken
+    found.append(certificate(where))
+    return found, found[-1].state is State.OK
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

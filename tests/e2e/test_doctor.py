@@ -1,0 +1,512 @@
+"""`doctor` on broken set-ups: each has its cause named first, with the remedy; and on one that is whole."""
+
+import base64
+import datetime as dt
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from public import ACCOUNT, APP, NUMBER, World, findings
+
+from service.meta import catalogue
+
+pytestmark = pytest.mark.needs("nginx", "haproxy")
+ELSEWHERE = "https://elsewhere.example.com/hook"
+# What is never known here: the name of these tests is this machine's own, and the Graph API does not tell it.
+UNKNOWN = {"name", "app live"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture
+def world(shared: World) -> World:
+    """A set-up in which everything is right, but that nothing stands before the service yet."""
+    shared.reset()
+    shared.register()
+    return shared
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[World]:
+    """One of its own, whose service may be changed."""
+    with World(tmp_path) as made:
+        made.register()
+        yield made
+
+
+def diagnosed(world: World, *, here: bool = False, **environ: str) -> list[dict[str, str]]:
+    """Run the doctor from outside, or in the pod; nothing secret may be in what it says."""
+    done = world.run("doctor", "--json", here=here, **environ)
+    assert done.returncode in (0, 1), done.stderr
+    for secret in (world.server.secret, world.access_token, world.server.token):
+        assert secret not in done.stdout + done.stderr
+    assert (done.returncode == 0) is json.loads(done.stdout)["ok"]
+    return findings(done.stdout)
+
+
+def cause(found: list[dict[str, str]]) -> dict[str, str]:
+    """Give the first that is wrong, else the first that is unknown and need not be."""
+    wrong = [each for each in found if each["state"] == "wrong"]
+    return (wrong or [each for each in found if each["state"] == "unknown" and each["check"] != "name"])[0]
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+def test_a_set_up_that_is_whole(world: World, proxy: str) -> None:
+    """Nothing is wrong, from outside and from within; what can't be seen is unknown, with the way to see it."""
+    rules = {} if proxy == "nginx" else {"rules": ""}
+    with world.behind(proxy, **rules):
+        outside, within = diagnosed(world), diagnosed(world, here=True)
+    for found, unseen in ((outside, {"service", "inbox"}), (within, set())):
+        assert [each for each in found if each["state"] == "wrong"] == []
+        assert {each["check"] for each in found if each["state"] == "unknown"} == UNKNOWN | unseen
+        assert all(each["remedy"] for each in found if each["state"] == "unknown")
+    assert "kubectl exec" in next(each["remedy"] for each in outside if each["check"] == "service")
+    order = [each["check"] for each in within]
+    assert order == list(dict.fromkeys(order))
+    assert order[:3] == ["configuration", "credentials", "service"]
+    assert order.index("url") < order.index("name") < order.index("connection") < order.index("certificate")
+    assert order.index("certificate") < order.index("answer") < order.index("handshake") < order.index("notification")
+    assert order.index("notification") < order.index("body limit") < order.index("inbox") < order.index("app")
+    assert order[-5:] == ["app live", "callback", "fields", "accounts", "overrides"]
+
+
+def test_what_it_leaves_behind(world: World) -> None:
+    """Little, and all of it marked as a test."""
+    with world.behind():
+        before = len(world.server.kept())
+        diagnosed(world, here=True)
+    kept = world.server.kept()
+    assert 1 < len(kept) - before < 6
+    assert all(event.test for event in kept)
+    assert sum(len(event.data) for event in kept) < 1000 * len(kept)
+
+
+def test_in_words(world: World) -> None:
+    """A line a look, the remedy below it, and at the end where to begin."""
+    world.state["accounts"][ACCOUNT]["apps"].clear()
+    with world.behind():
+        done = world.run("doctor")
+    assert done.returncode == 1
+    assert "ok       handshake" in done.stdout
+    assert f"-> whatsapp-webhook subscribe {world.url} --account {ACCOUNT}" in done.stdout
+    assert "Begin here: accounts: The app is not subscribed" in done.stdout
+
+
+def test_a_real_event_tells_that_the_app_is_live(other: World) -> None:
+    """As no test does."""
+    other.server.notify(catalogue.notification("message text"))
+    with other.behind():
+        found = diagnosed(other, here=True)
+    (live,) = [each for each in found if each["check"] == "app live"]
+    assert live["state"] == "ok"
+
+
+def test_without_a_url_it_takes_the_registered_one(world: World) -> None:
+    """Where Meta tells it; else the way from outside is unknown."""
+    with world.behind():
+        found = diagnosed(world, WEBHOOK_CALLBACK_URL="")
+        assert "handshake" in {each["check"] for each in found}
+    found = diagnosed(world, WEBHOOK_CALLBACK_URL="", WEBHOOK_APP_ID="")
+    unknown = {each["check"]: each["remedy"] for each in found if each["state"] == "unknown"}
+    assert "--url URL" in unknown["url"]
+    assert "--app ID" in unknown["app"]
+
+
+class Broken(NamedTuple):
+    """A set-up with one thing wrong: how it is made so, and what the doctor is to name first."""
+
+    check: str
+    says: str
+    remedy: str
+    front: dict[str, Any] | Callable[[World], AbstractContextManager[Any]] = {}  # noqa: RUF012  never changed
+    do: Callable[[World], object] = lambda _: None
+    environ: Callable[[World], dict[str, str]] = lambda _: {}
+    here: bool = False
+
+
+def _subscription(world: World) -> dict[str, Any]:
+    return world.registered()
+
+
+def _path(world: World) -> dict[str, str]:
+    return {"WEBHOOK_CALLBACK_URL": f"https://localhost:{world.port}/"}
+
+
+def _expired(world: World) -> AbstractContextManager[Any]:
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    return world.behind(certificate=world.authority.issue_cert("localhost", not_after=past))
+
+
+def _without_intermediate(world: World) -> AbstractContextManager[Any]:
+    return world.behind(certificate=world.authority.create_child_ca().issue_cert("localhost"), chain=False)
+
+
+def _self_signed() -> trustme.LeafCert:
+    """Make a certificate that nobody but itself has signed, as `openssl req -x509` does."""
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),
+    )
+    made = x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key(), serial_number=1)
+    made = made.not_valid_before(dt.datetime(2020, 1, 1)).not_valid_after(dt.datetime(2099, 1, 1))  # noqa: DTZ001
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return trustme.LeafCert(private, made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), [])
+
+
+@contextmanager
+def _plain(world: World) -> Iterator[None]:
+    """Something at the port that speaks no TLS."""
+    with socket.create_server(("127.0.0.1", world.port)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    client.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _change(**files: str) -> Callable[[World], None]:
+    def write(world: World) -> None:
+        for name, value in files.items():
+            world.write(name.replace("_", "-"), value)
+
+    return write
+
+
+def _elsewhere(**files: str) -> Callable[[World], dict[str, str]]:
+    """Have the doctor read credentials of its own, which the service does not have."""
+
+    def environ(world: World) -> dict[str, str]:
+        directory = Path(tempfile.mkdtemp(dir=world.directory))
+        for file in world.server.credentials.iterdir():
+            (directory / file.name).write_bytes(file.read_bytes())
+        for name, value in files.items():
+            (directory / name.replace("_", "-")).write_text(value)
+        return {"WEBHOOK_CREDENTIALS_DIR": str(directory)}
+
+    return environ
+
+
+def _another_app(world: World) -> None:
+    """Meta's secret is another one than that of the files and the service."""
+    world.state["apps"][APP]["secret"] = "0123456789abcdef" * 2
+
+
+def _stop(world: World) -> None:
+    world.server.stop()
+
+
+def _fault(**error: Any) -> Callable[[World], None]:
+    return lambda world: world.graph.faults.append({"error": {"message": "m", **error}, "times": 99})
+
+
+def _fill(world: World) -> None:
+    """Make the inbox one that can't be opened."""
+    world.server.stop()
+    world.server.inbox.write_bytes(b"not a database" * 1000)
+    world.server.start()
+
+
+def _keep_calls_only(world: World) -> None:
+    world.server.stop()
+    world.server.environ["WEBHOOK_FIELDS"] = "calls"
+    world.register(fields="calls")
+    world.server.start()
+    world.server.wait_until_ready()
+
+
+NOTHING = nullcontext
+BROKEN = {
+    "a setting is misspelt": Broken(
+        "configuration", "did you mean WEBHOOK_RETENTION", "As it says", environ=lambda _: {"WEBHOOK_RETENSION": "8d"}
+    ),
+    "a field is misspelt": Broken(
+        "configuration", "did you mean 'messages'", "As it says", environ=lambda _: {"WEBHOOK_FIELDS": "mesages"}
+    ),
+    "no credentials": Broken(
+        "credentials",
+        "can't be read",
+        "Put them into",
+        environ=lambda world: {"WEBHOOK_CREDENTIALS_DIR": str(world.directory / "nowhere")},
+    ),
+    "an example's secret": Broken(
+        "credentials",
+        "app-secret, line 1, is an example's",
+        "App settings > Basic",
+        environ=_elsewhere(app_secret="FROM-META"),
+    ),
+    "an example's token": Broken(
+        "credentials",
+        "verify-token, line 1, is an example's",
+        "openssl",
+        environ=_elsewhere(verify_token="<your token>"),
+    ),
+    "a secret encoded twice": Broken(
+        "credentials",
+        "base64 of an app secret",
+        "32 digits",
+        environ=_elsewhere(app_secret=base64.b64encode(b"0123456789abcdef" * 2).decode()),
+    ),
+    "a secret in quotes": Broken(
+        "credentials", "is in quotes", "32 digits", environ=_elsewhere(app_secret='"0123456789abcdef0123456789abcdef"')
+    ),
+    "a name before the secret": Broken(
+        "credentials", "begins with a name", "32 digits", environ=_elsewhere(app_secret="APP_SECRET=0123456789abcdef")
+    ),
+    "the same value in both": Broken(
+        "credentials", "hold the same value", "32 digits", environ=_elsewhere(app_secret="x1", verify_token="x1")
+    ),
+    "an address of nobody's": Broken(
+        "url",
+        "nobody reaches from the internet",
+        "public name",
+        environ=lambda _: {"WEBHOOK_CALLBACK_URL": "https://10.1.2.3/webhooks"},
+        front=NOTHING,
+    ),
+    "no such name": Broken(
+        "name",
+        "is not found",
+        "DNS",
+        NOTHING,
+        environ=lambda _: {"WEBHOOK_CALLBACK_URL": "https://wa.invalid/webhooks"},
+    ),
+    "nobody listens": Broken("connection", "Connection refused", "load balancer", NOTHING),
+    "no TLS": Broken("certificate", "TLS handshake failed", "speak TLS", _plain),
+    "a self-signed certificate": Broken(
+        "certificate",
+        "is self-signed",
+        "public authorities",
+        lambda world: world.behind(certificate=_self_signed()),
+    ),
+    "a certificate of nobody's authority": Broken(
+        "certificate",
+        "or nobody trusts it",
+        "public authorities",
+        lambda world: world.behind(certificate=trustme.CA().issue_cert("localhost")),
+    ),
+    "an expired certificate": Broken("certificate", "has expired", "renewed", _expired),
+    "a certificate for another name": Broken(
+        "certificate",
+        "is for wa.example.com, and not for localhost",
+        "for the name",
+        lambda world: world.behind(certificate=world.authority.issue_cert("wa.example.com")),
+    ),
+    "no intermediate certificate": Broken(
+        "certificate", "intermediate ones are not sent", "fullchain", _without_intermediate
+    ),
+    "a redirect": Broken(
+        "answer",
+        "redirects to https://www.example.com/webhooks",
+        "Enter the URL that it leads to",
+        {"rules": "return 301 https://www.example.com/webhooks;"},
+    ),
+    "a login": Broken("answer", "answers 401", "Let everybody through", {"rules": "return 401;"}),
+    "a firewall": Broken("answer", "answers 403", "Let everybody through", {"rules": "return 403;"}),
+    "the path is missing": Broken("answer", "not at this path", "with that path", environ=_path),
+    "no rule for the path": Broken("answer", "404", "host and path", {"rules": "location /webhooks { return 404; }"}),
+    "something else answers": Broken(
+        "answer", "Something else answers", "host and path", {"rules": 'return 200 "welcome";'}
+    ),
+    "the service is down": Broken("answer", "A proxy answers 502", "running and ready", {"upstream": 9}),
+    "the service is down, haproxy": Broken(
+        "answer",
+        "A proxy answers 503",
+        "running and ready",
+        lambda world: world.behind("haproxy", rules="", upstream=9),
+    ),
+    "another verify token": Broken(
+        "handshake",
+        "the verify token is not one in force, or a proxy",
+        "line 1",
+        environ=_elsewhere(verify_token="another"),
+    ),
+    "the query is dropped": Broken(
+        "handshake",
+        "missing_parameter",
+        "query on as it is",
+        {"rules": "client_max_body_size 4m; rewrite ^ /webhooks? break;"},
+        here=True,
+    ),
+    "the query is dropped, haproxy": Broken(
+        "handshake",
+        "missing_parameter",
+        "query on as it is",
+        lambda world: world.behind("haproxy", rules="http-request set-query x=1"),
+        here=True,
+    ),
+    "the query is changed": Broken(
+        "query string",
+        "changes the query string",
+        "undecoded",
+        lambda world: world.behind("haproxy", rules="http-request set-query %[query,url_dec]"),
+    ),
+    "the signature is dropped": Broken(
+        "notification",
+        "drops the header",
+        "X-Hub-Signature-256",
+        {"rules": 'client_max_body_size 4m; proxy_set_header X-Hub-Signature-256 "";'},
+        here=True,
+    ),
+    "the signature is dropped, haproxy": Broken(
+        "notification",
+        "drops the header",
+        "X-Hub-Signature-256",
+        lambda world: world.behind("haproxy", rules="http-request del-header x-hub-signature-256"),
+        here=True,
+    ),
+    "bodies are changed": Broken(
+        "notification",
+        "changes the body",
+        "body on as they are",
+        {"rules": 'client_max_body_size 4m; proxy_set_body "$request_body ";'},
+        here=True,
+    ),
+    "only GET gets through": Broken(
+        "notification",
+        "Something before the service answers 403",
+        "Let everybody through",
+        {"rules": "if ($request_method != GET) { return 403; }"},
+    ),
+    "another secret, seen from outside": Broken(
+        "notification",
+        "the app secret is not in force there, or the proxy changes it",
+        "App settings > Basic",
+        environ=_elsewhere(app_secret="fedcba9876543210" * 2),
+    ),
+    "a limit of 1 MB": Broken("body limit", "with 413 (nginx", "client_max_body_size 4m", {"rules": ""}),
+    "a limit of 1 MB, haproxy": Broken(
+        "body limit",
+        "something before the service refuses them",
+        "limit to 4 MB",
+        lambda world: world.behind(
+            "haproxy", rules="http-request return status 413 if { req.hdr_val(content-length) gt 1048576 }"
+        ),
+    ),
+    "the secret of another app": Broken(
+        "app", "The app secret is not this app's", "Copy the app secret again", do=_another_app
+    ),
+    "no such app": Broken("app", "no app with this id", "Look at the id", environ=lambda _: {"WEBHOOK_APP_ID": "1"}),
+    "the app is in development mode": Broken(
+        "app live",
+        "in development mode",
+        "Privacy policy URL",
+        do=lambda world: world.state["apps"][APP].pop("privacy_policy_url"),
+    ),
+    "nothing is registered": Broken(
+        "callback",
+        "no callback URL",
+        "whatsapp-webhook subscribe https://",
+        do=lambda world: world.state["apps"][APP]["subscriptions"].clear(),
+    ),
+    "another URL is registered": Broken("callback", ELSEWHERE, "--replace", do=lambda world: world.register(ELSEWHERE)),
+    "Meta has switched it off": Broken(
+        "callback",
+        "switched the subscription off",
+        "--again",
+        do=lambda world: _subscription(world).update(active=False),
+    ),
+    "messages are not chosen": Broken(
+        "fields",
+        "not asked to send messages",
+        "--fields calls,messages",
+        do=lambda world: world.register(fields="calls"),
+    ),
+    "a field that is kept is not chosen": Broken(
+        "fields",
+        "not asked to send calls",
+        "--fields calls,messages",
+        environ=lambda _: {"WEBHOOK_FIELDS": "messages,calls"},
+    ),
+    "the account is not subscribed": Broken(
+        "accounts",
+        "not subscribed to account",
+        "--account",
+        do=lambda world: world.state["accounts"][ACCOUNT]["apps"].clear(),
+    ),
+    "the access token has expired": Broken(
+        "accounts",
+        "has expired",
+        "Make a new one",
+        do=lambda world: world.state["tokens"][world.access_token].update(subcode=463),
+    ),
+    "the access token may not see the account": Broken(
+        "accounts",
+        "may not do this",
+        "full control",
+        do=lambda world: world.state["tokens"][world.access_token].update({"may not": 1}),
+    ),
+    "an override of the account": Broken(
+        "overrides",
+        ELSEWHERE,
+        "--drop-overrides",
+        do=lambda world: world.state["accounts"][ACCOUNT]["apps"].update({APP: ELSEWHERE}),
+    ),
+    "an override of a number": Broken(
+        "overrides",
+        f"number {NUMBER}",
+        "--drop-overrides",
+        do=lambda world: world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"].update({APP: ELSEWHERE}),
+    ),
+}
+BREAKING = {
+    "the service is not running": Broken(
+        "service", "Nothing answers on", "whatsapp-webhook check", NOTHING, do=_stop, here=True
+    ),
+    "the inbox can't be opened": Broken("service", "Not ready: inbox:", "runbook", do=_fill, here=True),
+    "http": Broken(
+        "url",
+        "Meta calls https only",
+        "ends TLS",
+        environ=lambda world: {"WEBHOOK_CALLBACK_URL": f"http://localhost:{world.server.port}/webhooks"},
+    ),
+    "messages are not kept": Broken(
+        "inbox", "WEBHOOK_FIELDS does not name messages", "Add messages", do=_keep_calls_only, here=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_cause_is_named_first(world: World, name: str) -> None:
+    """With the right remedy."""
+    _judge(world, BROKEN[name])
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_the_cause_is_named_first_of_a_broken_service(other: World, name: str) -> None:
+    """As well."""
+    _judge(other, BREAKING[name])
+
+
+def _judge(world: World, broken: Broken) -> None:
+    broken.do(world)
+    front = broken.front
+    made = front() if front is NOTHING else front(world) if callable(front) else world.behind(**front)
+    with made:
+        found = diagnosed(world, here=broken.here, **broken.environ(world))
+    named = cause(found)
+    assert named["check"] == broken.check, found
+    assert broken.says in named["detail"]
+    assert broken.remedy in named["remedy"]
+    assert named["state"] == "wrong"

@@ -1,0 +1,98 @@
+"""`doctor --signature`: a request as it was caught."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import signature
+from service.meta import catalogue
+
+SECRET = "0123456789abcdef0123456789abcdef"
+BODY = catalogue.notification("message text")
+HEADER = signature.header_for(BODY, SECRET.encode())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Run":
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "app-secret").write_text(SECRET)
+    (tmp_path / "credentials" / "verify-token").write_text("t")
+    monkeypatch.chdir(tmp_path)
+    return Run()
+
+
+class Run:
+    """Runs the command in the test's directory."""
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
+        """Give its status, and what it said."""
+        command = [sys.executable, "-m", "service", "doctor", "--credentials", "credentials", *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+        said = (done.stdout + done.stderr).decode()
+        assert SECRET not in said
+        assert "Traceback" not in said
+        return done.returncode, said
+
+
+def request(body: bytes = BODY, *, end: bytes = b"\r\n", more: bytes = b"", length: int | None = None) -> bytes:
+    size = str(len(BODY) if length is None else length).encode()
+    lines = [b"POST /webhooks HTTP/1.1", b"Host: wa.example.com", b"x-hub-signature-256: " + HEADER.encode()]
+    return end.join([*lines, *([more] if more else [b"Content-Length: " + size]), b"", body])
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_whole_request(run: Run, end: bytes) -> None:
+    """Head and body; what follows the body is not of it."""
+    Path("caught").write_bytes(request(end=end))
+    assert run("--signature", "caught")[0] == 0
+    Path("caught").write_bytes(request(end=end) + b"\nPOST /webhooks HTTP/1.1\r\n")
+    assert run("--signature", "caught")[0] == 0
+    assert run("--signature", "-", stdin=request())[0] == 0
+
+
+def test_chunks(run: Run) -> None:
+    """Are put together."""
+    chunks = b"5\r\n" + BODY[:5] + b"\r\n%x\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n0\r\n\r\n"
+    Path("caught").write_bytes(request(chunks, more=b"Transfer-Encoding: chunked"))
+    status, said = run("--signature", "caught")
+    assert status == 0, said
+
+
+def test_a_body_alone(run: Run) -> None:
+    """With its header beside it; without one it is told what to do."""
+    Path("body").write_bytes(BODY)
+    assert run("--signature", "body", "--header", HEADER)[0] == 0
+    assert run("--signature", "body", "--header", f"X-Hub-Signature-256: {HEADER}")[0] == 0
+    status, said = run("--signature", "body")
+    assert status == 2
+    assert "--header" in said
+
+
+def test_a_request_that_is_cut_off(run: Run) -> None:
+    """Is told: that is why it can't be right."""
+    Path("caught").write_bytes(request(BODY[:100]))
+    status, said = run("--signature", "caught")
+    assert status == 1
+    assert f"Only 100 of {len(BODY)} bytes" in said
+
+
+def test_another_apps_secret(run: Run) -> None:
+    """Named in a file."""
+    Path("other").write_text("of-another-app\n")
+    Path("body").write_bytes(BODY)
+    header = signature.header_for(BODY, b"of-another-app")
+    status, said = run("--signature", "body", "--header", header, "--candidate", "other")
+    assert status == 1
+    assert "signed with other, line 1" in said
+    assert "of-another-app" not in said
+    status, said = run("--signature", "body", "--header", header, "--candidate", "other", "--json")
+    assert json.loads(said)["explained"] is True
+
+
+def test_what_goes_together(run: Run) -> None:
+    """A candidate alone says nothing."""
+    assert run("--header", "x")[0] == 2
+    assert run("--signature", "nowhere")[0] == 2

@@ -12,7 +12,7 @@ DESTINATIONS := $(DEV)/destinations-$(EXAMPLE_PORT).yaml
 FUZZ_SECONDS ?= 3600
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-.PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture golden lock clean
+.PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript golden lock clean
 
 install: $(INSTALLED)
 
@@ -87,6 +87,9 @@ dashboard: install ## write the chart's dashboard from its generator
 
 picture: install ## draw the dashboard's queries for the README (wants prometheus; five minutes)
 	PYTHONPATH=.:tests:deploy $(BIN)/python tests/chart/picture.py
+
+transcript: install ## run subscribe and doctor for the README (wants nginx)
+	PYTHONPATH=.:tests $(BIN)/python tests/transcript.py
 
 golden: ## write what the chart renders without values, for its test
 	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml

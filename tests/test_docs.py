@@ -6,6 +6,7 @@ from typing import Any
 
 import prometheus_client
 import pytest
+import transcript
 
 from service import app, fields, handshake, metrics
 from service.config import INBOX_FILE, SETTINGS, Config
@@ -99,6 +100,12 @@ def test_the_packages_floors_are_named_in_the_architecture() -> None:
         name = room.stem
         if not name.startswith("_"):
             assert f"`{name}" in page, name
+
+
+@pytest.mark.needs("nginx")
+def test_the_transcript() -> None:
+    """Is what the commands say: `make transcript` writes it."""
+    assert transcript.shown() == transcript.made()
 
 
 @pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "CHANGELOG.md"])

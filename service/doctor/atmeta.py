@@ -49,12 +49,12 @@ def _live(app: App, real: str | None) -> Finding:
         return Finding.wrong(
             "app live",
             "The app is in development mode: it names no privacy policy, without which Meta lets none go live.",
-            f"App settings > Basic > Privacy policy URL; then {where}button sends, and nothing real.",
+            f"App settings > Basic > Privacy policy URL; then {where}",
         )
     return Finding.unknown(
         "app live",
         "Whether the app is live, the Graph API does not tell.",
-        f"Look at {where}button sends, and nothing real.",
+        f"Look under {where}",
     )
 
 

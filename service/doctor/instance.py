@@ -70,16 +70,14 @@ def history(said: Said) -> Finding:
             "The app secret is another app's, or something changes the body on the way: `doctor --signature FILE` says "
             "which, for one that was caught.",
         )
-    if accepted and not verified and not refused:
-        return Finding.ok(ASKED, f"{accepted:.0f} notifications accepted.")
     if greeted.get("wrong_token", 0) and not verified and not accepted:
         return Finding.wrong(
             ASKED,
             f"{greeted['wrong_token']:.0f} handshakes came with a verify token that is not in force.",
             "Enter at Meta what line 1 of verify-token holds: `subscribe` does.",
         )
-    counts = f"{accepted:.0f} notifications accepted, {forged:.0f} with a bad signature; "
-    return Finding.ok(ASKED, counts + f"{verified:.0f} handshakes verified, {refused:.0f} refused.")
+    counts = f"Notifications: {accepted:.0f} accepted, {forged:.0f} with a bad signature. "
+    return Finding.ok(ASKED, counts + f"Handshakes: {verified:.0f} verified, {refused:.0f} refused.")
 
 
 class Kept:

@@ -126,7 +126,7 @@ class Graph:
     def _answer(self, request: BaseHTTPRequestHandler, body: str) -> None:
         url = urlsplit(request.path)
         parameters = dict(parse_qsl(url.query, keep_blank_values=True)) | dict(parse_qsl(body, keep_blank_values=True))
-        self.asked.append((request.command, url.path))
+        self.asked.append((request.command, request.path))
         headers: dict[str, str] = {}
         try:
             fault = self._fault(request.command, url.path)
@@ -156,7 +156,7 @@ class Graph:
         return None
 
     def _do(self, request: BaseHTTPRequestHandler, path: str, parameters: dict[str, str]) -> Any:
-        _, version, which, *edge = path.split("/")
+        version, which, *edge = [*path.split("/")[1:], "", ""][: max(path.count("/"), 2)]
         if version not in VERSIONS or len(edge) > 1:
             raise Refused(2500, f"Unknown path components: {path}")
         token = request.headers.get("Authorization", "").removeprefix("Bearer ") or parameters.get("access_token", "")

@@ -5,12 +5,12 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import commands
 import graph
 import trustme
 from server import Server, free_port, until
@@ -113,10 +113,7 @@ class World:
         """Run a command; *here* with the service's own settings too, as in its pod."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
         environ = clean | (self.server.environ if here else {}) | self.environ | more
-        command = [sys.executable, "-m", "service", *arguments]
-        return subprocess.run(
-            command, env=environ, input=text, capture_output=True, text=True, check=False, timeout=120
-        )
+        return commands.run(*arguments, environ=environ, given=text.encode())
 
     def registered(self) -> dict[str, Any]:
         """Give the app's subscription as Meta has it."""

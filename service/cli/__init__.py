@@ -16,6 +16,7 @@ from service.cli.registration import status, subscribe, unsubscribe
 from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
+from service.cli.tables import printable
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 
 
@@ -61,7 +62,7 @@ def main() -> NoReturn:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)
     except GraphRefused as ex:
-        click.echo(f"Error: {ex.what.rstrip('.')}.\nOn whose side: {ex.side}. {ex.remedy}", err=True)
+        click.echo(f"Error: {printable(ex.what).rstrip('.')}.\nOn whose side: {ex.side}. {ex.remedy}", err=True)
         sys.exit(1)
     except InboxUnavailable as ex:
         click.echo(f"Error: {ex.detail}.", err=True)

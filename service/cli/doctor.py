@@ -13,7 +13,7 @@ from rich.text import Text
 from service.cli import explain
 from service.cli.registration import asked, keys
 from service.cli.registration.asked import ID
-from service.cli.tables import console
+from service.cli.tables import console, printable
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import CredentialsDirectory
 from service.doctor import Circumstances, Finding, State, diagnose
@@ -134,11 +134,11 @@ def _first(value: bytes, values: tuple[bytes, ...]) -> tuple[bytes, ...]:
 def _tell(finding: Finding) -> None:
     line = Text(f"{finding.state:<9}", style=_COLOURS[finding.state])
     line.append(f"{finding.check:<{_WIDTH}}", style="bold")
-    line.append(finding.detail, style="default")
+    line.append(printable(finding.detail), style="default")
     screen = console()
     screen.print(line, soft_wrap=True)
     if finding.state is not State.OK:
-        screen.print(f"{'':<{9 + _WIDTH}}-> {finding.remedy}", soft_wrap=True)
+        screen.print(f"{'':<{9 + _WIDTH}}-> {printable(finding.remedy)}", soft_wrap=True)
 
 
 def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
@@ -162,8 +162,8 @@ def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
         more = sum(finding.state is State.WRONG for finding in found) - 1
-        yield f"Begin here: {cause.check}: {cause.detail}"
-        yield f"-> {cause.remedy}"
+        yield printable(f"Begin here: {cause.check}: {cause.detail}")
+        yield printable(f"-> {cause.remedy}")
         if more:
             yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
         return

@@ -17,6 +17,11 @@ def console() -> Console:
     return made
 
 
+def printable(text: str) -> str:
+    """Leave out of a text of somebody else's what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table in which nothing is cut or broken."""
     table = Table(*columns, box=None, header_style="bold")

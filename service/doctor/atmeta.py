@@ -44,18 +44,14 @@ def look(
 def _live(app: App, real: str | None) -> Finding:
     if real:
         return Finding.ok("app live", f"It is: {real}")
-    where = "App dashboard > Publish, or the switch App mode at its top. In development mode an app gets what the Test "
+    where = "App dashboard > Publish. In development mode an app gets what the Test button sends, and nothing real."
     if not app.has_policy:
         return Finding.wrong(
             "app live",
             "The app is in development mode: it names no privacy policy, without which Meta lets none go live.",
             f"App settings > Basic > Privacy policy URL; then {where}",
         )
-    return Finding.unknown(
-        "app live",
-        "Whether the app is live, the Graph API does not tell.",
-        f"Look under {where}",
-    )
+    return Finding.unknown("app live", "Whether the app is live, the Graph API does not tell.", f"Look under {where}")
 
 
 def _subscription(app: App, url: str, fields: frozenset[str]) -> Iterator[Finding]:

@@ -46,15 +46,15 @@ def diagnose(about: Circumstances) -> Iterator[Finding]:
     try:
         direct: Direct | None = None
         messages: list[str] = []
+        real = _real(kept) if isinstance(kept, Kept) else None
         if said:
             yield from instance.readiness(said)
-            yield instance.history(said)
+            yield instance.history(said, is_real=real is not None)
             if has_credentials:
                 itself, direct, messages = answers.ask_directly(_itself(about.config), about.credentials)
                 yield itself
         else:
             yield _absent(about)
-        real = _real(kept) if isinstance(kept, Kept) else None
         at_meta, app = _at_meta(about, real)
         url = about.url or (app.subscription.callback_url if app and app.subscription else "")
         for each in _outside(about, url, said, direct) if url else [_no_url()]:
@@ -126,7 +126,7 @@ def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Findin
         remedy = "whatsapp-webhook events list, where the inbox is: the newest are those of this test."
         return Finding.unknown(check, kept or "The inbox is not seen from here.", remedy)
     try:
-        is_there = all(map(kept.has, messages))
+        is_there = kept.has(messages)
     except InboxUnavailable as ex:
         return Finding.unknown(check, f"The inbox can't be read: {ex.detail}.", "whatsapp-webhook events list")
     fields = about.config.fields

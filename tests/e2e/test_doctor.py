@@ -278,6 +278,12 @@ BROKEN = {
     "the same value in both": Broken(
         "credentials", "hold the same value", "32 digits", environ=_elsewhere(app_secret="x1", verify_token="x1")
     ),
+    "http": Broken(
+        "url",
+        "Meta calls https only",
+        "ends TLS",
+        environ=lambda world: {"WEBHOOK_CALLBACK_URL": f"http://localhost:{world.server.port}/webhooks"},
+    ),
     "an address of nobody's": Broken(
         "url",
         "nobody reaches from the internet",
@@ -475,12 +481,6 @@ BREAKING = {
         "service", "Nothing answers on", "whatsapp-webhook check", NOTHING, do=_stop, here=True
     ),
     "the inbox can't be opened": Broken("service", "Not ready: inbox:", "runbook", do=_fill, here=True),
-    "http": Broken(
-        "url",
-        "Meta calls https only",
-        "ends TLS",
-        environ=lambda world: {"WEBHOOK_CALLBACK_URL": f"http://localhost:{world.server.port}/webhooks"},
-    ),
     "messages are not kept": Broken(
         "inbox", "WEBHOOK_FIELDS does not name messages", "Add messages", do=_keep_calls_only, here=True
     ),

@@ -1,10 +1,10 @@
 """`doctor --signature`: a request as it was caught."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
+import commands
 import pytest
 
 from service import signature
@@ -29,9 +29,8 @@ class Run:
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
         """Give its status, and what it said."""
-        command = [sys.executable, "-m", "service", "doctor", "--credentials", "credentials", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, check=False)
-        said = (done.stdout + done.stderr).decode()
+        done = commands.run("doctor", "--credentials", "credentials", *arguments, environ=os.environ, given=stdin)
+        said = done.stdout + done.stderr
         assert SECRET not in said
         assert "Traceback" not in said
         return done.returncode, said

@@ -328,3 +328,44 @@ def test_the_wrong_verify_token(world: World) -> None:
     assert "the verify token is not one in force there" in done.stderr
     assert "On whose side: the callback URL's." in done.stderr
     assert world.registered() == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://localhost:1/webhooks", "nobody takes connections there"),
+        ("https://nowhere.invalid/webhooks", "the name in it is not found"),
+        ("https://localhost:{graph}/webhooks", "it answers 400 and not 200"),
+        ("https://localhost:{port}/", "this path does not lead to the service"),
+        ("https://127.0.0.1:{port}/webhooks", "the certificate is not trusted"),
+    ],
+)
+def test_metas_handshake_fails(world: World, url: str, says: str) -> None:
+    """Each cause is Meta's own finding, told in words; nothing is registered."""
+    done = world.run("subscribe", url.format(graph=world.graph.port, port=world.port), "--yes")
+    assert done.returncode == 1
+    assert f"Meta's handshake with the callback URL failed: {says}" in done.stderr.replace("404: ", "")
+    assert world.registered() == {}
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ("return 301 https://www.example.com/;", "it redirects (301), and Meta follows nothing"),
+        ("return 401;", "asks for a login"),
+        ("return 403;", "something before the service refuses it"),
+        ("return 502;", "a proxy answers that nothing is behind it"),
+        ("return 200 welcome;", "something else answers there, with 'welcome'"),
+        ("rewrite ^ /webhooks? break;", "does not lead to the service, or the verify token"),
+    ],
+)
+def test_metas_handshake_fails_at_a_proxy(world: World, tmp_path: Path, rules: str, says: str) -> None:
+    """As well; a real nginx stands there."""
+    other = World(tmp_path)
+    other.authority, other.server, other.url = world.authority, world.server, f"https://localhost:{other.port}/webhooks"
+    with other.behind(rules=rules):
+        done = world.run("subscribe", other.url, "--yes")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "On whose side: the callback URL's." in done.stderr
+    assert world.registered() == {}

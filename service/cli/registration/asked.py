@@ -12,6 +12,7 @@ import click
 
 from service.cli.registration import keys
 from service.cli.settings import configured
+from service.cli.tables import printable
 from service.config import SECRETS, Config, ids
 from service.errors import GraphRefused
 from service.meta.graph import client
@@ -95,13 +96,13 @@ def why_not_called(url: str) -> str | None:
 def tell(steps: Iterable[Step]) -> None:
     """Say what is there now, and what will be."""
     for step in steps:
-        click.echo(f"{step.what}\n  now   {step.now}\n  then  {step.then}")
+        click.echo(f"{printable(step.what)}\n  now   {printable(step.now)}\n  then  {step.then}")
 
 
 def carry_out(asked: Asked, replan: Callable[[], Plan], plan: Plan, *, dry_run: bool, yes: bool) -> None:
     """Show the steps, ask, take them, and plan once more: whether Meta has it so now."""
     if plan.refusals:
-        raise click.ClickException("Nothing was changed.\n" + "\n".join(plan.refusals))
+        raise click.ClickException("\n".join(("Nothing was changed.", *map(printable, plan.refusals))))
     tell(plan.steps)
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
@@ -126,9 +127,7 @@ def take(graph: Graph, steps: Iterable[Step]) -> None:
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:
-            click.echo(
-                f"{step.what}: not changed. What was said before it is done, what comes after it is not.", err=True
-            )
+            click.echo(f"{step.what}: not changed. The steps before it were taken, those after it were not.", err=True)
             raise
         click.echo(f"{step.what}: done")
 

@@ -7,6 +7,7 @@ import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
+from service.cli.tables import printable
 from service.meta.graph import registered
 from service.meta.graph.registered import Account, App, Number
 
@@ -34,7 +35,7 @@ def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
         *(line for account in accounts for line in _of_account(account)),
         *map(_of_number, found),
     ):
-        click.echo(line)
+        click.echo(printable(line))
     if not accounts:
         click.echo("Accounts were not asked: name them with --account, or in WEBHOOK_ACCOUNTS.")
 

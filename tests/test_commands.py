@@ -19,6 +19,7 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
 
 
 COMMANDS = [("serve",), ("check",), ("drain",), ("events",), ("events", "list"), ("events", "show"), ("simulate",)]
+COMMANDS += [("subscribe",), ("unsubscribe",), ("status",), ("doctor",)]
 
 
 @pytest.mark.parametrize("command", [(), *COMMANDS])

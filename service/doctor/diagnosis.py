@@ -6,7 +6,7 @@ from typing import Final
 
 from service.config import Config
 from service.credentials import Credentials
-from service.doctor import answers, atmeta, instance, values, way
+from service.doctor import answers, atmeta, instance, notifications, values, way
 from service.doctor.answers import Direct
 from service.doctor.caller import Caller
 from service.doctor.finding import Finding, State
@@ -51,7 +51,7 @@ def diagnose(about: Circumstances) -> Iterator[Finding]:
             yield from instance.readiness(said)
             yield instance.history(said, is_real=real is not None)
             if has_credentials:
-                itself, direct, messages = answers.ask_directly(_itself(about.config), about.credentials)
+                itself, direct, messages = notifications.ask_directly(_itself(about.config), about.credentials)
                 yield itself
         else:
             yield _absent(about)
@@ -111,7 +111,7 @@ def _outside(about: Circumstances, url: str, said: Said | None, direct: Direct |
         return more[0] if len(more) == 1 else None
 
     yield from answers.greeting(caller, credentials.verify_tokens[0], why, direct)
-    sent = answers.notifications(caller, credentials.app_secrets[0], direct)
+    sent = notifications.send(caller, credentials.app_secrets[0], direct)
     yield from sent.findings
     yield sent.messages
 

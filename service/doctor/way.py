@@ -1,17 +1,15 @@
-"""The way to the public URL, from outside in: its form, its name, who takes connections, the certificate."""
+"""The way to the public URL, from outside in: its form, its name, who takes connections, and with which certificate."""
 
 import errno
 import ipaddress
 import socket
-import ssl
-import time
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from service.doctor import certificate
 from service.doctor.finding import Finding, State
 
 TIMEOUT: Final = 5.0  # seconds
-SOON: Final = 14  # days
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 _PORTS: Final = {"https": 443, "http": 80}
 
@@ -115,72 +113,6 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
     return found, taken
 
 
-def certificate(where: Place) -> Finding:
-    """Do the TLS handshake with the authorities that this machine trusts."""
-    check = "certificate"
-    try:
-        told = _greeted(where, ssl.create_default_context())
-    except ssl.SSLCertVerificationError as ex:
-        return Finding.wrong(check, *_of_verification(ex, where))
-    except (ssl.SSLError, OSError) as ex:
-        what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
-        return Finding.wrong(
-            check,
-            f"The TLS handshake failed: {what}.",
-            "Does this port speak TLS at all, with a certificate for this name? Look at the proxy's log.",
-        )
-    days = int((ssl.cert_time_to_seconds(told["notAfter"]) - time.time()) // 86400)
-    left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON else "")
-    return Finding.ok(check, f"Trusted here, for {where.host}, {left}.")
-
-
-def _greeted(where: Place, context: ssl.SSLContext) -> dict[str, Any]:
-    with (
-        socket.create_connection((where.host, where.port), timeout=TIMEOUT) as client,
-        context.wrap_socket(client, server_hostname=where.host) as secured,
-    ):
-        found: Any = secured.getpeercert()
-    return dict(found)
-
-
-_RENEW: Final = "Have it renewed, best by itself (ACME, cert-manager), and see that the proxy takes the new one."
-_PUBLIC: Final = "Meta takes certificates of public authorities only: get one by ACME (Let's Encrypt), say."
-_CHAIN: Final = f"Serve the full chain, the certificate first, then the intermediate ones (fullchain.pem). {_PUBLIC}"
-_NOT_FOUND: Final = (
-    "The issuer of the certificate is not found: the intermediate ones are not sent, or nobody trusts it."
-)
-_WRONG_NAME: Final = 62
-# By OpenSSL's numbers, X509_V_ERR_...
-_OF_VERIFICATION: Final = {
-    9: ("The certificate is not valid yet.", _RENEW),
-    10: ("The certificate has expired.", _RENEW),
-    18: ("The certificate is self-signed, which Meta does not take.", _PUBLIC),
-    19: ("The authority of the certificate is not one that is trusted here.", _PUBLIC),
-    20: (_NOT_FOUND, _CHAIN),
-    21: (_NOT_FOUND, _CHAIN),
-}
-
-
-def _of_verification(ex: ssl.SSLCertVerificationError, where: Place) -> tuple[str, str]:
-    if ex.verify_code == _WRONG_NAME:
-        return (
-            f"The certificate is for {_names(where)}, and not for {where.host}.",
-            "Get one for the name that Meta calls.",
-        )
-    told = f"The certificate is not taken: {ex.verify_message}."
-    return _OF_VERIFICATION.get(ex.verify_code, (told, _PUBLIC))
-
-
-def _names(where: Place) -> str:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    try:
-        told = _greeted(where, context)
-    except OSError:
-        return "another name"
-    return ", ".join(value for _, value in told.get("subjectAltName", ())) or "another name"
-
-
 def walk(where: Place) -> tuple[list[Finding], bool]:
     """Look at all of it in order, as far as it leads; says too whether it leads to somebody who answers HTTP."""
     named, addresses = name(where)
@@ -191,7 +123,7 @@ def walk(where: Place) -> tuple[list[Finding], bool]:
     found.append(reached)
     if not taken or not where.is_secure:
         return found, taken
-    found.append(certificate(where))
+    found.append(certificate.look(where.host, where.port))
     return found, found[-1].state is State.OK
 
 

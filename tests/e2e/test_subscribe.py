@@ -110,7 +110,7 @@ def test_somebody_elses_url_stays(world: World) -> None:
     """Unless it is said that it may go."""
     world.register(ELSEWHERE)
     done = world.run("subscribe", "--yes")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"The app sends to {ELSEWHERE}" in done.stderr
     assert "--replace" in done.stderr
     assert world.graph.changed == []
@@ -128,7 +128,7 @@ def test_an_override_that_leads_elsewhere_stays(world: World, of: str) -> None:
     else:
         account["numbers"][NUMBER]["overrides"][APP] = ELSEWHERE
     done = world.run("subscribe", "--yes", "--fields", "messages")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert ELSEWHERE in done.stderr
     assert "--drop-overrides" in done.stderr
     assert world.graph.changed == []
@@ -159,7 +159,7 @@ def test_overrides_on_request(world: World) -> None:
 def test_an_override_needs_a_subscription(world: World) -> None:
     """Else it is refused before anything is asked of Meta that changes something."""
     done = world.run("subscribe", "--yes", "--override-account", ACCOUNT)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "The app has no subscription yet" in done.stderr
     assert world.graph.changed == []
 
@@ -174,7 +174,7 @@ def test_unsubscribing(world: World) -> None:
     world.register()
     world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
     done = world.run("unsubscribe", "--yes")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "would go with its subscription" in done.stderr
     assert world.run("unsubscribe", "--dry-run", "--drop-overrides").returncode == 0
     assert world.graph.changed == []

@@ -17,7 +17,7 @@ from service.config import SECRETS, Config, ids
 from service.errors import GraphRefused
 from service.meta.graph import client
 from service.meta.graph.client import Graph
-from service.meta.graph.plan import Plan, Step
+from service.meta.graph.step import Plan, Step
 
 
 class Asked(NamedTuple):
@@ -102,7 +102,7 @@ def tell(steps: Iterable[Step]) -> None:
 def carry_out(asked: Asked, replan: Callable[[], Plan], plan: Plan, *, dry_run: bool, yes: bool) -> None:
     """Show the steps, ask, take them, and plan once more: whether Meta has it so now."""
     if plan.refusals:
-        raise click.ClickException("\n".join(("Nothing was changed.", *map(printable, plan.refusals))))
+        raise Refused("\n".join(("Nothing was changed.", *map(printable, plan.refusals))))
     tell(plan.steps)
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
@@ -130,6 +130,12 @@ def take(graph: Graph, steps: Iterable[Step]) -> None:
             click.echo(f"{step.what}: not changed. The steps before it were taken, those after it were not.", err=True)
             raise
         click.echo(f"{step.what}: done")
+
+
+class Refused(click.ClickException):
+    """Nothing was changed, and nothing will be until something else is said: trying again does not help."""
+
+    exit_code = 2
 
 
 class Ids(click.ParamType[str]):

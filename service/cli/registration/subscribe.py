@@ -8,7 +8,7 @@ from service.cli.tables import print_table
 from service.config import misspelt, names
 from service.fields import FIELDS, NOT_CHOSEN
 from service.meta.graph import plan, registered
-from service.meta.graph.plan import Allowed, Plan, Wanted
+from service.meta.graph.step import Allowed, Plan, Wanted
 
 
 def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's

@@ -5,7 +5,7 @@ import click
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
 from service.meta.graph import plan, registered
-from service.meta.graph.plan import Allowed, Plan
+from service.meta.graph.step import Allowed, Plan
 
 
 @click.command()

@@ -1,0 +1,77 @@
+"""The certificate of a public URL, as somebody sees it who trusts what this machine does."""
+
+import socket
+import ssl
+import time
+from typing import Any, Final
+
+from service.doctor.finding import Finding
+
+CHECK: Final = "certificate"
+TIMEOUT: Final = 5.0  # seconds
+SOON: Final = 14  # days
+
+
+def look(host: str, port: int) -> Finding:
+    """Do the TLS handshake with the authorities that this machine trusts."""
+    try:
+        told = _greeted(host, port, ssl.create_default_context())
+    except ssl.SSLCertVerificationError as ex:
+        return Finding.wrong(CHECK, *_of_verification(ex, host, port))
+    except (ssl.SSLError, OSError) as ex:
+        what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
+        return Finding.wrong(
+            CHECK,
+            f"The TLS handshake failed: {what}.",
+            "Does this port speak TLS at all, with a certificate for this name? Look at the proxy's log.",
+        )
+    days = int((ssl.cert_time_to_seconds(told["notAfter"]) - time.time()) // 86400)
+    left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON else "")
+    return Finding.ok(CHECK, f"Trusted here, for {host}, {left}.")
+
+
+def _greeted(host: str, port: int, context: ssl.SSLContext) -> dict[str, Any]:
+    with (
+        socket.create_connection((host, port), timeout=TIMEOUT) as client,
+        context.wrap_socket(client, server_hostname=host) as secured,
+    ):
+        found: Any = secured.getpeercert()
+    return dict(found)
+
+
+_RENEW: Final = "Have it renewed, best by itself (ACME, cert-manager), and see that the proxy takes the new one."
+_PUBLIC: Final = "Meta takes certificates of public authorities only: get one by ACME (Let's Encrypt), say."
+_CHAIN: Final = f"Serve the full chain, the certificate first, then the intermediate ones (fullchain.pem). {_PUBLIC}"
+_NOT_FOUND: Final = (
+    "The issuer of the certificate is not found: the intermediate ones are not sent, or nobody trusts it."
+)
+_WRONG_NAME: Final = 62
+# By OpenSSL's numbers, X509_V_ERR_...
+_OF_VERIFICATION: Final = {
+    9: ("The certificate is not valid yet.", _RENEW),
+    10: ("The certificate has expired.", _RENEW),
+    18: ("The certificate is self-signed, which Meta does not take.", _PUBLIC),
+    19: ("The authority of the certificate is not one that is trusted here.", _PUBLIC),
+    20: (_NOT_FOUND, _CHAIN),
+    21: (_NOT_FOUND, _CHAIN),
+}
+
+
+def _of_verification(ex: ssl.SSLCertVerificationError, host: str, port: int) -> tuple[str, str]:
+    if ex.verify_code == _WRONG_NAME:
+        return (
+            f"The certificate is for {_names(host, port)}, and not for {host}.",
+            "Get one for the name that Meta calls.",
+        )
+    told = f"The certificate is not taken: {ex.verify_message}."
+    return _OF_VERIFICATION.get(ex.verify_code, (told, _PUBLIC))
+
+
+def _names(host: str, port: int) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    try:
+        told = _greeted(host, port, context)
+    except OSError:
+        return "another name"
+    return ", ".join(value for _, value in told.get("subjectAltName", ())) or "another name"

@@ -1,0 +1,54 @@
+"""What is wanted of Meta, what may be taken from others, and the steps that lead there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+NOTHING: Final = "nothing"
+NO_OVERRIDE: Final = "no override"
+REPLACE: Final = "--replace"
+DROP: Final = "--drop-overrides"
+
+
+class Wanted(NamedTuple):
+    """What is to be registered.
+
+    Accounts and numbers in *overridden* get an override to the *callback_url*; where there are any, the app's own
+    subscription is left as it is.
+    """
+
+    callback_url: str
+    verify_token: str
+    fields: frozenset[str]
+    overridden: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Wanted(callback_url={self.callback_url!r})"
+
+
+class Allowed(NamedTuple):
+    """What may be taken from others: a callback URL that is not ours, and overrides."""
+
+    replace: bool = False
+    drop_overrides: bool = False
+    again: bool = False  # subscribe also where nothing changes: with another verify token, say
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: of what, what is there now, what will be, and the request that does it."""
+
+    what: str
+    now: str
+    then: str
+    method: str
+    path: str
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # a verify token is in it
+    as_app: bool = False
+
+
+class Plan(NamedTuple):
+    """Steps in order; none is to be taken while there are *refusals*, sentences with the way out."""
+
+    steps: tuple[Step, ...]
+    refusals: tuple[str, ...] = ()

@@ -10,6 +10,15 @@ import yaml
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
 # Somebody to deliver to.
 BOT: dict[str, Any] = {"name": "bot", "url": "https://bot.example.com:8443/x", "format": "meta", "secretFile": "bot"}
+# Who has Meta send to the release.
+SUBSCRIBE: dict[str, Any] = {
+    "subscribe": {
+        "enabled": True,
+        "callbackUrl": "https://wa.example.com/webhooks",
+        "appId": "188559381496048",
+        "accounts": ["102290129340398"],
+    }
+}
 # What makes each optional object.
 EVERYTHING: dict[str, Any] = {
     "credentials": {"create": True, "verifyToken": "t", "appSecret": "s"},
@@ -20,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "dashboard": {"enabled": True},
     "tracing": {"endpoint": "http://collector:4318"},
     "relay": {"destinations": [BOT]},
+    **SUBSCRIBE,
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}],
 }
 # What makes one of them.

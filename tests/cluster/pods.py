@@ -1,4 +1,4 @@
-"""Pods beside the release; each runs a program of this folder."""
+"""Pods beside the release; each runs a program of these tests."""
 
 import os
 from pathlib import Path
@@ -21,6 +21,23 @@ def taker(name: str) -> list[dict[str, Any]]:
     return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
 
 
+def graph(name: str, secret: str) -> list[dict[str, Any]]:
+    """Make one that is Meta's Graph API, `graph.py`, and its Service: port 443 of both.
+
+    *secret* is the Secret with its `state.json` and, as `tls.pem`, its key and certificate.
+    """
+    program = _program("../graph.py", {}, "/meta/state.json", "443", "/meta/tls.pem")
+    program["volumeMounts"] = [{"name": "meta", "mountPath": "/meta"}]
+    program["readinessProbe"] = {"tcpSocket": {"port": 443}, "periodSeconds": 1}
+    pod = _restricted(name, program)
+    pod["metadata"]["labels"] = {"graph": name}
+    pod["spec"]["volumes"] = [{"name": "meta", "secret": {"secretName": secret}}]
+    # The very port that the release's network policy speaks of, for one that is not root.
+    pod["spec"]["securityContext"]["sysctls"] = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
+    service = {"selector": {"graph": name}, "ports": [{"port": 443}]}
+    return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
+
+
 def killer(name: str, of: dict[str, Any]) -> dict[str, Any]:
     """Make one that may all on the node of another pod, and ends that one's first process: `kill.py`."""
     program = _program("kill.py", {"POD_UID": of["metadata"]["uid"]})
@@ -35,12 +52,12 @@ def _restricted(name: str, program: dict[str, Any]) -> dict[str, Any]:
     return _pod(name, {"securityContext": user, "containers": [program]})
 
 
-def _program(file: str, settings: dict[str, str]) -> dict[str, Any]:
+def _program(file: str, settings: dict[str, str], *arguments: str) -> dict[str, Any]:
     return {
         "name": "python",
         "image": os.environ["TEST_IMAGE"],
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", (Path(__file__).parent / file).read_text()],
+        "command": ["python", "-c", (Path(__file__).parent / file).read_text(), *arguments],
         "env": [{"name": key, "value": value} for key, value in settings.items()],
     }
 

@@ -1,8 +1,12 @@
-{{/* Where every pod of the release goes: names, spans, the inbox's server. */}}
-{{- define "whatsapp-webhook.wayOut" -}}
+{{- define "whatsapp-webhook.wayToNames" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* Where receiver and relay go: names, spans, the inbox's server. */}}
+{{- define "whatsapp-webhook.wayOut" -}}
+{{- include "whatsapp-webhook.wayToNames" . }}
 {{- if .Values.tracing.endpoint }}
 - ports:
     - port: {{ include "whatsapp-webhook.tracingPort" . }}

@@ -104,6 +104,51 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{- end }}
 {{- end }}
 
+{{/* The URL that Meta calls; empty where no value says it. */}}
+{{- define "whatsapp-webhook.callbackUrl" -}}
+{{- $host := include "whatsapp-webhook.host" . }}
+{{- if .Values.subscribe.callbackUrl }}{{ .Values.subscribe.callbackUrl }}
+{{- else if and $host (not (contains "YOUR-HOST" $host)) }}https://{{ $host }}{{ .Values.path }}
+{{- end }}
+{{- end }}
+
+{{/* The same, with a place to fill in where none says it. */}}
+{{- define "whatsapp-webhook.shownUrl" -}}
+{{- $host := include "whatsapp-webhook.host" . | default "YOUR-HOST" }}
+{{- include "whatsapp-webhook.callbackUrl" . | default (printf "https://%s%s" $host .Values.path) }}
+{{- end }}
+
+{{- define "whatsapp-webhook.subscribeName" -}}
+{{ include "whatsapp-webhook.fullname" . }}-subscribe
+{{- end }}
+
+{{/* What `subscribe` is told beside app, accounts and URL, as JSON. */}}
+{{- define "whatsapp-webhook.subscribeOptions" -}}
+{{- $options := list }}
+{{- with .Values.subscribe }}
+{{- with .fields }}{{ $options = append $options (printf "--fields=%s" (join "," .)) }}{{ end }}
+{{- if .replace }}{{ $options = append $options "--replace" }}{{ end }}
+{{- if .dropOverrides }}{{ $options = append $options "--drop-overrides" }}{{ end }}
+{{- end }}
+{{- $options | toJson }}
+{{- end }}
+
+{{/* The lines that run `subscribe` by hand, to paste. */}}
+{{- define "whatsapp-webhook.subscribeByHand" -}}
+value() { kubectl --namespace {{ .Release.Namespace }} get secret "${2:-{{ include "whatsapp-webhook.secret" . }}}" -o jsonpath="{.data.$1}" | base64 -d; }
+WEBHOOK_VERIFY_TOKEN="$(value verify-token)" WEBHOOK_APP_SECRET="$(value app-secret)" \
+WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecret }} {{ . }}{{ end }})" whatsapp-webhook subscribe \
+  {{ include "whatsapp-webhook.shownUrl" . }} --app {{ .Values.subscribe.appId | default "APP-ID" }}
+{{- range .Values.subscribe.accounts | default (list "ACCOUNT-ID") }} --account {{ . }}{{ end }}
+{{- $fields := .Values.subscribe.fields | default .Values.fields }}
+{{- with $fields }} --fields {{ join "," . }}{{ end }}
+{{- end }}
+
+{{/* The Secret in which `subscribe` finds the access token. */}}
+{{- define "whatsapp-webhook.accessSecret" -}}
+{{- .Values.subscribe.existingSecret | default (include "whatsapp-webhook.secret" .) }}
+{{- end }}
+
 {{/* The port of the OTLP endpoint. */}}
 {{- define "whatsapp-webhook.tracingPort" -}}
 {{- $url := urlParse .Values.tracing.endpoint }}

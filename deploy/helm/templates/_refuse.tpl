@@ -89,6 +89,7 @@
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.parentRefs: say which Gateway, such as [{name: public, namespace: gateways}]." }}
 {{- end }}
+{{- if .Values.subscribe.enabled }}{{ include "whatsapp-webhook.refuseToSubscribe" . }}{{ end }}
 {{- $ours := list }}
 {{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
 {{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_RELAY_BIND" "WEBHOOK_DESTINATIONS" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
@@ -99,6 +100,32 @@
 {{- fail (printf "extraEnv: %s: set tracing.endpoint, for which the network policy opens the port." .name) }}
 {{- else if has .name $ours }}
 {{- fail (printf "extraEnv: %s is set by the chart; values.yaml says by which value." .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The Job that would fail is refused before anything is installed. */}}
+{{- define "whatsapp-webhook.refuseToSubscribe" -}}
+{{- $url := include "whatsapp-webhook.callbackUrl" . }}
+{{- if not .Values.subscribe.appId }}
+{{- fail "subscribe.appId: say which app, by the id that Meta shows under App dashboard > App settings > Basic." }}
+{{- end }}
+{{- if not $url }}
+{{- fail "subscribe.callbackUrl: say which URL Meta calls, such as https://wa.example.com/webhooks; neither ingress nor httpRoute names a host here." }}
+{{- end }}
+{{- if not (hasPrefix "https://" $url) }}
+{{- fail (printf "subscribe.callbackUrl: Meta calls https only, with a certificate of a public authority: begin %s with https://, and end TLS before the Service." $url) }}
+{{- end }}
+{{- /* That a namespace has this ConfigMap tells a cluster that can be asked. What extraObjects make may be a Secret in time. */}}
+{{- if and (lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt") (not .Values.extraObjects) }}
+{{- $secret := include "whatsapp-webhook.secret" . }}
+{{- $access := include "whatsapp-webhook.accessSecret" . }}
+{{- $wanted := .Values.credentials.create | ternary list (list (list $secret "verify-token") (list $secret "app-secret")) }}
+{{- if .Values.subscribe.accounts }}{{ $wanted = append $wanted (list $access "access-token") }}{{ end }}
+{{- range $wanted }}
+{{- if not (hasKey (dig "data" dict (lookup "v1" "Secret" $.Release.Namespace (first .))) (last .)) }}
+{{- fail (printf "subscribe.enabled: the Secret %s has no key %s yet, and Meta would have its handshake at once. Make it first, or leave subscribe.enabled off until it is there." (first .) (last .)) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

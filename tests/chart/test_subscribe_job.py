@@ -1,0 +1,298 @@
+"""The chart's Job that has Meta send to the release: what it runs, what it may reach, and what is refused before."""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from chart.helm import APART, CHART, INGRESS, POSTGRESQL, ROUTE, SUBSCRIBE, notes, one, refusal, rendered
+
+from service.config import SETTINGS
+
+pytestmark = pytest.mark.needs("helm")
+URL = "https://wa.example.com/webhooks"
+
+
+def merged(**more: Any) -> dict[str, Any]:
+    """Give the values that make the Job, with other ones of its block."""
+    return {"subscribe": SUBSCRIBE["subscribe"] | more}
+
+
+def pod(values: Any = SUBSCRIBE) -> dict[str, Any]:
+    template = one("Job", values)["spec"]["template"]
+    assert isinstance(template, dict)
+    return template
+
+
+def program(values: Any = SUBSCRIBE) -> dict[str, Any]:
+    (container,) = pod(values)["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def environ(values: Any = SUBSCRIBE) -> dict[str, str]:
+    told = [(each["name"], each["value"]) for each in program(values)["env"]]
+    assert len(dict(told)) == len(told), "one is there twice"
+    return dict(told)
+
+
+def test_without_being_asked_there_is_no_job() -> None:
+    """Nor a policy for it, whatever else of it is set."""
+    assert rendered(merged(enabled=False)) == rendered()
+    assert not [it for it in rendered() if it["metadata"]["name"].endswith("-subscribe")]
+
+
+def test_the_job_runs_after_install_and_upgrade() -> None:
+    """A failed one stays, and so does one that succeeded, until the next: its log tells what was done."""
+    annotations = one("Job", SUBSCRIBE)["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "post-install,post-upgrade"
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert annotations["helm.sh/hook-output-log-policy"] == "hook-failed"
+
+
+def test_a_failure_is_tried_again_within_helms_patience() -> None:
+    """Each by a pod of its own, whose log stays; all tries and the pauses before them fit into the deadline."""
+    spec = one("Job", SUBSCRIBE)["spec"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    pauses = sum(10 * 2**number for number in range(spec["backoffLimit"]))
+    assert pauses + 60 < spec["activeDeadlineSeconds"] < 300
+    assert one("Job", merged(backoffLimit=0, activeDeadlineSeconds=1000000))["spec"]["activeDeadlineSeconds"] == 1000000
+
+
+def test_what_can_never_work_is_tried_once() -> None:
+    """The code is the one that the command line has for wrong options and a wrong configuration."""
+    (rule,) = one("Job", SUBSCRIBE)["spec"]["podFailurePolicy"]["rules"]
+    codes = {"containerName": program()["name"], "operator": "In", "values": [click.UsageError.exit_code]}
+    assert rule == {"action": "FailJob", "onExitCodes": codes}
+
+
+def test_what_it_runs() -> None:
+    """`subscribe`, without being asked again, with what the values say."""
+    assert program()["args"] == ["subscribe", "--yes"]
+    more = merged(fields=["messages", "calls"], replace=True, dropOverrides=True)
+    assert program(more)["args"] == ["subscribe", "--yes", "--fields=messages,calls", "--replace", "--drop-overrides"]
+    told = merged(accounts=["1", "2"], graphUrl="https://graph.example.com", graphVersion="v25.0") | {
+        "fields": ["calls"]
+    }
+    assert environ(told) == {
+        "WEBHOOK_FIELDS": "calls",
+        "WEBHOOK_CALLBACK_URL": URL,
+        "WEBHOOK_APP_ID": "188559381496048",
+        "WEBHOOK_ACCOUNTS": "1,2",
+        "WEBHOOK_GRAPH_URL": "https://graph.example.com",
+        "WEBHOOK_GRAPH_VERSION": "v25.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        (INGRESS, URL),
+        (INGRESS | {"path": "/hook"}, "https://wa.example.com/hook"),
+        ({"httpRoute": ROUTE["httpRoute"] | {"hostnames": ["a.b"]}}, "https://a.b/webhooks"),
+        (INGRESS | {"subscribe": {"callbackUrl": "https://other.example.com/x"}}, "https://other.example.com/x"),
+    ],
+)
+def test_the_url_is_where_the_way_in_is(values: Any, url: str) -> None:
+    """Unless it is said."""
+    subscribe = SUBSCRIBE["subscribe"] | {"callbackUrl": ""} | values.get("subscribe", {})
+    assert environ(values | {"subscribe": subscribe})["WEBHOOK_CALLBACK_URL"] == url
+
+
+def test_every_variable_is_a_setting_and_none_is_the_inboxs() -> None:
+    """With a server too: where it is, and what it is told with, this pod does not get."""
+    names = {setting.name: setting.default for setting in SETTINGS}
+    for values in (SUBSCRIBE, APART | SUBSCRIBE):
+        assert set(environ(values)) <= set(names)
+        assert not [name for name in environ(values) if "INBOX" in name]
+        assert [volume["name"] for volume in pod(values)["spec"]["volumes"]] == ["credentials"]
+    assert environ()["WEBHOOK_GRAPH_URL"] == names["WEBHOOK_GRAPH_URL"]
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["subscribe"]["properties"]
+    assert schema["fields"] == {"$ref": "#/properties/fields"}
+
+
+def test_what_is_the_readers_counts_here_too() -> None:
+    """Their own authority, say; but not twice what this pod is told by values of its own."""
+    values = SUBSCRIBE | {
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}, {"name": "WEBHOOK_APP_ID", "value": "1"}],
+        "extraEnvFrom": [{"secretRef": {"name": "x"}}],
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+        "podLabels": {"mesh": "off"},
+        "podAnnotations": {"a": "b"},
+        "nodeSelector": {"a": "b"},
+    }
+    found = pod(values)
+    assert environ(values)["SSL_CERT_FILE"] == "/ca/ca.crt"
+    assert environ(values)["WEBHOOK_APP_ID"] == "188559381496048"
+    assert program(values)["envFrom"] == values["extraEnvFrom"]
+    assert values["extraVolumes"][0] in found["spec"]["volumes"]
+    assert values["extraVolumeMounts"][0] in program(values)["volumeMounts"]
+    assert found["spec"]["nodeSelector"] == values["nodeSelector"]
+    assert found["metadata"]["annotations"] == values["podAnnotations"]
+    assert found["metadata"]["labels"]["mesh"] == "off"
+
+
+def test_it_may_as_little_as_the_receiver() -> None:
+    """The same image and the same user, and no token of the cluster's."""
+    receiver = one("StatefulSet", SUBSCRIBE)["spec"]["template"]["spec"]
+    spec = pod()["spec"]
+    for name in ("securityContext", "serviceAccountName", "automountServiceAccountToken", "enableServiceLinks"):
+        assert spec[name] == receiver[name]
+    for name in ("image", "imagePullPolicy", "securityContext"):
+        assert program()[name] == receiver["containers"][0][name]
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_access_token_may_lie_in_a_secret_of_its_own() -> None:
+    """Which the receiver does not mount; without, it is in the one of the credentials, and all of it may be missing."""
+    credentials = {"secret": {"name": "wh-whatsapp-webhook-credentials", "optional": True}}
+    token = {"name": "system-user", "optional": True, "items": [{"key": "access-token", "path": "access-token"}]}
+    for values, sources in (
+        (SUBSCRIBE, [credentials]),
+        (merged(existingSecret="system-user"), [credentials, {"secret": token}]),
+    ):
+        (volume,) = pod(values)["spec"]["volumes"]
+        assert volume["projected"] == {"defaultMode": 0o440, "sources": sources}
+        assert "system-user" not in json.dumps(one("StatefulSet", values))
+    (mount,) = program()["volumeMounts"]
+    (directory,) = [setting.default for setting in SETTINGS if setting.name == "WEBHOOK_CREDENTIALS_DIR"]
+    assert mount == {"name": "credentials", "mountPath": directory, "readOnly": True}
+
+
+def test_nothing_else_of_the_release_takes_it_for_its_own() -> None:
+    """Its component is its own: no Service leads to it, no policy but one speaks of it."""
+    assert pod()["metadata"]["labels"]["app.kubernetes.io/component"] == "subscribe"
+    for values in (SUBSCRIBE, APART | SUBSCRIBE):
+        found = [it["spec"] for it in rendered(values) if it["kind"] in ("Service", "PodDisruptionBudget")]
+        selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in found]
+        assert all(each["app.kubernetes.io/component"] in ("receiver", "relay") for each in selectors)
+        policies = [it["spec"]["podSelector"] for it in rendered(values) if it["kind"] == "NetworkPolicy"]
+        components = [each["matchLabels"]["app.kubernetes.io/component"] for each in policies]
+        assert components.count("subscribe") == 1
+
+
+@pytest.mark.parametrize(
+    "values", [SUBSCRIBE, POSTGRESQL | SUBSCRIBE, SUBSCRIBE | {"tracing": {"endpoint": "http://c:4318"}}]
+)
+def test_its_network_policy(values: Any) -> None:
+    """Names, and port 443; nobody comes in. The receiver gets no way out by it."""
+    spec = one("NetworkPolicy", values, end="-subscribe")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == []
+    names, graph = spec["egress"]
+    assert names == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    assert graph == {"ports": [{"port": 443}]}
+    receiver = one("NetworkPolicy", values, end="-webhook")
+    assert receiver == one("NetworkPolicy", values | merged(enabled=False), end="-webhook")
+
+
+def test_its_network_policy_is_the_readers_too() -> None:
+    """More of it, or none."""
+    more = [{"ports": [{"port": 3128}]}]
+    values = SUBSCRIBE | {"networkPolicy": {"extraEgress": more, "extraIngress": [{"ports": [{"port": 1}]}]}}
+    spec = one("NetworkPolicy", values, end="-subscribe")["spec"]
+    assert spec["egress"][-1:] == more
+    assert spec["ingress"] == []
+    kinds = [it["kind"] for it in rendered(SUBSCRIBE | {"networkPolicy": {"enabled": False}})]
+    assert "NetworkPolicy" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (merged(appId=""), "subscribe.appId: say which app"),
+        (merged(appId=188559381496048), "want string"),
+        (merged(appId="my-app"), "pattern"),
+        (merged(accounts=["shop"]), "pattern"),
+        (merged(callbackUrl=""), "neither ingress nor httpRoute names a host"),
+        (merged(callbackUrl="") | ROUTE, "neither ingress nor httpRoute names a host"),
+        (
+            merged(callbackUrl="") | {"httpRoute": ROUTE["httpRoute"] | {"hostnames": ["*.a.b"]}},
+            "neither ingress nor httpRoute names a host",
+        ),
+        (merged(callbackUrl="http://wa.example.com/webhooks"), "Meta calls https only"),
+        (merged(callbackUrl="wa.example.com/webhooks"), "Meta calls https only"),
+        (merged(callbackUrl="https://a@wa.example.com/"), "pattern"),
+        (merged(graphUrl="http://graph.example.com"), "pattern"),
+        (merged(graphUrl="https://graph.facebook.com/v26.0"), "pattern"),
+        (merged(graphVersion="26"), "pattern"),
+        (merged(fields=["mesages"]), "value must be one of"),
+        (merged(backoffLimit=-1), "minimum"),
+        (merged(activeDeadlineSeconds=0), "minimum"),
+    ],
+)
+def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
+    """Before anything is installed, with the way out."""
+    assert why in refusal(values)
+
+
+def test_the_longest_name_fits() -> None:
+    """A Job's pods carry its name in a label."""
+    (name,) = [
+        it["metadata"]["name"] for it in rendered(SUBSCRIBE | {"fullnameOverride": "x" * 80}) if it["kind"] == "Job"
+    ]
+    assert len(name) <= 63
+
+
+def by_hand(said: str) -> str:
+    """Give the command for a shell that the notes tell."""
+    _, _, rest = said.partition("     value() {")
+    command, _, _ = rest.partition("\n\n")
+    assert command
+    return "value() {" + command
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "arguments"),
+    [
+        ({}, "enter this URL and the verify token", "https://YOUR-HOST/webhooks --app APP-ID --account ACCOUNT-ID"),
+        (
+            INGRESS | {"fields": ["messages"]},
+            "or by a Job: subscribe.enabled",
+            f"{URL} --app APP-ID --account ACCOUNT-ID --fields messages",
+        ),
+        (
+            merged(existingSecret="system-user", accounts=["3", "4"]),
+            "logs --selector job-name=wh-whatsapp-webhook-subscribe",
+            f"{URL} --app 188559381496048 --account 3 --account 4",
+        ),
+    ],
+)
+def test_the_notes_tell_the_command(values: Any, said: str, arguments: str, tmp_path: Path) -> None:
+    """Whoever runs it; pasted into a shell, it has each secret from where it is, and none as an argument."""
+    told = notes(values)
+    assert said in told
+    assert ("enter this URL" in told) is not ("job-name" in told)
+    assert "whatsapp-webhook doctor" in told
+    secret = values.get("subscribe", {}).get("existingSecret", "wh-whatsapp-webhook-credentials")
+    assert run(by_hand(told), tmp_path).splitlines() == [
+        f"subscribe {arguments}",
+        "of wh-whatsapp-webhook-credentials verify-token",
+        "of wh-whatsapp-webhook-credentials app-secret",
+        f"of {secret} access-token",
+    ]
+
+
+def run(command: str, directory: Path) -> str:
+    """Run it with programs in the place of its own, which say what they were told."""
+    write(directory / "kubectl", 'printf "of %s %s" "$5" "$(echo "$7" | sed "s/.*data.\\(.*\\)}/\\1/")" | base64')
+    show = '"$WEBHOOK_VERIFY_TOKEN" "$WEBHOOK_APP_SECRET" "$WEBHOOK_ACCESS_TOKEN"'
+    write(directory / "whatsapp-webhook", f'printf "%s\\n" "$*" {show}')
+    environ = os.environ | {"PATH": f"{directory}:{os.environ['PATH']}"}
+    return subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(stat.S_IRWXU)
+
+
+def test_the_notes_do_not_ask_for_a_way_in_that_is_there() -> None:
+    """Where the URL was said, something leads there."""
+    assert "Nothing leads there" in notes({})
+    assert "Nothing leads there" not in notes(merged(enabled=False))

@@ -3,6 +3,7 @@
 The Graph API's handshake comes by the Service: `stands_for` is in the place of the ingress that ends TLS.
 """
 
+import base64
 import json
 import re
 import subprocess
@@ -120,7 +121,7 @@ def test_the_pod_may_nothing(here: Namespace) -> None:
     (pod, *_) = here.objects("pod", f"job-name={JOB}")
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert {volume["name"] for volume in pod["spec"]["volumes"]} == {"credentials", "ca"}
-    token = here.object("secret", TOKEN)["data"]["access-token"]
+    token = base64.b64decode(here.object("secret", TOKEN)["data"]["access-token"]).decode()
     for secret in (here.secret, here.token, token):
         assert secret not in said(here)
 

@@ -30,7 +30,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
     directory, authority = tmp_path_factory.mktemp("meta"), trustme.CA()
     with Namespace() as namespace:
         found = graph.state()
-        found["apps"][APP]["secret"] = namespace.secret
+        namespace.secret = found["apps"][APP]["secret"]
         release = f"http://wh-whatsapp-webhook.{namespace.name}"
         found["stands_for"] = {"wa.example.com": release, "wa.example.org": release}
         (directory / "state.json").write_text(json.dumps(found))
@@ -124,6 +124,19 @@ def test_the_pod_may_nothing(here: Namespace) -> None:
     token = base64.b64decode(here.object("secret", TOKEN)["data"]["access-token"]).decode()
     for secret in (here.secret, here.token, token):
         assert secret not in said(here)
+
+
+def test_the_doctor_in_the_pod(here: Namespace) -> None:
+    """Sees its half, and says how the other one is seen; helm test before it is no cause for alarm."""
+    here.helm("test", "wh")
+    told = json.loads(here.kubectl("exec", POD, "--", "whatsapp-webhook", "doctor", "--json"))
+    states = {each["check"]: each["state"] for each in told["findings"]}
+    assert told["ok"], told
+    for check in ("configuration", "credentials", "service", "service itself", "inbox"):
+        assert states[check] == "ok", told
+    assert {check for check, state in states.items() if state == "unknown"} == {"so far", "url", "app"}
+    unseen = [each["remedy"] for each in told["findings"] if each["check"] in ("url", "app")]
+    assert all("whatsapp-webhook doctor --url URL" in remedy for remedy in unseen)
 
 
 def test_an_upgrade_changes_nothing(here: Namespace) -> None:

@@ -1,20 +1,24 @@
 """The documents say what the code does."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import prometheus_client
 import pytest
 import transcript
 
-from service import app, fields, handshake, metrics
+from service import app, cli, fields, handshake, metrics
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.errors import InboxUnavailable, NotificationRefused
 from service.metrics import relay as relay_metrics
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+META, META_ES = "docs/meta.md", "docs/es/meta.md"
+PAGES = ["README.md", *sorted(str(each.relative_to(ROOT)) for each in (ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_table_of_settings() -> None:
@@ -108,7 +112,7 @@ def test_the_transcript() -> None:
     assert transcript.shown() == transcript.made()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "CHANGELOG.md", META, META_ES])
 def test_a_page_is_readable(path: str) -> None:
     """No line of prose that a terminal would have to wrap twice; tables may be wide."""
     for line in (ROOT / path).read_text().splitlines():
@@ -119,3 +123,87 @@ def test_each_field_says_what_it_brings() -> None:
     """One line each."""
     assert all(meaning and "\n" not in meaning for meaning in fields.FIELDS.values())
     assert list(fields.FIELDS) == sorted(fields.FIELDS)
+
+
+@pytest.mark.parametrize("path", [META, META_ES])
+def test_every_field_that_can_be_chosen(path: str) -> None:
+    """Stands in the table of both pages, and no other; in English with the words of the code."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \|$", _table_of_fields(path), re.MULTILINE)
+    chosen = [name for name in fields.FIELDS if name not in fields.NOT_CHOSEN]
+    assert [name for name, _, _ in rows] == chosen
+    if path == META:
+        assert [meaning for _, meaning, _ in rows] == [fields.FIELDS[name] for name in chosen]
+
+
+def _table_of_fields(path: str) -> str:
+    """Give the one section with a table whose rows begin with a field's name."""
+    sections = re.split(r"^#+ ", (ROOT / path).read_text(), flags=re.MULTILINE)
+    (found,) = [section for section in sections if "\n| `messages` |" in section]
+    return found
+
+
+def test_the_page_is_the_same_in_both_languages() -> None:
+    """As many headings of each level, the same code, as many rows in each table, the same links to pages."""
+    pages = [(ROOT / path).read_text() for path in (META, META_ES)]
+    for found in (_blocks, _levels, _rows, _targets):
+        english, spanish = map(found, pages)
+        assert english == spanish
+        assert english
+
+
+def _blocks(page: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def _prose(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def _levels(page: str) -> list[int]:
+    return [len(marks) for marks in re.findall(r"^(#+) ", _prose(page), re.MULTILINE)]
+
+
+def _rows(page: str) -> list[int]:
+    return [table.count("\n") for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)]
+
+
+def _targets(page: str) -> list[str]:
+    """Give what it links to, of pages their names alone; the first is the other language."""
+    return [target.partition("#")[0].rpartition("/")[2] for target in _links(page)][1:]
+
+
+@pytest.mark.parametrize("path", [META, META_ES])
+def test_every_command_on_the_page_is_there(path: str) -> None:
+    """With each of its options, also where it runs in a pod."""
+    said = "\n".join(text for language, text in _blocks((ROOT / path).read_text()) if language == "sh")
+    lines = re.findall(r"(?:^| )whatsapp-webhook ([a-z].*)$", said.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        command: click.Command = cli.commands
+        arguments = shlex.split(line)
+        context = click.Context(command)
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+            context = click.Context(command, parent=context)
+        _, left, _ = command.make_parser(context).parse_args(arguments)
+        assert not left, line
+
+
+def _links(page: str) -> list[str]:
+    return re.findall(r"\]\((?!http)([^)]+)\)", _prose(page))
+
+
+def _anchors(page: str) -> set[str]:
+    """Give what a page's headings can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", _prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_link_leads_somewhere(path: str) -> None:
+    """To a file that is there, and a heading of it."""
+    for link in _links((ROOT / path).read_text()):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / path).parent / name if name else ROOT / path
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target.read_text()), link

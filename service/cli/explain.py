@@ -19,7 +19,8 @@ from service.credentials import APP_SECRET, VERIFY_TOKEN, content_of, values_in
 from service.doctor import signatures
 from service.doctor.signatures import Key, Kind
 
-_LINE: Final = re.compile(rb"(POST|PUT) \S+ HTTP/[0-9.]+\r?\n|[A-Za-z0-9-]+: ?[^\n]*\n", re.IGNORECASE)
+_POST: Final = re.compile(rb"^POST \S+ HTTP/[0-9.]+\r?\n", re.MULTILINE)
+_FIELD: Final = re.compile(rb"[A-Za-z0-9-]+: ?[^\n]*\n")
 
 
 class Request(NamedTuple):
@@ -100,7 +101,9 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
     )
     if header is not None:
         return Request(raw, header.partition(":")[2].strip() if ":" in header else header, others)
-    if not _LINE.match(raw):
+    if found := _POST.search(raw):  # what was asked before on the same connection is not it
+        raw = raw[found.end() :]
+    elif not _FIELD.match(raw):
         raise click.UsageError(
             f"FILE begins with no head of a request: name its {signature.HEADER} with --header, or save all of it."
         )
@@ -109,8 +112,6 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
 
 def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
     stream = io.BytesIO(raw)
-    if raw[:5].upper().startswith((b"POST ", b"PUT ")):
-        stream.readline()
     try:
         head = http.client.parse_headers(stream)
     except http.client.HTTPException as ex:

@@ -60,19 +60,17 @@ def _subscription(app: App, url: str, fields: frozenset[str]) -> Iterator[Findin
         yield Finding.wrong(
             "callback",
             "The app has no callback URL for WhatsApp: Meta sends nothing.",
-            f"whatsapp-webhook subscribe {url or 'URL'}",
+            _subscribe(app.id, url),
         )
         return
     if there.callback_url != url:
         yield Finding.wrong(
             "callback",
             f"The app sends to {there.callback_url}, and not to {url}.",
-            f"whatsapp-webhook subscribe {url} --replace, if that one is to get nothing any more.",
+            f"{_subscribe(app.id, url)} --replace, if that one is to get nothing any more.",
         )
     elif not there.active:
-        yield Finding.wrong(
-            "callback", "Meta has switched the subscription off.", f"whatsapp-webhook subscribe {url} --again"
-        )
+        yield Finding.wrong("callback", "Meta has switched the subscription off.", f"{_subscribe(app.id, url)} --again")
     else:
         yield Finding.ok("callback", f"The app sends to {there.callback_url}.")
     missing = (fields or {MESSAGES}) - set(there.fields)
@@ -80,7 +78,7 @@ def _subscription(app: App, url: str, fields: frozenset[str]) -> Iterator[Findin
         yield Finding.wrong(
             "fields",
             f"Meta is not asked to send {', '.join(sorted(missing))}.",
-            f"whatsapp-webhook subscribe {url} --fields {','.join(sorted(set(there.fields) | missing))}",
+            f"{_subscribe(app.id, url)} --fields {','.join(sorted(set(there.fields) | missing))}",
         )
     else:
         yield Finding.ok("fields", f"{', '.join(there.fields)}.")
@@ -96,14 +94,14 @@ def _account(graph: Graph, which: str, url: str) -> Iterator[Finding]:
         yield Finding.wrong(
             "accounts",
             f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that.",
-            f"whatsapp-webhook subscribe {url or 'URL'} --account {which}",
+            f"{_subscribe(graph.keys.app_id, url)} --account {which}",
         )
         return
     yield Finding.ok("accounts", f"Subscribed to account {which} ({account.name}).")
-    yield from _overrides(account, url)
+    yield from _overrides(account, url, _subscribe(graph.keys.app_id, url))
 
 
-def _overrides(account: Account, url: str) -> Iterator[Finding]:
+def _overrides(account: Account, url: str, command: str) -> Iterator[Finding]:
     places = [(f"account {account.id}", account.override)]
     places += [(f"number {number.id} ({number.shown})", number.override) for number in account.numbers]
     elsewhere = [(what, where) for what, where in places if where and url and where != url]
@@ -111,10 +109,14 @@ def _overrides(account: Account, url: str) -> Iterator[Finding]:
         yield Finding.wrong(
             "overrides",
             f"An override sends what comes for {what} to {where}.",
-            f"whatsapp-webhook subscribe {url} --drop-overrides, if it is to come here.",
+            f"{command} --account {account.id} --drop-overrides, if it is to come here.",
         )
     if not elsewhere:
         yield Finding.ok("overrides", "None that sends elsewhere.")
+
+
+def _subscribe(app: str, url: str) -> str:
+    return f"whatsapp-webhook subscribe {url or 'URL'} --app {app}"
 
 
 def _refused(check: str, ex: GraphRefused) -> Finding:

@@ -131,7 +131,7 @@ def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Findin
         return Finding.unknown(check, f"The inbox can't be read: {ex.detail}.", "whatsapp-webhook events list")
     fields = about.config.fields
     if is_there:
-        return Finding.ok(check, "The test notifications are there, marked as tests: no destination gets them.")
+        return Finding.ok(check, "The test notifications are there, marked as tests, which destinations skip.")
     if fields and MESSAGES not in fields:
         return Finding.wrong(
             check,

@@ -104,7 +104,7 @@ def test_in_words(world: World) -> None:
         done = world.run("doctor")
     assert done.returncode == 1
     assert "ok       handshake" in done.stdout
-    assert f"-> whatsapp-webhook subscribe {world.url} --account {ACCOUNT}" in done.stdout
+    assert f"-> whatsapp-webhook subscribe {world.url} --app {APP} --account {ACCOUNT}" in done.stdout
     assert "Begin here: accounts: The app is not subscribed" in done.stdout
 
 

@@ -50,6 +50,8 @@ def test_a_whole_request(run: Run, end: bytes) -> None:
     Path("caught").write_bytes(request(end=end) + b"\nPOST /webhooks HTTP/1.1\r\n")
     assert run("--signature", "caught")[0] == 0
     assert run("--signature", "-", stdin=request())[0] == 0
+    Path("caught").write_bytes(b"GET /webhooks?x HTTP/1.1\r\nHost: x\r\n\r\n" + request(end=end))
+    assert run("--signature", "caught")[0] == 0
 
 
 def test_chunks(run: Run) -> None:

@@ -78,13 +78,17 @@ def test_fields_that_are_not_wanted_any_more(world: World, adds: bool) -> None: 
     assert world.fields() == {"messages"}
 
 
-def test_all_fields(world: World) -> None:
-    """That Meta offers; it is the default, as keeping all is, and WEBHOOK_FIELDS says otherwise."""
-    assert world.run("subscribe", "--yes", "--fields", "all").returncode == 0
+def test_which_fields_without_being_told(world: World) -> None:
+    """All that Meta offers at first, then those that are there; WEBHOOK_FIELDS and --fields say otherwise."""
+    assert world.run("subscribe", "--yes").returncode == 0
     assert world.fields() == set(FIELDS) - NOT_CHOSEN
-    assert "Nothing to change" in world.run("subscribe", "--yes").stdout
     assert world.run("subscribe", "--yes", WEBHOOK_FIELDS="messages,calls").returncode == 0
     assert world.fields() == {"messages", "calls"}
+    assert "Nothing to change" in world.run("subscribe", "--yes").stdout
+    assert world.run("subscribe", "--yes", "--again").returncode == 0
+    assert world.fields() == {"messages", "calls"}
+    assert world.run("subscribe", "--yes", "--fields", "all").returncode == 0
+    assert world.fields() == set(FIELDS) - NOT_CHOSEN
 
 
 def test_a_misspelt_field(world: World) -> None:
@@ -147,6 +151,7 @@ def test_overrides_on_request(world: World) -> None:
     assert world.state["accounts"][ACCOUNT]["apps"] == {APP: world.url}
     assert world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"] == {APP: world.url}
     assert world.registered()["callback_url"] == ELSEWHERE
+    assert "note:" not in done.stdout
     again = world.run("subscribe", "--yes", "--override-account", ACCOUNT, "--override-number", NUMBER)
     assert "Nothing to change" in again.stdout
     ended = world.run("unsubscribe", "--yes")

@@ -1,5 +1,7 @@
 """`subscribe`: have Meta send to a URL."""
 
+from typing import Final
+
 import click
 
 from service.cli.registration import asked as asked_
@@ -9,6 +11,8 @@ from service.config import misspelt, names
 from service.fields import FIELDS, NOT_CHOSEN
 from service.meta.graph import plan, registered
 from service.meta.graph.step import Allowed, Plan, Wanted
+
+_ALL: Final = frozenset(FIELDS) - NOT_CHOSEN
 
 
 def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's
@@ -21,7 +25,9 @@ def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> No
 @click.argument("url", required=False)
 @asked_.asking
 @click.option(
-    "--fields", metavar="NAMES", help="Fields with commas between, or `all`. Without: what WEBHOOK_FIELDS keeps."
+    "--fields",
+    metavar="NAMES",
+    help="Fields with commas between, or `all`. Without: those of WEBHOOK_FIELDS, else those registered now, else all.",
 )
 @click.option("--override-account", type=ID, multiple=True, help="Send what comes for this account to URL; may repeat.")
 @click.option("--override-number", type=ID, multiple=True, help="The same for one phone number id; may repeat.")
@@ -71,9 +77,11 @@ def subscribe(
 
     def made(allowed: Allowed) -> Plan:
         graph = asked.graph
+        app = registered.app(graph)
+        there = app.subscription.fields if app.subscription else ()
         return plan.subscription(
-            wanted,
-            registered.app(graph),
+            wanted._replace(fields=wanted.fields or frozenset(there) or _ALL),
+            app,
             registered.accounts(graph, accounts),
             [registered.number(graph, each) for each in override_number],
             allowed,
@@ -82,7 +90,7 @@ def subscribe(
     allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
     first = made(allowed)
     asked_.carry_out(asked, lambda: made(allowed._replace(again=False)), first, dry_run=dry_run, yes=yes)
-    if not accounts:
+    if not accounts and not wanted.overridden:
         click.echo(
             "note: no account was named: Meta sends nothing of an account until the app is subscribed to it. "
             "Name yours with --account, or in WEBHOOK_ACCOUNTS."
@@ -90,9 +98,10 @@ def subscribe(
 
 
 def _fields(given: str | None, asked: Asked) -> frozenset[str]:
+    """Read which fields are wanted; none for those that are registered."""
     chosen = names(given) if given is not None else asked.config.fields
-    if not chosen or chosen == {"all"}:
-        return frozenset(FIELDS) - NOT_CHOSEN
+    if chosen == {"all"}:
+        return _ALL
     wrong = misspelt(chosen, [*FIELDS, "all"])
     if wrong:
         said = "; ".join(f"{name!r}: did you mean {close!r}?" for name, close in wrong.items())

@@ -4,6 +4,7 @@ The service's own answers are fixed texts, so that they can be told from everybo
 """
 
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from service import errors
@@ -11,7 +12,7 @@ from service.app import ANSWERS, WRONG_PATH
 from service.doctor.caller import Answer, Caller
 from service.doctor.finding import Finding
 
-OURS: Final = {answer.text: error for error, answer in ANSWERS.items()}
+OK: Final = HTTPStatus.OK
 # Every character that a challenge may have; a proxy that decodes a query and writes it anew stumbles over some of them.
 ODD: Final = "Aa0._~+/=-+9"
 LATE: Final = 6.0  # seconds that Meta gives the handshake
@@ -35,7 +36,7 @@ def who(caller: Caller) -> tuple[Finding, bool]:
     check = "answer"
     if answer.text == ANSWERS[errors.HandshakeRefused].text:
         return Finding.ok(check, "The service answers."), True
-    if answer.text == WRONG_PATH and answer.status == 404:  # noqa: PLR2004  not found
+    if answer.text == WRONG_PATH and answer.status == HTTPStatus.NOT_FOUND:
         return (
             Finding.wrong(
                 check,
@@ -67,7 +68,7 @@ def stranger(answer: Answer) -> tuple[str, str]:
             f"Something before the service answers {answer.status}{by}: a login, a firewall, a limit.",
             "Let everybody through to this one path: Meta signs what it sends, and the service checks that.",
         )
-    if answer.status == 404:  # noqa: PLR2004  not found
+    if answer.status == HTTPStatus.NOT_FOUND:
         return (
             f"404{by}, and not the service's: no proxy rule sends this path to it.",
             "Look at host and path of the URL, and at the proxy's rules.",
@@ -81,7 +82,7 @@ def stranger(answer: Answer) -> tuple[str, str]:
 def greeting(caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None) -> Iterator[Finding]:
     """Do the handshake as Meta does; *why* says what the service itself saw to refuse, None where it can't be asked."""
     answer, challenge = caller.greet(token)
-    if answer.status == 200 and answer.body == challenge.encode():  # noqa: PLR2004
+    if answer.status == OK and answer.body == challenge.encode():
         yield Finding.ok("handshake", "The challenge came back, as Meta wants it.")
         odd, wanted = caller.greet(token, ODD)
         if odd.body != wanted.encode():
@@ -95,7 +96,7 @@ def greeting(caller: Caller, token: bytes, why: Callable[[], str | None], direct
 
 
 def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | None) -> tuple[str, str]:
-    if answer.status == 200:  # noqa: PLR2004
+    if answer.status == OK:
         told = "with something added" if challenge in answer.text else "and something else"
         return (
             f"200 came, {told} instead of the bare challenge.",

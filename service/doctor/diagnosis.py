@@ -1,6 +1,7 @@
 """The looks in their order: configuration, credentials, the service, the way to it from outside, what is at Meta."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,38 +36,40 @@ class Circumstances:
     is_meant_here: bool  # the configuration says that the service runs on this machine, or in this pod
     in_cluster: bool
 
+    @property
+    def has_credentials(self) -> bool:
+        """Say whether a verify token and an app secret are there, so that the service can be asked as Meta does."""
+        return bool(self.credentials.verify_tokens and self.credentials.app_secrets)
+
 
 def diagnose(about: Circumstances) -> Iterator[Finding]:
     """Look at everything that can be seen from here, in the order in which a person would."""
     yield Finding.ok("configuration", "Every setting can be read.")
     yield from values.look(about.credentials, about.problems, about.remedy)
-    has_credentials = bool(about.credentials.verify_tokens and about.credentials.app_secrets)
     said = instance.ask(about.config)
     kept = instance.opened(about.config.inbox) if said else ""
-    try:
-        direct: Direct | None = None
-        messages: list[str] = []
-        real = _real(kept) if isinstance(kept, Kept) else None
-        if said:
-            yield from instance.readiness(said)
-            yield instance.history(said, is_real=real is not None)
-            if has_credentials:
-                itself, direct, messages = notifications.ask_directly(_itself(about.config), about.credentials)
-                yield itself
-        else:
-            yield _absent(about)
-        at_meta, app = _at_meta(about, real)
-        url = about.url or (app.subscription.callback_url if app and app.subscription else "")
-        for each in _outside(about, url, said, direct) if url else [_no_url()]:
-            if isinstance(each, Finding):
-                yield each
-            else:
-                messages += each
-        yield _kept(about, kept, messages)
-        yield from at_meta
-    finally:
-        if isinstance(kept, Kept):
-            kept.close()
+    with closing(kept) if isinstance(kept, Kept) else nullcontext():
+        yield from _beyond_files(about, said, kept)
+
+
+def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> Iterator[Finding]:
+    """Look at the service, the way to it, and Meta; *kept* is its inbox, or why that can't be read."""
+    taken: list[str] = []  # ids of test messages that were answered 200
+    real = _real(kept) if isinstance(kept, Kept) else None
+    direct: Direct | None = None
+    if said:
+        yield from instance.readiness(said)
+        yield instance.history(said, is_real=real is not None)
+        if about.has_credentials:
+            itself, direct = notifications.ask_directly(_itself(about.config), about.credentials, taken)
+            yield itself
+    else:
+        yield _absent(about)
+    at_meta, app = _at_meta(about, real)
+    url = about.url or (app.subscription.callback_url if app and app.subscription else "")
+    yield from _outside(about, url, direct, taken) if url else [_no_url()]
+    yield _kept(about, kept, taken)
+    yield from at_meta
 
 
 def _absent(about: Circumstances) -> Finding:
@@ -87,8 +90,8 @@ def _no_url() -> Finding:
     return Finding.unknown("url", "No public URL was given, so the way from outside is not seen.", _OUTSIDE)
 
 
-def _outside(about: Circumstances, url: str, said: Said | None, direct: Direct | None) -> Iterator[Finding | list[str]]:
-    """Walk from outside in, as far as it leads; gives too the ids of test messages that were taken."""
+def _outside(about: Circumstances, url: str, direct: Direct | None, taken: list[str]) -> Iterator[Finding]:
+    """Walk from outside in, as far as it leads."""
     found, is_open = way.walk(way.place(url, in_cluster=about.in_cluster))
     yield from found
     if not is_open:
@@ -99,21 +102,22 @@ def _outside(about: Circumstances, url: str, said: Said | None, direct: Direct |
     caller = Caller(url)
     answered, is_ours = answers.who(caller)
     yield answered
-    credentials = about.credentials
-    if not is_ours or not credentials.verify_tokens or not credentials.app_secrets:
-        return
-    before = instance.ask(about.config) if said else None
+    if is_ours and about.has_credentials:
+        before = _handshakes(about)
+        yield from answers.greeting(caller, about.credentials.verify_tokens[0], lambda: _more(before, about), direct)
+        yield from notifications.send(caller, about.credentials.app_secrets[0], direct, taken)
 
-    def why() -> str | None:
-        after = instance.ask(about.config)
-        counts = after.outcomes("handshakes") if after and before else {}
-        more = [each for each, count in counts.items() if before and count > before.outcomes("handshakes").get(each, 0)]
-        return more[0] if len(more) == 1 else None
 
-    yield from answers.greeting(caller, credentials.verify_tokens[0], why, direct)
-    sent = notifications.send(caller, credentials.app_secrets[0], direct)
-    yield from sent.findings
-    yield sent.messages
+def _handshakes(about: Circumstances) -> Mapping[str, float]:
+    said = instance.ask(about.config)
+    return said.outcomes("handshakes") if said else {}
+
+
+def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
+    """Say which outcome of a handshake the service here has counted since; None where it is not one."""
+    after = _handshakes(about) if before else {}
+    more = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
+    return more[0] if len(more) == 1 else None
 
 
 def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Finding:

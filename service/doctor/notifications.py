@@ -1,11 +1,13 @@
 """What becomes of signed notifications: taken by the service, or changed or refused by something before it."""
 
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Final
 
 from service import errors
 from service.app import ANSWERS
 from service.credentials import Credentials
-from service.doctor.answers import NOT_SAID, Direct, stranger
+from service.doctor.answers import NOT_SAID, OK, Direct, stranger
 from service.doctor.caller import Answer, Caller
 from service.doctor.finding import Finding
 from service.meta import catalogue
@@ -13,36 +15,29 @@ from service.meta import catalogue
 LARGE: Final = 3_000_000  # bytes: what Meta may send
 
 
-class Sent(NamedTuple):
-    """What came of the signed notifications: findings, and the message ids of those that were taken."""
+def send(caller: Caller, secret: bytes, direct: Direct | None, taken: list[str]) -> Iterator[Finding]:
+    """Send a signed test notification in which everything is that a proxy may change, then 3 MB.
 
-    findings: list[Finding]
-    messages: list[str]
+    The ids of messages that were answered 200 are added to *taken*.
+    """
+    answer = _sent(caller, secret, taken, odd=True)
+    if answer.status != OK:
+        yield Finding.wrong("notification", *_not_taken(answer, _sent(caller, secret, taken), direct))
+        return
+    yield Finding.ok("notification", "A signed test notification was answered 200.")
+    answer = _sent(caller, secret, taken, size=LARGE)
+    if answer.status == OK:
+        yield Finding.ok("body limit", "3 MB went through, as much as Meta sends.")
+    else:
+        yield Finding.wrong("body limit", *_too_large(answer))
 
 
-def send(caller: Caller, secret: bytes, direct: Direct | None) -> Sent:
-    """Send a signed test notification in which everything is that a proxy may change, then 3 MB."""
-    found: list[Finding] = []
-    taken: list[str] = []
-    body, message = catalogue.marked(odd=True)
+def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> Answer:
+    body, message = catalogue.marked(odd=odd, size=size)
     answer = caller.notify(body, secret)
-    if answer.status == 200:  # noqa: PLR2004
-        found.append(Finding.ok("notification", "A signed test notification was answered 200."))
+    if answer.status == OK:
         taken.append(message)
-    else:
-        plain, message = catalogue.marked()
-        second = caller.notify(plain, secret)
-        taken += [message] if second.status == 200 else []  # noqa: PLR2004
-        found.append(Finding.wrong("notification", *_not_taken(answer, second, direct)))
-        return Sent(found, taken)
-    large, message = catalogue.marked(size=LARGE)
-    answer = caller.notify(large, secret)
-    if answer.status == 200:  # noqa: PLR2004
-        found.append(Finding.ok("body limit", "3 MB went through, as much as Meta sends."))
-        taken.append(message)
-    else:
-        found.append(Finding.wrong("body limit", *_too_large(answer)))
-    return Sent(found, taken)
+    return answer
 
 
 def _not_taken(answer: Answer, plain: Answer, direct: Direct | None) -> tuple[str, str]:
@@ -52,13 +47,13 @@ def _not_taken(answer: Answer, plain: Answer, direct: Direct | None) -> tuple[st
         return "The proxy encodes bodies (415).", "Have it pass bodies on as they are, without Content-Encoding."
     if answer.text == ANSWERS[errors.InboxUnavailable].text:
         return "The service can't keep it now (503).", "Its /readyz says why: `whatsapp-webhook ready` in its pod."
-    if answer.status == 405:  # noqa: PLR2004  method not allowed
+    if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
         return "The proxy lets no POST through (405).", "Let GET and POST through to this path."
     return stranger(answer)
 
 
 def _not_signed(plain: Answer, direct: Direct | None) -> tuple[str, str]:
-    if plain.status == 200:  # noqa: PLR2004
+    if plain.status == OK:
         return (
             "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
             "Have the proxy pass bodies on byte for byte: no rewriting, no reformatting of JSON.",
@@ -98,25 +93,23 @@ def _too_large(answer: Answer) -> tuple[str, str]:
     )
 
 
-def ask_directly(caller: Caller, credentials: Credentials) -> tuple[Finding, Direct, list[str]]:
-    """Do the handshake and send a test notification with nothing between; gives the ids of messages that were taken."""
+def ask_directly(caller: Caller, credentials: Credentials, taken: list[str]) -> tuple[Finding, Direct]:
+    """Do the handshake and send a test notification with nothing between; as `send` of *taken*."""
     answer, challenge = caller.greet(credentials.verify_tokens[0])
-    greets = answer.status == 200 and answer.body == challenge.encode()  # noqa: PLR2004
-    body, message = catalogue.marked()
-    sent = caller.notify(body, credentials.app_secrets[0])
-    takes = sent.status == 200  # noqa: PLR2004
-    check, direct = "service itself", Direct(greets, takes)
-    if greets and takes:
-        found = Finding.ok(check, "Asked directly, it takes the handshake and a signed test notification.")
-        return found, direct, [message]
+    greets = answer.status == OK and answer.body == challenge.encode()
+    sent = _sent(caller, credentials.app_secrets[0], taken)
+    direct = Direct(greets, takes=sent.status == OK)
+    check = "service itself"
+    if all(direct):
+        return Finding.ok(check, "Asked directly, it takes the handshake and a signed test notification."), direct
     if not answer.status:
         what, remedy = f"{caller.url}: {answer.why}.", "Is the service running? `whatsapp-webhook serve` says why not."
     elif sent.text == ANSWERS[errors.InboxUnavailable].text:
         what, remedy = "Asked directly, it can't keep a notification (503).", "As /readyz says."
     else:
-        which = "verify token" if not greets else "app secret"
+        which = "app secret" if greets else "verify token"
         what = f"Asked directly, it does not take line 1 of the credentials here as its {which}."
         remedy = (
             "Does it read the same directory (WEBHOOK_CREDENTIALS_DIR)? A mounted Secret arrives within 90 seconds."
         )
-    return Finding.wrong(check, what, remedy), direct, [message] if takes else []
+    return Finding.wrong(check, what, remedy), direct

@@ -79,10 +79,22 @@ def stranger(answer: Answer) -> tuple[str, str]:
     )
 
 
-def greeting(caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None) -> Iterator[Finding]:
-    """Do the handshake as Meta does; *why* says what the service itself saw to refuse, None where it can't be asked."""
+def greeting(
+    caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None, *, late: float = LATE
+) -> Iterator[Finding]:
+    """Do the handshake as Meta does; *why* says what the service itself saw to refuse, None where it can't be asked.
+
+    An answer after *late* seconds is too late.
+    """
     answer, challenge = caller.greet(token)
     if answer.status == OK and answer.body == challenge.encode():
+        if answer.seconds > late:
+            yield Finding.wrong(
+                "handshake",
+                f"The challenge came back after {answer.seconds:.1f} s, and Meta waits for six.",
+                "Is the service starved of CPU, or started for each request? What stands before it may be slow as well.",
+            )
+            return
         yield Finding.ok("handshake", "The challenge came back, as Meta wants it.")
         odd, wanted = caller.greet(token, ODD)
         if odd.body != wanted.encode():

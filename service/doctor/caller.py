@@ -1,6 +1,7 @@
 """Requests as Meta makes them: nothing followed, nothing decoded, little of the answer read."""
 
 import secrets
+import time
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -21,6 +22,7 @@ class Answer(NamedTuple):
     server: str = ""
     location: str = ""
     why: str = ""
+    seconds: float = 0.0
 
     @property
     def text(self) -> str:
@@ -52,6 +54,7 @@ class Caller:
         return self._call("POST", self.url, body=body, headers=headers)
 
     def _call(self, method: str, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
+        started = time.monotonic()
         given = {"User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
         try:
             answer = self._http.request(
@@ -62,7 +65,8 @@ class Caller:
         except urllib3.exceptions.HTTPError as ex:
             return Answer(0, why=_why(ex))
         told = answer.headers
-        return Answer(answer.status, body, told.get("Server", ""), told.get("Location", ""))
+        took = time.monotonic() - started
+        return Answer(answer.status, body, told.get("Server", ""), told.get("Location", ""), seconds=took)
 
 
 def _why(ex: urllib3.exceptions.HTTPError) -> str:

@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from public import ACCOUNT, APP, NUMBER, World, findings
 
+from service.doctor import answers
+from service.doctor.caller import Caller
 from service.meta import catalogue
 
 pytestmark = pytest.mark.needs("nginx", "haproxy")
@@ -126,6 +128,16 @@ def test_without_a_url_it_takes_the_registered_one(world: World) -> None:
     unknown = {each["check"]: each["remedy"] for each in found if each["state"] == "unknown"}
     assert "--url URL" in unknown["url"]
     assert "--app ID" in unknown["app"]
+
+
+def test_an_answer_that_comes_too_late(world: World) -> None:
+    """Is no handshake to Meta, whatever it says."""
+    caller = Caller(f"http://127.0.0.1:{world.server.port}/webhooks")
+    token = world.server.token.encode()
+    (found,) = answers.greeting(caller, token, lambda: None, None, late=0.0)
+    assert found.state == "wrong"
+    assert "Meta waits for six" in found.detail
+    assert [each.state for each in answers.greeting(caller, token, lambda: None, None)] == ["ok"]
 
 
 class Broken(NamedTuple):

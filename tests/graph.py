@@ -16,7 +16,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -75,7 +75,8 @@ class Graph:
     """The API over a state that tests may change, as a server on a port of 127.0.0.1 or elsewhere.
 
     `adds` says that a POST of fields leaves those that it does not name; `faults` are answers for the next requests
-    whose method and path match; `stands_for` says, for a host, where what stands there really is: `http://host:port`.
+    whose method and path match; `on_ask` is called at the requests of these numbers; `stands_for` says, for a host,
+    where what stands there really is: `http://host:port`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Graph:
         self.adds = False
         self.faults: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
+        self.on_ask: dict[int, Callable[[], object]] = {}
         self.changed: list[tuple[str, str, dict[str, str]]] = []
         self._trust = trust or ssl.create_default_context()
         self._stands_for = dict(stands_for or {})
@@ -127,6 +129,7 @@ class Graph:
         url = urlsplit(request.path)
         parameters = dict(parse_qsl(url.query, keep_blank_values=True)) | dict(parse_qsl(body, keep_blank_values=True))
         self.asked.append((request.command, request.path))
+        self.on_ask.get(len(self.asked), lambda: None)()
         headers: dict[str, str] = {}
         try:
             fault = self._fault(request.command, url.path)

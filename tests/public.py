@@ -39,7 +39,7 @@ defaults
     timeout client 10s
     timeout server 10s
 frontend in
-    bind 127.0.0.1:{port} ssl crt {certificate}
+    bind 127.0.0.1:{port} ssl crt {certificate} {tls}
     {rules}
     default_backend receiver
 backend receiver
@@ -84,6 +84,7 @@ class World:
     def reset(self) -> None:
         """Have Meta as it was at first: an app at which nothing is set up."""
         self.graph.adds = False
+        self.graph.on_ask.clear()
         for list_of in (self.graph.faults, self.graph.asked, self.graph.changed):
             list_of.clear()
         for kind, found in graph.state().items():
@@ -152,6 +153,7 @@ class Front:
         certificate: trustme.LeafCert | None = None,
         upstream: int | None = None,
         chain: bool = True,
+        tls: str = "",
     ) -> None:
         self.world, self.proxy = world, proxy
         directory = world.directory / proxy
@@ -167,6 +169,7 @@ class Front:
             "port": world.port,
             "more": more,
             "user": USER,
+            "tls": tls,
         }
         self.file = directory / "conf"
         self.file.write_text(text.format(**values, rules=rules, upstream=upstream or world.server.port))

@@ -15,7 +15,7 @@ from service.cli.registration import asked, keys
 from service.cli.registration.asked import ID
 from service.cli.tables import console, printable
 from service.config import INBOX_FILE, Config, public_url
-from service.credentials import CredentialsDirectory
+from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
 from service.doctor import Circumstances, Finding, State, diagnose
 from service.errors import ConfigurationError
 from service.meta.graph import client
@@ -98,37 +98,38 @@ def doctor(
 def _circumstances(
     config: Config, path: Path, url: str | None, app: str | None, accounts: tuple[str, ...]
 ) -> Circumstances:
-    given = keys.read(path, os.environ)
     directory = CredentialsDirectory(path, hint=config.credentials_hint)
     directory.look()
-    current = directory.current
-    found = (_first(given.verify_token, current.verify_tokens), _first(given.app_secret, current.app_secrets))
-    problems = directory.problems if not all(found) else ()
+    given = {name: keys.given(name, os.environ) for name in (VERIFY_TOKEN, APP_SECRET)}
+    found = Credentials(
+        given[VERIFY_TOKEN] or directory.current.verify_tokens, given[APP_SECRET] or directory.current.app_secrets
+    )
     chosen = app or config.app_id
-    callback_url = url or config.callback_url
     return Circumstances(
         config=config,
-        credentials=type(current)(*found),
-        problems=problems,
+        credentials=found,
+        problems=tuple(
+            problem
+            for problem in directory.problems
+            if not any(values and str(path / name) in problem for name, values in given.items())
+        ),
         remedy=config.credentials_hint or f"Put them into {path}, or name another directory with --credentials.",
-        url=callback_url,
-        graph=Graph(
-            config.graph_url,
-            config.graph_version,
-            client.Keys(chosen, given.app_secret, given.access_token),
-            sleep=time.sleep,
-        )
-        if chosen and given.app_secret
-        else None,
-        accounts=accounts or config.accounts,
+        url=url or config.callback_url,
+        graphs=tuple(
+            _graph(config, chosen, path, secret) for secret in found.app_secrets if chosen and secret.isascii()
+        ),
+        accounts=tuple(dict.fromkeys(accounts)) or config.accounts,
         is_meant_here=any(os.environ.get(name) for name in ("WEBHOOK_INBOX", INBOX_FILE, "WEBHOOK_BIND")),
         in_cluster="KUBERNETES_SERVICE_HOST" in os.environ,
     )
 
 
-def _first(value: bytes, values: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Put what the environment gives in the place of what the file holds; the file's line 1 comes as *value* too."""
-    return values if not value or value in values[:1] else (value,)
+def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
+    try:
+        token = keys.read(path, os.environ | {"WEBHOOK_APP_SECRET": "x"}).access_token
+    except click.ClickException:
+        token = b""
+    return Graph(config.graph_url, config.graph_version, client.Keys(app, secret, token), sleep=time.sleep)
 
 
 def _tell(finding: Finding) -> None:
@@ -149,7 +150,7 @@ def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
             "cause": cause._asdict() if cause else None,
             "findings": [finding._asdict() for finding in found],
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2))
     else:
         for finding in () if told else found:
             _tell(finding)

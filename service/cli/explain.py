@@ -19,6 +19,8 @@ from service.credentials import APP_SECRET, VERIFY_TOKEN, content_of, values_in
 from service.doctor import signatures
 from service.doctor.signatures import Key, Kind
 
+MOST: Final = 33_554_432  # bytes of a file
+DIGITS: Final = 12
 _POST: Final = re.compile(rb"^POST \S+ HTTP/[0-9.]+\r?\n", re.MULTILINE)
 _FIELD: Final = re.compile(rb"[A-Za-z0-9-]+: ?[^\n]*\n")
 
@@ -29,7 +31,6 @@ class Request(NamedTuple):
     body: bytes
     header: str | None
     candidates: tuple[Key, ...]
-    note: str = ""
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,9 +47,12 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+_REQUEST: Final = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    click.option("--signature", "file", metavar="FILE", type=_FILE, help="Explain this request's signature instead."),
+    click.option(
+        "--signature", "file", metavar="FILE", type=_REQUEST, help="Explain this request's signature instead."
+    ),
     click.option(
         "--header", metavar="TEXT", help=f"With --signature: its {signature.HEADER}, if FILE is a body alone."
     ),
@@ -74,12 +78,16 @@ def explain(request: Request, directory: Path, *, as_json: bool) -> None:
     if not kind.in_force:
         given.require(APP_SECRET)
     verdict = signatures.explain(request.body, request.header, kind)
-    what = f"{request.note}{verdict.what}"
     if as_json:
-        document = {"ok": verdict.is_good, "explained": verdict.is_found, "what": what, "remedy": verdict.remedy}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        document = {
+            "ok": verdict.is_good,
+            "explained": verdict.is_found,
+            "what": verdict.what,
+            "remedy": verdict.remedy,
+        }
+        click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(f"{what}\n-> {verdict.remedy}")
+        click.echo(f"{verdict.what}\n-> {verdict.remedy}")
     raise SystemExit(0 if verdict.is_good else 1)
 
 
@@ -93,12 +101,18 @@ def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
 
 
 def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Request:
-    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    others = tuple(
-        Key(f"{each}, line {position}", value)
-        for each in candidates
-        for position, value in enumerate(values_in(content_of(each)), start=1)
-    )
+    with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
+        raw = stream.read(MOST + 1).removeprefix(b"\xef\xbb\xbf")
+    if len(raw) > MOST:
+        raise click.UsageError(f"FILE is above {MOST} bytes, and so more than one request.")
+    try:
+        others = tuple(
+            Key(f"{each}, line {position}", value)
+            for each in candidates
+            for position, value in enumerate(values_in(content_of(each)), start=1)
+        )
+    except OSError as ex:
+        raise click.UsageError(f"--candidate can't be read: {ex.strerror}.") from ex
     if header is not None:
         return Request(raw, header.partition(":")[2].strip() if ":" in header else header, others)
     if found := _POST.search(raw):  # what was asked before on the same connection is not it
@@ -117,27 +131,29 @@ def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
     except http.client.HTTPException as ex:
         raise click.UsageError(f"The head of the request in FILE can't be read: {ex}.") from ex
     body = stream.read()
-    length, note = head.get("Content-Length", ""), ""
-    if head.get("Transfer-Encoding", "").lower() == "chunked":
-        note = "The body is in chunks, of which it was taken apart. "
+    told = head.get("Content-Length", "").strip()
+    length = int(told) if told.isascii() and told.isdigit() and len(told) < DIGITS else None
+    if head.get("Transfer-Encoding", "").strip().lower().endswith("chunked"):
         body = _joined(body)
-    elif length.isdigit() and len(body) > int(length):
-        body = body[: int(length)]  # an editor's line end, or the next request
-    elif length.isdigit() and len(body) < int(length):
-        note = f"Only {len(body)} of {length} bytes of the body are in FILE: what was not caught is missing. "
+    elif length is not None and len(body) < length:
+        raise click.UsageError(f"Only {len(body)} of {length} bytes of the body are in FILE: the rest was not caught.")
+    elif length is not None:
+        body = body[:length]  # then an editor's line end follows, or the next request
     found = head.get_all(signature.HEADER)
-    return Request(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others, note)
+    return Request(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others)
 
 
 def _joined(chunks: bytes) -> bytes:
+    """Put chunks together; what is in none, as where that was done already, is given as it is."""
     stream, body = io.BytesIO(chunks), b""
-    while line := stream.readline().partition(b";")[0].strip():
-        try:
-            size = int(line, 16)
-        except ValueError:
-            break
+    while (size := _size(stream.readline())) is not None:
         if not size:
-            break
+            return body
         body += stream.read(size)
         stream.readline()
-    return body
+    return chunks
+
+
+def _size(line: bytes) -> int | None:
+    digits = line.partition(b";")[0].strip()
+    return int(digits, 16) if re.fullmatch(rb"[0-9a-fA-F]{1,8}", digits) else None

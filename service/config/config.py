@@ -63,7 +63,7 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
         try:
             values[setting.name.removeprefix(PREFIX).lower()] = setting.parse(text)
         except ValueError as ex:
-            shown = "" if setting.name == "WEBHOOK_INBOX" else f" (it is {text[:LONGEST]!r})"
+            shown = "" if setting.name == "WEBHOOK_INBOX" or "@" in text else f" (it is {text[:LONGEST]!r})"
             problems.append(f"{setting.name} {ex}{shown}.")
     problems += _unknown(texts) + _contradictions(values)
     if "fields" in values:

@@ -145,8 +145,10 @@ def names(text: str) -> frozenset[str]:
 
 def public_url(text: str) -> str:
     """Read the URL that Meta calls, empty for none; whether Meta would call it is asked elsewhere."""
-    if text and not _is_url(text, ("https", "http")):
-        raise ValueError("wants a URL such as https://wa.example.com/webhooks")
+    if text and (not _is_url(text, ("https", "http")) or any(each in text for each in "@# ")):
+        raise ValueError(
+            "wants a URL such as https://wa.example.com/webhooks, without user, password, fragment or blank"
+        )
     return text
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from service import errors
 from service.app import ANSWERS, WRONG_PATH
-from service.doctor.caller import Answer, Caller
+from service.doctor.caller import WANTS_CERTIFICATE, Answer, Caller
 from service.doctor.finding import Finding
 
 OK: Final = HTTPStatus.OK
@@ -30,22 +30,39 @@ class Direct(NamedTuple):
     takes: bool
 
 
-def who(caller: Caller) -> tuple[Finding, bool]:
-    """Find who answers, by a GET with nothing in it, which the service refuses. Says too whether it was the service."""
+def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
+    """Find who answers, by a GET with nothing in it, which the service refuses. Says too whether it was the service.
+
+    Something before the service may put its own pages in the place of refusals: then a handshake with *token* tells,
+    which may be empty.
+    """
     answer = caller.look()
     check = "answer"
     if answer.text == ANSWERS[errors.HandshakeRefused].text:
         return Finding.ok(check, "The service answers."), True
+    if _wants_certificate(answer):
+        what = "Something before the service wants a client certificate, which Meta has and this machine has not."
+        remedy = "docs/kubernetes.md tells of it. Whether Meta gets through, `so far` in the pod's doctor shows."
+        return Finding.unknown(check, what, remedy), False
+    if answer.status and token:
+        greeted, challenge = caller.greet(token)
+        if greeted.status == OK and greeted.body == challenge.encode():
+            return Finding.ok(
+                check, "The service answers; something before it has pages of its own for refusals."
+            ), True
     if answer.text == WRONG_PATH and answer.status == HTTPStatus.NOT_FOUND:
-        return (
-            Finding.wrong(
-                check,
-                "The service answers, but not at this path: its own is WEBHOOK_PATH, /webhooks without.",
-                "Enter the URL with that path, or have the proxy pass it on unchanged.",
-            ),
-            False,
-        )
+        return Finding.wrong(check, *_ELSEWHERE), False
     return Finding.wrong(check, *stranger(answer)), False
+
+
+_ELSEWHERE: Final = (
+    "The service answers, but not at this path: its own is WEBHOOK_PATH, /webhooks without.",
+    "Enter the URL with that path, or have the proxy pass it on unchanged.",
+)
+
+
+def _wants_certificate(answer: Answer) -> bool:
+    return answer.why == WANTS_CERTIFICATE or "No required SSL certificate was sent" in answer.text
 
 
 def stranger(answer: Answer) -> tuple[str, str]:
@@ -82,7 +99,7 @@ def stranger(answer: Answer) -> tuple[str, str]:
 def greeting(
     caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None, *, late: float = LATE
 ) -> Iterator[Finding]:
-    """Do the handshake as Meta does; *why* says what the service itself saw to refuse, None where it can't be asked.
+    """Do the handshake as Meta does; *why* says what the service saw to refuse, None where it can't be asked.
 
     An answer after *late* seconds is too late.
     """
@@ -92,7 +109,7 @@ def greeting(
             yield Finding.wrong(
                 "handshake",
                 f"The challenge came back after {answer.seconds:.1f} s, and Meta waits for six.",
-                "Is the service starved of CPU, or started for each request? What stands before it may be slow as well.",
+                "Is the service starved of CPU, or started for each request? Or is what stands before it slow?",
             )
             return
         yield Finding.ok("handshake", "The challenge came back, as Meta wants it.")

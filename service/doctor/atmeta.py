@@ -8,37 +8,61 @@ from service.errors import GraphRefused
 from service.meta.graph import registered
 from service.meta.graph.client import Graph
 from service.meta.graph.registered import Account, App
+from service.meta.graph.urls import same
 
 APP: Final = "app"
+ACCOUNTS: Final = "accounts"
 MESSAGES: Final = "messages"
 
 
 def look(
-    graph: Graph, url: str, fields: frozenset[str], accounts: Sequence[str], real: str | None
+    graphs: Sequence[Graph], url: str, fields: frozenset[str], accounts: Sequence[str], real: str | None
 ) -> tuple[list[Finding], App | None]:
-    """Look at the app, its subscription and its accounts; *real* tells of an event that only a live app sends."""
-    try:
-        app = registered.app(graph)
-    except GraphRefused as ex:
-        return [_refused(APP, ex)], None
-    found = [Finding.ok(APP, f"App {app.id} ({app.name}); its secret is the one here."), _live(app, real)]
-    found += _subscription(app, url or (app.subscription.callback_url if app.subscription else ""), fields)
+    """Look at the app, its subscription and its accounts; *real* tells of an event that only a live app sends.
+
+    Of *graphs* there is one for each app secret in force: the first one that Meta takes as the app's is asked.
+    """
+    graph, app, told = _open(graphs)
+    if app is None:
+        return [told], None
+    wanted = url or (app.subscription.callback_url if app.subscription else "")
+    found = [told, _live(app, real)]
+    seen: list[Account] = []
+    of_accounts = list(_accounts(graph, accounts, wanted, seen))
+    here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
+    found += _subscription(app, wanted, fields, here)
+    return found + of_accounts, app
+
+
+def _open(graphs: Sequence[Graph]) -> tuple[Graph, App | None, Finding]:
+    """Find the secret that is the app's; where none is, what Meta says of the first."""
+    refused: list[GraphRefused] = []
+    for position, graph in enumerate(graphs, start=1):
+        try:
+            app = registered.app(graph)
+        except GraphRefused as ex:
+            refused.append(ex)
+            if not ex.code:  # it is not the secret
+                break
+        else:
+            its = "its secret is the one here" if len(graphs) == 1 else f"its secret is line {position}"
+            return graph, app, Finding.ok(APP, f"App {app.id} ({app.name}); {its}.")
+    return graphs[0], None, _refused(APP, refused[0])
+
+
+def _accounts(graph: Graph, accounts: Sequence[str], url: str, seen: list[Account]) -> Iterator[Finding]:
     if not graph.keys.access_token:
-        found.append(
-            Finding.unknown(
-                "accounts",
-                "Without an access token the accounts can't be asked.",
-                "Put one into the file access-token: business.facebook.com > Settings > System users > Generate token.",
-            )
+        where = "business.facebook.com > Settings > System users > Generate token"
+        yield Finding.unknown(
+            ACCOUNTS,
+            "Without an access token the accounts can't be asked.",
+            f"Put one into the file access-token: {where}.",
         )
     elif not accounts:
-        found.append(
-            Finding.unknown("accounts", "No account is named.", "Name it with --account, or in WEBHOOK_ACCOUNTS.")
-        )
+        yield Finding.unknown(ACCOUNTS, "No account is named.", "Name it with --account, or in WEBHOOK_ACCOUNTS.")
     else:
         for which in accounts:
-            found += _account(graph, which, url)
-    return found, app
+            yield from _account(graph, which, url, seen)
 
 
 def _live(app: App, real: str | None) -> Finding:
@@ -54,23 +78,27 @@ def _live(app: App, real: str | None) -> Finding:
     return Finding.unknown("app live", "Whether the app is live, the Graph API does not tell.", f"Look under {where}")
 
 
-def _subscription(app: App, url: str, fields: frozenset[str]) -> Iterator[Finding]:
-    there = app.subscription
+def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str]) -> Iterator[Finding]:
+    """Say whether the app sends to *url*; *here* are the accounts and numbers that an override sends there."""
+    there, command = app.subscription, _subscribe(app.id, url)
     if there is None:
-        yield Finding.wrong(
-            "callback",
-            "The app has no callback URL for WhatsApp: Meta sends nothing.",
-            _subscribe(app.id, url),
-        )
+        yield Finding.wrong("callback", "The app has no callback URL for WhatsApp: Meta sends nothing.", command)
         return
-    if there.callback_url != url:
-        yield Finding.wrong(
-            "callback",
-            f"The app sends to {there.callback_url}, and not to {url}.",
-            f"{_subscribe(app.id, url)} --replace, if that one is to get nothing any more.",
-        )
+    if not same(there.callback_url, url):
+        if here:
+            told = (
+                f"The app's own URL is {there.callback_url}; an override sends here what comes for {', '.join(here)}."
+            )
+            yield Finding.ok("callback", told)
+        else:
+            yield Finding.wrong(
+                "callback",
+                f"The app sends to {there.callback_url}, and not to {url}.",
+                "An app sends to one URL. If that one is somebody's, have an app of your own, or an override for an "
+                f"account or a number; if it is to get nothing any more: {command} --replace",
+            )
     elif not there.active:
-        yield Finding.wrong("callback", "Meta has switched the subscription off.", f"{_subscribe(app.id, url)} --again")
+        yield Finding.wrong("callback", "Meta has switched the subscription off.", f"{command} --again")
     else:
         yield Finding.ok("callback", f"The app sends to {there.callback_url}.")
     missing = (fields or {MESSAGES}) - set(there.fields)
@@ -78,41 +106,37 @@ def _subscription(app: App, url: str, fields: frozenset[str]) -> Iterator[Findin
         yield Finding.wrong(
             "fields",
             f"Meta is not asked to send {', '.join(sorted(missing))}.",
-            f"{_subscribe(app.id, url)} --fields {','.join(sorted(set(there.fields) | missing))}",
+            f"{command} --fields {','.join(sorted(set(there.fields) | missing))}",
         )
     else:
         yield Finding.ok("fields", f"{', '.join(there.fields)}.")
 
 
-def _account(graph: Graph, which: str, url: str) -> Iterator[Finding]:
+def _account(graph: Graph, which: str, url: str, seen: list[Account]) -> Iterator[Finding]:
     try:
         account = registered.account(graph, which)
     except GraphRefused as ex:
-        yield _refused("accounts", ex)
+        yield _refused(ACCOUNTS, ex)
         return
+    seen.append(account)
+    command = f"{_subscribe(graph.keys.app_id, url)} --account {which}"
     if not account.is_subscribed:
-        yield Finding.wrong(
-            "accounts",
-            f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that.",
-            f"{_subscribe(graph.keys.app_id, url)} --account {which}",
-        )
+        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that."
+        yield Finding.wrong(ACCOUNTS, what, command)
         return
-    yield Finding.ok("accounts", f"Subscribed to account {which} ({account.name}).")
-    yield from _overrides(account, url, _subscribe(graph.keys.app_id, url))
-
-
-def _overrides(account: Account, url: str, command: str) -> Iterator[Finding]:
-    places = [(f"account {account.id}", account.override)]
-    places += [(f"number {number.id} ({number.shown})", number.override) for number in account.numbers]
-    elsewhere = [(what, where) for what, where in places if where and url and where != url]
+    yield Finding.ok(ACCOUNTS, f"Subscribed to account {which} ({account.name}).")
+    elsewhere = [(what, where) for what, where in _places(account) if where and url and not same(where, url)]
     for what, where in elsewhere:
-        yield Finding.wrong(
-            "overrides",
-            f"An override sends what comes for {what} to {where}.",
-            f"{command} --account {account.id} --drop-overrides, if it is to come here.",
-        )
+        told = f"An override sends what comes for {what} to {where}."
+        yield Finding.wrong("overrides", told, f"{command} --drop-overrides, if it is to come here.")
     if not elsewhere:
         yield Finding.ok("overrides", "None that sends elsewhere.")
+
+
+def _places(account: Account) -> list[tuple[str, str]]:
+    """Give what may have an override, and where that sends; empty for none."""
+    numbers = [(f"number {number.id} ({number.shown})", number.override) for number in account.numbers]
+    return [(f"account {account.id}", account.override), *numbers]
 
 
 def _subscribe(app: str, url: str) -> str:

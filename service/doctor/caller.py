@@ -3,15 +3,20 @@
 import secrets
 import time
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import urllib3
 
 from service import signature
+from service.deadline import within
 
 AGENT: Final = "facebookplatform/1.0 (+http://developers.facebook.com)"
 TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
+DEADLINE: Final = 30.0  # seconds
 MOST: Final = 65536  # bytes of an answer
+LONGEST: Final = 200  # characters of a header that are said again
+WANTS_CERTIFICATE: Final = "a client certificate is wanted"
+_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")  # to who shows none
 
 
 class Answer(NamedTuple):
@@ -33,8 +38,10 @@ class Answer(NamedTuple):
 class Caller:
     """Calls one URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, deadline: float = DEADLINE) -> None:
+        """*deadline* is in seconds, for all of a request."""
         self.url = url
+        self._deadline = deadline
         self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
 
     def look(self) -> Answer:
@@ -45,7 +52,7 @@ class Caller:
         """Do the handshake; gives the answer, and the challenge that should be in it."""
         challenge = challenge or str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
-        joint = "&" if urlsplit(self.url).query else "?"
+        joint = "&" if "?" in self.url else "?"
         return self._call("GET", f"{self.url}{joint}{query}"), challenge
 
     def notify(self, body: bytes, secret: bytes) -> Answer:
@@ -54,24 +61,32 @@ class Caller:
         return self._call("POST", self.url, body=body, headers=headers)
 
     def _call(self, method: str, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
-        started = time.monotonic()
         given = {"User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
-        try:
+
+        def ask() -> Answer:
+            started = time.monotonic()
             answer = self._http.request(
                 method, url, headers=given, redirect=False, preload_content=False, decode_content=False, **more
             )
             body = answer.read(MOST)
             answer.close()
-        except urllib3.exceptions.HTTPError as ex:
+            told = answer.headers
+            # What a redirect passes on of the query may hold the verify token.
+            location = told.get("Location", "").partition("?")[0]
+            took = time.monotonic() - started
+            return Answer(answer.status, body, told.get("Server", "")[:LONGEST], location[:LONGEST], seconds=took)
+
+        try:
+            return within(self._deadline, ask)
+        except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
             return Answer(0, why=_why(ex))
-        told = answer.headers
-        took = time.monotonic() - started
-        return Answer(answer.status, body, told.get("Server", ""), told.get("Location", ""), seconds=took)
 
 
-def _why(ex: urllib3.exceptions.HTTPError) -> str:
+def _why(ex: urllib3.exceptions.HTTPError | TimeoutError) -> str:
+    if any(alert in str(ex).upper().replace(" ", "_") for alert in _ALERTS):
+        return WANTS_CERTIFICATE
     if isinstance(ex, urllib3.exceptions.NewConnectionError):
         return "nobody takes connections there"
-    if isinstance(ex, urllib3.exceptions.TimeoutError):
+    if isinstance(ex, urllib3.exceptions.TimeoutError | TimeoutError):
         return "no answer in time"
     return f"the connection broke ({type(ex).__name__})"

@@ -10,6 +10,7 @@ from service.doctor.finding import Finding
 CHECK: Final = "certificate"
 TIMEOUT: Final = 5.0  # seconds
 SOON: Final = 14  # days
+MOST_NAMES: Final = 10  # that are said
 
 
 def look(host: str, port: int) -> Finding:
@@ -74,4 +75,5 @@ def _names(host: str, port: int) -> str:
         told = _greeted(host, port, context)
     except OSError:
         return "another name"
-    return ", ".join(value for _, value in told.get("subjectAltName", ())) or "another name"
+    names = [value for kind, value in told.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+    return ", ".join(names[:MOST_NAMES]) or "another name"

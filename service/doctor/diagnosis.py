@@ -31,7 +31,7 @@ class Circumstances:
     problems: tuple[str, ...]  # of the credentials' files
     remedy: str  # where to put them
     url: str  # that Meta calls, empty for unknown
-    graph: Graph | None  # None where no app was named, or its secret is not here
+    graphs: tuple[Graph, ...]  # one for each app secret, none where no app was named
     accounts: tuple[str, ...]
     is_meant_here: bool  # the configuration says that the service runs on this machine, or in this pod
     in_cluster: bool
@@ -100,11 +100,12 @@ def _outside(about: Circumstances, url: str, direct: Direct | None, taken: list[
         )
         return
     caller = Caller(url)
-    answered, is_ours = answers.who(caller)
+    token = about.credentials.verify_tokens[0] if about.has_credentials else b""
+    answered, is_ours = answers.who(caller, token)
     yield answered
     if is_ours and about.has_credentials:
         before = _handshakes(about)
-        yield from answers.greeting(caller, about.credentials.verify_tokens[0], lambda: _more(before, about), direct)
+        yield from answers.greeting(caller, token, lambda: _more(before, about), direct)
         yield from notifications.send(caller, about.credentials.app_secrets[0], direct, taken)
 
 
@@ -137,10 +138,10 @@ def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Findin
     if is_there:
         return Finding.ok(check, "The test notifications are there, marked as tests, which destinations skip.")
     if fields and MESSAGES not in fields:
-        return Finding.wrong(
+        return Finding.unknown(
             check,
             "What people write is answered 200 and not kept: WEBHOOK_FIELDS does not name messages.",
-            "Add messages to WEBHOOK_FIELDS, or leave it empty to keep all.",
+            "If that is not meant: add messages to WEBHOOK_FIELDS, or leave it empty to keep all.",
         )
     return Finding.wrong(
         check,
@@ -159,10 +160,10 @@ def _real(kept: Kept) -> str | None:
 
 
 def _at_meta(about: Circumstances, real: str | None) -> tuple[list[Finding], App | None]:
-    if about.graph is None:
+    if not about.graphs:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
         return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], None
-    found, app = atmeta.look(about.graph, about.url, about.config.fields, about.accounts, real)
+    found, app = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real)
     if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found):
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
         return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], app

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 GZIP: Final = 47  # zlib's word for "gzip or zlib, whichever it is"
+LARGEST: Final = 4_194_304  # bytes in which text is looked at: more than Meta sends
 MOST: Final = 16_777_216  # bytes of what is decompressed
 _NON_ASCII: Final = re.compile("[^\x00-\x7f]")
 _ESCAPED: Final = re.compile(rb"\\u([0-9a-fA-F]{4})")
@@ -42,8 +43,9 @@ def undone(body: bytes) -> Iterator[Change]:
         before = undo(body)
         if before is not None and before != body:
             yield Change(name, before)
-    yield from _escapes(body)
-    yield from _written_anew(body)
+    if len(body) <= LARGEST:
+        yield from _escapes(body)
+        yield from _written_anew(body)
 
 
 def _escapes(body: bytes) -> Iterator[Change]:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Final
 
 from service import errors
-from service.app import ANSWERS
+from service.app import ANSWERS, FAILED
 from service.credentials import Credentials
 from service.doctor.answers import NOT_SAID, OK, Direct, stranger
 from service.doctor.caller import Answer, Caller
@@ -75,6 +75,11 @@ def _too_large(answer: Answer) -> tuple[str, str]:
             "The service takes less than 3 MB, which Meta may send.",
             "Set WEBHOOK_MAX_BODY_BYTES to 4194304 again.",
         )
+    if answer.text in (ANSWERS[errors.ReadTimeout].text, FAILED.text):
+        return (
+            f"The service itself answers 3 MB with {answer.status}.",
+            "Its log says why; a slow way wants WEBHOOK_READ_TIMEOUT.",
+        )
     if answer.text == ANSWERS[errors.Overloaded].text:
         return (
             "The service had no room for 3 MB just now (503).",
@@ -106,6 +111,8 @@ def ask_directly(caller: Caller, credentials: Credentials, taken: list[str]) -> 
         what, remedy = f"{caller.url}: {answer.why}.", "Is the service running? `whatsapp-webhook serve` says why not."
     elif sent.text == ANSWERS[errors.InboxUnavailable].text:
         what, remedy = "Asked directly, it can't keep a notification (503).", "As /readyz says."
+    elif FAILED.text in (answer.text, sent.text):
+        what, remedy = "Asked directly, it fails (500).", "Its log says why."
     else:
         which = "app secret" if greets else "verify token"
         what = f"Asked directly, it does not take line 1 of the credentials here as its {which}."

@@ -62,7 +62,7 @@ def explain(body: bytes, header: str | None, keys: Kind) -> Verdict:
         if key := _matches(change.body, claimed, everything):
             also = "" if key in keys.in_force else f" Signed with {key.name}, though: that is a second mistake."
             return Verdict(
-                f"The body was changed on the way: {change.name}.{also}",
+                f"The body was changed on the way, or by what saved it: {change.name}.{also}",
                 "Have whatever stands before the service pass the bytes on as they came; check the signature before "
                 "anything reads the body.",
             )

@@ -18,9 +18,9 @@ _NAMED: Final = re.compile(
 # What documentation, this project's own too, writes where a value is to stand.
 _EXAMPLES: Final = re.compile(
     rb"<.*>|\$\{?\w+\}?|\{\{.*\}\}|x{4,}|\*+|\.{3}"
-    rb"|(insert[-_ ])?your[-_ ].*|(my[-_ ]?)?(verify|app)[-_ ]?(token|secret)([-_ ]here)?"
-    rb"|change[-_ ]?(me|it|this).*|choose[-_ ]?one|from[-_ ]meta|what-meta-shows.*|replace[-_ ]?me.*"
-    rb"|todo|example.*|token|secret|meatyhamhock|none|null",
+    rb"|(insert[-_ ]|put[-_ ])?your[-_ ]?(own[-_ ])?(verify|app|webhook|facebook|meta)?[-_ ]?(token|secret)([-_ ]here)?"
+    rb"|(verify|app)[-_ ]?(token|secret)([-_ ]here)?"
+    rb"|change[-_ ]?(me|it|this)|choose[-_ ]?one|from[-_ ]meta|what-meta-shows.*|replace[-_ ]?me|todo|none|null",
     re.IGNORECASE,
 )
 _WHERE: Final = {
@@ -56,17 +56,18 @@ def look(credentials: Credentials, problems: Sequence[str], remedy: str) -> Iter
 
 
 def _oddity(name: str, value: bytes) -> str | None:
-    if _EXAMPLES.fullmatch(value):
-        return "is an example's, and not a value of yours"
-    if value[:1] in b"'\"" or value[-1:] in b"'\"":
-        return "is in quotes, which count as part of it"
-    if _NAMED.match(value):
-        return "begins with a name: the file is to hold the value alone"
-    if b" " in value or b"\t" in value:
-        return "has a blank inside"
-    if name == APP_SECRET and _is_encoded(value):
-        return "is base64 of an app secret: in a Secret's `data` it was encoded twice, or `stringData` was meant"
-    return None
+    of_any: list[tuple[object, str]] = [
+        (_EXAMPLES.fullmatch(value), "is an example's, and not a value of yours"),
+        (value[:1] in b"'\"" or value[-1:] in b"'\"", "is in quotes, which count as part of it"),
+        (_NAMED.match(value), "begins with a name: the file is to hold the value alone"),
+    ]
+    of_secret: list[tuple[object, str]] = [
+        (b" " in value or b"\t" in value, "has a blank inside"),
+        (not value.isascii(), "has characters that no app secret has; some of them may not be seen"),
+        (_is_encoded(value), "is base64 of an app secret: in a Secret's `data` it was encoded twice"),
+    ]
+    told = of_any + (of_secret if name == APP_SECRET else [])
+    return next((what for is_so, what in told if is_so), None)
 
 
 def _is_encoded(value: bytes) -> bool:

@@ -8,9 +8,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from service.doctor import certificate
 from service.doctor.finding import Finding, State
+from service.meta.graph import urls
 
 TIMEOUT: Final = 5.0  # seconds
-_NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
+_NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -36,14 +37,8 @@ def place(url: str, *, in_cluster: bool) -> Place:
 
 def form(where: Place) -> Finding:
     """Say whether Meta would call such a URL."""
-    if not where.is_secure:
-        return Finding.wrong(
-            "url",
-            "It begins with http, and Meta calls https only.",
-            "Put something before the service that ends TLS, with a certificate of a public authority.",
-        )
-    if "+" in where.parts.path:
-        return Finding.wrong("url", "Meta sends a + of the path as a blank.", "Use another character in the path.")
+    if problem := urls.why_not_called(where.parts.geturl()):
+        return Finding.wrong("url", problem, "Enter another one; what stands before the service ends TLS.")
     if _is_literal(where.host) and not ipaddress.ip_address(where.host).is_global:
         return Finding.wrong(
             "url", f"{where.host} is an address that nobody reaches from the internet.", "Enter a public name."
@@ -78,15 +73,15 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
     silent: dict[str, str] = {}
     unreachable: list[str] = []
     for family, kind, protocol, _, address in addresses:
-        with socket.socket(family, kind, protocol) as client:
-            client.settimeout(TIMEOUT)
-            try:
+        try:
+            with socket.socket(family, kind, protocol) as client:
+                client.settimeout(TIMEOUT)
                 client.connect(address)
-            except OSError as ex:
-                if ex.errno in _NO_ROUTE:
-                    unreachable.append(address[0])
-                else:
-                    silent[address[0]] = "no answer in time" if isinstance(ex, TimeoutError) else ex.strerror or "?"
+        except OSError as ex:
+            if ex.errno in _NO_ROUTE:
+                unreachable.append(address[0])
+            else:
+                silent[address[0]] = "no answer in time" if isinstance(ex, TimeoutError) else ex.strerror or "?"
     listed = ", ".join(f"{address}: {why}" for address, why in silent.items())
     taken = len(silent) + len(unreachable) < len(addresses)
     if silent and where.in_cluster:

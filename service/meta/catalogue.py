@@ -13,8 +13,14 @@ from string import Template
 from typing import Any, Final
 
 ACCOUNT: Final = "102290129340398"
+_ACCOUNTS: Final = "1022901"  # what every account's id of the catalogue begins with
 PHONE_NUMBER_ID: Final = "106540352242922"
 BUSINESS: Final = "15550783881"
+
+
+def is_made(source: str) -> bool:
+    """Say whether an event with this source is of this catalogue, and so of nobody's."""
+    return source.startswith(f"/{_ACCOUNTS}")
 
 
 def kinds() -> tuple[str, ...]:
@@ -118,7 +124,7 @@ def _words(now: int) -> dict[str, str]:
 
 
 def _account() -> str:
-    return f"1022901{secrets.randbelow(10**8):08}"
+    return f"{_ACCOUNTS}{secrets.randbelow(10**8):08}"
 
 
 def _message_id() -> str:

@@ -6,8 +6,10 @@ import json
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from public import ACCOUNT, APP, NUMBER, World, findings
+from server import until
 
-from service.doctor import answers
+from service.credentials import Credentials
+from service.doctor import answers, values
 from service.doctor.caller import Caller
 from service.meta import catalogue
 
@@ -111,8 +115,11 @@ def test_in_words(world: World) -> None:
 
 
 def test_a_real_event_tells_that_the_app_is_live(other: World) -> None:
-    """As no test does."""
+    """As no test does, nor what `simulate` sends."""
     other.server.notify(catalogue.notification("message text"))
+    with other.behind():
+        assert {"app live"} < {each["check"] for each in diagnosed(other, here=True) if each["state"] == "unknown"}
+    other.server.notify(catalogue.notification("message text").replace(b'"102290129340398"', b'"7"'))
     with other.behind():
         found = diagnosed(other, here=True)
     (live,) = [each for each in found if each["check"] == "app live"]
@@ -138,6 +145,144 @@ def test_an_answer_that_comes_too_late(world: World) -> None:
     assert found.state == "wrong"
     assert "Meta waits for six" in found.detail
     assert [each.state for each in answers.greeting(caller, token, lambda: None, None)] == ["ok"]
+
+
+def test_messages_that_are_not_kept(other: World) -> None:
+    """Are told, since that may not be meant."""
+    _keep_calls_only(other)
+    with other.behind():
+        (inbox,) = [each for each in diagnosed(other, here=True) if each["check"] == "inbox"]
+    assert inbox["state"] == "unknown"
+    assert "WEBHOOK_FIELDS does not name messages" in inbox["detail"]
+
+
+def test_signatures_that_were_refused(other: World) -> None:
+    """May have been Meta's, which nobody here can tell: until something real is in the inbox, they are told."""
+    assert other.server.notify(b"{}", secret="another").status == 401
+    with other.behind():
+        (so_far,) = [each for each in diagnosed(other, here=True) if each["check"] == "so far"]
+    assert so_far["state"] == "unknown"
+    assert "`doctor --signature FILE`" in so_far["remedy"]
+
+
+def test_a_url_that_is_written_otherwise(world: World) -> None:
+    """Is the same: in capitals, with a slash for nothing."""
+    world.register(world.url.replace("https://localhost", "HTTPS://LocalHost"))
+    world.state["accounts"][ACCOUNT]["apps"][APP] = world.url.replace("localhost", "LOCALHOST")
+    with world.behind():
+        assert [each for each in diagnosed(world) if each["state"] == "wrong"] == []
+
+
+@pytest.mark.parametrize("of", ["account", "number"])
+def test_what_an_override_sends_here(world: World, of: str) -> None:
+    """Is a set-up that is whole, whatever the app's own URL is."""
+    world.register(ELSEWHERE)
+    account = world.state["accounts"][ACCOUNT]
+    (account["apps"] if of == "account" else account["numbers"][NUMBER]["overrides"])[APP] = world.url
+    with world.behind():
+        found = diagnosed(world)
+    assert [each for each in found if each["state"] == "wrong"] == []
+    assert "an override sends here" in next(each["detail"] for each in found if each["check"] == "callback")
+
+
+def test_an_override_is_seen_without_a_url(world: World) -> None:
+    """As it is with one: the registered URL stands for it."""
+    world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
+    with world.behind():
+        assert cause(diagnosed(world, WEBHOOK_CALLBACK_URL=""))["check"] == "overrides"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "proxy_intercept_errors on; error_page 404 /sorry; location = /sorry { return 404 sorry; }",
+        "proxy_intercept_errors on; error_page 404 =200 /sorry; location = /sorry { return 200 sorry; }",
+    ],
+)
+def test_a_proxy_with_pages_of_its_own(world: World, rules: str) -> None:
+    """In the place of refusals is no fault: Meta's handshake gets through."""
+    with world.behind(rules=f"{rules} client_max_body_size 4m;"):
+        found = diagnosed(world)
+    assert [each for each in found if each["state"] == "wrong"] == []
+    assert "handshake" in {each["check"] for each in found}
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+def test_a_proxy_that_wants_metas_certificate(world: World, proxy: str) -> None:
+    """Lets nobody else through, so that the rest is not seen."""
+    if proxy == "nginx":
+        front = world.behind(rules=f"ssl_verify_client on; ssl_client_certificate {world.trusted};")
+    else:
+        front = world.behind("haproxy", rules="", tls=f"ca-file {world.trusted} verify required")
+    with front:
+        found = diagnosed(world)
+    assert [each for each in found if each["state"] == "wrong"] == []
+    (answer,) = [each for each in found if each["check"] == "answer"]
+    assert answer["state"] == "unknown"
+    assert "client certificate" in answer["detail"]
+
+
+def test_the_token_is_not_in_what_a_redirect_says(world: World) -> None:
+    """A login passes on where somebody wanted to go, with all of the query."""
+    rules = "if ($args ~ hub) { return 302 https://login.example.com/?to=$request_uri; } client_max_body_size 4m;"
+    with world.behind(rules=rules):
+        named = cause(diagnosed(world))  # which looks for secrets in all that is said
+    assert "redirects to https://login.example.com/ " in named["detail"]
+
+
+def test_several_secrets(other: World) -> None:
+    """Of which the app's is not the first."""
+    other.write("app-secret", "0123456789abcdef" * 2 + "\n" + other.server.secret + "\n")
+    with other.behind():
+        until(lambda: other.server.notify(b"{}", secret="0123456789abcdef" * 2).status == 200, "not seen")
+        found = diagnosed(other)
+    assert [each for each in found if each["state"] == "wrong"] == []
+    assert "its secret is line 2" in next(each["detail"] for each in found if each["check"] == "app")
+
+
+def test_more_secrets_than_are_taken(world: World) -> None:
+    """Are told, though the first one alone would do."""
+    environ = _elsewhere(app_secret="\n".join(f"{number:032x}" for number in range(5)))(world)
+    with world.behind():
+        named = cause(diagnosed(world, **environ))
+    assert "more than 4 values" in named["detail"]
+
+
+@pytest.mark.parametrize(
+    "token", ["example-corp-7f3a9c2e51d8", "my-app-hook", "your_bakery_99", "correct horse battery"]
+)
+def test_a_token_of_ones_own_is_none_of_an_examples(token: str) -> None:
+    """However it reads."""
+    credentials = Credentials((token.encode(),), (b"0123456789abcdef0123456789abcdef",))
+    assert {each.state for each in values.look(credentials, (), "")} <= {"ok", "unknown"}
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """Drips a head, or a body, without an end."""
+
+    def do_GET(self) -> None:
+        """Drip."""
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"" if self.path.startswith("/head") else b"\r\n"))
+            while True:
+                self.wfile.write(b"X")
+                time.sleep(0.05)
+
+    def log_message(self, *_said: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_an_answer_without_an_end(where: str) -> None:
+    """Is not waited for."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    started = time.monotonic()
+    answer = Caller(f"http://127.0.0.1:{server.server_address[1]}/{where}", deadline=0.5).look()
+    assert (answer.status, answer.why) == (0, "no answer in time")
+    assert time.monotonic() - started < 3
+    server.shutdown()
 
 
 class Broken(NamedTuple):
@@ -493,9 +638,6 @@ BREAKING = {
         "service", "Nothing answers on", "whatsapp-webhook check", NOTHING, do=_stop, here=True
     ),
     "the inbox can't be opened": Broken("service", "Not ready: inbox:", "runbook", do=_fill, here=True),
-    "messages are not kept": Broken(
-        "inbox", "WEBHOOK_FIELDS does not name messages", "Add messages", do=_keep_calls_only, here=True
-    ),
 }
 
 

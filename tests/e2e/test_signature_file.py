@@ -76,7 +76,7 @@ def test_a_request_that_is_cut_off(run: Run) -> None:
     """Is told: that is why it can't be right."""
     Path("caught").write_bytes(request(BODY[:100]))
     status, said = run("--signature", "caught")
-    assert status == 1
+    assert status == 2
     assert f"Only 100 of {len(BODY)} bytes" in said
 
 

@@ -216,9 +216,9 @@ def test_status(world: World) -> None:
     ("url", "why"),
     [
         ("http://wa.example.com/webhooks", "https only"),
-        ("https://a@wa.example.com/webhooks", "user or password"),
+        ("https://a@wa.example.com/webhooks", "without user, password"),
         ("https://wa.example.com/web+hooks", "+ of the path"),
-        ("wa.example.com", "no URL"),
+        ("wa.example.com", "wants a URL"),
     ],
 )
 def test_a_url_that_meta_never_calls(world: World, url: str, why: str) -> None:
@@ -374,3 +374,84 @@ def test_metas_handshake_fails_at_a_proxy(world: World, tmp_path: Path, rules: s
     assert says in done.stderr
     assert "On whose side: the callback URL's." in done.stderr
     assert world.registered() == {}
+
+
+def test_a_number_that_is_sent_elsewhere_keeps_that(world: World) -> None:
+    """An account's subscription, without which its number's override gets nothing, ends only where that is said."""
+    world.register()
+    world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"][APP] = ELSEWHERE
+    done = world.run("unsubscribe", "--yes")
+    assert done.returncode == 2
+    assert ELSEWHERE in done.stderr
+    assert world.graph.changed == []
+    assert "no account was named" in world.run("unsubscribe", "--dry-run", WEBHOOK_ACCOUNTS="").stdout
+
+
+def test_a_url_that_is_registered_in_capitals(world: World) -> None:
+    """Is the same one: nothing is to be replaced, and it can be ended."""
+    world.register(world.url.replace("https://localhost", "HTTPS://LOCALHOST"))
+    assert "Nothing to change" in world.run("subscribe", "--yes").stdout
+    assert world.run("unsubscribe", "--yes").returncode == 0
+    assert world.registered() == {}
+
+
+def test_what_changes_while_somebody_reads(world: World) -> None:
+    """Is looked at again: what was confirmed is what is done, or nothing."""
+    world.graph.on_ask = {4: lambda: world.register(ELSEWHERE)}  # after the first look at app and account
+    done = world.run("subscribe", text="y\n")
+    assert done.returncode == 2, done.stdout
+    assert world.registered()["callback_url"] == ELSEWHERE
+
+
+def test_secrets_that_meta_says_again(world: World) -> None:
+    """Are not said again here: neither the access token, nor the verify token."""
+    for told in (f"Error validating token {world.access_token}", f"bad {world.server.secret}", "x"):
+        for code in (190, 100, 200, 4, 7777, 2200):
+            world.graph.faults[:] = [error(code, told)]
+            done = world.run("status")
+            assert done.returncode == 1
+            assert world.access_token not in done.stderr
+            assert world.server.secret not in done.stderr
+    token = world.server.token
+    world.graph.faults[:] = [
+        error(2200, f'Response does not match challenge, expected value="1", received="{token}"') | {"method": "POST"}
+    ]
+    done = world.run("subscribe", "--yes")
+    assert "something else answers there" in done.stderr
+    assert token not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"data": null}',
+        '{"data": 5}',
+        '{"data": [], "paging": {"next": "x", "cursors": null}}',
+        '{"data": [], "paging": {"next": "x", "cursors": []}}',
+        '{"data": [{"object": "whatsapp_business_account", "fields": 5}]}',
+        '{"error": {"code": "\u00b2", "message": 5}}',
+        '{"error": {"code": "' + "9" * 5000 + '"}}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[]",
+        "null",
+        '{"name": "\\ud800\\u001b]0;x"}',
+    ],
+)
+def test_odd_answers_of_metas(world: World, raw: str) -> None:
+    """End in a sentence, or in nothing found; never in a traceback."""
+    for command in ("status", "doctor"):
+        world.graph.faults[:] = [{"status": 200, "raw": raw, "times": 99}]
+        done = world.run(command, "--json")
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode in (0, 1)
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_list_without_an_end(world: World) -> None:
+    """Is not followed for ever, nor taken for whole."""
+    world.register()
+    page = {"data": [], "paging": {"next": "x", "cursors": {"after": "same"}}}
+    world.graph.faults[:] = [{"status": 200, "raw": json.dumps(page), "times": 99, "path": "phone_numbers"}]
+    assert world.run("status").returncode == 0
+    assert len(world.graph.asked) < 10

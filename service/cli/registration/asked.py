@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import click
 
 from service.cli.registration import keys
 from service.cli.settings import configured
 from service.cli.tables import printable
-from service.config import SECRETS, Config, ids
+from service.config import SECRETS, Config, ids, public_url
 from service.errors import GraphRefused
-from service.meta.graph import client
+from service.meta.graph import client, urls
 from service.meta.graph.client import Graph
 from service.meta.graph.step import Plan, Step
 
@@ -56,7 +55,7 @@ def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -
         client.Keys(app, found.app_secret, found.access_token),
         sleep=time.sleep,
     )
-    return Asked(graph, found, config, app, tuple(accounts) or config.accounts)
+    return Asked(graph, found, config, app, tuple(dict.fromkeys(accounts)) or config.accounts)
 
 
 def asking_config() -> Config:
@@ -69,40 +68,27 @@ def url_of(given: str | None, config: Config) -> str:
     url = given or config.callback_url
     if not url:
         raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL: https://host/webhooks")
-    problem = why_not_called(url)
+    try:
+        problem = urls.why_not_called(public_url(url))
+    except ValueError as ex:
+        raise click.BadParameter(f"it {ex}.", param_hint="URL") from ex
     if problem:
         raise click.BadParameter(f"{problem} (it is {url})", param_hint="URL")
     return url
 
 
-def why_not_called(url: str) -> str | None:
-    """Say why Meta would not call *url* whatever answers there; None where it would."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if not host or parts.scheme not in ("https", "http"):
-        return "it is no URL such as https://wa.example.com/webhooks."
-    if parts.scheme == "http":
-        return "Meta calls https only, with a certificate of a public authority."
-    if parts.fragment or "@" in parts.netloc:
-        return "Meta takes no fragment, user or password in it."
-    if "+" in parts.path:
-        return "Meta sends a + of the path as a blank: use another character."
-    return None
-
-
 def tell(steps: Iterable[Step]) -> None:
     """Say what is there now, and what will be."""
     for step in steps:
-        click.echo(f"{printable(step.what)}\n  now   {printable(step.now)}\n  then  {step.then}")
+        click.echo(f"{printable(step.what)}\n  now   {printable(step.now)}\n  then  {printable(step.then)}")
 
 
-def carry_out(asked: Asked, replan: Callable[[], Plan], plan: Plan, *, dry_run: bool, yes: bool) -> None:
-    """Show the steps, ask, take them, and plan once more: whether Meta has it so now."""
-    if plan.refusals:
-        raise Refused("\n".join(("Nothing was changed.", *map(printable, plan.refusals))))
+def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan], *, dry_run: bool, yes: bool) -> None:
+    """Show the steps of a *first* plan, ask, take them, and plan what is left *after* it: whether Meta has it so now.
+
+    Raises Refused where nothing may be changed, or where it was changed by somebody else meanwhile.
+    """
+    plan = _permitted(first())
     tell(plan.steps)
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
@@ -112,24 +98,33 @@ def carry_out(asked: Asked, replan: Callable[[], Plan], plan: Plan, *, dry_run: 
         return
     if not yes:
         click.confirm("Change this at Meta?", abort=True)
-    take(asked.graph, plan.steps)
-    take(asked.graph, replan().steps)  # whether fields that are not named are dropped, Meta does not say
-    left = replan().steps
+        if first() != plan:
+            raise Refused("Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again.")
+    take(graph, plan.steps)
+    take(graph, _permitted(after()).steps)  # whether fields that are not named are dropped, Meta does not say
+    left = after().steps
     if left:
         tell(left)
         raise click.ClickException("Meta took every request, and still has it as above. Try again in a minute.")
     click.echo("Done, and at Meta it is so now.")
 
 
+def _permitted(plan: Plan) -> Plan:
+    if plan.refusals:
+        raise Refused("\n".join(("Nothing more is changed.", *map(printable, plan.refusals))))
+    return plan
+
+
 def take(graph: Graph, steps: Iterable[Step]) -> None:
     """Take steps in order; raises GraphRefused, having said which one it was."""
     for step in steps:
+        what = printable(step.what)
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:
-            click.echo(f"{step.what}: not changed. The steps before it were taken, those after it were not.", err=True)
+            click.echo(f"{what}: not changed. The steps before it were taken, those after it were not.", err=True)
             raise
-        click.echo(f"{step.what}: done")
+        click.echo(f"{what}: done")
 
 
 class Refused(click.ClickException):

@@ -38,14 +38,19 @@ class Keys(NamedTuple):
 def read(directory: Path, environ: Mapping[str, str]) -> Keys:
     """Read them; raises ClickException where a value can't be one."""
     found = {}
-    for variable, file in SECRETS.items():
-        given = environ.get(variable, "").strip().encode()
-        values = values_in(given) if given else _values(directory / file)
+    for file in SECRETS.values():
+        values = given(file, environ) or _values(directory / file)
         value = values[0] if values else b""
         if not value.isascii() and file != "verify-token":
             raise click.ClickException(f"What is given as {file} holds characters that Meta's never do: look again.")
         found[file.replace("-", "_")] = value
     return Keys(**found)
+
+
+def given(file: str, environ: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Give what the environment says in the place of a file; none where it says nothing."""
+    variables = {name: variable for variable, name in SECRETS.items()}
+    return values_in(environ.get(variables[file], "").encode())[:1]
 
 
 def _values(file: Path) -> tuple[bytes, ...]:

@@ -28,7 +28,7 @@ def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
     accounts = registered.accounts(asked.graph, asked.accounts)
     found = [registered.number(asked.graph, each) for each in numbers]
     if as_json:
-        click.echo(json.dumps(_document(app, accounts, found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(app, accounts, found), indent=2))
         return
     for line in (
         *_of_app(app),

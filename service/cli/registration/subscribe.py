@@ -88,8 +88,8 @@ def subscribe(
         )
 
     allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
-    first = made(allowed)
-    asked_.carry_out(asked, lambda: made(allowed._replace(again=False)), first, dry_run=dry_run, yes=yes)
+    then = allowed._replace(again=False)
+    asked_.carry_out(asked.graph, lambda: made(allowed), lambda: made(then), dry_run=dry_run, yes=yes)
     if not accounts and not wanted.overridden:
         click.echo(
             "note: no account was named: Meta sends nothing of an account until the app is subscribed to it. "

@@ -4,7 +4,8 @@ import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
-from service.meta.graph import plan, registered
+from service.cli.tables import printable
+from service.meta.graph import plan, registered, urls
 from service.meta.graph.step import Allowed, Plan
 
 
@@ -32,7 +33,6 @@ def unsubscribe(
         raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL.")
     if numbers:
         asked.keys.require("access-token")
-    app = registered.app(asked.graph)
 
     def made() -> Plan:
         graph = asked.graph
@@ -44,11 +44,15 @@ def unsubscribe(
             Allowed(drop_overrides=drop_overrides),
         )
 
+    there = registered.app(asked.graph).subscription
+    own = there.callback_url if there else "nowhere"
+    if not asked.accounts and urls.same(own, callback_url):
+        click.echo("note: no account was named: their overrides, if they have any, are not seen, and end as well.")
     first = made()
     if not first.steps and not first.refusals:
-        there = app.subscription.callback_url if app.subscription else "nowhere"
         click.echo(
-            f"Nothing to change: of what was looked at, nothing is sent to {callback_url}. The app sends to {there}."
+            f"Nothing to change: of what was looked at, nothing is sent to {printable(callback_url)}. "
+            f"The app sends to {printable(own)}."
         )
         return
-    asked_.carry_out(asked, made, first, dry_run=dry_run, yes=yes)
+    asked_.carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)

@@ -19,7 +19,7 @@ MAKE_ANOTHER: Final = (
 )
 COPY_AGAIN: Final = (
     "Copy the app secret again, of this very app: App dashboard > App settings > Basic > App secret > Show. "
-    "It is line 1 of the file app-secret that counts here."
+    "It is line 1 of the file app-secret that counts here, or WEBHOOK_APP_SECRET."
 )
 
 

@@ -3,12 +3,14 @@
 import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import tenacity
 import urllib3
 
+from service.deadline import within
 from service.errors import GraphRefused
 from service.meta.graph import trouble
 
@@ -16,6 +18,8 @@ TIMEOUT: Final = 20.0  # seconds; a subscription waits for the handshake, which 
 TRIES: Final = 3
 LONGEST_WAIT: Final = 8.0  # seconds
 MOST_PAGES: Final = 100
+MOST_BYTES: Final = 4_194_304  # of an answer
+SHORTEST: Final = 4  # characters of a secret
 
 
 class Keys(NamedTuple):
@@ -38,6 +42,7 @@ class Graph:
         """*url* is `https://graph.facebook.com`; *sleep* waits between tries, *timeout* is of one of them."""
         self.keys = keys
         self._base = f"{url}/{version}"
+        self._timeout = timeout
         self._http = urllib3.PoolManager(retries=False, timeout=timeout)
         self._again = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(TRIES),
@@ -56,14 +61,16 @@ class Graph:
 
     def pages(self, path: str, parameters: Mapping[str, str], *, as_app: bool = False) -> Iterator[dict[str, Any]]:
         """Give every item of a list, page after page. Raises GraphRefused."""
-        after: dict[str, str] = {}
+        after = ""
         for _ in range(MOST_PAGES):
-            page = self.ask("GET", path, {**parameters, **after}, as_app=as_app)
-            yield from (item for item in page.get("data", ()) if isinstance(item, dict))
-            paging = page.get("paging")
-            if not isinstance(paging, dict) or not paging.get("next"):
+            page = self.ask("GET", path, {**parameters, **({"after": after} if after else {})}, as_app=as_app)
+            items = page.get("data")
+            yield from (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+            following = _after(page)
+            if following in ("", after):
                 return
-            after = {"after": str(paging.get("cursors", {}).get("after", ""))}
+            after = following
+        raise trouble.of_stranger(HTTPStatus.OK, f"{self._base}/{path}")
 
     def _asked(self, method: str, path: str, parameters: dict[str, str], *, as_app: bool) -> dict[str, Any]:
         keys = self.keys
@@ -78,24 +85,56 @@ class Graph:
             body = urlencode(parameters)
         elif parameters:
             url += f"?{urlencode(parameters)}"
+
+        def ask() -> tuple[urllib3.BaseHTTPResponse, bytes]:
+            answer = self._http.request(
+                method, url, body=body, headers=headers, redirect=False, preload_content=False, decode_content=False
+            )
+            content = answer.read(MOST_BYTES + 1)
+            answer.close() if len(content) > MOST_BYTES else answer.release_conn()
+            return answer, content
+
         try:
-            answer = self._http.request(method, url, body=body, headers=headers, redirect=False)
-        except urllib3.exceptions.HTTPError as ex:
+            answer, content = within(self._timeout, ask)
+        except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
             raise trouble.of_transport(ex, self._base) from ex
-        return _content(answer, self._base)
+        hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *_secrets_in(parameters)]
+        return _content(answer, content, self._base, hidden)
 
 
-def _content(answer: urllib3.BaseHTTPResponse, base: str) -> dict[str, Any]:
+def _secrets_in(parameters: Mapping[str, str]) -> list[str]:
+    inner = json.loads(parameters.get("webhook_configuration", "{}"))
+    return [each.get(name, "") for each in (parameters, inner) for name in ("verify_token", "appsecret_proof")]
+
+
+def _after(page: dict[str, Any]) -> str:
+    """Read where the next page begins; empty where there is none."""
+    paging = page.get("paging")
+    cursors = paging.get("cursors") if isinstance(paging, dict) and paging.get("next") else None
+    return str(cursors.get("after") or "") if isinstance(cursors, dict) else ""
+
+
+def _content(answer: urllib3.BaseHTTPResponse, content: bytes, base: str, hidden: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(answer.data)
-    except ValueError:
+        found = json.loads(content) if len(content) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
-        raise trouble.of_answer(found["error"], answer.headers)
+        error = {key: _without(value, hidden) for key, value in found["error"].items()}
+        raise trouble.of_answer(error, answer.headers)
     if found is True:  # some edges say so, and nothing else
         found = {"success": True}
-    if answer.status != 200 or not isinstance(found, dict):  # noqa: PLR2004  all that Meta documents as success
+    if answer.status != HTTPStatus.OK or not isinstance(found, dict):
         raise trouble.of_stranger(answer.status, base)
     if str(found.get("success", "true")).lower() != "true":
         raise trouble.of_stranger(answer.status, base)
     return found
+
+
+def _without(value: object, hidden: list[str]) -> object:
+    """Take out of what Meta says what was sent to it in secret; a word so short that it may be anything stays."""
+    if isinstance(value, str):
+        for secret in hidden:
+            for form in (secret, quote(secret, safe="")):
+                value = value.replace(form, "***") if len(secret) >= SHORTEST else value
+    return value

@@ -1,10 +1,11 @@
 """What is to change at Meta: from what is wanted and what is registered to steps, or to why not. Pure."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from service.meta.graph.registered import OBJECT, Account, App, Number
 from service.meta.graph.step import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, Step, Wanted
+from service.meta.graph.urls import same
 
 
 def subscription(
@@ -29,13 +30,13 @@ def subscription(
 
 def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
     there = app.subscription
-    if there and there.callback_url != wanted.callback_url and not allowed.replace:
+    if there and not same(there.callback_url, wanted.callback_url) and not allowed.replace:
         refusals.append(
             f"The app sends to {there.callback_url}, which is not the URL to be registered, and it can send to one "
             f"only. If that one is to get nothing any more, say {REPLACE}; else use an app of your own, or an override."
         )
     too_many = set(there.fields if there else ()) - wanted.fields
-    is_ours = there is not None and there.active and there.callback_url == wanted.callback_url
+    is_ours = there is not None and there.active and same(there.callback_url, wanted.callback_url)
     is_there = is_ours and wanted.fields <= set(there.fields if there else ())
     path = f"{app.id}/subscriptions"
     if not is_there or allowed.again:
@@ -60,7 +61,7 @@ def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], ref
 def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
     what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
     is_overridden = account.id in wanted.overridden
-    if is_overridden and account.override not in ("", wanted.callback_url) and not allowed.replace:
+    if is_overridden and _is_elsewhere(account.override, wanted.callback_url) and not allowed.replace:
         refusals.append(
             f"{_start(what)} has an override to {account.override}, which is not the URL to be registered: "
             f"if that one is to get nothing any more, say {REPLACE}."
@@ -68,11 +69,11 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
     if not account.is_subscribed:
         steps.append(Step(what, "not subscribed", "subscribed", "POST", path))
     if is_overridden:
-        if account.override != wanted.callback_url or allowed.again:
+        if not same(account.override, wanted.callback_url) or allowed.again:
             parameters = {"override_callback_uri": wanted.callback_url, "verify_token": wanted.verify_token}
             now = account.override or NO_OVERRIDE
             steps.append(Step(what, now, f"override to {wanted.callback_url}", "POST", path, parameters))
-    elif account.override not in ("", wanted.callback_url):
+    elif _is_elsewhere(account.override, wanted.callback_url):
         # A POST without a body removes an override, so an account that is subscribed is left alone.
         if allowed.drop_overrides:
             steps.append(Step(what, f"override to {account.override}", NO_OVERRIDE, "POST", path))
@@ -82,7 +83,7 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
                 f"If they are to come to {wanted.callback_url}, say {DROP}; else leave the account out."
             )
     for number in account.numbers:
-        if number.id not in wanted.overridden and number.override not in ("", wanted.callback_url):
+        if number.id not in wanted.overridden and _is_elsewhere(number.override, wanted.callback_url):
             _plan_elsewhere(wanted, number, allowed, steps, refusals)
 
 
@@ -98,12 +99,12 @@ def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: lis
 
 
 def _plan_number(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
-    if number.override not in ("", wanted.callback_url) and not allowed.replace:
+    if _is_elsewhere(number.override, wanted.callback_url) and not allowed.replace:
         refusals.append(
             f"{_start(_of_number(number))} has an override to {number.override}, which is not the URL to be "
             f"registered: if that one is to get nothing any more, say {REPLACE}."
         )
-    if number.override != wanted.callback_url or allowed.again:
+    if not same(number.override, wanted.callback_url) or allowed.again:
         token = wanted.verify_token
         steps.append(_overriding(number, f"override to {wanted.callback_url}", wanted.callback_url, token))
 
@@ -126,26 +127,40 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
     """
     steps: list[Step] = []
     refusals: list[str] = []
-    is_own = app.subscription is not None and app.subscription.callback_url == url
+    is_own = app.subscription is not None and same(app.subscription.callback_url, url)
     known = {each.id: each for account in accounts for each in account.numbers} | {each.id: each for each in numbers}
-    steps += [_without(number) for number in known.values() if number.override == url]
+    steps += [_without(number) for number in known.values() if same(number.override, url)]
     for account in accounts:
         what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
-        elsewhere = account.override not in ("", url)
+        elsewhere = _is_elsewhere(account.override, url)
         if is_own and account.is_subscribed:
             if elsewhere and not allowed.drop_overrides:
                 refusals.append(
                     f"{_start(what)} has an override to {account.override}, which would go with its subscription: "
                     f"say {DROP} where that is meant, else leave the account out."
                 )
+            refusals += [] if allowed.drop_overrides else list(_kept_numbers(account, url))
             now = f"subscribed, with an override to {account.override}" if account.override else "subscribed"
             steps.append(Step(what, now, "not subscribed", "DELETE", path))
-        elif account.override == url:
+        elif same(account.override, url):
             steps.append(Step(what, f"override to {url}", NO_OVERRIDE, "POST", path))
     if is_own:
         path = f"{app.id}/subscriptions"
         steps.append(Step(f"app {app.id}", url, NOTHING, "DELETE", path, {"object": OBJECT}, as_app=True))
     return Plan(tuple(steps), tuple(refusals))
+
+
+def _kept_numbers(account: Account, url: str) -> Iterator[str]:
+    for number in account.numbers:
+        if _is_elsewhere(number.override, url):
+            yield (
+                f"{_start(_of_number(number))} has an override to {number.override}, which would get nothing any more "
+                f"without the subscription of account {account.id}: say {DROP} where that is meant."
+            )
+
+
+def _is_elsewhere(override: str, url: str) -> bool:
+    return bool(override) and not same(override, url)
 
 
 def _of_number(number: Number) -> str:

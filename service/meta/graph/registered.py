@@ -50,7 +50,8 @@ def app(graph: Graph) -> App:
     subscription = None
     for each in graph.pages(f"{name}/subscriptions", {}, as_app=True):
         if each.get("object") == OBJECT:
-            fields = tuple(sorted(_name_of(field) for field in each.get("fields") or ()))
+            listed = each.get("fields")
+            fields = tuple(sorted(map(_name_of, listed))) if isinstance(listed, list) else ()
             subscription = Subscription(str(each.get("callback_url", "")), fields, each.get("active") is not False)
     return App(name, str(found.get("name", "")), subscription, bool(found.get("privacy_policy_url")))
 

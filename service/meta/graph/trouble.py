@@ -15,6 +15,7 @@ from service.errors import GraphRefused
 from service.meta.graph import callback, cases
 from service.meta.graph.cases import CALLBACK, META, YOURS, Case
 
+LONGEST_NUMBER: Final = 10  # digits
 LONGEST: Final = 300  # characters of Meta's message that are said again
 _USAGE: Final = "x-business-use-case-usage"
 
@@ -77,7 +78,7 @@ def of_stranger(status: int, base: str) -> GraphRefused:
     )
 
 
-def of_transport(ex: urllib3.exceptions.HTTPError, base: str) -> GraphRefused:
+def of_transport(ex: urllib3.exceptions.HTTPError | TimeoutError, base: str) -> GraphRefused:
     """Say what it means that no answer came."""
     reason: BaseException = getattr(ex, "reason", None) or ex
     if isinstance(ex, urllib3.exceptions.SSLError) or isinstance(reason, ssl.SSLError):
@@ -90,9 +91,8 @@ def of_transport(ex: urllib3.exceptions.HTTPError, base: str) -> GraphRefused:
         return GraphRefused(
             f"the name in {base} is not found", side=YOURS, remedy="Look at this machine's DNS.", again=True
         )
-    is_late = isinstance(ex, urllib3.exceptions.TimeoutError) and not isinstance(
-        ex, urllib3.exceptions.NewConnectionError
-    )
+    is_refused = isinstance(ex, urllib3.exceptions.NewConnectionError)
+    is_late = isinstance(ex, urllib3.exceptions.TimeoutError | TimeoutError) and not is_refused
     what = "did not answer in time" if is_late else "could not be reached"
     return GraphRefused(
         f"{base} {what}",
@@ -106,11 +106,15 @@ def _minutes(headers: Mapping[str, str]) -> str:
     """Read when Meta takes calls again: a number of minutes in one of its headers."""
     try:
         usage = json.loads(headers.get(_USAGE, ""))
-        found = max(int(each["estimated_time_to_regain_access"]) for uses in usage.values() for each in uses)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        found = 0
-    return f"{found} minutes" if found else "an hour"
+        uses = [use for each in usage.values() for use in each]
+        waits = [use.get("estimated_time_to_regain_access") for use in uses]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        waits = []
+    found = max((wait for wait in waits if isinstance(wait, int)), default=0)
+    return f"{found} minutes" if found > 0 else "an hour"
 
 
 def _number(value: object) -> int:
-    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdigit() else 0
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER:
+        return int(value)
+    return value if isinstance(value, int) else 0

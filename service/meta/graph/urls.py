@@ -1,0 +1,33 @@
+"""Callback URLs as Meta takes them: whether it would call one, and whether two are the same."""
+
+from contextlib import suppress
+from urllib.parse import SplitResult, urlsplit
+
+_PORTS = {"https": 443, "http": 80}
+
+
+def why_not_called(url: str) -> str | None:
+    """Say why Meta would not call *url*, a URL with a host, whatever answers there; None where it would."""
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return "Meta calls https only, with a certificate of a public authority."
+    if "+" in parts.path:
+        return "Meta sends a + of the path as a blank: use another character."
+    return None
+
+
+def same(one: str, other: str) -> bool:
+    """Say whether two URLs are the same, however they are written: case, port, a path that is only the root."""
+    if one == other:
+        return True
+    try:
+        return _plain(urlsplit(one)) == _plain(urlsplit(other))
+    except ValueError:
+        return False
+
+
+def _plain(parts: SplitResult) -> tuple[object, ...]:
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower().rstrip(".")
+    with suppress(UnicodeError):
+        host = host.encode("idna").decode()
+    return scheme, host, parts.port or _PORTS.get(scheme), parts.path or "/", parts.query

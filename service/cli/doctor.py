@@ -23,6 +23,7 @@ from service.meta.graph.client import Graph
 
 _COLOURS: Final = {State.OK: "green", State.WRONG: "red", State.UNKNOWN: "yellow"}
 _WIDTH: Final = 15
+PATIENCE: Final = 8.0  # seconds for a try of the Graph API: nothing that is asked here waits for a handshake
 
 
 def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -129,7 +130,9 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
         token = keys.read(path, os.environ | {"WEBHOOK_APP_SECRET": "x"}).access_token
     except click.ClickException:
         token = b""
-    return Graph(config.graph_url, config.graph_version, client.Keys(app, secret, token), sleep=time.sleep)
+    return Graph(
+        config.graph_url, config.graph_version, client.Keys(app, secret, token), sleep=time.sleep, timeout=PATIENCE
+    )
 
 
 def _tell(finding: Finding) -> None:

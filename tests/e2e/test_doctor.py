@@ -147,6 +147,17 @@ def test_an_answer_that_comes_too_late(world: World) -> None:
     assert [each.state for each in answers.greeting(caller, token, lambda: None, None)] == ["ok"]
 
 
+def test_in_a_pod_that_may_not_go_out(world: World) -> None:
+    """What its network policy may forbid is unknown, with how it can be seen; nothing is wrong."""
+    nowhere = f"https://localhost:{world.port}"
+    found = diagnosed(world, here=True, KUBERNETES_SERVICE_HOST="10.0.0.1", WEBHOOK_GRAPH_URL=nowhere)
+    assert [each for each in found if each["state"] == "wrong"] == []
+    unknown = {each["check"]: each["remedy"] for each in found if each["state"] == "unknown"}
+    assert {"connection", "beyond", "app"} <= set(unknown)
+    assert "outside" in unknown["connection"]
+    assert "outside" in unknown["app"]
+
+
 def test_messages_that_are_not_kept(other: World) -> None:
     """Are told, since that may not be meant."""
     _keep_calls_only(other)

@@ -18,7 +18,7 @@ from service.meta.graph.client import Graph
 from service.meta.graph.registered import App
 
 _IN_POD: Final = "Run it in the pod: kubectl exec POD -- whatsapp-webhook doctor"
-_OUTSIDE: Final = "Run it from outside: whatsapp-webhook doctor --url URL --app ID --account ID --credentials DIRECTORY"
+_COMMAND: Final = "whatsapp-webhook doctor --url URL --app ID --account ID --credentials DIRECTORY"
 MESSAGES: Final = "messages"
 
 
@@ -67,7 +67,7 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
         yield _absent(about)
     at_meta, app = _at_meta(about, real)
     url = about.url or (app.subscription.callback_url if app and app.subscription else "")
-    yield from _outside(about, url, direct, taken) if url else [_no_url()]
+    yield from _outside(about, url, direct, taken) if url else [_no_url(about)]
     yield _kept(about, kept, taken)
     yield from at_meta
 
@@ -86,8 +86,13 @@ def _itself(config: Config) -> Caller:
     return Caller(f"http://{config.bind.near}{config.path}")
 
 
-def _no_url() -> Finding:
-    return Finding.unknown("url", "No public URL was given, so the way from outside is not seen.", _OUTSIDE)
+def _no_url(about: Circumstances) -> Finding:
+    return Finding.unknown("url", "No public URL was given, so the way from outside is not seen.", _outside_of(about))
+
+
+def _outside_of(about: Circumstances) -> str:
+    """Say how the half is seen that is not the pod's."""
+    return f"Run it from outside of the cluster: {_COMMAND}" if about.in_cluster else f"Say which: {_COMMAND}"
 
 
 def _outside(about: Circumstances, url: str, direct: Direct | None, taken: list[str]) -> Iterator[Finding]:
@@ -124,9 +129,8 @@ def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
 def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Finding:
     check = "inbox"
     if not messages:
-        return Finding.unknown(
-            check, "No test notification was taken, so none can be looked for.", "Mend the above first."
-        )
+        what = "No test notification was taken, so none can be looked for."
+        return Finding.unknown(check, what, "Mend the above first." if about.url or kept else _IN_POD)
     if not isinstance(kept, Kept):
         remedy = "whatsapp-webhook events list, where the inbox is: the newest are those of this test."
         return Finding.unknown(check, kept or "The inbox is not seen from here.", remedy)
@@ -162,9 +166,9 @@ def _real(kept: Kept) -> str | None:
 def _at_meta(about: Circumstances, real: str | None) -> tuple[list[Finding], App | None]:
     if not about.graphs:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
-        return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], None
+        return [Finding.unknown(atmeta.APP, what, _outside_of(about))], None
     found, app = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real)
     if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found):
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
-        return [Finding.unknown(atmeta.APP, what, _OUTSIDE)], app
+        return [Finding.unknown(atmeta.APP, what, _outside_of(about))], app
     return found, app

@@ -111,7 +111,7 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
 def walk(where: Place) -> tuple[list[Finding], bool]:
     """Look at all of it in order, as far as it leads; says too whether it leads to somebody who answers HTTP."""
     named, addresses = name(where)
-    found = [form(where), named]
+    found = [form(where), *([] if _is_literal(where.host) else [named])]
     if not addresses:
         return found, False
     reached, taken = connection(where, addresses)

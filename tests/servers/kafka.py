@@ -99,6 +99,11 @@ class Kafka:
         partitions = [each for topic in found.topics.values() for each in topic.partitions.values()]
         return len(found.brokers) == BROKERS and all(len(each.isrs) == len(each.replicas) for each in partitions)
 
+    def leaders(self, url: str) -> set[int]:
+        """Say which brokers lead a partition of the topic; -1 where none does."""
+        topic = self.admin.list_topics(timeout=5).topics[url.rpartition("/")[2]]
+        return {each.leader for each in topic.partitions.values()}
+
     def signal(self, broker: int, number: int) -> None:
         """Send a signal to one of them."""
         self.processes[broker].send_signal(number)

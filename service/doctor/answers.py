@@ -133,7 +133,7 @@ def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | N
         )
     if answer.text != ANSWERS[errors.HandshakeRefused].text:
         return stranger(answer)
-    renew = "Put the token that counts into line 1 of verify-token, here and there; `subscribe` then tells Meta."
+    renew = "Put the token that counts into line 1 of verify-token, here and there; `subscribe --again` tells Meta."
     if why == "wrong_token" and not (direct and direct.greets):
         return "The verify token is not one in force in the service.", renew
     if (why and why != "not_configured") or (direct and direct.greets):

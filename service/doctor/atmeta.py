@@ -146,4 +146,5 @@ def _subscribe(app: str, url: str) -> str:
 def _refused(check: str, ex: GraphRefused) -> Finding:
     """Take what keeps the Graph API from being asked for unknown, and what it refuses for wrong."""
     state = State.UNKNOWN if ex.again or not ex.code else State.WRONG
-    return Finding(check, state, f"{ex.what[:1].upper()}{ex.what[1:]}.", ex.remedy)
+    what = ex.what if ex.what.startswith("https:") else f"{ex.what[:1].upper()}{ex.what[1:]}"
+    return Finding(check, state, f"{what}.", ex.remedy)

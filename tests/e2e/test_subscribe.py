@@ -117,6 +117,7 @@ def test_somebody_elses_url_stays(world: World) -> None:
     assert done.returncode == 2
     assert f"The app sends to {ELSEWHERE}" in done.stderr
     assert "--replace" in done.stderr
+    assert "Nothing was changed." in done.stderr
     assert world.graph.changed == []
     assert world.run("subscribe", "--yes", "--replace").returncode == 0
     assert world.registered()["callback_url"] == world.url
@@ -318,12 +319,21 @@ def test_meta_in_the_middle_of_it(world: World) -> None:
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 1
     assert f"app {APP}: done" in done.stdout
-    assert f"account {ACCOUNT}: not changed" in done.stderr
+    assert f"account {ACCOUNT}: not changed, nor anything after it" in done.stderr
     world.graph.faults.clear()
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 0
     assert f"app {APP}\n" not in done.stdout
     assert f"account {ACCOUNT}: done" in done.stdout
+
+
+def test_the_first_step_refused(world: World) -> None:
+    """Where nothing was done, nothing is said to be."""
+    world.graph.faults.append(error(200, status=403) | {"method": "POST", "path": "subscriptions"})
+    done = world.run("subscribe", "--yes", "--fields", "messages")
+    assert done.returncode == 1
+    assert f"app {APP}: not changed, and nothing else either." in done.stderr
+    assert ": done" not in done.stdout
 
 
 def test_the_wrong_verify_token(world: World) -> None:

@@ -88,7 +88,7 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
 
     Raises Refused where nothing may be changed, or where it was changed by somebody else meanwhile.
     """
-    plan = _permitted(first())
+    plan = _permitted(first(), "Nothing was changed.")
     tell(plan.steps)
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
@@ -101,7 +101,8 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
         if first() != plan:
             raise Refused("Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again.")
     take(graph, plan.steps)
-    take(graph, _permitted(after()).steps)  # whether fields that are not named are dropped, Meta does not say
+    # Whether fields that are not named are dropped, Meta does not say.
+    take(graph, _permitted(after(), "Nothing more was changed.").steps)
     left = after().steps
     if left:
         tell(left)
@@ -109,21 +110,23 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
     click.echo("Done, and at Meta it is so now.")
 
 
-def _permitted(plan: Plan) -> Plan:
+def _permitted(plan: Plan, otherwise: str) -> Plan:
     if plan.refusals:
-        raise Refused("\n".join(("Nothing more is changed.", *map(printable, plan.refusals))))
+        raise Refused("\n".join((otherwise, *map(printable, plan.refusals))))
     return plan
 
 
 def take(graph: Graph, steps: Iterable[Step]) -> None:
     """Take steps in order; raises GraphRefused, having said which one it was."""
+    others = "and nothing else either"
     for step in steps:
         what = printable(step.what)
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:
-            click.echo(f"{what}: not changed. The steps before it were taken, those after it were not.", err=True)
+            click.echo(f"{what}: not changed, {others}.", err=True)
             raise
+        others = "nor anything after it; what is said to be done above is done"
         click.echo(f"{what}: done")
 
 

@@ -327,15 +327,6 @@ def test_meta_in_the_middle_of_it(world: World) -> None:
     assert f"account {ACCOUNT}: done" in done.stdout
 
 
-def test_the_first_step_refused(world: World) -> None:
-    """Where nothing was done, nothing is said to be."""
-    world.graph.faults.append(error(200, status=403) | {"method": "POST", "path": "subscriptions"})
-    done = world.run("subscribe", "--yes", "--fields", "messages")
-    assert done.returncode == 1
-    assert f"app {APP}: not changed, and nothing else either." in done.stderr
-    assert ": done" not in done.stdout
-
-
 def test_the_wrong_verify_token(world: World) -> None:
     """Meta's handshake fails, and what it says is said in words; nothing is registered."""
     done = world.run("subscribe", "--yes", WEBHOOK_VERIFY_TOKEN="another")

@@ -118,15 +118,13 @@ def _permitted(plan: Plan, otherwise: str) -> Plan:
 
 def take(graph: Graph, steps: Iterable[Step]) -> None:
     """Take steps in order; raises GraphRefused, having said which one it was."""
-    others = "and nothing else either"
     for step in steps:
         what = printable(step.what)
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:
-            click.echo(f"{what}: not changed, {others}.", err=True)
+            click.echo(f"{what}: not changed, nor anything after it.", err=True)
             raise
-        others = "nor anything after it; what is said to be done above is done"
         click.echo(f"{what}: done")
 
 

@@ -156,6 +156,15 @@ def test_the_table_and_one_event(filled: Server) -> None:
     assert "no event" in missing.stderr
 
 
+def test_the_table_marks_tests(tmp_path: Path) -> None:
+    """What the doctor and Meta's "Test" button leave is told apart from what people wrote."""
+    with Server(tmp_path) as server:
+        for body in (catalogue.test_notification(), catalogue.notification("message text")):
+            assert server.notify(body).status == 200
+    lines = run("events", "list", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"]).stdout.splitlines()
+    assert ["(test)" in line for line in lines[1:3]] == [True, False]
+
+
 def test_what_meta_sent_is_no_markup_of_the_table(tmp_path: Path) -> None:
     """Brackets in an id are shown as they are."""
     with Server(tmp_path) as server:

@@ -83,11 +83,10 @@ def doctor(
     except ConfigurationError as ex:
         _end([Finding.wrong("configuration", problem, "As it says.") for problem in ex.problems], as_json=as_json)
         return
-    directory = credentials or config.credentials_dir
     if request:
-        explain.explain(request, directory, as_json=as_json)
+        explain.explain(request, credentials or config.credentials_dir, as_json=as_json)
         return
-    about = _circumstances(config, directory, url, app, account)
+    about = _circumstances(config, credentials, url, app, account)
     found: list[Finding] = []
     for finding in diagnose(about):
         found.append(finding)
@@ -97,8 +96,9 @@ def doctor(
 
 
 def _circumstances(
-    config: Config, path: Path, url: str | None, app: str | None, accounts: tuple[str, ...]
+    config: Config, named: Path | None, url: str | None, app: str | None, accounts: tuple[str, ...]
 ) -> Circumstances:
+    path = named or config.credentials_dir
     directory = CredentialsDirectory(path, hint=config.credentials_hint)
     directory.look()
     given = {name: keys.given(name, os.environ) for name in (VERIFY_TOKEN, APP_SECRET)}
@@ -115,6 +115,7 @@ def _circumstances(
             if not any(values and str(path / name) in problem for name, values in given.items())
         ),
         remedy=config.credentials_hint or f"Put them into {path}, or name another directory with --credentials.",
+        directory=str(named) if named else None,
         url=url or config.callback_url,
         graphs=tuple(
             _graph(config, chosen, path, secret) for secret in found.app_secrets if chosen and secret.isascii()

@@ -1,5 +1,6 @@
 """What is registered at Meta, and why it would keep notifications away."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -16,21 +17,29 @@ MESSAGES: Final = "messages"
 
 
 def look(
-    graphs: Sequence[Graph], url: str, fields: frozenset[str], accounts: Sequence[str], real: str | None
+    graphs: Sequence[Graph],
+    url: str,
+    fields: frozenset[str],
+    accounts: Sequence[str],
+    real: str | None,
+    *,
+    directory: str | None,
 ) -> tuple[list[Finding], App | None]:
     """Look at the app, its subscription and its accounts; *real* tells of an event that only a live app sends.
 
+    *directory* is where the credentials are, if the commands that mend must be told.
     Of *graphs* there is one for each app secret in force: the first one that Meta takes as the app's is asked.
     """
     graph, app, told = _open(graphs)
     if app is None:
         return [told], None
     wanted = url or (app.subscription.callback_url if app.subscription else "")
+    command = _subscribe(app.id, wanted, directory)
     found = [told, _live(app, real)]
     seen: list[Account] = []
-    of_accounts = list(_accounts(graph, accounts, wanted, seen))
+    of_accounts = list(_accounts(graph, accounts, wanted, command, seen))
     here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
-    found += _subscription(app, wanted, fields, here)
+    found += _subscription(app, wanted, fields, here, command)
     return found + of_accounts, app
 
 
@@ -50,7 +59,7 @@ def _open(graphs: Sequence[Graph]) -> tuple[Graph, App | None, Finding]:
     return graphs[0], None, _refused(APP, refused[0])
 
 
-def _accounts(graph: Graph, accounts: Sequence[str], url: str, seen: list[Account]) -> Iterator[Finding]:
+def _accounts(graph: Graph, accounts: Sequence[str], url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
     if not graph.keys.access_token:
         where = "business.facebook.com > Settings > System users > Generate token"
         yield Finding.unknown(
@@ -62,7 +71,7 @@ def _accounts(graph: Graph, accounts: Sequence[str], url: str, seen: list[Accoun
         yield Finding.unknown(ACCOUNTS, "No account is named.", "Name it with --account, or in WEBHOOK_ACCOUNTS.")
     else:
         for which in accounts:
-            yield from _account(graph, which, url, seen)
+            yield from _account(graph, which, url, f"{command} --account {which}", seen)
 
 
 def _live(app: App, real: str | None) -> Finding:
@@ -78,9 +87,9 @@ def _live(app: App, real: str | None) -> Finding:
     return Finding.unknown("app live", "Whether the app is live, the Graph API does not tell.", f"Look under {where}")
 
 
-def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str]) -> Iterator[Finding]:
+def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str], command: str) -> Iterator[Finding]:
     """Say whether the app sends to *url*; *here* are the accounts and numbers that an override sends there."""
-    there, command = app.subscription, _subscribe(app.id, url)
+    there = app.subscription
     if there is None:
         yield Finding.wrong("callback", "The app has no callback URL for WhatsApp: Meta sends nothing.", command)
         return
@@ -112,14 +121,13 @@ def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str
         yield Finding.ok("fields", f"{', '.join(there.fields)}.")
 
 
-def _account(graph: Graph, which: str, url: str, seen: list[Account]) -> Iterator[Finding]:
+def _account(graph: Graph, which: str, url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
     try:
         account = registered.account(graph, which)
     except GraphRefused as ex:
         yield _refused(ACCOUNTS, ex)
         return
     seen.append(account)
-    command = f"{_subscribe(graph.keys.app_id, url)} --account {which}"
     if not account.is_subscribed:
         what = f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that."
         yield Finding.wrong(ACCOUNTS, what, command)
@@ -139,8 +147,9 @@ def _places(account: Account) -> list[tuple[str, str]]:
     return [(f"account {account.id}", account.override), *numbers]
 
 
-def _subscribe(app: str, url: str) -> str:
-    return f"whatsapp-webhook subscribe {url or 'URL'} --app {app}"
+def _subscribe(app: str, url: str, directory: str | None) -> str:
+    where = f" --credentials {shlex.quote(directory)}" if directory else ""
+    return f"whatsapp-webhook subscribe {url or 'URL'} --app {app}{where}"
 
 
 def _refused(check: str, ex: GraphRefused) -> Finding:

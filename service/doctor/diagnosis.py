@@ -30,6 +30,7 @@ class Circumstances:
     credentials: Credentials
     problems: tuple[str, ...]  # of the credentials' files
     remedy: str  # where to put them
+    directory: str | None  # where they are, if a command must be told
     url: str  # that Meta calls, empty for unknown
     graphs: tuple[Graph, ...]  # one for each app secret, none where no app was named
     accounts: tuple[str, ...]
@@ -167,7 +168,9 @@ def _at_meta(about: Circumstances, real: str | None) -> tuple[list[Finding], App
     if not about.graphs:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
         return [Finding.unknown(atmeta.APP, what, _outside_of(about))], None
-    found, app = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real)
+    found, app = atmeta.look(
+        about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory
+    )
     if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found):
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
         return [Finding.unknown(atmeta.APP, what, _outside_of(about))], app

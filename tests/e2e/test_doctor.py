@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import json
+import shlex
 import socket
 import tempfile
 import threading
@@ -112,6 +113,20 @@ def test_in_words(world: World) -> None:
     assert "ok       handshake" in done.stdout
     assert f"-> whatsapp-webhook subscribe {world.url} --app {APP} --account {ACCOUNT}" in done.stdout
     assert "Begin here: accounts: The app is not subscribed" in done.stdout
+
+
+def test_a_remedy_can_be_pasted(world: World) -> None:
+    """It says where the credentials are, where the doctor was told."""
+    world.state["accounts"][ACCOUNT]["apps"].clear()
+    told = {"WEBHOOK_CREDENTIALS_DIR": "/nowhere"}
+    asked = ("doctor", "--json", "--credentials", str(world.server.credentials))
+    with world.behind():
+        remedy = cause(findings(world.run(*asked, **told).stdout))["remedy"]
+        command, *arguments = shlex.split(remedy)
+        assert command == "whatsapp-webhook"
+        done = world.run(*arguments, "--yes", **told)
+        assert done.returncode == 0, done.stderr
+        assert world.run(*asked, **told).returncode == 0
 
 
 def test_a_real_event_tells_that_the_app_is_live(other: World) -> None:

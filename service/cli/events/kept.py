@@ -102,7 +102,7 @@ def _print_table(found: Sequence[Placed], kept: int | None) -> None:
         cells = {
             "position": position,
             "received": rfc3339(event.received_at)[:19],
-            "type": event.type,
+            "type": f"{event.type} (test)" if event.test else event.type,
             "subject": event.subject or "",
             "number": event.source.rpartition("/")[2],
             "id": event.id,

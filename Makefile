@@ -73,7 +73,7 @@ faults: install ## kill -9 and power loss, the long form (about an hour; the pow
 	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 TEST_STOPPED_SECONDS=10 \
 	  $(BIN)/pytest tests/faults --timeout 7200
 
-mutants: install ## are the tests of who gets in, and of how deliveries are decided, any good
+mutants: install ## are the tests any good: of who gets in, of how deliveries are decided, of what is changed at Meta
 	$(BIN)/python tests/mutants.py
 
 fuzz: install ## an hour of bytes for the HTTP parser, begun with the corpus (atheris: Linux, Python 3.11 to 3.13)

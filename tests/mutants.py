@@ -1,8 +1,9 @@
 """Are the tests of what must not be wrong any good: change one thing at a time, and see whether a test minds.
 
 usage: mutants.py [MODULE ...]; every change to what checks who Meta is (`signature`, `handshake`, `credentials`),
-and to what decides, signs and remembers deliveries, is tried against the tests of that module, in a copy. Ends with 1
-where a change lives that EQUIVALENT does not explain, or where EQUIVALENT explains one that does not live.
+to what decides, signs and remembers deliveries, and to what decides what is changed at Meta, is tried against the
+tests of that module, in a copy. Ends with 1 where a change lives that EQUIVALENT does not explain, or where EQUIVALENT
+explains one that does not live.
 
 The changes are mutmut's, and a few more. Its runner is not used: it changes the bodies of functions only, and much of
 what matters here is outside of them (regular expressions, limits) or in properties, which it leaves alone.
@@ -35,6 +36,8 @@ MODULES = {
     "signature": "test_signature.py",
     "handshake": "test_handshake.py",
     "credentials": "test_credentials.py",
+    "meta/graph/urls": "test_urls.py",
+    "meta/graph/plan": "test_plan.py",
     "relay/policy": "relay/test_policy.py",
     "relay/message": "relay/test_message.py",
     "relay/sqlite/work": "relay/test_state.py",
@@ -52,7 +55,8 @@ settings.load_profile("mutants")
 _ANY_CASE = "OpenSSL knows its digests, and Python its codecs, by a name in either case"
 _NEITHER = "0 and None are neither true nor ever given back"
 _SLOTS = "slots take less memory, and a frozen object takes no further attribute anyway"
-_FALSY = "what calls it asks only whether it is empty"
+_FALSY = "what calls it asks only whether it is empty, or true"
+_ENDS = "what ends without a word gives None"
 _WHOLE = "what is all blanks is so from either end"
 _NUMBER = "what catches it reads its text, and not its number"
 _REMEMBERED = "how many keys are remembered changes the time it takes alone"
@@ -85,6 +89,13 @@ EQUIVALENT = {
     "credentials.values_in: return tuple(line.strip() for line in lines if line.rstrip())": _WHOLE,
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "SHA256")).decode("ascii") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "sha256")).decode("ASCII") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
+    "meta/graph/urls.why_not_called: without return None": _ENDS,
+    "meta/graph/urls.same: without return False": _FALSY,
+    "meta/graph/urls.same: return None (3)": _FALSY,
+    'meta/graph/urls._plain: host = _ascii((parts.hostname or "XXXX").removesuffix("."))': "no host is in capitals",
+    'meta/graph/urls._ascii: return host.encode("IDNA")': _ANY_CASE,
+    "meta/graph/urls._ascii: return host": "text differs from bytes as what is no name differs from a name",
+    "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
     "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 31)))": _BOUNDED,
     "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 29)))": _BOUNDED,
     "relay/policy._asked: return -1": _LEAST,
@@ -127,7 +138,7 @@ PATTERNS: list[tuple[str, Callable[[Found], Iterable[str]]]] = [
 def strings(node: cst.SimpleString) -> Iterator[cst.CSTNode]:
     """Empty it; change what a regular expression takes by one step."""
     text = node.value
-    yield node.with_changes(value=text[: text.index('"')] + '""')
+    yield node.with_changes(value=node.prefix + text[-1] * 2)
     for pattern, instead in PATTERNS if text.startswith("r") else ():
         for found in re.finditer(pattern, text):
             for other in instead(found):

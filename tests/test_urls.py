@@ -15,6 +15,10 @@ URL = "https://wa.example.com/webhooks"
         ("https://wa.example.com", "https://wa.example.com/"),
         ("https://b\u00fccher.example/x", "https://xn--bcher-kva.example/x"),
         (URL, "https://wa.example.com./webhooks"),
+        ("http://wa.example.com:80/webhooks", "HTTP://wa.example.com/webhooks"),
+        ("https:///webhooks", "https:/webhooks"),
+        ("https://WA..example.com/", "https://wa..example.com"),
+        ("https://[", "https://["),
     ],
 )
 def test_the_same_written_otherwise(one: str, other: str) -> None:
@@ -26,11 +30,15 @@ def test_the_same_written_otherwise(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
+        "https://wb.example.com/webhooks",
+        "https://wa.example.com.example/webhooks",
         "https://wa.example.com/Webhooks",
         "https://wa.example.com/webhooks/",
         "https://wa.example.com/webhooks?a=1",
         "https://wa.example.com:8443/webhooks",
         "http://wa.example.com/webhooks",
+        "http://wa.example.com:443/webhooks",
+        "https:///webhooks",
         "https://wa.example.com:x/webhooks",
         "https://[",
         "",
@@ -42,8 +50,22 @@ def test_another_one(other: str) -> None:
     assert not same(other, URL)
 
 
-@pytest.mark.parametrize("url", ["http://wa.example.com/webhooks", "https://wa.example.com/a+b"])
-def test_what_meta_never_calls(url: str) -> None:
+@pytest.mark.parametrize("other", ["https://XXXX/webhooks", "https://wa..example.com/webhooks"])
+def test_another_name_of_a_host(other: str) -> None:
+    """None, or one that is none."""
+    assert not same("https:///webhooks", other)
+    assert not same("https://wb..example.com/webhooks", other)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://wa.example.com/webhooks", "Meta calls https only, with a certificate of a public authority."),
+        ("https://wa.example.com/a+b", "Meta sends a + of the path as a blank: use another character."),
+        ("https://wa.example.com/webhooks?a=1+2", None),
+        (URL, None),
+    ],
+)
+def test_what_meta_never_calls(url: str, why: str | None) -> None:
     """Without TLS, or with what it sends otherwise."""
-    assert why_not_called(url)
-    assert why_not_called(URL) is None
+    assert why_not_called(url) == why

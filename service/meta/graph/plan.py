@@ -1,7 +1,7 @@
 """What is to change at Meta: from what is wanted and what is registered to steps, or to why not. Pure."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from service.meta.graph.registered import OBJECT, Account, App, Number
 from service.meta.graph.step import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, Step, Wanted
@@ -35,13 +35,14 @@ def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], ref
             f"The app sends to {there.callback_url}, which is not the URL to be registered, and it can send to one "
             f"only. If that one is to get nothing any more, say {REPLACE}; else use an app of your own, or an override."
         )
-    too_many = set(there.fields if there else ()) - wanted.fields
+    fields = set(there.fields) if there else set[str]()
+    too_many = fields - wanted.fields
     is_ours = there is not None and there.active and same(there.callback_url, wanted.callback_url)
-    is_there = is_ours and wanted.fields <= set(there.fields if there else ())
+    is_there = is_ours and wanted.fields <= fields
     path = f"{app.id}/subscriptions"
     if not is_there or allowed.again:
         before = f"{there.callback_url}{'' if there.active else ', not active'}" if there else NOTHING
-        change = _difference(there.fields, wanted.fields) if there else f": {_listed(wanted.fields)}"
+        change = _difference(fields, wanted.fields) if there else f": {_listed(wanted.fields)}"
         once_more = " (once more)" if is_there and not too_many else ""
         parameters = {
             "object": OBJECT,
@@ -71,7 +72,7 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
     if is_overridden:
         if not same(account.override, wanted.callback_url) or allowed.again:
             parameters = {"override_callback_uri": wanted.callback_url, "verify_token": wanted.verify_token}
-            now = account.override or NO_OVERRIDE
+            now = f"override to {account.override}" if account.override else NO_OVERRIDE
             steps.append(Step(what, now, f"override to {wanted.callback_url}", "POST", path, parameters))
     elif _is_elsewhere(account.override, wanted.callback_url):
         # A POST without a body removes an override, so an account that is subscribed is left alone.
@@ -105,19 +106,18 @@ def _plan_number(wanted: Wanted, number: Number, allowed: Allowed, steps: list[S
             f"registered: if that one is to get nothing any more, say {REPLACE}."
         )
     if not same(number.override, wanted.callback_url) or allowed.again:
-        token = wanted.verify_token
-        steps.append(_overriding(number, f"override to {wanted.callback_url}", wanted.callback_url, token))
+        configuration = {"override_callback_uri": wanted.callback_url, "verify_token": wanted.verify_token}
+        steps.append(_overriding(number, f"override to {wanted.callback_url}", configuration))
 
 
-def _overriding(number: Number, then: str, url: str, token: str) -> Step:
-    configuration = {"override_callback_uri": url} | ({"verify_token": token} if url else {})
+def _overriding(number: Number, then: str, configuration: Mapping[str, str]) -> Step:
     now = f"override to {number.override}" if number.override else NO_OVERRIDE
     parameters = {"webhook_configuration": json.dumps(configuration)}
     return Step(_of_number(number), now, then, "POST", number.id, parameters)
 
 
 def _without(number: Number) -> Step:
-    return _overriding(number, NO_OVERRIDE, "", "")
+    return _overriding(number, NO_OVERRIDE, {"override_callback_uri": ""})
 
 
 def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Number], allowed: Allowed) -> Plan:
@@ -125,11 +125,10 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
 
     Where it is the app's own, the subscriptions of *accounts* end with it; else only overrides to it do.
     """
-    steps: list[Step] = []
     refusals: list[str] = []
     is_own = app.subscription is not None and same(app.subscription.callback_url, url)
     known = {each.id: each for account in accounts for each in account.numbers} | {each.id: each for each in numbers}
-    steps += [_without(number) for number in known.values() if same(number.override, url)]
+    steps = [_without(number) for number in known.values() if same(number.override, url)]
     for account in accounts:
         what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
         elsewhere = _is_elsewhere(account.override, url)
@@ -139,7 +138,8 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
                     f"{_start(what)} has an override to {account.override}, which would go with its subscription: "
                     f"say {DROP} where that is meant, else leave the account out."
                 )
-            refusals += [] if allowed.drop_overrides else list(_kept_numbers(account, url))
+            if not allowed.drop_overrides:
+                refusals += _kept_numbers(account, url)
             now = f"subscribed, with an override to {account.override}" if account.override else "subscribed"
             steps.append(Step(what, now, "not subscribed", "DELETE", path))
         elif same(account.override, url):
@@ -167,8 +167,8 @@ def _of_number(number: Number) -> str:
     return f"number {number.id}" + (f" ({number.shown})" if number.shown else "")
 
 
-def _difference(now: Iterable[str], then: frozenset[str]) -> str:
-    new, gone = then - set(now), set(now) - then
+def _difference(now: set[str] | frozenset[str], then: frozenset[str]) -> str:
+    new, gone = then - now, now - then
     changes = [f"{word} {_listed(names)}" for word, names in (("more:", new), ("not any more:", gone)) if names]
     return f", {'; '.join(changes)}" if changes else ""
 

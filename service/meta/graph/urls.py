@@ -27,7 +27,12 @@ def same(one: str, other: str) -> bool:
 
 
 def _plain(parts: SplitResult) -> tuple[object, ...]:
-    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower().rstrip(".")
+    # Scheme and host are in small letters already.
+    host = _ascii((parts.hostname or "").removesuffix("."))
+    return parts.scheme, host, parts.port or _PORTS.get(parts.scheme), parts.path or "/", parts.query
+
+
+def _ascii(host: str) -> bytes:
     with suppress(UnicodeError):
-        host = host.encode("idna").decode()
-    return scheme, host, parts.port or _PORTS.get(scheme), parts.path or "/", parts.query
+        return host.encode("idna")
+    return host.encode()

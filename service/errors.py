@@ -103,6 +103,11 @@ class GraphRefused(WebhookError):
         self.code = code
         self.again = again
 
+    def of(self, name: str) -> "GraphRefused":
+        """Give the same, of what is called *name*, where it is Meta that refused it."""
+        what = f"{name}: {self.what}" if self.code else self.what
+        return GraphRefused(what, side=self.side, remedy=self.remedy, code=self.code, again=self.again)
+
 
 class InboxUnavailable(WebhookError):
     """The inbox cannot promise, in time, that the events would survive a crash.

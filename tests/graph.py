@@ -282,8 +282,13 @@ class Graph:
     def _number(
         self, call: tuple[str, ...], found: dict[str, Any], which: str, app: str, parameters: dict[str, str]
     ) -> dict[str, Any]:
+        told = self._told(which, found, app)
+        kind = "node type (WhatsAppBusinessPhoneNumber)"
+        for field in (*call[1:], *filter(None, parameters.get("fields", "").split(","))):
+            if field not in told:
+                raise Refused(100, f"(#100) Tried accessing nonexisting field ({field}) on {kind}")
         if call == ("GET",):
-            return _fields(self._told(which, found, app), parameters)
+            return _fields(told, parameters)
         if call != ("POST",) or "webhook_configuration" not in parameters:
             raise Refused(100, f"Unsupported {call[0].lower()} request.")
         configuration = json.loads(parameters["webhook_configuration"])

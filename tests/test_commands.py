@@ -2,13 +2,17 @@
 
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from server import Server, free_port
 
+from service.fields import FIELDS, NOT_CHOSEN
 from service.meta import catalogue
 
 
@@ -16,6 +20,20 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
     command = [sys.executable, "-m", "service", *arguments]
     return subprocess.run(command, env=clean | environ, input=stdin, capture_output=True, text=True, check=False)
+
+
+def on_terminal(*arguments: str, columns: int, **environ: str) -> list[str]:
+    """Run a command on a terminal, and give the lines that it shows."""
+    mine, theirs = pty.openpty()
+    with os.fdopen(mine, "rb", buffering=0) as screen:
+        more = {"COLUMNS": str(columns), "TERM": "xterm"} | environ
+        with subprocess.Popen([sys.executable, "-m", "service", *arguments], stdout=theirs, env=os.environ | more):
+            os.close(theirs)
+            shown = b""
+            with suppress(OSError):  # Linux's word for the end
+                while read := screen.read(65536):
+                    shown += read
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 
 COMMANDS = [("serve",), ("check",), ("drain",), ("events",), ("events", "list"), ("events", "show"), ("simulate",)]
@@ -28,6 +46,18 @@ def test_help_teaches(command: tuple[str, ...]) -> None:
     done = run(*command, "--help")
     assert done.returncode == 0
     assert len(done.stdout.split()) > 20
+
+
+def test_a_narrow_terminal() -> None:
+    """Has no word cut or broken: names are whole, and sentences go on below themselves."""
+    shown = on_terminal("subscribe", "--list-fields", columns=60)
+    assert set(FIELDS) - NOT_CHOSEN == {line.split()[0] for line in shown if not line.startswith(" ")}
+    assert max(map(len, shown)) <= 60
+    shown = on_terminal("doctor", "--credentials", "/nowhere", columns=60)
+    details = [line for line in shown[: shown.index("")] if not line.startswith("   -> ")]
+    assert {line[:9].strip() for line in details} == {"ok", "wrong", "unknown", ""}
+    assert max(map(len, details)) <= 60
+    assert any(line.startswith(" " * 24) for line in details)
 
 
 def test_the_version() -> None:

@@ -16,7 +16,7 @@ from service.cli.registration import status, subscribe, unsubscribe
 from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
-from service.cli.tables import printable
+from service.cli.tables import ended, printable
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 
 
@@ -62,12 +62,12 @@ def main() -> NoReturn:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)
     except GraphRefused as ex:
-        click.echo(f"Error: {printable(ex.what).rstrip('.')}.\nOn whose side: {ex.side}. {ex.remedy}", err=True)
+        click.echo(f"Error: {ended(printable(ex.what))}\nOn whose side: {ex.side}. {ex.remedy}", err=True)
         sys.exit(1)
     except InboxUnavailable as ex:
-        click.echo(f"Error: {ex.detail}.", err=True)
+        click.echo(f"Error: {ended(ex.detail)}", err=True)
         sys.exit(1)
     except OSError as ex:
-        click.echo(f"Error: {ex}.", err=True)
+        click.echo(f"Error: {ended(str(ex))}", err=True)
         sys.exit(1)
     sys.exit(0)

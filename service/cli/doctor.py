@@ -13,7 +13,7 @@ from rich.text import Text
 from service.cli import explain
 from service.cli.registration import asked, keys
 from service.cli.registration.asked import ID
-from service.cli.tables import console, printable
+from service.cli.tables import console, printable, wrapped
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
 from service.doctor import Circumstances, Finding, State, diagnose
@@ -22,7 +22,9 @@ from service.meta.graph import client
 from service.meta.graph.client import Graph
 
 _COLOURS: Final = {State.OK: "green", State.WRONG: "red", State.UNKNOWN: "yellow"}
+_STATE: Final = 9
 _WIDTH: Final = 15
+_CORRECT: Final = "Correct it in the environment; in a cluster, in the chart's values, extraEnv among them."
 PATIENCE: Final = 8.0  # seconds for a try of the Graph API: nothing that is asked here waits for a handshake
 
 
@@ -42,7 +44,10 @@ def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str
 )
 @click.option("--app", type=ID, help="The app at Meta, if not the one of WEBHOOK_APP_ID.")
 @click.option(
-    "--account", type=ID, multiple=True, help="A WhatsApp Business account of it, if not those of WEBHOOK_ACCOUNTS."
+    "--account",
+    type=ID,
+    multiple=True,
+    help="A WhatsApp Business account of it, if not those of WEBHOOK_ACCOUNTS; may repeat.",
 )
 @click.option(
     "--credentials",
@@ -81,7 +86,7 @@ def doctor(
     try:
         config = asked.asking_config()
     except ConfigurationError as ex:
-        _end([Finding.wrong("configuration", problem, "As it says.") for problem in ex.problems], as_json=as_json)
+        _end([Finding.wrong("configuration", problem, _CORRECT) for problem in ex.problems], as_json=as_json)
         return
     if request:
         explain.explain(request, credentials or config.credentials_dir, as_json=as_json)
@@ -137,13 +142,16 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
 
 
 def _tell(finding: Finding) -> None:
-    line = Text(f"{finding.state:<9}", style=_COLOURS[finding.state])
-    line.append(f"{finding.check:<{_WIDTH}}", style="bold")
-    line.append(printable(finding.detail), style="default")
-    screen = console()
+    screen, indent = console(), _STATE + _WIDTH
+    text = f"{finding.state:<{_STATE}}{finding.check:<{_WIDTH}}{printable(finding.detail)}"
+    line = Text(wrapped(text, screen, indent))
+    line.stylize(_COLOURS[finding.state], 0, _STATE)
+    line.stylize("bold", _STATE, indent)
     screen.print(line, soft_wrap=True)
     if finding.state is not State.OK:
-        screen.print(f"{'':<{9 + _WIDTH}}-> {printable(finding.remedy)}", soft_wrap=True)
+        # Not broken, since a command may be in it, to be copied.
+        remedy = f"-> {printable(finding.remedy)}"
+        screen.print(" " * (indent if indent + len(remedy) <= screen.width else 3) + remedy, soft_wrap=True)
 
 
 def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:

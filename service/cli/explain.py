@@ -22,6 +22,7 @@ from service.doctor.signatures import Key, Kind
 MOST: Final = 33_554_432  # bytes of a file
 DIGITS: Final = 12
 _POST: Final = re.compile(rb"^POST \S+ HTTP/[0-9.]+\r?\n", re.MULTILINE)
+_GET: Final = re.compile(rb"(GET|HEAD) \S+ HTTP/")
 _FIELD: Final = re.compile(rb"[A-Za-z0-9-]+: ?[^\n]*\n")
 
 
@@ -40,6 +41,8 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(file: Path | None, header: str | None, candidates: tuple[Path, ...], **more: Any) -> None:
         if file is None and (header is not None or candidates):
             raise click.UsageError("--header and --candidate go with --signature FILE.")
+        if header is not None and not header.strip():
+            raise click.UsageError(f"--header is empty: what did {signature.HEADER} say?")
         command(request=_read(file, header, candidates) if file else None, **more)
 
     for option in reversed(_OPTIONS):
@@ -117,6 +120,8 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
         return Request(raw, header.partition(":")[2].strip() if ":" in header else header, others)
     if found := _POST.search(raw):  # what was asked before on the same connection is not it
         raw = raw[found.end() :]
+    elif _GET.match(raw):
+        raise click.UsageError("This is a GET, which is not signed: take the request that begins with POST.")
     elif not _FIELD.match(raw):
         raise click.UsageError(
             f"FILE begins with no head of a request: name its {signature.HEADER} with --header, or save all of it."

@@ -19,7 +19,7 @@ LATE: Final = 6.0  # seconds that Meta gives the handshake
 _GATEWAY: Final = (502, 503, 504)
 _DOOR: Final = (401, 403, 407, 429)
 NOT_SAID: Final = (
-    "; the service says to nobody why. In its pod or on its machine `whatsapp-webhook doctor` tells which it is"
+    "; on purpose the service tells no caller why. In its pod or on its machine `whatsapp-webhook doctor` tells which"
 )
 
 
@@ -56,7 +56,7 @@ def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
 
 
 _ELSEWHERE: Final = (
-    "The service answers, but not at this path: its own is WEBHOOK_PATH, /webhooks without.",
+    "The service answers, but not at this path: its own is WEBHOOK_PATH, which is /webhooks unless it is set.",
     "Enter the URL with that path, or have the proxy pass it on unchanged.",
 )
 
@@ -133,7 +133,7 @@ def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | N
         )
     if answer.text != ANSWERS[errors.HandshakeRefused].text:
         return stranger(answer)
-    renew = "Put the token that counts into line 1 of verify-token, here and there; `subscribe --again` tells Meta."
+    renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --again` tells Meta."
     if why == "wrong_token" and not (direct and direct.greets):
         return "The verify token is not one in force in the service.", renew
     if (why and why != "not_configured") or (direct and direct.greets):

@@ -2,18 +2,27 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.doctor.finding import Finding, State
 from service.errors import GraphRefused
 from service.meta.graph import registered
 from service.meta.graph.client import Graph
 from service.meta.graph.registered import Account, App
-from service.meta.graph.urls import same
+from service.meta.graph.urls import same, why_not_called
 
 APP: Final = "app"
 ACCOUNTS: Final = "accounts"
 MESSAGES: Final = "messages"
+FIRST: Final = (MESSAGES, "account_update")  # what everybody wants
+
+
+class AtMeta(NamedTuple):
+    """What was found at Meta; *position* is the line of the app secret that is the app's, 0 for none that is known."""
+
+    findings: list[Finding]
+    callback_url: str = ""
+    position: int = 0
 
 
 def look(
@@ -24,27 +33,30 @@ def look(
     real: str | None,
     *,
     directory: str | None,
-) -> tuple[list[Finding], App | None]:
+) -> AtMeta:
     """Look at the app, its subscription and its accounts; *real* tells of an event that only a live app sends.
 
     *directory* is where the credentials are, if the commands that mend must be told.
     Of *graphs* there is one for each app secret in force: the first one that Meta takes as the app's is asked.
     """
-    graph, app, told = _open(graphs)
+    position, app, told = _open(graphs)
     if app is None:
-        return [told], None
-    wanted = url or (app.subscription.callback_url if app.subscription else "")
+        return AtMeta([told])
+    registered_url = app.subscription.callback_url if app.subscription else ""
+    wanted = url or registered_url
     command = _subscribe(app.id, wanted, directory)
-    found = [told, _live(app, real)]
     seen: list[Account] = []
-    of_accounts = list(_accounts(graph, accounts, wanted, command, seen))
+    of_accounts = list(_accounts(graphs[position - 1], accounts, wanted, command, seen))
     here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
-    found += _subscription(app, wanted, fields, here, command)
-    return found + of_accounts, app
+    if not app.subscription:
+        listed = ",".join(sorted(fields or FIRST))
+        command = f"{command}{''.join(f' --account {each}' for each in accounts)} --fields {listed}"
+    of_app = [told, _live(app, real), *_subscription(app, wanted, fields, here, command)]
+    return AtMeta(of_app + of_accounts, registered_url, position)
 
 
-def _open(graphs: Sequence[Graph]) -> tuple[Graph, App | None, Finding]:
-    """Find the secret that is the app's; where none is, what Meta says of the first."""
+def _open(graphs: Sequence[Graph]) -> tuple[int, App | None, Finding]:
+    """Find which secret is the app's, 0 for none: then what Meta says of the first."""
     refused: list[GraphRefused] = []
     for position, graph in enumerate(graphs, start=1):
         try:
@@ -55,8 +67,8 @@ def _open(graphs: Sequence[Graph]) -> tuple[Graph, App | None, Finding]:
                 break
         else:
             its = "its secret is the one here" if len(graphs) == 1 else f"its secret is line {position}"
-            return graph, app, Finding.ok(APP, f"App {app.id} ({app.name}); {its}.")
-    return graphs[0], None, _refused(APP, refused[0])
+            return position, app, Finding.ok(APP, f"App {app.id} ({app.name}); {its}.")
+    return 0, None, _refused(APP, refused[0])
 
 
 def _accounts(graph: Graph, accounts: Sequence[str], url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
@@ -99,6 +111,9 @@ def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str
                 f"The app's own URL is {there.callback_url}; an override sends here what comes for {', '.join(here)}."
             )
             yield Finding.ok("callback", told)
+        elif why_not_called(url):
+            what = f"The app sends to {there.callback_url}, and to {url} Meta would not send."
+            yield Finding.wrong("callback", what, "Is the registered one right? Then ask about that one, with --url.")
         else:
             yield Finding.wrong(
                 "callback",
@@ -129,7 +144,7 @@ def _account(graph: Graph, which: str, url: str, command: str, seen: list[Accoun
         return
     seen.append(account)
     if not account.is_subscribed:
-        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that."
+        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that account."
         yield Finding.wrong(ACCOUNTS, what, command)
         return
     yield Finding.ok(ACCOUNTS, f"Subscribed to account {which} ({account.name}).")

@@ -1,5 +1,6 @@
 """The looks in their order: configuration, credentials, the service, the way to it from outside, what is at Meta."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -9,16 +10,19 @@ from service.config import Config
 from service.credentials import Credentials
 from service.doctor import answers, atmeta, instance, notifications, values, way
 from service.doctor.answers import Direct
+from service.doctor.atmeta import AtMeta
 from service.doctor.caller import Caller
 from service.doctor.finding import Finding, State
 from service.doctor.instance import Kept, Said
+from service.doctor.notifications import Sides
 from service.errors import InboxUnavailable
 from service.events import rfc3339
 from service.meta.graph.client import Graph
-from service.meta.graph.registered import App
 
-_IN_POD: Final = "Run it in the pod: kubectl exec POD -- whatsapp-webhook doctor"
-_COMMAND: Final = "whatsapp-webhook doctor --url URL --app ID --account ID --credentials DIRECTORY"
+_BESIDE: Final = (
+    "Run it where the service runs: whatsapp-webhook doctor, on its machine and with its settings; "
+    "in a cluster: kubectl -n NAMESPACE exec POD -- whatsapp-webhook doctor"
+)
 MESSAGES: Final = "messages"
 
 
@@ -66,11 +70,13 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
             yield itself
     else:
         yield _absent(about)
-    at_meta, app = _at_meta(about, real)
-    url = about.url or (app.subscription.callback_url if app and app.subscription else "")
-    yield from _outside(about, url, direct, taken) if url else [_no_url(about)]
-    yield _kept(about, kept, taken)
-    yield from at_meta
+    directly = len(taken)
+    at_meta = _at_meta(about, real)
+    url = about.url or at_meta.callback_url
+    sides = Sides(direct, is_the_apps=at_meta.position == 1)
+    yield from _outside(about, url, sides, taken) if url else [_no_url(about)]
+    yield _kept(about, kept, taken, by_url=len(taken) > directly)
+    yield from at_meta.findings
 
 
 def _absent(about: Circumstances) -> Finding:
@@ -80,7 +86,7 @@ def _absent(about: Circumstances) -> Finding:
             f"Nothing answers on {about.config.admin_bind.near}, where its /readyz should be.",
             "Does it run? `whatsapp-webhook check` looks at the configuration, `whatsapp-webhook serve` starts it.",
         )
-    return Finding.unknown(instance.READY, "The service does not run here, so its /readyz is not seen.", _IN_POD)
+    return Finding.unknown(instance.READY, "The service does not run here, so its /readyz is not seen.", _BESIDE)
 
 
 def _itself(config: Config) -> Caller:
@@ -93,10 +99,15 @@ def _no_url(about: Circumstances) -> Finding:
 
 def _outside_of(about: Circumstances) -> str:
     """Say how the half is seen that is not the pod's."""
-    return f"Run it from outside of the cluster: {_COMMAND}" if about.in_cluster else f"Say which: {_COMMAND}"
+    app = about.graphs[0].keys.app_id if about.graphs else "ID"
+    accounts = " ".join(f"--account {each}" for each in about.accounts or ("ID",))
+    directory = shlex.quote(about.directory) if about.directory and not about.in_cluster else "DIRECTORY"
+    url = shlex.quote(about.url) if about.url else "URL"
+    command = f"whatsapp-webhook doctor --url {url} --app {app} {accounts} --credentials {directory}"
+    return f"Run it from outside of the cluster: {command}" if about.in_cluster else f"Say which: {command}"
 
 
-def _outside(about: Circumstances, url: str, direct: Direct | None, taken: list[str]) -> Iterator[Finding]:
+def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> Iterator[Finding]:
     """Walk from outside in, as far as it leads."""
     found, is_open = way.walk(way.place(url, in_cluster=about.in_cluster))
     yield from found
@@ -111,8 +122,8 @@ def _outside(about: Circumstances, url: str, direct: Direct | None, taken: list[
     yield answered
     if is_ours and about.has_credentials:
         before = _handshakes(about)
-        yield from answers.greeting(caller, token, lambda: _more(before, about), direct)
-        yield from notifications.send(caller, about.credentials.app_secrets[0], direct, taken)
+        yield from answers.greeting(caller, token, lambda: _more(before, about), sides.direct)
+        yield from notifications.send(caller, about.credentials.app_secrets[0], sides, taken)
 
 
 def _handshakes(about: Circumstances) -> Mapping[str, float]:
@@ -127,11 +138,11 @@ def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
     return more[0] if len(more) == 1 else None
 
 
-def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Finding:
+def _kept(about: Circumstances, kept: Kept | str, messages: list[str], *, by_url: bool) -> Finding:
     check = "inbox"
     if not messages:
         what = "No test notification was taken, so none can be looked for."
-        return Finding.unknown(check, what, "Mend the above first." if about.url or kept else _IN_POD)
+        return Finding.unknown(check, what, "Mend the above first." if about.url or kept else _BESIDE)
     if not isinstance(kept, Kept):
         remedy = "whatsapp-webhook events list, where the inbox is: the newest are those of this test."
         return Finding.unknown(check, kept or "The inbox is not seen from here.", remedy)
@@ -141,7 +152,9 @@ def _kept(about: Circumstances, kept: Kept | str, messages: list[str]) -> Findin
         return Finding.unknown(check, f"The inbox can't be read: {ex.detail}.", "whatsapp-webhook events list")
     fields = about.config.fields
     if is_there:
-        return Finding.ok(check, "The test notifications are there, marked as tests, which destinations skip.")
+        all_of = "The test notifications are there, marked as tests, which destinations skip."
+        direct = "The test notification that was sent directly is there; by the URL none was taken."
+        return Finding.ok(check, all_of if by_url else direct)
     if fields and MESSAGES not in fields:
         return Finding.unknown(
             check,
@@ -164,14 +177,12 @@ def _real(kept: Kept) -> str | None:
     return f"something real came, at {rfc3339(event.received_at)[:19]}Z." if event else None
 
 
-def _at_meta(about: Circumstances, real: str | None) -> tuple[list[Finding], App | None]:
+def _at_meta(about: Circumstances, real: str | None) -> AtMeta:
     if not about.graphs:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
-        return [Finding.unknown(atmeta.APP, what, _outside_of(about))], None
-    found, app = atmeta.look(
-        about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory
-    )
-    if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found):
+        return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
+    found = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory)
+    if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found.findings):
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
-        return [Finding.unknown(atmeta.APP, what, _outside_of(about))], app
-    return found, app
+        return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
+    return found

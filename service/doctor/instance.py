@@ -74,8 +74,9 @@ def history(said: Said, *, is_real: bool) -> Finding:
         return Finding.unknown(
             ASKED,
             f"The signature of {forged:.0f} notifications was refused, and nothing real is in the inbox.",
-            "If they were Meta's, and not of `simulate` or `helm test`: the app secret is another app's, or something "
-            "changes bodies on the way. `doctor --signature FILE` says which, for a request that was caught.",
+            "If they were Meta's, and not of `simulate`, `helm test` or another doctor: the app secret is another "
+            "app's, or something changes bodies on the way. `doctor --signature FILE` says which, for a request that "
+            "was caught.",
         )
     if greeted.get("wrong_token", 0) and not verified and not is_real:
         return Finding.unknown(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from service import errors
 from service.app import ANSWERS, FAILED
@@ -15,14 +15,24 @@ from service.meta import catalogue
 LARGE: Final = 3_000_000  # bytes: what Meta may send
 
 
-def send(caller: Caller, secret: bytes, direct: Direct | None, taken: list[str]) -> Iterator[Finding]:
+class Sides(NamedTuple):
+    """What is known of both ends: of the service asked directly (None: it was not), and of Meta.
+
+    *is_the_apps* says that line 1 of the app secrets here is the one that Meta signs with.
+    """
+
+    direct: Direct | None = None
+    is_the_apps: bool = False
+
+
+def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Iterator[Finding]:
     """Send a signed test notification in which everything is that a proxy may change, then 3 MB.
 
     The ids of messages that were answered 200 are added to *taken*.
     """
     answer = _sent(caller, secret, taken, odd=True)
     if answer.status != OK:
-        yield Finding.wrong("notification", *_not_taken(answer, _sent(caller, secret, taken), direct))
+        yield Finding.wrong("notification", *_not_taken(answer, _sent(caller, secret, taken), sides))
         return
     yield Finding.ok("notification", "A signed test notification was answered 200.")
     answer = _sent(caller, secret, taken, size=LARGE)
@@ -40,9 +50,9 @@ def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False,
     return answer
 
 
-def _not_taken(answer: Answer, plain: Answer, direct: Direct | None) -> tuple[str, str]:
+def _not_taken(answer: Answer, plain: Answer, sides: Sides) -> tuple[str, str]:
     if answer.text == ANSWERS[errors.BadSignature].text:
-        return _not_signed(plain, direct)
+        return _not_signed(plain, sides)
     if answer.text == ANSWERS[errors.Encoded].text:
         return "The proxy encodes bodies (415).", "Have it pass bodies on as they are, without Content-Encoding."
     if answer.text == ANSWERS[errors.InboxUnavailable].text:
@@ -52,16 +62,21 @@ def _not_taken(answer: Answer, plain: Answer, direct: Direct | None) -> tuple[st
     return stranger(answer)
 
 
-def _not_signed(plain: Answer, direct: Direct | None) -> tuple[str, str]:
+def _not_signed(plain: Answer, sides: Sides) -> tuple[str, str]:
     if plain.status == OK:
         return (
             "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
             "Have the proxy pass bodies on byte for byte: no rewriting, no reformatting of JSON.",
         )
-    if direct and direct.takes:
+    if sides.direct and sides.direct.takes:
         return (
             "Asked directly, the service takes such a notification: the proxy changes the body, or drops the header.",
             "Have the proxy pass X-Hub-Signature-256 and the body on as they are.",
+        )
+    if sides.is_the_apps:
+        return (
+            f"The secret here is the app's, and is not in force there, or the proxy changes what is signed{NOT_SAID}.",
+            "Put it into line 1 of app-secret there too; or have the proxy pass header and body on as they are.",
         )
     return (
         f"The signature was refused: the app secret is not in force there, or the proxy changes it{NOT_SAID}.",

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import shlex
 import socket
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -88,7 +89,7 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
         found = Finding.unknown(
             "connection",
             f"Port {where.port} can't be reached from this pod ({listed}), which its network policy may forbid.",
-            "Run `whatsapp-webhook doctor --url URL` from outside of the cluster.",
+            f"Run it from outside of the cluster: whatsapp-webhook doctor --url {shlex.quote(where.parts.geturl())}",
         )
     elif silent:
         of = "" if len(silent) == len(addresses) else f" of {len(addresses)} addresses"

@@ -83,7 +83,9 @@ def test_a_set_up_that_is_whole(world: World, proxy: str) -> None:
         assert [each for each in found if each["state"] == "wrong"] == []
         assert {each["check"] for each in found if each["state"] == "unknown"} == UNKNOWN | unseen
         assert all(each["remedy"] for each in found if each["state"] == "unknown")
-    assert "kubectl exec" in next(each["remedy"] for each in outside if each["check"] == "service")
+    assert "exec POD -- whatsapp-webhook doctor" in next(
+        each["remedy"] for each in outside if each["check"] == "service"
+    )
     order = [each["check"] for each in within]
     assert order == list(dict.fromkeys(order))
     assert order[:3] == ["configuration", "credentials", "service"]
@@ -115,8 +117,11 @@ def test_in_words(world: World) -> None:
     assert "Begin here: accounts: The app is not subscribed" in done.stdout
 
 
-def test_a_remedy_can_be_pasted(world: World) -> None:
-    """It says where the credentials are, where the doctor was told."""
+@pytest.mark.parametrize("of", ["apps", "accounts"])
+def test_a_remedy_can_be_pasted(world: World, of: str) -> None:
+    """It says where the credentials are, where the doctor was told; after it all is well."""
+    if of == "apps":
+        world.state["apps"][APP]["subscriptions"].clear()
     world.state["accounts"][ACCOUNT]["apps"].clear()
     told = {"WEBHOOK_CREDENTIALS_DIR": "/nowhere"}
     asked = ("doctor", "--json", "--credentials", str(world.server.credentials))
@@ -150,6 +155,30 @@ def test_without_a_url_it_takes_the_registered_one(world: World) -> None:
     unknown = {each["check"]: each["remedy"] for each in found if each["state"] == "unknown"}
     assert "--url URL" in unknown["url"]
     assert "--app ID" in unknown["app"]
+
+
+def test_a_url_that_is_wrong_replaces_none(world: World) -> None:
+    """Though another one is registered: nobody is told to put it in that one's place."""
+    plain = f"http://localhost:{world.server.port}/webhooks"
+    (callback,) = [each for each in diagnosed(world, WEBHOOK_CALLBACK_URL=plain) if each["check"] == "callback"]
+    assert callback["state"] == "wrong"
+    assert "--replace" not in callback["remedy"]
+
+
+def test_what_came_by_the_url(world: World) -> None:
+    """Is told apart from what was sent directly."""
+    found = diagnosed(world, here=True)  # nobody stands before the service
+    assert next(each for each in found if each["check"] == "inbox")["detail"].endswith("by the URL none was taken.")
+
+
+def test_which_account_meta_refuses(world: World) -> None:
+    """Is said, where several are named; and a number's id in its place is told as that."""
+    with world.behind():
+        found = diagnosed(world, WEBHOOK_ACCOUNTS=f"{ACCOUNT},888,{NUMBER}")
+    told = [each["detail"] for each in found if each["check"] == "accounts"]
+    assert told[0].startswith("Subscribed to account")
+    assert told[1].startswith("Account 888: there is nothing with this id")
+    assert told[2].startswith(f"Account {NUMBER}: this id is not of what it was given as")
 
 
 def test_an_answer_that_comes_too_late(world: World) -> None:
@@ -423,10 +452,16 @@ def _keep_calls_only(world: World) -> None:
 NOTHING = nullcontext
 BROKEN = {
     "a setting is misspelt": Broken(
-        "configuration", "did you mean WEBHOOK_RETENTION", "As it says", environ=lambda _: {"WEBHOOK_RETENSION": "8d"}
+        "configuration",
+        "did you mean WEBHOOK_RETENTION",
+        "Correct it in the environment",
+        environ=lambda _: {"WEBHOOK_RETENSION": "8d"},
     ),
     "a field is misspelt": Broken(
-        "configuration", "did you mean 'messages'", "As it says", environ=lambda _: {"WEBHOOK_FIELDS": "mesages"}
+        "configuration",
+        "did you mean 'messages'",
+        "Correct it in the environment",
+        environ=lambda _: {"WEBHOOK_FIELDS": "mesages"},
     ),
     "no credentials": Broken(
         "credentials",
@@ -564,6 +599,12 @@ BROKEN = {
         "X-Hub-Signature-256",
         lambda world: world.behind("haproxy", rules="http-request del-header x-hub-signature-256"),
         here=True,
+    ),
+    "the signature is dropped, seen from outside": Broken(
+        "notification",
+        "The secret here is the app's, and is not in force there, or the proxy",
+        "pass header and body on",
+        {"rules": 'client_max_body_size 4m; proxy_set_header X-Hub-Signature-256 "";'},
     ),
     "bodies are changed": Broken(
         "notification",

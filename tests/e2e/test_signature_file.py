@@ -70,6 +70,17 @@ def test_a_body_alone(run: Run) -> None:
     status, said = run("--signature", "body")
     assert status == 2
     assert "--header" in said
+    status, said = run("--signature", "body", "--header", "")
+    assert status == 2
+    assert "--header is empty" in said
+
+
+def test_a_handshake(run: Run) -> None:
+    """Is no notification, and has no signature."""
+    Path("caught").write_bytes(b"GET /webhooks?hub.mode=subscribe HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, said = run("--signature", "caught")
+    assert status == 2
+    assert "This is a GET" in said
 
 
 def test_a_request_that_is_cut_off(run: Run) -> None:

@@ -162,6 +162,15 @@ def test_overrides_on_request(world: World) -> None:
     assert world.registered()["callback_url"] == ELSEWHERE
 
 
+def test_what_an_override_has_no_use_for(world: World) -> None:
+    """Is refused, not passed over: fields and accounts are of the app's own subscription."""
+    for more in (("--fields", "messages"), ("--account", ACCOUNT)):
+        done = world.run("subscribe", "--yes", "--override-number", NUMBER, *more)
+        assert done.returncode == 2
+        assert "leave --fields and --account out" in done.stderr
+    assert world.graph.asked == []
+
+
 def test_an_override_needs_a_subscription(world: World) -> None:
     """Else it is refused before anything is asked of Meta that changes something."""
     done = world.run("subscribe", "--yes", "--override-account", ACCOUNT)
@@ -211,6 +220,17 @@ def test_status(world: World) -> None:
     assert document["accounts"][0]["override"] == ELSEWHERE
     assert len(document["accounts"][0]["numbers"]) == 3
     assert world.access_token not in said.stdout + str(document)
+
+
+def test_status_without_an_access_token(world: World) -> None:
+    """Tells what the app secret alone shows, and then what is missing."""
+    world.register()
+    world.write("access-token", "")
+    done = world.run("status")
+    world.write("access-token", world.access_token)
+    assert done.returncode == 1
+    assert f"callback URL  {world.url}" in done.stdout
+    assert "access-token (or WEBHOOK_ACCESS_TOKEN)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -332,6 +352,7 @@ def test_the_wrong_verify_token(world: World) -> None:
     done = world.run("subscribe", "--yes", WEBHOOK_VERIFY_TOKEN="another")
     assert done.returncode == 1
     assert "the verify token is not one in force there" in done.stderr
+    assert f"`whatsapp-webhook doctor --url {world.url}` tells the two apart" in done.stderr
     assert "On whose side: the callback URL's." in done.stderr
     assert world.registered() == {}
 

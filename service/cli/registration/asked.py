@@ -11,7 +11,7 @@ import click
 
 from service.cli.registration import keys
 from service.cli.settings import configured
-from service.cli.tables import printable
+from service.cli.tables import console, printable, wrapped
 from service.config import SECRETS, Config, ids, public_url
 from service.errors import GraphRefused
 from service.meta.graph import client, urls
@@ -42,13 +42,16 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -> Asked:
-    """Read configuration and secrets; raises ClickException where the app is not named or its secret is missing."""
+    """Read configuration and secrets; raises ClickException where the app is not named or its secret is missing.
+
+    Whether an access token is there, is for the commands to require: not all ask of accounts first.
+    """
     config = asking_config()
     found = keys.read(credentials or config.credentials_dir, os.environ)
     app = app or config.app_id
     if not app:
         raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
-    found.require("app-secret", *(("access-token",) if accounts or config.accounts else ()))
+    found.require("app-secret")
     graph = Graph(
         config.graph_url,
         config.graph_version,
@@ -79,8 +82,11 @@ def url_of(given: str | None, config: Config) -> str:
 
 def tell(steps: Iterable[Step]) -> None:
     """Say what is there now, and what will be."""
+    screen = console()
     for step in steps:
-        click.echo(f"{printable(step.what)}\n  now   {printable(step.now)}\n  then  {printable(step.then)}")
+        click.echo(printable(step.what))
+        for word, there in (("now", step.now), ("then", step.then)):
+            click.echo(wrapped(f"  {word:<6}{printable(there)}", screen, 8))
 
 
 def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan], *, dry_run: bool, yes: bool) -> None:
@@ -97,7 +103,9 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
         click.echo("Nothing was changed: this was --dry-run.")
         return
     if not yes:
-        click.confirm("Change this at Meta?", abort=True)
+        if not click.confirm("Change this at Meta?"):
+            click.echo("Nothing was changed.", err=True)
+            raise SystemExit(1)
         if first() != plan:
             raise Refused("Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again.")
     take(graph, plan.steps)
@@ -164,10 +172,8 @@ _OPTIONS: Final = (
         help="Where app-secret, verify-token and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
     ),
 )
-numbers_option: Final = click.option(
-    "--number",
-    "numbers",
-    type=ID,
-    multiple=True,
-    help="A phone number id to look at, beside those of the accounts; may repeat.",
-)
+
+
+def numbers_option(meaning: str) -> Callable[[Any], Any]:
+    """Give a command the option that names numbers, one by one, beside those of the accounts."""
+    return click.option("--number", "numbers", type=ID, multiple=True, help=meaning)

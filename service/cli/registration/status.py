@@ -1,20 +1,20 @@
 """`status`: what is registered at Meta."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
-from service.cli.tables import printable
+from service.cli.tables import console, printable, wrapped
 from service.meta.graph import registered
 from service.meta.graph.registered import Account, App, Number
 
 
 @click.command()
 @asked_.asking
-@asked_.numbers_option
+@asked_.numbers_option("A phone number id to look at, beside those of the accounts; may repeat.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
     """Say what is registered at Meta: the app's URL and fields, its accounts, and overrides.
@@ -22,22 +22,26 @@ def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
     \b
     whatsapp-webhook status --app 188559381496048 --account 102290129340398
     """  # noqa: D301  click wants the character
-    if numbers:
-        asked.keys.require("access-token")
     app = registered.app(asked.graph)
+    if not as_json:  # what is known is told, whatever comes of the rest
+        _tell(_of_app(app))
+    if numbers or asked.accounts:
+        asked.keys.require("access-token")
     accounts = registered.accounts(asked.graph, asked.accounts)
     found = [registered.number(asked.graph, each) for each in numbers]
     if as_json:
         click.echo(json.dumps(_document(app, accounts, found), indent=2))
         return
-    for line in (
-        *_of_app(app),
-        *(line for account in accounts for line in _of_account(account)),
-        *map(_of_number, found),
-    ):
-        click.echo(printable(line))
+    _tell(line for account in accounts for line in _of_account(account))
+    _tell(map(_of_number, found))
     if not accounts:
         click.echo("Accounts were not asked: name them with --account, or in WEBHOOK_ACCOUNTS.")
+
+
+def _tell(lines: Iterable[str]) -> None:
+    screen = console()
+    for line in lines:
+        click.echo(wrapped(printable(line), screen, 16))
 
 
 def _document(app: App, accounts: Sequence[Account], numbers: Sequence[Number]) -> dict[str, object]:

@@ -6,7 +6,7 @@ import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import ID, Asked
-from service.cli.tables import print_table
+from service.cli.tables import console, wrapped
 from service.config import misspelt, names
 from service.fields import FIELDS, NOT_CHOSEN
 from service.meta.graph import plan, registered
@@ -17,7 +17,10 @@ _ALL: Final = frozenset(FIELDS) - NOT_CHOSEN
 
 def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's
     if value:
-        print_table(("field", "what it brings"), [(name, FIELDS[name]) for name in FIELDS if name not in NOT_CHOSEN])
+        screen, width = console(), max(map(len, FIELDS)) + 2
+        for name in FIELDS:
+            if name not in NOT_CHOSEN:
+                click.echo(wrapped(f"{name:<{width}}{FIELDS[name]}", screen, width))
         ctx.exit()
 
 
@@ -66,12 +69,15 @@ def subscribe(
     whatsapp-webhook subscribe https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
     whatsapp-webhook subscribe https://test.example.com/webhooks --override-number 106540352242922
     """  # noqa: D301  click wants the character
-    asked.keys.require("verify-token", *(("access-token",) if override_account or override_number else ()))
+    overridden = frozenset(override_account) | frozenset(override_number)
+    if overridden:
+        _refuse_beside_overrides(fields)
+    asked.keys.require("verify-token", *(("access-token",) if overridden or asked.accounts else ()))
     wanted = Wanted(
         asked_.url_of(url, asked.config),
         asked.keys.verify_token.decode("utf-8", "replace"),
         _fields(fields, asked),
-        frozenset(override_account) | frozenset(override_number),
+        overridden,
     )
     accounts = tuple(dict.fromkeys((*override_account, *(() if wanted.overridden else asked.accounts))))
 
@@ -94,6 +100,14 @@ def subscribe(
         click.echo(
             "note: no account was named: Meta sends nothing of an account until the app is subscribed to it. "
             "Name yours with --account, or in WEBHOOK_ACCOUNTS."
+        )
+
+
+def _refuse_beside_overrides(fields: str | None) -> None:
+    if fields is not None or click.get_current_context().params.get("account"):
+        raise click.UsageError(
+            "With --override-account or --override-number the app's own subscription is left alone: leave --fields and "
+            "--account out, or run `subscribe` once without overrides and once with them."
         )
 
 

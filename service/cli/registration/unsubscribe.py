@@ -12,7 +12,7 @@ from service.meta.graph.step import Allowed, Plan
 @click.command()
 @click.argument("url", required=False)
 @asked_.asking
-@asked_.numbers_option
+@asked_.numbers_option("A phone number id whose override to URL ends too; may repeat.")
 @click.option("--drop-overrides", is_flag=True, help="Also where an account's override to another URL goes with it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -31,7 +31,7 @@ def unsubscribe(
     callback_url = url or asked.config.callback_url
     if not callback_url:
         raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL.")
-    if numbers:
+    if numbers or asked.accounts:
         asked.keys.require("access-token")
 
     def made() -> Plan:
@@ -45,14 +45,14 @@ def unsubscribe(
         )
 
     there = registered.app(asked.graph).subscription
-    own = there.callback_url if there else "nowhere"
+    own = there.callback_url if there else ""
     if not asked.accounts and urls.same(own, callback_url):
         click.echo("note: no account was named: their overrides, if they have any, are not seen, and end as well.")
     first = made()
     if not first.steps and not first.refusals:
         click.echo(
             f"Nothing to change: of what was looked at, nothing is sent to {printable(callback_url)}. "
-            f"The app sends to {printable(own)}."
+            + (f"The app sends to {printable(own)}." if own else "The app has no callback URL.")
         )
         return
     asked_.carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)

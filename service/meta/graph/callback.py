@@ -12,6 +12,8 @@ _STATUS: Final = re.compile(r"HTTP Status Code = ([0-9]{3})")
 _CURL: Final = re.compile(r"curl_errno = ([0-9]+)")
 _CHALLENGE: Final = re.compile(r'expected value="(.*?)", received="(.*)"', re.DOTALL)
 LONGEST: Final = 60  # characters of a strange answer that are said again
+URL: Final = "{url}"  # in a remedy: the callback URL
+ASK: Final = f"`whatsapp-webhook doctor --url {URL}`"
 
 
 class Why(NamedTuple):
@@ -23,7 +25,7 @@ class Why(NamedTuple):
 
 _TLS: Final = (
     "Meta wants a certificate of a public authority, for this very name, with the intermediate certificates, and not "
-    "expired: `whatsapp-webhook doctor --url URL` looks at it."
+    f"expired: {ASK} looks at it."
 )
 _OF_CURL: Final = {
     3: Why("it is no URL", "Write it as https://your-host/webhooks."),
@@ -56,7 +58,7 @@ _OF_STATUS: Final = {
     403: Why("something before the service refuses it", "A firewall or a CDN: let the path through for everybody."),
     404: Why(
         "404: this path does not lead to the service, or the verify token is not one in force there",
-        "`whatsapp-webhook doctor --url URL` tells the two apart.",
+        f"{ASK} tells the two apart.",
     ),
     405: Why("the path does not take a GET", "The URL must lead to the service's own path, /webhooks."),
     408: Why("the request was not complete in time", "Something on the way is too slow."),
@@ -74,10 +76,10 @@ def why(message: str) -> Why:
         return _of_answer(expected, received)
     if found := _CURL.search(message):
         number = int(found[1])
-        return _OF_CURL.get(number, Why(f"curl's error {number}", "`whatsapp-webhook doctor --url URL` says more."))
+        return _OF_CURL.get(number, Why(f"curl's error {number}", f"{ASK} says more."))
     if found := _STATUS.search(message):
         return of_status(int(found[1]))
-    return Why("Meta does not say why", "`whatsapp-webhook doctor --url URL` does what Meta does, and says what came.")
+    return Why("Meta does not say why", f"{ASK} does what Meta does, and says what came.")
 
 
 def of_status(status: int) -> Why:
@@ -90,7 +92,7 @@ def of_status(status: int) -> Why:
     known = _OF_STATUS.get(status)
     if known:
         return known
-    return Why(f"it answers {status} and not 200", "`whatsapp-webhook doctor --url URL` says what answers there.")
+    return Why(f"it answers {status} and not 200", f"{ASK} says what answers there.")
 
 
 def _of_answer(expected: str, received: str) -> Why:

@@ -2,6 +2,8 @@
 
 from typing import Final, NamedTuple
 
+from service.meta.graph import callback
+
 YOURS: Final = "yours"
 META: Final = "Meta's"
 CALLBACK: Final = "the callback URL's"
@@ -55,6 +57,11 @@ OF_PARAMETER: Final = (
         "Subscribe the account first: name it in WEBHOOK_ACCOUNTS or with --account.",
         part="before override",
     ),
+    Case(
+        "this id is not of what it was given as",
+        "An account's id and a number's stand side by side: App dashboard > WhatsApp > API Setup.",
+        part="nonexisting field",
+    ),
     Case("Meta wants the app's own token for this", COPY_AGAIN, part="app access token"),
     Case(
         "there is nothing with this id, or the access token may not see it",
@@ -66,7 +73,7 @@ OF_PARAMETER: Final = (
     ),
     Case(
         "Meta could not reach the callback URL",
-        "`whatsapp-webhook doctor --url URL` says why.",
+        f"{callback.ASK} says why.",
         CALLBACK,
         part="not reachable",
     ),

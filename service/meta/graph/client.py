@@ -98,13 +98,11 @@ class Graph:
             answer, content = within(self._timeout, ask)
         except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
             raise trouble.of_transport(ex, self._base) from ex
-        hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *_secrets_in(parameters)]
-        return _content(answer, content, self._base, hidden)
-
-
-def _secrets_in(parameters: Mapping[str, str]) -> list[str]:
-    inner = json.loads(parameters.get("webhook_configuration", "{}"))
-    return [each.get(name, "") for each in (parameters, inner) for name in ("verify_token", "appsecret_proof")]
+        told = {**parameters, **json.loads(parameters.get("webhook_configuration", "{}"))}
+        secrets = [told.get(name, "") for name in ("verify_token", "appsecret_proof")]
+        hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *secrets]
+        callback_url = told.get("callback_url") or told.get("override_callback_uri", "")
+        return _content(answer, content, self._base, hidden, callback_url)
 
 
 def _after(page: dict[str, Any]) -> str:
@@ -114,14 +112,16 @@ def _after(page: dict[str, Any]) -> str:
     return str(cursors.get("after") or "") if isinstance(cursors, dict) else ""
 
 
-def _content(answer: urllib3.BaseHTTPResponse, content: bytes, base: str, hidden: list[str]) -> dict[str, Any]:
+def _content(
+    answer: urllib3.BaseHTTPResponse, content: bytes, base: str, hidden: list[str], callback_url: str
+) -> dict[str, Any]:
     try:
         found = json.loads(content) if len(content) <= MOST_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         error = {key: _without(value, hidden) for key, value in found["error"].items()}
-        raise trouble.of_answer(error, answer.headers)
+        raise trouble.of_answer(error, answer.headers, callback_url)
     if found is True:  # some edges say so, and nothing else
         found = {"success": True}
     if answer.status != HTTPStatus.OK or not isinstance(found, dict):

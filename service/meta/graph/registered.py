@@ -1,8 +1,10 @@
 """What is registered at Meta now."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+from service.errors import GraphRefused
 from service.meta.graph.client import Graph
 
 OBJECT: Final = "whatsapp_business_account"
@@ -57,7 +59,12 @@ def app(graph: Graph) -> App:
 
 
 def account(graph: Graph, which: str) -> Account:
-    """Look at an account and its numbers. Raises GraphRefused."""
+    """Look at an account and its numbers. Raises GraphRefused, which names it."""
+    with _named(f"account {which}"):
+        return _account(graph, which)
+
+
+def _account(graph: Graph, which: str) -> Account:
     found = graph.ask("GET", which, {"fields": "id,name"})
     is_subscribed, override = False, ""
     for each in graph.pages(f"{which}/subscribed_apps", {}):
@@ -69,13 +76,22 @@ def account(graph: Graph, which: str) -> Account:
 
 
 def number(graph: Graph, which: str) -> Number:
-    """Look at one number. Raises GraphRefused."""
-    return _number(graph.ask("GET", which, {"fields": "id,display_phone_number,webhook_configuration"}))
+    """Look at one number. Raises GraphRefused, which names it."""
+    with _named(f"number {which}"):
+        return _number(graph.ask("GET", which, {"fields": "id,display_phone_number,webhook_configuration"}))
 
 
 def accounts(graph: Graph, which: Sequence[str]) -> tuple[Account, ...]:
     """Look at several accounts. Raises GraphRefused."""
     return tuple(account(graph, each) for each in which)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except GraphRefused as ex:
+        raise ex.of(name) from ex
 
 
 def _number(found: dict[str, Any]) -> Number:

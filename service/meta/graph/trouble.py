@@ -5,6 +5,7 @@ message adds is told where the code alone says too little; it never holds a secr
 """
 
 import json
+import shlex
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -26,13 +27,16 @@ PARAMETER: Final = 100
 ALIAS: Final = 803  # that does not exist
 
 
-def of_answer(error: Mapping[str, Any], headers: Mapping[str, str]) -> GraphRefused:
-    """Say what an error of Meta's means: *error* is what its answer holds under that name."""
+def of_answer(error: Mapping[str, Any], headers: Mapping[str, str], callback_url: str = "") -> GraphRefused:
+    """Say what an error of Meta's means: *error* is what its answer holds under that name.
+
+    *callback_url* is what was to be registered, if anything.
+    """
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
     told = str(error.get("error_user_msg") or error.get("message") or "")[:LONGEST]
     if code == callback.CODE:
-        what, remedy = callback.why(str(error.get("message", "")))
-        found = Case(f"Meta's handshake with the callback URL failed: {what}", remedy, CALLBACK)
+        why = callback.why(str(error.get("message", "")))
+        found = Case(f"Meta's handshake with the callback URL failed: {why.what}", why.remedy, CALLBACK)
     elif code in TOO_MANY:
         found = Case(f"too many calls for now: {told}", f"Try again in {_minutes(headers)}.")
     elif code in TOKEN:
@@ -47,7 +51,8 @@ def of_answer(error: Mapping[str, Any], headers: Mapping[str, str]) -> GraphRefu
         found = cases.AGAIN
     else:
         found = Case(f"Meta refused it: {told} (code {code})", cases.CODES, META)
-    return GraphRefused(found.what, side=found.side, remedy=found.remedy, code=code, again=found is cases.AGAIN)
+    remedy = found.remedy.replace(callback.URL, shlex.quote(callback_url) if callback_url else "URL")
+    return GraphRefused(found.what, side=found.side, remedy=remedy, code=code, again=found is cases.AGAIN)
 
 
 def _of_token(subcode: int, told: str) -> Case:

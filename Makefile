@@ -17,7 +17,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 install: $(INSTALLED)
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
-	@echo "Installing into .venv: about a minute, once."
+	@echo "Installing into .venv: one to three minutes, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -33,9 +33,12 @@ run: install $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay
 	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
 	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) WEBHOOK_DESTINATIONS=$(DESTINATIONS); \
 	trap 'kill $$started 2>/dev/null; wait' EXIT; trap 'exit 0' INT TERM; \
-	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & started=$$!; \
+	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & example=$$!; \
+	$(BIN)/whatsapp-webhook serve & serving=$$!; started="$$example $$serving"; \
+	until [ -e $(DEV)/inbox.db ] || ! kill -0 $$serving 2>/dev/null; do sleep 0.1; done; \
 	$(BIN)/whatsapp-webhook relay & started="$$started $$!"; \
-	$(BIN)/whatsapp-webhook serve & started="$$started $$!"; wait $$!
+	kill -0 $$example 2>/dev/null || echo "Is a port taken? Say others: make run WEBHOOK_BIND=127.0.0.1:8181 EXAMPLE_PORT=9001" >&2; \
+	wait $$serving
 
 $(DEV)/credentials:
 	@umask 077 && mkdir -p $@

@@ -144,7 +144,7 @@ def _account(graph: Graph, which: str, url: str, command: str, seen: list[Accoun
         return
     seen.append(account)
     if not account.is_subscribed:
-        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends it nothing of that account."
+        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends nothing of it."
         yield Finding.wrong(ACCOUNTS, what, command)
         return
     yield Finding.ok(ACCOUNTS, f"Subscribed to account {which} ({account.name}).")

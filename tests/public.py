@@ -23,6 +23,7 @@ NGINX = f"""
 {{user}} daemon off; pid {{directory}}/pid; error_log {{directory}}/log; events {{{{}}}}
 http {{{{
     access_log off; {KEPT}
+    {{outside}}
     ssl_certificate {{certificate}}; ssl_certificate_key {{certificate}};
     server {{{{
         listen 127.0.0.1:{{port}} ssl;
@@ -150,6 +151,7 @@ class Front:
         *,
         rules: str = LARGE,
         more: str = "",
+        outside: str = "",
         certificate: trustme.LeafCert | None = None,
         upstream: int | None = None,
         chain: bool = True,
@@ -168,6 +170,7 @@ class Front:
             "certificate": file,
             "port": world.port,
             "more": more,
+            "outside": outside,
             "user": USER,
             "tls": tls,
         }

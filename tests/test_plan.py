@@ -87,6 +87,7 @@ NOWHERE = {"override_callback_uri": ""}
                 "1/subscriptions",
                 {"object": "whatsapp_business_account", "fields": "calls,flows,history,security"},
                 as_app=True,
+                trims=True,
             ),
         ),
     ],
@@ -151,14 +152,14 @@ def test_an_override_of_an_account() -> None:
 
 
 def test_an_override_of_a_number_of_the_account() -> None:
-    """As that of an account."""
+    """Stays, and is told: it is often meant."""
     number = NUMBER._replace(override=ELSEWHERE)
     account = ACCOUNT._replace(numbers=(Number("4", ""), number, Number("5", "", URL)))
-    refusal = (
-        f"Number 3 (+1 555 0100) has an override to {ELSEWHERE}: what comes for it goes there. "
-        f"If it is to come to {URL}, say --drop-overrides; else leave its account out."
+    note = (
+        f"number 3 (+1 555 0100) keeps its override to {ELSEWHERE}: what comes for it goes there. "
+        f"If it is to come to {URL}, say --drop-overrides."
     )
-    assert subscribed(accounts=(account,), replace=True) == Plan((), (refusal,))
+    assert subscribed(accounts=(account,), replace=True) == Plan((), (), (note,))
     assert subscribed(accounts=(account,), drop_overrides=True) == Plan(
         (of_number(f"override to {ELSEWHERE}", "no override", **NOWHERE),)
     )
@@ -253,7 +254,9 @@ def test_the_end_of_a_subscription_with_overrides_elsewhere() -> None:
     )
     of_the_number = (
         f"Number 3 (+1 555 0100) has an override to {THIRD}, which would get nothing any more "
-        "without the subscription of account 2: say --drop-overrides where that is meant."
+        "without the app's subscription: say --drop-overrides where that is meant."
     )
-    assert ended(accounts=(account,), replace=True) == Plan(steps, (of_the_account, of_the_number))
+    assert ended(accounts=(account,), replace=True) == Plan(steps, (of_the_number, of_the_account))
+    alone = ended(accounts=(), numbers=(NUMBER._replace(override=THIRD),))
+    assert alone == Plan((GONE,), (of_the_number,))
     assert ended(accounts=(account,), drop_overrides=True) == Plan(steps)

@@ -40,6 +40,10 @@ def test_the_same_written_otherwise(one: str, other: str) -> None:
         "http://wa.example.com:443/webhooks",
         "https:///webhooks",
         "https://wa.example.com:x/webhooks",
+        "https://wa.example.com:0/webhooks",
+        "https://a:b@wa.example.com/webhooks",
+        "https://wa.example.com/webhooks#x",
+        "https://wa.example.com/web\thooks",
         "https://[",
         "",
     ],
@@ -69,3 +73,9 @@ def test_another_name_of_a_host(other: str) -> None:
 def test_what_meta_never_calls(url: str, why: str | None) -> None:
     """Without TLS, or with what it sends otherwise."""
     assert why_not_called(url) == why
+
+
+def test_letters_that_are_not_the_same() -> None:
+    """Are those of two names, though an older rule made one of the other."""
+    assert not same("https://stra\u00dfe.example/x", "https://strasse.example/x")
+    assert same("https://stra\u00dfe.example/x", "https://xn--strae-oqa.example/x")

@@ -15,7 +15,7 @@ import click
 
 from service import signature
 from service.cli.registration import keys
-from service.credentials import APP_SECRET, VERIFY_TOKEN, content_of, values_in
+from service.credentials import APP_SECRET, MOST_VALUES, VERIFY_TOKEN, content_of, values_in
 from service.doctor import signatures
 from service.doctor.signatures import Key, Kind
 
@@ -99,6 +99,10 @@ def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
         values = values_in(content_of(directory / name))
     except OSError:
         values = ()
+    if len(values) > MOST_VALUES:
+        raise click.ClickException(
+            f"{directory / name} holds more than {MOST_VALUES} values: the service takes none of it."
+        )
     found = [Key(f"line {position} of {name}", value) for position, value in enumerate(values, start=1)]
     return found if not given or given in values else [Key(f"the {name} of the environment", given)]
 
@@ -117,7 +121,7 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
     except OSError as ex:
         raise click.UsageError(f"--candidate can't be read: {ex.strerror}.") from ex
     if header is not None:
-        return Request(raw, header.partition(":")[2].strip() if ":" in header else header, others)
+        return Request(raw, header.rpartition(":")[2].strip(" \t\r\n'\""), others)
     if found := _POST.search(raw):  # what was asked before on the same connection is not it
         raw = raw[found.end() :]
     elif _GET.match(raw):
@@ -150,12 +154,14 @@ def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
 
 def _joined(chunks: bytes) -> bytes:
     """Put chunks together; what is in none, as where that was done already, is given as it is."""
-    stream, body = io.BytesIO(chunks), b""
+    stream, body = io.BytesIO(chunks), list[bytes]()
     while (size := _size(stream.readline())) is not None:
         if not size:
-            return body
-        body += stream.read(size)
+            return b"".join(body)
+        body.append(stream.read(size))
         stream.readline()
+    if body:
+        raise click.UsageError("The last chunk of the body is not in FILE: the rest was not caught.")
     return chunks
 
 

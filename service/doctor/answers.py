@@ -23,6 +23,13 @@ NOT_SAID: Final = (
 )
 
 
+NOT_HERE: Final = ""
+ANOTHER: Final = (
+    "Another instance answered, which has other credentials: the one here was asked nothing.",
+    "Look at where the URL's name and the proxy lead: to another release, or to one of several that has other ones?",
+)
+
+
 class Direct(NamedTuple):
     """What the service of this machine or pod takes, asked without anything between."""
 
@@ -65,6 +72,18 @@ def _wants_certificate(answer: Answer) -> bool:
     return answer.why == WANTS_CERTIFICATE or "No required SSL certificate was sent" in answer.text
 
 
+def stranger_now(answer: Answer) -> tuple[str, str]:
+    """Say what such an answer tells after the service had answered already."""
+    if answer.status not in (*_GATEWAY, HTTPStatus.TOO_MANY_REQUESTS):
+        return stranger(answer)
+    by = f" ({answer.server})" if answer.server else ""
+    remedy = (
+        "A limit on how often it may be called? Exempt the path. Or one of several things behind it is broken: run "
+        "this again, and look at each."
+    )
+    return f"The service answered before, and now something before it answers {answer.status}{by}.", remedy
+
+
 def stranger(answer: Answer) -> tuple[str, str]:
     """Say what an answer tells that is not the service's, and what to do."""
     by = f" ({answer.server})" if answer.server else ""
@@ -99,7 +118,9 @@ def stranger(answer: Answer) -> tuple[str, str]:
 def greeting(
     caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None, *, late: float = LATE
 ) -> Iterator[Finding]:
-    """Do the handshake as Meta does; *why* says what the service saw to refuse, None where it can't be asked.
+    """Do the handshake as Meta does; *why* says what the service here saw to refuse.
+
+    That is None where it can't be asked, and NOT_HERE where it was asked nothing.
 
     An answer after *late* seconds is too late.
     """
@@ -115,9 +136,10 @@ def greeting(
         yield Finding.ok("handshake", "The challenge came back, as Meta wants it.")
         odd, wanted = caller.greet(token, ODD)
         if odd.body != wanted.encode():
-            yield Finding.wrong(
+            yield Finding.unknown(
                 "query string",
-                "The proxy changes the query string: + / = or % in it came otherwise, or not at all.",
+                "The proxy changes the query string: + / = or % in it came otherwise, or not at all. What Meta sends "
+                "with this token gets through.",
                 "Have the proxy pass the query on as it is, undecoded; until then use a token of letters and digits.",
             )
         return
@@ -132,16 +154,23 @@ def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | N
             "Something before the service changes its answers, or answers itself: have it pass them on as they are.",
         )
     if answer.text != ANSWERS[errors.HandshakeRefused].text:
-        return stranger(answer)
+        return stranger_now(answer)
+    greets = direct is not None and direct.greets
     renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --again` tells Meta."
-    if why == "wrong_token" and not (direct and direct.greets):
-        return "The verify token is not one in force in the service.", renew
-    if (why and why != "not_configured") or (direct and direct.greets):
+    known: dict[tuple[str | None, bool], tuple[str, str]] = {
+        ("wrong_token", False): ("The verify token is not one in force in the service.", renew),
+        ("not_configured", False): (
+            "No verify token is in force in the service.",
+            "Make the file verify-token: its /readyz says where.",
+        ),
+        (NOT_HERE, True): ANOTHER,
+    }
+    if found := known.get((why, greets)):
+        return found
+    if why or greets:
         saw = f" ({why})" if why else ""
         return (
             f"The service did not get what was asked{saw}: the proxy changes or drops the query string.",
             "Have the proxy pass the query on as it is: in nginx no rewrite that ends in ?",
         )
-    if why == "not_configured":
-        return "No verify token is in force in the service.", "Make the file verify-token: its /readyz says where."
     return f"Refused: the verify token is not one in force, or a proxy changes the query string{NOT_SAID}.", renew

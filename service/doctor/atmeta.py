@@ -9,12 +9,21 @@ from service.errors import GraphRefused
 from service.meta.graph import registered
 from service.meta.graph.client import Graph
 from service.meta.graph.registered import Account, App
+from service.meta.graph.trouble import TOO_MANY
 from service.meta.graph.urls import same, why_not_called
 
 APP: Final = "app"
 ACCOUNTS: Final = "accounts"
 MESSAGES: Final = "messages"
 FIRST: Final = (MESSAGES, "account_update")  # what everybody wants
+
+
+class Here(NamedTuple):
+    """What an override sends here, whether any account was looked at for one, and whether something real has come."""
+
+    overridden: Sequence[str]
+    are_seen: bool
+    is_real: bool
 
 
 class AtMeta(NamedTuple):
@@ -47,7 +56,8 @@ def look(
     command = _subscribe(app.id, wanted, directory)
     seen: list[Account] = []
     of_accounts = list(_accounts(graphs[position - 1], accounts, wanted, command, seen))
-    here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
+    to_here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
+    here = Here(to_here, are_seen=bool(seen), is_real=real is not None)
     if not app.subscription:
         listed = ",".join(sorted(fields or FIRST))
         command = f"{command}{''.join(f' --account {each}' for each in accounts)} --fields {listed}"
@@ -99,32 +109,24 @@ def _live(app: App, real: str | None) -> Finding:
     return Finding.unknown("app live", "Whether the app is live, the Graph API does not tell.", f"Look under {where}")
 
 
-def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str], command: str) -> Iterator[Finding]:
-    """Say whether the app sends to *url*; *here* are the accounts and numbers that an override sends there."""
+def _subscription(app: App, url: str, fields: frozenset[str], here: Here, command: str) -> Iterator[Finding]:
+    """Say whether the app sends to *url*, by its own subscription or by an override."""
     there = app.subscription
     if there is None:
         yield Finding.wrong("callback", "The app has no callback URL for WhatsApp: Meta sends nothing.", command)
         return
-    if not same(there.callback_url, url):
-        if here:
-            told = (
-                f"The app's own URL is {there.callback_url}; an override sends here what comes for {', '.join(here)}."
-            )
-            yield Finding.ok("callback", told)
-        elif why_not_called(url):
-            what = f"The app sends to {there.callback_url}, and to {url} Meta would not send."
-            yield Finding.wrong("callback", what, "Is the registered one right? Then ask about that one, with --url.")
-        else:
-            yield Finding.wrong(
-                "callback",
-                f"The app sends to {there.callback_url}, and not to {url}.",
-                "An app sends to one URL. If that one is somebody's, have an app of your own, or an override for an "
-                f"account or a number; if it is to get nothing any more: {command} --replace",
-            )
+    is_own = same(there.callback_url, url)
+    if not is_own and not here.overridden:
+        yield _elsewhere(there.callback_url, url, here, command)
     elif not there.active:
-        yield Finding.wrong("callback", "Meta has switched the subscription off.", f"{command} --again")
-    else:
+        remedy = f"{command} --again" if is_own else "Who owns that URL runs `subscribe --again` for it."
+        yield Finding.wrong("callback", "Meta has switched the subscription off.", remedy)
+    elif is_own:
         yield Finding.ok("callback", f"The app sends to {there.callback_url}.")
+    else:
+        whose = ", ".join(here.overridden)
+        told = f"The app's own URL is {there.callback_url}; an override sends here what comes for {whose}."
+        yield Finding.ok("callback", told)
     missing = (fields or {MESSAGES}) - set(there.fields)
     if missing:
         yield Finding.wrong(
@@ -134,6 +136,21 @@ def _subscription(app: App, url: str, fields: frozenset[str], here: Sequence[str
         )
     else:
         yield Finding.ok("fields", f"{', '.join(there.fields)}.")
+
+
+def _elsewhere(registered_url: str, url: str, here: Here, command: str) -> Finding:
+    if why_not_called(url):
+        what = f"The app sends to {registered_url}, and to {url} Meta would not send."
+        return Finding.wrong("callback", what, "Is the registered one right? Then ask about that one, with --url.")
+    what = f"The app sends to {registered_url}, and not to {url}."
+    remedy = (
+        "An app sends to one URL. If that one is somebody's, have an app of your own, or an override for an account or "
+        f"a number; if it is to get nothing any more: {command} --replace"
+    )
+    if here.is_real and not here.are_seen:
+        unseen = "Since something real came, an override may send here, which was not seen: name the accounts."
+        return Finding.unknown("callback", f"{what} {unseen}", remedy)
+    return Finding.wrong("callback", what, remedy)
 
 
 def _account(graph: Graph, which: str, url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
@@ -148,12 +165,19 @@ def _account(graph: Graph, which: str, url: str, command: str, seen: list[Accoun
         yield Finding.wrong(ACCOUNTS, what, command)
         return
     yield Finding.ok(ACCOUNTS, f"Subscribed to account {which} ({account.name}).")
-    elsewhere = [(what, where) for what, where in _places(account) if where and url and not same(where, url)]
-    for what, where in elsewhere:
-        told = f"An override sends what comes for {what} to {where}."
-        yield Finding.wrong("overrides", told, f"{command} --drop-overrides, if it is to come here.")
+    yield _overrides(account, url, f"{command} --drop-overrides, if it is to come here.")
+
+
+def _overrides(account: Account, url: str, remedy: str) -> Finding:
+    """Say what an override sends elsewhere: wrong where nothing of the account comes here, else it may be meant."""
+    elsewhere = {what: where for what, where in _places(account) if where and url and not same(where, url)}
     if not elsewhere:
-        yield Finding.ok("overrides", "None that sends elsewhere.")
+        return Finding.ok("overrides", "None that sends elsewhere.")
+    told = "; ".join(f"what comes for {what}, to {where}" for what, where in elsewhere.items())
+    effective = [number.override or account.override for number in account.numbers] or [account.override]
+    if any(not where or same(where, url) for where in effective):
+        return Finding.unknown("overrides", f"Some send elsewhere, which may be meant: {told}.", remedy)
+    return Finding.wrong("overrides", f"An override sends elsewhere {told}.", remedy)
 
 
 def _places(account: Account) -> list[tuple[str, str]]:
@@ -169,6 +193,6 @@ def _subscribe(app: str, url: str, directory: str | None) -> str:
 
 def _refused(check: str, ex: GraphRefused) -> Finding:
     """Take what keeps the Graph API from being asked for unknown, and what it refuses for wrong."""
-    state = State.UNKNOWN if ex.again or not ex.code else State.WRONG
+    state = State.UNKNOWN if ex.again or not ex.code or ex.code in TOO_MANY else State.WRONG
     what = ex.what if ex.what.startswith("https:") else f"{ex.what[:1].upper()}{ex.what[1:]}"
     return Finding(check, state, f"{what}.", ex.remedy)

@@ -1,9 +1,10 @@
 """Requests as Meta makes them: nothing followed, nothing decoded, little of the answer read."""
 
+import re
 import secrets
 import time
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import urllib3
 
@@ -15,8 +16,9 @@ TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
 DEADLINE: Final = 30.0  # seconds
 MOST: Final = 65536  # bytes of an answer
 LONGEST: Final = 200  # characters of a header that are said again
+HIDDEN: Final = "somewhere that has the verify token in it"
 WANTS_CERTIFICATE: Final = "a client certificate is wanted"
-_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")  # to who shows none
+_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")  # to who shows none, among others
 
 
 class Answer(NamedTuple):
@@ -49,16 +51,20 @@ class Caller:
         return self._call("GET", self.url)
 
     def greet(self, token: bytes, challenge: str | None = None) -> tuple[Answer, str]:
-        """Do the handshake; gives the answer, and the challenge that should be in it."""
+        """Do the handshake; gives the answer, in no header of which the token is, and the challenge for its body."""
         challenge = challenge or str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
         joint = "&" if "?" in self.url else "?"
-        return self._call("GET", f"{self.url}{joint}{query}"), challenge
+        answer = self._call("GET", f"{self.url}{joint}{query}")
+        return answer._replace(
+            server=_hidden(answer.server, token), location=_hidden(answer.location, token)
+        ), challenge
 
-    def notify(self, body: bytes, secret: bytes) -> Answer:
-        """POST a notification, signed."""
+    def notify(self, body: bytes, secret: bytes, *, encoded: bool = False) -> Answer:
+        """POST a notification, signed; *encoded*: with a header that the service refuses, before it looks further."""
         headers = {"Content-Type": "application/json", signature.HEADER: signature.header_for(body, secret)}
-        return self._call("POST", self.url, body=body, headers=headers)
+        more = {"Content-Encoding": "identity"} if encoded else {}
+        return self._call("POST", self.url, body=body, headers=headers | more)
 
     def _call(self, method: str, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
         given = {"User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
@@ -72,7 +78,7 @@ class Caller:
             answer.close()
             told = answer.headers
             # What a redirect passes on of the query may hold the verify token.
-            location = told.get("Location", "").partition("?")[0]
+            location = re.split("[?#&;]", told.get("Location", ""), maxsplit=1)[0]
             took = time.monotonic() - started
             return Answer(answer.status, body, told.get("Server", "")[:LONGEST], location[:LONGEST], seconds=took)
 
@@ -82,8 +88,20 @@ class Caller:
             return Answer(0, why=_why(ex))
 
 
+def _hidden(told: str, token: bytes) -> str:
+    """Leave out what somebody says again of what was asked, the token with it."""
+    text = token.decode("utf-8", "replace")
+    forms = {text, *(each(text, safe=safe) for each in (quote, quote_plus) for safe in ("", "/"))}
+    return HIDDEN if any(form.lower() in told.lower() for form in forms if form) else told
+
+
+def wants_certificate(ex: Exception) -> bool:
+    """Say whether the other side broke a TLS handshake off as it does who wants a client certificate."""
+    return any(alert in str(ex).upper().replace(" ", "_") for alert in _ALERTS)
+
+
 def _why(ex: urllib3.exceptions.HTTPError | TimeoutError) -> str:
-    if any(alert in str(ex).upper().replace(" ", "_") for alert in _ALERTS):
+    if wants_certificate(ex):
         return WANTS_CERTIFICATE
     if isinstance(ex, urllib3.exceptions.NewConnectionError):
         return "nobody takes connections there"

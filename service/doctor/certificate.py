@@ -5,6 +5,7 @@ import ssl
 import time
 from typing import Any, Final
 
+from service.doctor.caller import wants_certificate
 from service.doctor.finding import Finding
 
 CHECK: Final = "certificate"
@@ -20,6 +21,14 @@ def look(host: str, port: int) -> Finding:
     except ssl.SSLCertVerificationError as ex:
         return Finding.wrong(CHECK, *_of_verification(ex, host, port))
     except (ssl.SSLError, OSError) as ex:
+        if wants_certificate(ex):
+            return Finding.unknown(
+                CHECK,
+                "The other side broke the TLS handshake off. It may want a client certificate, which Meta has and this "
+                "machine has not; or it does not know this name.",
+                "docs/kubernetes.md tells of Meta's certificate. Whether Meta gets through, `so far` in the pod's "
+                "doctor shows.",
+            )
         what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
         return Finding.wrong(
             CHECK,

@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from service.config import Config
+from service.config import Config, public_url
 from service.credentials import Credentials
 from service.doctor import answers, atmeta, instance, notifications, values, way
 from service.doctor.answers import Direct
@@ -23,6 +23,7 @@ _BESIDE: Final = (
     "Run it where the service runs: whatsapp-webhook doctor, on its machine and with its settings; "
     "in a cluster: kubectl -n NAMESPACE exec POD -- whatsapp-webhook doctor"
 )
+_REGISTER: Final = "Register the right one: `whatsapp-webhook subscribe URL --replace`."
 MESSAGES: Final = "messages"
 
 
@@ -73,7 +74,7 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
     directly = len(taken)
     at_meta = _at_meta(about, real)
     url = about.url or at_meta.callback_url
-    sides = Sides(direct, is_the_apps=at_meta.position == 1)
+    sides = Sides(direct, at_meta.position == 1, lambda: _counted(about, "notifications").get("bad_signature"))
     yield from _outside(about, url, sides, taken) if url else [_no_url(about)]
     yield _kept(about, kept, taken, by_url=len(taken) > directly)
     yield from at_meta.findings
@@ -108,7 +109,12 @@ def _outside_of(about: Circumstances) -> str:
 
 
 def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> Iterator[Finding]:
-    """Walk from outside in, as far as it leads."""
+    """Walk from outside in, as far as it leads; *url* may be what somebody registered, and so anything."""
+    try:
+        public_url(url)
+    except ValueError as ex:
+        yield Finding.wrong("url", f"{url}, which is registered, is no URL that Meta can call: it {ex}.", _REGISTER)
+        return
     found, is_open = way.walk(way.place(url, in_cluster=about.in_cluster))
     yield from found
     if not is_open:
@@ -121,20 +127,23 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
     answered, is_ours = answers.who(caller, token)
     yield answered
     if is_ours and about.has_credentials:
-        before = _handshakes(about)
+        before = _counted(about, "handshakes")
         yield from answers.greeting(caller, token, lambda: _more(before, about), sides.direct)
         yield from notifications.send(caller, about.credentials.app_secrets[0], sides, taken)
 
 
-def _handshakes(about: Circumstances) -> Mapping[str, float]:
+def _counted(about: Circumstances, what: str) -> Mapping[str, float]:
+    """Give the outcomes that the service here has counted; none where it can't be asked."""
     said = instance.ask(about.config)
-    return said.outcomes("handshakes") if said else {}
+    return said.outcomes(what) if said else {}
 
 
 def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
-    """Say which outcome of a handshake the service here has counted since; None where it is not one."""
-    after = _handshakes(about) if before else {}
+    """Say which outcome of a handshake the service here has counted since: None where it can't be told."""
+    after = _counted(about, "handshakes") if before else {}
     more = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
+    if after and not more:
+        return answers.NOT_HERE
     return more[0] if len(more) == 1 else None
 
 

@@ -1,13 +1,13 @@
 """What becomes of signed notifications: taken by the service, or changed or refused by something before it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from service import errors
 from service.app import ANSWERS, FAILED
 from service.credentials import Credentials
-from service.doctor.answers import NOT_SAID, OK, Direct, stranger
+from service.doctor.answers import ANOTHER, NOT_SAID, OK, Direct, stranger_now
 from service.doctor.caller import Answer, Caller
 from service.doctor.finding import Finding
 from service.meta import catalogue
@@ -18,11 +18,13 @@ LARGE: Final = 3_000_000  # bytes: what Meta may send
 class Sides(NamedTuple):
     """What is known of both ends: of the service asked directly (None: it was not), and of Meta.
 
-    *is_the_apps* says that line 1 of the app secrets here is the one that Meta signs with.
+    *is_the_apps* says that line 1 of the app secrets here is the one that Meta signs with; *refused* counts the
+    signatures that the service here has refused, None where it can't be asked.
     """
 
-    direct: Direct | None = None
-    is_the_apps: bool = False
+    direct: Direct | None
+    is_the_apps: bool
+    refused: Callable[[], float | None]
 
 
 def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Iterator[Finding]:
@@ -30,13 +32,20 @@ def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Itera
 
     The ids of messages that were answered 200 are added to *taken*.
     """
+    before = sides.refused()
     answer = _sent(caller, secret, taken, odd=True)
-    if answer.status != OK:
-        yield Finding.wrong("notification", *_not_taken(answer, _sent(caller, secret, taken), sides))
+    if not _is_taken(answer):
+        plain = _sent(caller, secret, taken)
+        here = before is None or sides.refused() != before
+        yield Finding.wrong("notification", *_not_taken(answer, plain, sides, here=here))
+        return
+    refused, _ = catalogue.marked()
+    if caller.notify(refused, secret, encoded=True).status == OK:
+        yield Finding.wrong("notification", *_FOR_US)
         return
     yield Finding.ok("notification", "A signed test notification was answered 200.")
     answer = _sent(caller, secret, taken, size=LARGE)
-    if answer.status == OK:
+    if _is_taken(answer):
         yield Finding.ok("body limit", "3 MB went through, as much as Meta sends.")
     else:
         yield Finding.wrong("body limit", *_too_large(answer))
@@ -45,29 +54,55 @@ def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Itera
 def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> Answer:
     body, message = catalogue.marked(odd=odd, size=size)
     answer = caller.notify(body, secret)
-    if answer.status == OK:
+    if _is_taken(answer):
         taken.append(message)
     return answer
 
 
-def _not_taken(answer: Answer, plain: Answer, sides: Sides) -> tuple[str, str]:
+def _is_taken(answer: Answer) -> bool:
+    """Say whether it is the service's own 200, which has no body."""
+    return answer.status == OK and not answer.body
+
+
+_FOR_US: Final = (
+    "Something before the service answers 200 in its place, also to what the service refuses.",
+    "Have it pass POSTs on, and their answers as they are: what it takes so, Meta never sends again.",
+)
+_BY_THE_SERVICE: Final = {
+    ANSWERS[errors.Encoded].text: (
+        "The proxy encodes bodies (415).",
+        "Have it pass bodies on as they are, without Content-Encoding.",
+    ),
+    ANSWERS[errors.InboxUnavailable].text: (
+        "The service can't keep it now (503).",
+        "Its /readyz says why: `whatsapp-webhook ready` in its pod.",
+    ),
+}
+
+
+def _not_taken(answer: Answer, plain: Answer, sides: Sides, *, here: bool) -> tuple[str, str]:
+    """Say why: *plain* is the answer to one that has less in it to change, *here* whether the service here refused."""
+    if answer.status == OK:
+        return _FOR_US
     if answer.text == ANSWERS[errors.BadSignature].text:
-        return _not_signed(plain, sides)
-    if answer.text == ANSWERS[errors.Encoded].text:
-        return "The proxy encodes bodies (415).", "Have it pass bodies on as they are, without Content-Encoding."
-    if answer.text == ANSWERS[errors.InboxUnavailable].text:
-        return "The service can't keep it now (503).", "Its /readyz says why: `whatsapp-webhook ready` in its pod."
+        return _not_signed(plain, sides, here=here)
+    if found := _BY_THE_SERVICE.get(answer.text):
+        return found
     if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
         return "The proxy lets no POST through (405).", "Let GET and POST through to this path."
-    return stranger(answer)
+    what, remedy = stranger_now(answer)
+    also = " A plain notification gets through, one with odd characters does not." if _is_taken(plain) else ""
+    return what + also, remedy
 
 
-def _not_signed(plain: Answer, sides: Sides) -> tuple[str, str]:
-    if plain.status == OK:
+def _not_signed(plain: Answer, sides: Sides, *, here: bool) -> tuple[str, str]:
+    if _is_taken(plain):
         return (
             "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
             "Have the proxy pass bodies on byte for byte: no rewriting, no reformatting of JSON.",
         )
+    if not here:
+        return ANOTHER
     if sides.direct and sides.direct.takes:
         return (
             "Asked directly, the service takes such a notification: the proxy changes the body, or drops the header.",
@@ -84,22 +119,32 @@ def _not_signed(plain: Answer, sides: Sides) -> tuple[str, str]:
     )
 
 
+_LARGE_BY_THE_SERVICE: Final = {
+    ANSWERS[errors.TooLarge].text: (
+        "The service takes less than 3 MB, which Meta may send.",
+        "Set WEBHOOK_MAX_BODY_BYTES to 4194304 again.",
+    ),
+    ANSWERS[errors.BadSignature].text: (
+        "The signature of 3 MB was refused, after that of a small notification was taken.",
+        "Do several instances answer, of which one has another app secret? Or are large bodies changed on the way?",
+    ),
+    ANSWERS[errors.ReadTimeout].text: (
+        "The service itself answers 3 MB with 408.",
+        "A slow way wants WEBHOOK_READ_TIMEOUT.",
+    ),
+    FAILED.text: ("The service itself answers 3 MB with 500.", "Its log says why."),
+    ANSWERS[errors.Overloaded].text: (
+        "The service had no room for 3 MB just now (503).",
+        "Try again; look at WEBHOOK_BODIES_BYTES if it stays so.",
+    ),
+}
+
+
 def _too_large(answer: Answer) -> tuple[str, str]:
-    if answer.text == ANSWERS[errors.TooLarge].text:
-        return (
-            "The service takes less than 3 MB, which Meta may send.",
-            "Set WEBHOOK_MAX_BODY_BYTES to 4194304 again.",
-        )
-    if answer.text in (ANSWERS[errors.ReadTimeout].text, FAILED.text):
-        return (
-            f"The service itself answers 3 MB with {answer.status}.",
-            "Its log says why; a slow way wants WEBHOOK_READ_TIMEOUT.",
-        )
-    if answer.text == ANSWERS[errors.Overloaded].text:
-        return (
-            "The service had no room for 3 MB just now (503).",
-            "Try again; look at WEBHOOK_BODIES_BYTES if it stays so.",
-        )
+    if answer.status == OK:
+        return _FOR_US
+    if found := _LARGE_BY_THE_SERVICE.get(answer.text):
+        return found
     by = f" ({answer.server})" if answer.server else ""
     if answer.status in (0, 413):
         told = f"with {answer.status}{by}" if answer.status else f"without an answer: {answer.why}"
@@ -107,6 +152,8 @@ def _too_large(answer: Answer) -> tuple[str, str]:
             f"3 MB do not get through: something before the service refuses them, {told}.",
             "Raise its limit to 4 MB: client_max_body_size 4m; nginx.ingress.kubernetes.io/proxy-body-size: 4m.",
         )
+    if answer.status in (429, 502, 503, 504):
+        return stranger_now(answer)
     return (
         f"3 MB do not get through: something before the service answers {answer.status}{by}.",
         "Look at its log: at its limit, and whether it can keep a body of that size where it keeps them.",

@@ -50,7 +50,7 @@ def marked(*, odd: bool = False, size: int = 0) -> tuple[bytes, str]:
     tests = [_test(), _test()] if size else [_test()]
     message = tests[0]["change"]["value"]["messages"][0]
     if odd:
-        message["text"] = {"body": '\u00e4\u00f6\u00fc \U0001f642 a/b <c> @d \\ " %2F +'}
+        message["text"] = {"body": '\u00e4\u00f6\u00fc \U0001f642 a/b <c> @d \\ " %2F + <script>1</script> ../../x'}
     written = body(tests)
     if odd:
         written = written.replace(b":{", b": {  ", 1) + b"\n"

@@ -58,7 +58,7 @@ class Simulator:
         yield self._post("one more message", again, "200")
         yield self._post("the same again, as Meta's retries are", again, "200")
         yield self._post("a batch of 1000 messages", catalogue.batch(1000), "200")
-        odd = f"not a notification {secrets.token_hex(8)}".encode()
+        odd = b'["not a notification", "%s"]' % secrets.token_hex(8).encode()
         yield self._post("a signed body that is no notification", odd, "200")
         yield from self._forged(catalogue.notification("message text"))
 

@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from service.cli.settings import configured
 from service.cli.tables import console, printable, wrapped
 from service.config import SECRETS, Config, ids, public_url
 from service.errors import GraphRefused
-from service.meta.graph import client, urls
+from service.meta.graph import client, registered, urls
 from service.meta.graph.client import Graph
 from service.meta.graph.step import Plan, Step
 
@@ -52,13 +53,20 @@ def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -
     if not app:
         raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
     found.require("app-secret")
-    graph = Graph(
-        config.graph_url,
-        config.graph_version,
-        client.Keys(app, found.app_secret, found.access_token),
-        sleep=time.sleep,
-    )
-    return Asked(graph, found, config, app, tuple(dict.fromkeys(accounts)) or config.accounts)
+    graphs = [
+        Graph(config.graph_url, config.graph_version, client.Keys(app, secret, found.access_token), sleep=time.sleep)
+        for secret in found.app_secrets
+    ]
+    return Asked(_of_the_app(graphs), found, config, app, tuple(dict.fromkeys(accounts)) or config.accounts)
+
+
+def _of_the_app(graphs: Sequence[Graph]) -> Graph:
+    """Give the first whose secret Meta takes as the app's: while it is rotated, several are in force."""
+    for graph in graphs[:-1]:
+        with suppress(GraphRefused):
+            registered.app(graph)
+            return graph
+    return graphs[-1]
 
 
 def asking_config() -> Config:
@@ -66,7 +74,7 @@ def asking_config() -> Config:
     return configured({name: text for name, text in os.environ.items() if name not in SECRETS})
 
 
-def url_of(given: str | None, config: Config) -> str:
+def url_of(given: str | None, config: Config, *, longest: int | None = None) -> str:
     """Give the callback URL; raises UsageError where there is none, or none that Meta would call."""
     url = given or config.callback_url
     if not url:
@@ -77,6 +85,8 @@ def url_of(given: str | None, config: Config) -> str:
         raise click.BadParameter(f"it {ex}.", param_hint="URL") from ex
     if problem:
         raise click.BadParameter(f"{problem} (it is {url})", param_hint="URL")
+    if longest and len(url) > longest:
+        raise click.BadParameter(f"it is {len(url)} characters long, and Meta takes {longest} here.", param_hint="URL")
     return url
 
 
@@ -96,6 +106,8 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
     """
     plan = _permitted(first(), "Nothing was changed.")
     tell(plan.steps)
+    for note in plan.notes:
+        click.echo(f"note: {printable(note)}")
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
         return
@@ -109,12 +121,15 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
         if first() != plan:
             raise Refused("Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again.")
     take(graph, plan.steps)
-    # Whether fields that are not named are dropped, Meta does not say.
-    take(graph, _permitted(after(), "Nothing more was changed.").steps)
-    left = after().steps
+    # Whether fields that are not named are dropped, Meta does not say. Nothing else is done that was not shown.
+    take(graph, (step for step in _permitted(after(), "Nothing more was changed.").steps if step.trims))
+    left = _permitted(after(), "Nothing more was changed.").steps
     if left:
         tell(left)
-        raise click.ClickException("Meta took every request, and still has it as above. Try again in a minute.")
+        raise click.ClickException(
+            "Meta took every request, and it is not so: the above is left. Has somebody else changed it just now? "
+            "Look at it again in a minute."
+        )
     click.echo("Done, and at Meta it is so now.")
 
 

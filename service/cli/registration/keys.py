@@ -7,7 +7,9 @@ from typing import Final, NamedTuple
 import click
 
 from service.config import SECRETS
-from service.credentials import content_of, values_in
+from service.credentials import APP_SECRET, MOST_VALUES, VERIFY_TOKEN, content_of, values_in
+
+ACCESS_TOKEN: Final = "access-token"  # noqa: S105  a file's name
 
 _WHERE: Final = {
     "verify-token": "a word of your own, which Meta sends with its handshake",
@@ -17,11 +19,16 @@ _WHERE: Final = {
 
 
 class Keys(NamedTuple):
-    """Line 1 of each file, or the variable in its place; empty where there is none."""
+    """Line 1 of each file, or the variable in its place, empty where there is none; of app secrets every line."""
 
     verify_token: bytes
-    app_secret: bytes
+    app_secrets: tuple[bytes, ...]
     access_token: bytes
+
+    @property
+    def app_secret(self) -> bytes:
+        """Give line 1."""
+        return self.app_secrets[0] if self.app_secrets else b""
 
     def __repr__(self) -> str:
         return "Keys(...)"
@@ -37,14 +44,15 @@ class Keys(NamedTuple):
 
 def read(directory: Path, environ: Mapping[str, str]) -> Keys:
     """Read them; raises ClickException where a value can't be one."""
-    found = {}
-    for file in SECRETS.values():
-        values = given(file, environ) or _values(directory / file)
-        value = values[0] if values else b""
-        if not value.isascii() and file != "verify-token":
+    found = {file: given(file, environ) or _values(directory / file) for file in SECRETS.values()}
+    for file, values in found.items():
+        if file != VERIFY_TOKEN and not all(each.isascii() for each in values):
             raise click.ClickException(f"What is given as {file} holds characters that Meta's never do: look again.")
-        found[file.replace("-", "_")] = value
-    return Keys(**found)
+    return Keys(_first(found[VERIFY_TOKEN]), found[APP_SECRET][:MOST_VALUES], _first(found[ACCESS_TOKEN]))
+
+
+def _first(values: tuple[bytes, ...]) -> bytes:
+    return values[0] if values else b""
 
 
 def given(file: str, environ: Mapping[str, str]) -> tuple[bytes, ...]:

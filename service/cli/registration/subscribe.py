@@ -10,8 +10,10 @@ from service.cli.tables import console, wrapped
 from service.config import misspelt, names
 from service.fields import FIELDS, NOT_CHOSEN
 from service.meta.graph import plan, registered
+from service.meta.graph.registered import App
 from service.meta.graph.step import Allowed, Plan, Wanted
 
+LONGEST_OVERRIDE: Final = 200  # characters of a URL, says "Webhooks > Overrides" of Meta's documentation
 _ALL: Final = frozenset(FIELDS) - NOT_CHOSEN
 
 
@@ -74,19 +76,21 @@ def subscribe(
         _refuse_beside_overrides(fields)
     asked.keys.require("verify-token", *(("access-token",) if overridden or asked.accounts else ()))
     wanted = Wanted(
-        asked_.url_of(url, asked.config),
+        asked_.url_of(url, asked.config, longest=LONGEST_OVERRIDE if overridden else None),
         asked.keys.verify_token.decode("utf-8", "replace"),
         _fields(fields, asked),
         overridden,
     )
     accounts = tuple(dict.fromkeys((*override_account, *(() if wanted.overridden else asked.accounts))))
+    at_first = _fields_of(registered.app(asked.graph))
+    chosen = wanted.fields or at_first or _ALL
 
     def made(allowed: Allowed) -> Plan:
         graph = asked.graph
         app = registered.app(graph)
-        there = app.subscription.fields if app.subscription else ()
         return plan.subscription(
-            wanted._replace(fields=wanted.fields or frozenset(there) or _ALL),
+            # What somebody else adds meanwhile is theirs.
+            wanted._replace(fields=chosen | (_fields_of(app) - at_first)),
             app,
             registered.accounts(graph, accounts),
             [registered.number(graph, each) for each in override_number],
@@ -96,11 +100,20 @@ def subscribe(
     allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
     then = allowed._replace(again=False)
     asked_.carry_out(asked.graph, lambda: made(allowed), lambda: made(then), dry_run=dry_run, yes=yes)
+    if override_number:
+        click.echo(
+            "note: whether the app is subscribed to the number's account was not looked at, and without that nothing "
+            "comes of it: `status --account ID` tells."
+        )
     if not accounts and not wanted.overridden:
         click.echo(
             "note: no account was named: Meta sends nothing of an account until the app is subscribed to it. "
             "Name yours with --account, or in WEBHOOK_ACCOUNTS."
         )
+
+
+def _fields_of(app: App) -> frozenset[str]:
+    return frozenset(app.subscription.fields if app.subscription else ())
 
 
 def _refuse_beside_overrides(fields: str | None) -> None:

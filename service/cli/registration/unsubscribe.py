@@ -29,8 +29,8 @@ def unsubscribe(
     whatsapp-webhook unsubscribe https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
     """  # noqa: D301  click wants the character
     callback_url = url or asked.config.callback_url
-    if not callback_url:
-        raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL.")
+    if "://" not in callback_url:
+        raise click.UsageError("Which URL? Give all of it, https:// too, as an argument or in WEBHOOK_CALLBACK_URL.")
     if numbers or asked.accounts:
         asked.keys.require("access-token")
 
@@ -46,8 +46,10 @@ def unsubscribe(
 
     there = registered.app(asked.graph).subscription
     own = there.callback_url if there else ""
-    if not asked.accounts and urls.same(own, callback_url):
-        click.echo("note: no account was named: their overrides, if they have any, are not seen, and end as well.")
+    if urls.same(own, callback_url):
+        click.echo(
+            "note: overrides of accounts that are not named here, if there are any, are not seen, and end as well."
+        )
     first = made()
     if not first.steps and not first.refusals:
         click.echo(

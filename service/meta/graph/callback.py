@@ -11,6 +11,7 @@ CODE: Final = 2200
 _STATUS: Final = re.compile(r"HTTP Status Code = ([0-9]{3})")
 _CURL: Final = re.compile(r"curl_errno = ([0-9]+)")
 _CHALLENGE: Final = re.compile(r'expected value="(.*?)", received="(.*)"', re.DOTALL)
+MOST: Final = 4096  # characters of a message that are looked at
 LONGEST: Final = 60  # characters of a strange answer that are said again
 URL: Final = "{url}"  # in a remedy: the callback URL
 ASK: Final = f"`whatsapp-webhook doctor --url {URL}`"
@@ -71,6 +72,7 @@ _OF_STATUS: Final = {
 
 def why(message: str) -> Why:
     """Read Meta's message of error 2200."""
+    message = message[:MOST]
     if found := _CHALLENGE.search(message):
         expected, received = found.groups()
         return _of_answer(expected, received)

@@ -85,7 +85,7 @@ OF_PARAMETER: Final = (
     Case(
         "Meta does not know one of the fields, or does not offer it to this app",
         "Leave it out with --fields: App dashboard > WhatsApp > Configuration lists those that this app can have.",
-        part="field",
+        part="fields[",
     ),
 )
 PERMISSION: Final = (

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import tenacity
 import urllib3
@@ -67,8 +67,10 @@ class Graph:
             items = page.get("data")
             yield from (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
             following = _after(page)
-            if following in ("", after):
+            if following is None or following == after != "":
                 return
+            if not following:
+                break  # there is more, and nobody says where
             after = following
         raise trouble.of_stranger(HTTPStatus.OK, f"{self._base}/{path}")
 
@@ -105,10 +107,12 @@ class Graph:
         return _content(answer, content, self._base, hidden, callback_url)
 
 
-def _after(page: dict[str, Any]) -> str:
-    """Read where the next page begins; empty where there is none."""
+def _after(page: dict[str, Any]) -> str | None:
+    """Read where the next page begins: None where there is none, empty where that is not said."""
     paging = page.get("paging")
-    cursors = paging.get("cursors") if isinstance(paging, dict) and paging.get("next") else None
+    if not isinstance(paging, dict) or not paging.get("next"):
+        return None
+    cursors = paging.get("cursors")
     return str(cursors.get("after") or "") if isinstance(cursors, dict) else ""
 
 
@@ -135,6 +139,6 @@ def _without(value: object, hidden: list[str]) -> object:
     """Take out of what Meta says what was sent to it in secret; a word so short that it may be anything stays."""
     if isinstance(value, str):
         for secret in hidden:
-            for form in (secret, quote(secret, safe="")):
+            for form in (secret, quote(secret, safe=""), quote_plus(secret)):
                 value = value.replace(form, "***") if len(secret) >= SHORTEST else value
     return value

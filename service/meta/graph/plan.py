@@ -14,6 +14,7 @@ def subscription(
     """Plan what gets notifications to come to the wanted URL; no step where nothing is to change."""
     steps: list[Step] = []
     refusals: list[str] = []
+    notes: list[str] = []
     if not wanted.overridden:
         _plan_app(wanted, app, allowed, steps, refusals)
     elif app.subscription is None:
@@ -23,9 +24,12 @@ def subscription(
         )
     for account in accounts:
         _plan_account(wanted, account, allowed, steps, refusals)
+        for number in account.numbers:
+            if number.id not in wanted.overridden and _is_elsewhere(number.override, wanted.callback_url):
+                _plan_elsewhere(wanted, number, allowed, steps, notes)
     for number in numbers:
         _plan_number(wanted, number, allowed, steps, refusals)
-    return Plan(tuple(steps), tuple(refusals))
+    return Plan(tuple(steps), tuple(refusals), tuple(notes))
 
 
 def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
@@ -56,7 +60,8 @@ def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], ref
     elif too_many:
         parameters = {"object": OBJECT, "fields": ",".join(sorted(too_many))}
         then = f"{wanted.callback_url}{_difference(wanted.fields | too_many, wanted.fields)}"
-        steps.append(Step(f"app {app.id}", wanted.callback_url, then, "DELETE", path, parameters, as_app=True))
+        now = wanted.callback_url
+        steps.append(Step(f"app {app.id}", now, then, "DELETE", path, parameters, as_app=True, trims=True))
 
 
 def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
@@ -83,19 +88,16 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
                 f"{_start(what)} has an override to {account.override}: its notifications go there. "
                 f"If they are to come to {wanted.callback_url}, say {DROP}; else leave the account out."
             )
-    for number in account.numbers:
-        if number.id not in wanted.overridden and _is_elsewhere(number.override, wanted.callback_url):
-            _plan_elsewhere(wanted, number, allowed, steps, refusals)
 
 
-def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
-    what = _of_number(number)
+def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], notes: list[str]) -> None:
+    """A number's own override is often meant, to try something out: it stays, and is told."""
     if allowed.drop_overrides:
         steps.append(_without(number))
     else:
-        refusals.append(
-            f"{_start(what)} has an override to {number.override}: what comes for it goes there. "
-            f"If it is to come to {wanted.callback_url}, say {DROP}; else leave its account out."
+        notes.append(
+            f"{_of_number(number)} keeps its override to {number.override}: what comes for it goes there. "
+            f"If it is to come to {wanted.callback_url}, say {DROP}."
         )
 
 
@@ -129,6 +131,9 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
     is_own = app.subscription is not None and same(app.subscription.callback_url, url)
     known = {each.id: each for account in accounts for each in account.numbers} | {each.id: each for each in numbers}
     steps = [_without(number) for number in known.values() if same(number.override, url)]
+    if is_own and not allowed.drop_overrides:
+        for number in known.values():
+            refusals += _kept_number(number, url)
     for account in accounts:
         what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
         elsewhere = _is_elsewhere(account.override, url)
@@ -138,8 +143,6 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
                     f"{_start(what)} has an override to {account.override}, which would go with its subscription: "
                     f"say {DROP} where that is meant, else leave the account out."
                 )
-            if not allowed.drop_overrides:
-                refusals += _kept_numbers(account, url)
             now = f"subscribed, with an override to {account.override}" if account.override else "subscribed"
             steps.append(Step(what, now, "not subscribed", "DELETE", path))
         elif same(account.override, url):
@@ -150,13 +153,12 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
     return Plan(tuple(steps), tuple(refusals))
 
 
-def _kept_numbers(account: Account, url: str) -> Iterator[str]:
-    for number in account.numbers:
-        if _is_elsewhere(number.override, url):
-            yield (
-                f"{_start(_of_number(number))} has an override to {number.override}, which would get nothing any more "
-                f"without the subscription of account {account.id}: say {DROP} where that is meant."
-            )
+def _kept_number(number: Number, url: str) -> Iterator[str]:
+    if _is_elsewhere(number.override, url):
+        yield (
+            f"{_start(_of_number(number))} has an override to {number.override}, which would get nothing any more "
+            f"without the app's subscription: say {DROP} where that is meant."
+        )
 
 
 def _is_elsewhere(override: str, url: str) -> bool:

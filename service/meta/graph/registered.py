@@ -54,7 +54,7 @@ def app(graph: Graph) -> App:
         if each.get("object") == OBJECT:
             listed = each.get("fields")
             fields = tuple(sorted(map(_name_of, listed))) if isinstance(listed, list) else ()
-            subscription = Subscription(str(each.get("callback_url", "")), fields, each.get("active") is not False)
+            subscription = Subscription(str(each.get("callback_url", "")), fields, _is_yes(each.get("active", True)))
     return App(name, str(found.get("name", "")), subscription, bool(found.get("privacy_policy_url")))
 
 
@@ -98,6 +98,11 @@ def _number(found: dict[str, Any]) -> Number:
     configured = found.get("webhook_configuration")
     override = configured.get("phone_number") if isinstance(configured, dict) else ""
     return Number(str(found.get("id", "")), str(found.get("display_phone_number", "")), str(override or ""))
+
+
+def _is_yes(value: object) -> bool:
+    """Read a boolean, which Meta writes as one or as a word."""
+    return value is not False and str(value).lower() != "false"
 
 
 def _name_of(field: object) -> str:

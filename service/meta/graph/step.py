@@ -36,7 +36,10 @@ class Allowed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change: of what, what is there now, what will be, and the request that does it."""
+    """One change: of what, what is there now, what will be, and the request that does it.
+
+    *trims*: it only takes away fields that the step before it, which does not name them, may have left.
+    """
 
     what: str
     now: str
@@ -45,10 +48,15 @@ class Step:
     path: str
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # a verify token is in it
     as_app: bool = False
+    trims: bool = False
 
 
 class Plan(NamedTuple):
-    """Steps in order; none is to be taken while there are *refusals*, sentences with the way out."""
+    """Steps in order; none is to be taken while there are *refusals*, sentences with the way out.
+
+    *notes* tell what stays as it is, and may not be meant.
+    """
 
     steps: tuple[Step, ...]
     refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def _of_parameter(told: str) -> Case:
     found = _case(told, cases.OF_PARAMETER)
     if found is None:
         return Case(f"Meta does not take what it was asked: {told}", "Look at ids, URL and fields.")
-    return found._replace(what=f"{found.what}: {told}") if found.part == "field" else found
+    return found._replace(what=f"{found.what}: {told}") if found.part == "fields[" else found
 
 
 def _case(told: str, table: Iterable[Case]) -> Case | None:

@@ -26,7 +26,7 @@ http {{{{
     {{outside}}
     ssl_certificate {{certificate}}; ssl_certificate_key {{certificate}};
     server {{{{
-        listen 127.0.0.1:{{port}} ssl;
+        listen {{address}}:{{port}} ssl;
         {{rules}}
         location / {{{{ proxy_pass http://127.0.0.1:{{upstream}}; }}}}
     }}}}
@@ -40,7 +40,7 @@ defaults
     timeout client 10s
     timeout server 10s
 frontend in
-    bind 127.0.0.1:{port} ssl crt {certificate} {tls}
+    bind {address}:{port} ssl crt {certificate} {tls}
     {rules}
     default_backend receiver
 backend receiver
@@ -152,14 +152,16 @@ class Front:
         rules: str = LARGE,
         more: str = "",
         outside: str = "",
+        address: str = "127.0.0.1",
         certificate: trustme.LeafCert | None = None,
         upstream: int | None = None,
         chain: bool = True,
         tls: str = "",
     ) -> None:
         self.world, self.proxy = world, proxy
-        directory = world.directory / proxy
+        directory = world.directory / f"{proxy}-{address}"
         directory.mkdir(exist_ok=True)
+        self._at = (address, world.port)
         found = certificate or world.authority.issue_cert("localhost")
         file = directory / "tls.pem"
         parts = found.cert_chain_pems if chain else found.cert_chain_pems[:1]
@@ -171,6 +173,7 @@ class Front:
             "port": world.port,
             "more": more,
             "outside": outside,
+            "address": address,
             "user": USER,
             "tls": tls,
         }
@@ -183,7 +186,7 @@ class Front:
     def running(self) -> Iterator[None]:
         with subprocess.Popen([*self.command, str(self.file)], stderr=subprocess.DEVNULL) as process:
             try:
-                until(lambda: _listens(self.world.port) or process.poll() is not None, f"{self.proxy} does not listen")
+                until(lambda: _listens(self._at) or process.poll() is not None, f"{self.proxy} does not listen")
                 assert process.poll() is None, f"{self.proxy} does not start: {self.file}"
                 yield
             finally:
@@ -204,6 +207,6 @@ def findings(said: str) -> list[dict[str, str]]:
     return found
 
 
-def _listens(port: int) -> bool:
+def _listens(at: tuple[str, int]) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex(at) == 0

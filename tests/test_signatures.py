@@ -69,6 +69,18 @@ def dumped(**more: object) -> Callable[[bytes], bytes]:
         (lambda it: b"\xef\xbb\xbf" + it, "byte order mark"),
         (gzip.compress, "it was compressed"),
         (lambda it: quote_plus(it).encode(), "percent-encoded"),
+        (lambda it: b"payload=" + quote_plus(it).encode(), "put into a form"),
+        (lambda it: quote_plus(it).encode() + b"=", "put into a form"),
+        (base64.b64encode, "written in base64"),
+        (lambda it: json.dumps(it.decode()).encode(), "put into a string of JSON"),
+        (lambda it: json.dumps({"body": it.decode(), "isBase64Encoded": False}).encode(), "a gateway's event"),
+        (
+            lambda it: json.dumps({"body": base64.b64encode(it).decode(), "isBase64Encoded": True}).encode(),
+            "a gateway's event",
+        ),
+        (lambda _: b"", "nothing of it is left"),
+        (lambda _: b"[object Object]", "nothing of it is left"),
+        (lambda it: json.dumps(json.loads(it), sort_keys=True).encode(), "keys in another order"),
     ],
 )
 def test_a_body_that_was_changed(change: Callable[[bytes], bytes], says: str) -> None:
@@ -90,6 +102,13 @@ def test_a_body_that_was_changed(change: Callable[[bytes], bytes], says: str) ->
         ('{"a":"é"}'.encode(), lambda it: it.decode("latin-1").encode(), "wrong encoding"),
         ('{"a":"é"}'.encode(), lambda _: b'{"a":"\\u00e9"}', "characters in it were escaped"),
         (b'{"a":"me\\u0040x"}', lambda _: b'{"a":"me@x"}', "escaped characters in it were written out"),
+        (b'{"a":"it\\u0027s"}', lambda _: b'{"a":"it\'s"}', "escaped characters in it were written out"),
+        (b'{"a":"b\\\\\\/c"}', lambda _: b'{"a":"b\\\\/c"}', "escaped characters in it were written out"),
+        (
+            '{"a":"\U0001f642\u00e9"}'.encode(),
+            lambda _: b'{"a":"\\ud83d\\ude42\\u00e9"}',
+            "characters in it were escaped",
+        ),
     ],
 )
 def test_other_bodies(original: bytes, change: Callable[[bytes], bytes], says: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: one module a command, the help in its docstring."""
 
+import io
 import sys
 from typing import NoReturn
 
@@ -48,6 +49,9 @@ for command in (
 
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends in a sentence and a status, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names at Meta are in any script
     try:
         commands.main(prog_name="whatsapp-webhook", standalone_mode=False)
     except click.Abort:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -136,9 +135,7 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
         token = keys.read(path, os.environ | {"WEBHOOK_APP_SECRET": "x"}).access_token
     except click.ClickException:
         token = b""
-    return Graph(
-        config.graph_url, config.graph_version, client.Keys(app, secret, token), sleep=time.sleep, timeout=PATIENCE
-    )
+    return asked.graph_of(config, client.Keys(app, secret, token), timeout=PATIENCE)
 
 
 def _tell(finding: Finding) -> None:

@@ -3,7 +3,7 @@
 The service's own answers are fixed texts, so that they can be told from everybody else's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -60,6 +60,20 @@ def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
     if answer.text == WRONG_PATH and answer.status == HTTPStatus.NOT_FOUND:
         return Finding.wrong(check, *_ELSEWHERE), False
     return Finding.wrong(check, *stranger(answer)), False
+
+
+def otherwise(caller: Caller, addresses: Sequence[str]) -> Finding | None:
+    """Find an address that answers otherwise than the others, where the name has several; None for none."""
+    if len(addresses) < 2:  # noqa: PLR2004
+        return None
+    refusal = ANSWERS[errors.HandshakeRefused].text
+    found = {address: caller.look(address) for address in addresses}
+    usual = any(answer.text == refusal for answer in found.values())
+    for address, answer in found.items():
+        if answer.text != refusal and usual and not _wants_certificate(answer):
+            what, remedy = stranger(answer)
+            return Finding.wrong("answer", f"At {address}, one of {len(addresses)} addresses: {what}", remedy)
+    return None
 
 
 _ELSEWHERE: Final = (

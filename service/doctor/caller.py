@@ -3,10 +3,11 @@
 import re
 import secrets
 import time
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus, urlencode
 
 import urllib3
+from urllib3.util import parse_url
 
 from service import signature
 from service.deadline import within
@@ -46,9 +47,9 @@ class Caller:
         self._deadline = deadline
         self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
 
-    def look(self) -> Answer:
-        """GET the URL with nothing in it."""
-        return self._call("GET", self.url)
+    def look(self, at: str = "") -> Answer:
+        """GET the URL with nothing in it; *at* one of its host's addresses, empty for any."""
+        return self._call("GET", self.url, at=at)
 
     def greet(self, token: bytes, challenge: str | None = None) -> tuple[Answer, str]:
         """Do the handshake; gives the answer, in no header of which the token is, and the challenge for its body."""
@@ -66,21 +67,32 @@ class Caller:
         more = {"Content-Encoding": "identity"} if encoded else {}
         return self._call("POST", self.url, body=body, headers=headers | more)
 
-    def _call(self, method: str, url: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
-        given = {"User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
+    def _call(
+        self, method: str, url: str, *, at: str = "", headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        where = parse_url(url)
+        given = {"Host": where.netloc or "", "User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
+        secured = {"server_hostname": where.host, "assert_hostname": where.host} if where.scheme == "https" else {}
 
         def ask() -> Answer:
             started = time.monotonic()
-            answer = self._http.request(
-                method, url, headers=given, redirect=False, preload_content=False, decode_content=False, **more
+            pool = self._http.connection_from_host(at or where.host, where.port, where.scheme, secured if at else None)
+            answer = pool.urlopen(
+                method,
+                where.request_uri,
+                body=body,
+                headers=given,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
             )
-            body = answer.read(MOST)
+            content = answer.read(MOST)
             answer.close()
             told = answer.headers
             # What a redirect passes on of the query may hold the verify token.
             location = re.split("[?#&;]", told.get("Location", ""), maxsplit=1)[0]
             took = time.monotonic() - started
-            return Answer(answer.status, body, told.get("Server", "")[:LONGEST], location[:LONGEST], seconds=took)
+            return Answer(answer.status, content, told.get("Server", "")[:LONGEST], location[:LONGEST], seconds=took)
 
         try:
             return within(self._deadline, ask)

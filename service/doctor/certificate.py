@@ -3,23 +3,34 @@
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from service.doctor.caller import wants_certificate
-from service.doctor.finding import Finding
+from service.doctor.finding import Finding, State
 
+Address = tuple[Any, ...]  # as the socket module has it: host, port, and more of IPv6
 CHECK: Final = "certificate"
 TIMEOUT: Final = 5.0  # seconds
 SOON: Final = 14  # days
 MOST_NAMES: Final = 10  # that are said
 
 
-def look(host: str, port: int) -> Finding:
-    """Do the TLS handshake with the authorities that this machine trusts."""
+def look(host: str, addresses: Sequence[Address]) -> Finding:
+    """Do the TLS handshake at each address, with the authorities that this machine trusts; say what is worst."""
+    found = [(address, _look(host, address)) for address in addresses]
+    for address, finding in found:
+        if finding.state is not State.OK:
+            at = f"At {address[0]}: " if len(addresses) > 1 else ""
+            return finding._replace(detail=at + finding.detail)
+    return found[0][1]
+
+
+def _look(host: str, address: Address) -> Finding:
     try:
-        told = _greeted(host, port, ssl.create_default_context())
+        told = _greeted(host, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as ex:
-        return Finding.wrong(CHECK, *_of_verification(ex, host, port))
+        return Finding.wrong(CHECK, *_of_verification(ex, host, address))
     except (ssl.SSLError, OSError) as ex:
         if wants_certificate(ex):
             return Finding.unknown(
@@ -40,9 +51,9 @@ def look(host: str, port: int) -> Finding:
     return Finding.ok(CHECK, f"Trusted here, for {host}, {left}.")
 
 
-def _greeted(host: str, port: int, context: ssl.SSLContext) -> dict[str, Any]:
+def _greeted(host: str, address: Address, context: ssl.SSLContext) -> dict[str, Any]:
     with (
-        socket.create_connection((host, port), timeout=TIMEOUT) as client,
+        socket.create_connection(address[:2], timeout=TIMEOUT) as client,
         context.wrap_socket(client, server_hostname=host) as secured,
     ):
         found: Any = secured.getpeercert()
@@ -67,21 +78,21 @@ _OF_VERIFICATION: Final = {
 }
 
 
-def _of_verification(ex: ssl.SSLCertVerificationError, host: str, port: int) -> tuple[str, str]:
+def _of_verification(ex: ssl.SSLCertVerificationError, host: str, address: Address) -> tuple[str, str]:
     if ex.verify_code == _WRONG_NAME:
         return (
-            f"The certificate is for {_names(host, port)}, and not for {host}.",
+            f"The certificate is for {_names(host, address)}, and not for {host}.",
             "Get one for the name that Meta calls.",
         )
     told = f"The certificate is not taken: {ex.verify_message}."
     return _OF_VERIFICATION.get(ex.verify_code, (told, _PUBLIC))
 
 
-def _names(host: str, port: int) -> str:
+def _names(host: str, address: Address) -> str:
     context = ssl.create_default_context()
     context.check_hostname = False
     try:
-        told = _greeted(host, port, context)
+        told = _greeted(host, address, context)
     except OSError:
         return "another name"
     names = [value for kind, value in told.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]

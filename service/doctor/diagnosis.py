@@ -115,9 +115,9 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
     except ValueError as ex:
         yield Finding.wrong("url", f"{url}, which is registered, is no URL that Meta can call: it {ex}.", _REGISTER)
         return
-    found, is_open = way.walk(way.place(url, in_cluster=about.in_cluster))
+    found, addresses = way.walk(way.place(url, in_cluster=about.in_cluster))
     yield from found
-    if not is_open:
+    if not addresses:
         yield Finding.unknown(
             "beyond", "What comes after that was not looked at.", "Mend that first, and run this again."
         )
@@ -125,6 +125,8 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
     caller = Caller(url)
     token = about.credentials.verify_tokens[0] if about.has_credentials else b""
     answered, is_ours = answers.who(caller, token)
+    if is_ours and (other := answers.otherwise(caller, [str(each[0]) for each in addresses])):
+        answered, is_ours = other, False
     yield answered
     if is_ours and about.has_credentials:
         before = _counted(about, "handshakes")

@@ -1,20 +1,28 @@
 """What is done to bytes on their way, and undoing it: each usual mistake, one at a time. Pure."""
 
+import base64
+import binascii
 import itertools
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 GZIP: Final = 47  # zlib's word for "gzip or zlib, whichever it is"
 LARGEST: Final = 4_194_304  # bytes in which text is looked at: more than Meta sends
 MOST: Final = 16_777_216  # bytes of what is decompressed
-_NON_ASCII: Final = re.compile("[^\x00-\x7f]")
-_ESCAPED: Final = re.compile(rb"\\u([0-9a-fA-F]{4})")
+_NON_ASCII: Final = re.compile("[^\x00-\x7f]+")
+# A slash alone, or a pair of which it may be the second half.
+_SLASH: Final = re.compile(r"\\.|/", re.DOTALL)
+_ESCAPED: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.", re.DOTALL
+)
 # What Meta escapes besides non-ASCII: slashes always; in some payloads these too.
-_MORE_ESCAPES: Final = ("", "@", "<>&'", "@<>&'%")
+_MORE_ESCAPES: Final = ("", "@", "'", "<>&'", "@<>&'%")
+# What is left of a body that something else has read already.
+_LEFTOVERS: Final = (b"", b"{}", b"null", b"undefined", b"[object Object]", b'""')
 
 
 class Change(NamedTuple):
@@ -37,6 +45,9 @@ def undone(body: bytes) -> Iterator[Change]:
         ("line ends were made LF", lambda it: re.sub(rb"(?<!\r)\n", b"\r\n", it)),
         ("it was compressed", _decompressed),
         ("it was percent-encoded, as a form is", lambda it: unquote_to_bytes(it.replace(b"+", b" "))),
+        ("it was put into a form", _in_form),
+        ("it was written in base64", _base64),
+        ("it was put into a string of JSON, or into a gateway's event", _wrapped),
         ("its text was read in the wrong encoding (UTF-8 as Latin-1)", _latin),
     )
     for name, undo in ways:
@@ -54,32 +65,30 @@ def _escapes(body: bytes) -> Iterator[Change]:
         text = body.decode()
     except UnicodeDecodeError:
         return
-    for slashes, more in itertools.product((True, False), _MORE_ESCAPES):
-        before = _escape(text, slashes=slashes, more=more)
+    for before in _escaped(text):
         if before != body:
             yield Change("escaped characters in it were written out (\\u00e4 as \u00e4, \\/ as /)", before)
-    try:
-        bare = _ESCAPED.sub(lambda found: _unescaped(found[1]), body)
-    except ValueError:
-        return
+    bare = _ESCAPED.sub(lambda found: _unescaped(found[0]), body)
     if bare != body:
         yield Change("characters in it were escaped (\u00e4 as \\u00e4)", bare)
 
 
-def _unescaped(digits: bytes) -> bytes:
-    number = int(digits, 16)
-    if number < 32 or chr(number) in '"\\' or 0xD800 <= number < 0xE000:  # noqa: PLR2004  must stay escaped
-        raise ValueError
-    return chr(number).encode()
+def _unescaped(escape: bytes) -> bytes:
+    if len(escape) == 2:  # noqa: PLR2004  another one, or none
+        return escape
+    character = json.loads(b'"' + escape + b'"')
+    must_stay = character < " " or character in '"\\' or "\ud800" <= character < "\ue000"
+    return escape if must_stay else str(character).encode()
 
 
-def _escape(text: str, *, slashes: bool, more: str) -> bytes:
-    escaped = _NON_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    if slashes:
-        escaped = re.sub(r"(?<!\\)/", r"\\/", escaped)
-    for character in more:
-        escaped = escaped.replace(character, f"\\u{ord(character):04x}")
-    return escaped.encode()
+def _escaped(text: str) -> Iterator[bytes]:
+    """Escape non-ASCII, and slashes or not, and in some of Meta's payloads more."""
+    plain = _NON_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    slashed = _SLASH.sub(lambda found: "\\/" if found[0] == "/" else found[0], plain)
+    for escaped, more in itertools.product((slashed, plain), _MORE_ESCAPES):
+        for character in more:
+            escaped = escaped.replace(character, f"\\u{ord(character):04x}")  # noqa: PLW2901  one after the other
+        yield escaped.encode()
 
 
 def _written_anew(body: bytes) -> Iterator[Change]:
@@ -93,10 +102,49 @@ def _written_anew(body: bytes) -> Iterator[Change]:
         text = json.dumps(value, separators=separators, ensure_ascii=is_ascii)
         yield Change(name, text.encode("utf-8", "surrogatepass"))
         if is_ascii:
-            for slashes, more in itertools.product((True, False), _MORE_ESCAPES):
-                yield Change(name, _escape(text, slashes=slashes, more=more))
+            yield from (Change(name, before) for before in _escaped(text))
     for indent in (2, 4):
         yield Change(name, json.dumps(value, indent=indent).encode())
+
+
+def _base64(body: bytes) -> bytes | None:
+    try:
+        return base64.b64decode(body.strip(), validate=True)
+    except binascii.Error:
+        return None
+
+
+def _in_form(body: bytes) -> bytes | None:
+    """Take the only name or value of a form: `payload={...}`, or `{...}=`."""
+    name, equals, value = body.partition(b"=")
+    if not equals or (b"{" in name and value):
+        return None
+    return unquote_to_bytes((value or name).replace(b"+", b" "))
+
+
+def _wrapped(body: bytes) -> bytes | None:
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    inner = value.get("body") if isinstance(value, dict) else value
+    if not isinstance(inner, str):
+        return None
+    encoded = inner.encode("utf-8", "surrogatepass")
+    return _base64(encoded) if isinstance(value, dict) and value.get("isBase64Encoded") is True else encoded
+
+
+def what_is_left(body: bytes) -> str | None:
+    """Say what can't be undone, but be seen on what is left; None for nothing."""
+    if body.strip() in _LEFTOVERS:
+        return "nothing of it is left, since something before read it already (a body parser, say)"
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict) and "object" in list(value)[1:]:  # which Meta writes first
+        return "its JSON was read and written anew, with the keys in another order"
+    return None
 
 
 def _decompressed(body: bytes) -> bytes | None:

@@ -66,6 +66,11 @@ def explain(body: bytes, header: str | None, keys: Kind) -> Verdict:
                 "Have whatever stands before the service pass the bytes on as they came; check the signature before "
                 "anything reads the body.",
             )
+    if left := mistakes.what_is_left(body):
+        return Verdict(
+            f"The body was changed on the way, or by what saved it: {left}.",
+            "Take the bytes as they come, before anything reads them, and catch the request there.",
+        )
     return Verdict(
         "None of the usual mistakes explains it: another app's secret, most likely, or somebody who is not Meta.",
         "Copy the secret again: App dashboard > App settings > Basic. Name other apps' secrets, each in a file, with "

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from service.doctor import certificate
+from service.doctor.certificate import Address
 from service.doctor.finding import Finding, State
 from service.meta.graph import urls
 
@@ -69,22 +70,23 @@ def name(where: Place) -> tuple[Finding, list[tuple[Any, ...]]]:
     )
 
 
-def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding, bool]:
-    """Connect to each address: Meta may take any of them. Says too whether one took it."""
+def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding, list[Address]]:
+    """Connect to each address: Meta may take any of them. Gives those too that took it."""
     silent: dict[str, str] = {}
     unreachable: list[str] = []
+    taken: list[Address] = []
     for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as client:
                 client.settimeout(TIMEOUT)
                 client.connect(address)
+            taken.append(address)
         except OSError as ex:
             if ex.errno in _NO_ROUTE:
                 unreachable.append(address[0])
             else:
                 silent[address[0]] = "no answer in time" if isinstance(ex, TimeoutError) else ex.strerror or "?"
     listed = ", ".join(f"{address}: {why}" for address, why in silent.items())
-    taken = len(silent) + len(unreachable) < len(addresses)
     if silent and where.in_cluster:
         found = Finding.unknown(
             "connection",
@@ -109,18 +111,18 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
     return found, taken
 
 
-def walk(where: Place) -> tuple[list[Finding], bool]:
-    """Look at all of it in order, as far as it leads; says too whether it leads to somebody who answers HTTP."""
+def walk(where: Place) -> tuple[list[Finding], list[Address]]:
+    """Look at all of it in order, as far as it leads; gives the addresses too at which somebody may answer HTTP."""
     named, addresses = name(where)
     found = [form(where), *([] if _is_literal(where.host) else [named])]
     if not addresses:
-        return found, False
+        return found, []
     reached, taken = connection(where, addresses)
     found.append(reached)
     if not taken or not where.is_secure:
         return found, taken
-    found.append(certificate.look(where.host, where.port))
-    return found, found[-1].state is State.OK
+    found.append(certificate.look(where.host, taken))
+    return found, taken if found[-1].state is State.OK else []
 
 
 def _is_literal(host: str) -> bool:

@@ -25,7 +25,7 @@ from public import ACCOUNT, APP, NUMBER, World, findings
 from server import Server, until
 
 from service.credentials import Credentials
-from service.doctor import answers, values
+from service.doctor import answers, certificate, values
 from service.doctor.caller import Caller
 from service.meta import catalogue
 
@@ -199,6 +199,26 @@ def test_too_many_calls_at_meta(world: World) -> None:
         found = diagnosed(world)
     (app,) = [each for each in found if each["check"] == "app"]
     assert app["state"] == "unknown"
+
+
+def test_one_of_several_addresses(world: World) -> None:
+    """May have another certificate, or lead elsewhere: Meta takes any of them."""
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    both, caller = [(address, world.port) for address in addresses], Caller(world.url)
+    stranger = {"certificate": trustme.CA().issue_cert("localhost"), "address": addresses[1]}
+    with world.behind(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(world.trusted))
+        with world.behind(**stranger):
+            found = certificate.look("localhost", both)
+            assert (found.state, found.detail.partition(":")[0]) == ("wrong", "At 127.0.0.2")
+            assert certificate.look("localhost", both[:1]).state == "ok"
+        with world.behind(address=addresses[1]):
+            assert certificate.look("localhost", both).state == "ok"
+            assert answers.otherwise(caller, addresses) is None
+        with world.behind(address=addresses[1], rules="return 404;"):
+            other = answers.otherwise(caller, addresses)
+            assert other is not None
+            assert "At 127.0.0.2, one of 2 addresses: 404" in other.detail
 
 
 def test_a_url_that_is_wrong_replaces_none(world: World) -> None:

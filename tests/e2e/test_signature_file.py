@@ -62,6 +62,32 @@ def test_chunks(run: Run) -> None:
     assert status == 0, said
 
 
+def test_chunks_that_are_cut_off(run: Run) -> None:
+    """Are told, and not taken for another secret's."""
+    chunks = b"5\r\n" + BODY[:5] + b"\r\n%x\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n"
+    for caught in (chunks, chunks[:30]):
+        Path("caught").write_bytes(request(caught, more=b"Transfer-Encoding: chunked"))
+        status, said = run("--signature", "caught")
+        assert status == 2
+        assert "The last chunk of the body is not in FILE" in said
+
+
+def test_more_secrets_than_the_service_takes(run: Run) -> None:
+    """Are not said to be in force."""
+    Path("credentials/app-secret").write_text("".join(f"{each}\n" for each in (*range(4), SECRET)))
+    Path("caught").write_bytes(request())
+    status, said = run("--signature", "caught")
+    assert status == 1
+    assert "more than 4 values" in said
+
+
+def test_a_header_that_was_pasted(run: Run) -> None:
+    """May have quotes and blanks about it."""
+    Path("body").write_bytes(BODY)
+    for pasted in (f'"{HEADER}"', f" {HEADER} ", f"x-hub-signature-256: '{HEADER}'"):
+        assert run("--signature", "body", "--header", pasted)[0] == 0
+
+
 def test_a_body_alone(run: Run) -> None:
     """With its header beside it; without one it is told what to do."""
     Path("body").write_bytes(BODY)

@@ -1,9 +1,17 @@
 """`subscribe`, `unsubscribe` and `status` against a Graph API that does the handshake with the real service."""
 
+import base64
 import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from public import ACCOUNT, APP, NUMBER, World
@@ -224,6 +232,16 @@ def test_status(world: World) -> None:
     assert world.access_token not in said.stdout + str(document)
 
 
+def test_a_terminal_that_knows_ascii_alone(world: World) -> None:
+    """Is told a name all the same."""
+    world.state["apps"][APP]["name"] = "Caf\u00e9"
+    for command in ("status", "doctor"):
+        environ = os.environ | world.environ | {"PYTHONIOENCODING": "ascii"}
+        started = [sys.executable, "-m", "service", command]
+        done = subprocess.run(started, env=environ, capture_output=True, text=True, check=False)
+        assert "Caf\\xe9" in done.stdout, done.stderr
+
+
 def test_status_without_an_access_token(world: World) -> None:
     """Tells what the app secret alone shows, and then what is missing."""
     world.register()
@@ -322,6 +340,50 @@ def test_what_passes_is_tried_again(world: World, fault: dict[str, Any]) -> None
     world.graph.faults[:] = [error(190)]
     assert world.run("status").returncode == 1
     assert len(world.graph.asked) == 1
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """One on the way out, which wants a user."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_CONNECT(self) -> None:
+        """Connect, and pass bytes on."""
+        self.asked.append(self.path)
+        if self.headers.get("Proxy-Authorization") != "Basic " + base64.b64encode(b"ada:l@ce").decode():
+            self.send_error(407)
+            return
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as other:
+            self.send_response(200)
+            self.end_headers()
+            ends = {self.connection: other, other: self.connection}
+            while ready := select.select(list(ends), [], [], 5)[0]:
+                for end in ready:
+                    if not (read := end.recv(65536)):
+                        return
+                    ends[end].sendall(read)
+
+    def log_message(self, *_said: object) -> None:
+        """Say nothing."""
+
+
+def test_a_proxy_on_the_way_out(world: World) -> None:
+    """As the environment names it for everybody; where it does not let us through, that is told, and no password."""
+    world.register()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        at = f"127.0.0.1:{proxy.server_address[1]}"
+        done = world.run("status", HTTPS_PROXY=f"http://ada:l%40ce@{at}", NO_PROXY="")
+        assert done.returncode == 0, done.stderr
+        assert Proxy.asked == [f"localhost:{world.graph.port}"]
+        assert world.run("status", HTTPS_PROXY=f"http://{at}", NO_PROXY="localhost").returncode == 0
+        assert len(Proxy.asked) == 1
+        done = world.run("status", HTTPS_PROXY=f"http://ada:wrong-one@{at}", NO_PROXY="")
+        assert done.returncode == 1
+        assert "by the proxy of HTTPS_PROXY" in done.stderr
+        assert "wrong-one" not in done.stderr
+        proxy.shutdown()
 
 
 def test_nobody_there(world: World) -> None:

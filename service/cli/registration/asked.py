@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import click
 
@@ -53,11 +55,15 @@ def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -
     if not app:
         raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
     found.require("app-secret")
-    graphs = [
-        Graph(config.graph_url, config.graph_version, client.Keys(app, secret, found.access_token), sleep=time.sleep)
-        for secret in found.app_secrets
-    ]
+    graphs = [graph_of(config, client.Keys(app, secret, found.access_token)) for secret in found.app_secrets]
     return Asked(_of_the_app(graphs), found, config, app, tuple(dict.fromkeys(accounts)) or config.accounts)
+
+
+def graph_of(config: Config, its: client.Keys, *, timeout: float = client.TIMEOUT) -> Graph:
+    """Make the way to the Graph API, by the environment's HTTPS_PROXY where NO_PROXY does not say otherwise."""
+    host = urlsplit(config.graph_url).hostname or ""
+    proxy = "" if proxy_bypass(host) else getproxies().get("https", "")
+    return Graph(config.graph_url, config.graph_version, its, sleep=time.sleep, timeout=timeout, proxy=proxy)
 
 
 def _of_the_app(graphs: Sequence[Graph]) -> Graph:

@@ -5,10 +5,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, quote_plus, unquote, urlencode
 
 import tenacity
 import urllib3
+from urllib3.util import make_headers, parse_url
 
 from service.deadline import within
 from service.errors import GraphRefused
@@ -37,13 +38,23 @@ class Graph:
     """One version of the Graph API, asked by one app."""
 
     def __init__(
-        self, url: str, version: str, keys: Keys, *, sleep: Callable[[float], None], timeout: float = TIMEOUT
+        self,
+        url: str,
+        version: str,
+        keys: Keys,
+        *,
+        sleep: Callable[[float], None],
+        timeout: float = TIMEOUT,
+        proxy: str = "",
     ) -> None:
-        """*url* is `https://graph.facebook.com`; *sleep* waits between tries, *timeout* is of one of them."""
+        """*url* is `https://graph.facebook.com`; *sleep* waits between tries, *timeout* is of one of them.
+
+        *proxy* is the URL of one on the way out, with user and password if it wants them; empty for none.
+        """
         self.keys = keys
         self._base = f"{url}/{version}"
         self._timeout = timeout
-        self._http = urllib3.PoolManager(retries=False, timeout=timeout)
+        self._http = _pools(proxy, timeout)
         self._again = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(TRIES),
             wait=tenacity.wait_random_exponential(max=LONGEST_WAIT),
@@ -105,6 +116,14 @@ class Graph:
         hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *secrets]
         callback_url = told.get("callback_url") or told.get("override_callback_uri", "")
         return _content(answer, content, self._base, hidden, callback_url)
+
+
+def _pools(proxy: str, timeout: float) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(retries=False, timeout=timeout)
+    user = parse_url(proxy).auth
+    headers = make_headers(proxy_basic_auth=unquote(user)) if user else {}
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, retries=False, timeout=timeout)
 
 
 def _after(page: dict[str, Any]) -> str | None:

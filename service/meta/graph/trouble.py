@@ -96,6 +96,13 @@ def of_transport(ex: urllib3.exceptions.HTTPError | TimeoutError, base: str) -> 
         return GraphRefused(
             f"the name in {base} is not found", side=YOURS, remedy="Look at this machine's DNS.", again=True
         )
+    if isinstance(ex, urllib3.exceptions.ProxyError):
+        return GraphRefused(
+            f"{base} could not be reached by the proxy of HTTPS_PROXY",
+            side=YOURS,
+            remedy="Does it run, does it want a user, and may it connect there? NO_PROXY names what goes without.",
+            again=True,
+        )
     is_refused = isinstance(ex, urllib3.exceptions.NewConnectionError)
     is_late = isinstance(ex, urllib3.exceptions.TimeoutError | TimeoutError) and not is_refused
     what = "did not answer in time" if is_late else "could not be reached"

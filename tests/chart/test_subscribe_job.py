@@ -187,6 +187,8 @@ def test_its_network_policy(values: Any) -> None:
     names, graph = spec["egress"]
     assert names == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
     assert graph == {"ports": [{"port": 443}]}
+    other = one("NetworkPolicy", values | merged(graphUrl="https://graph.example.com:8443"), end="-subscribe")["spec"]
+    assert other["egress"][1] == {"ports": [{"port": 8443}]}
     receiver = one("NetworkPolicy", values, end="-webhook")
     assert receiver == one("NetworkPolicy", values | merged(enabled=False), end="-webhook")
 
@@ -218,6 +220,16 @@ def test_its_network_policy_is_the_readers_too() -> None:
         (merged(callbackUrl="http://wa.example.com/webhooks"), "Meta calls https only"),
         (merged(callbackUrl="wa.example.com/webhooks"), "Meta calls https only"),
         (merged(callbackUrl="https://a@wa.example.com/"), "pattern"),
+        (merged(callbackUrl="https:///webhooks"), "Meta would not call https:///webhooks"),
+        (merged(callbackUrl="https://"), "Meta would not call https://"),
+        (merged(callbackUrl="https://h:99999/w"), "a port up to 65535"),
+        (merged(callbackUrl="https://h/a+b"), "a path without + and quotes"),
+        (merged(callbackUrl='https://h/a"b'), "a path without + and quotes"),
+        (merged(fields=["calls"]) | {"fields": ["messages"]}, "Meta would not send messages, which is to be kept"),
+        (
+            SUBSCRIBE | {"extraEnv": [{"name": "WEBHOOK_ACCESS_TOKEN", "value": "x"}]},
+            "secrets come from Secrets, credentials.existingSecret and subscribe.existingSecret",
+        ),
         (merged(graphUrl="http://graph.example.com"), "pattern"),
         (merged(graphUrl="https://graph.facebook.com/v26.0"), "pattern"),
         (merged(graphVersion="26"), "pattern"),

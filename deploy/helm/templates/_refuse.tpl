@@ -93,8 +93,11 @@
 {{- $ours := list }}
 {{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
 {{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_RELAY_BIND" "WEBHOOK_DESTINATIONS" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
+{{- $secrets := list "WEBHOOK_VERIFY_TOKEN" "WEBHOOK_APP_SECRET" "WEBHOOK_ACCESS_TOKEN" }}
 {{- range .Values.extraEnv }}
-{{- if has .name $fixed }}
+{{- if has .name $secrets }}
+{{- fail (printf "extraEnv: %s: secrets come from Secrets, credentials.existingSecret and subscribe.existingSecret; the receiver does not start with one in its environment." .name) }}
+{{- else if has .name $fixed }}
 {{- fail (printf "extraEnv: %s is the chart's: ports, volumes and names of this installation are made for it." .name) }}
 {{- else if hasPrefix "OTEL_EXPORTER_OTLP" .name | and (hasSuffix "ENDPOINT" .name) }}
 {{- fail (printf "extraEnv: %s: set tracing.endpoint, for which the network policy opens the port." .name) }}
@@ -115,6 +118,16 @@
 {{- end }}
 {{- if not (hasPrefix "https://" $url) }}
 {{- fail (printf "subscribe.callbackUrl: Meta calls https only, with a certificate of a public authority: begin %s with https://, and end TLS before the Service." $url) }}
+{{- end }}
+{{- $host := (urlParse $url).host }}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" }}
+{{- if or (not (regexMatch "^[^:]+(:[0-9]+)?$|^\\[[0-9A-Fa-f:.]+\\](:[0-9]+)?$" $host)) (gt (int $port) 65535) (regexMatch "[+\"<>\\\\^`{|}]" $url) }}
+{{- fail (printf "subscribe.callbackUrl: Meta would not call %s: it wants a host, a port up to 65535 if any, and a path without + and quotes." $url) }}
+{{- end }}
+{{- range .Values.fields }}
+{{- if and $.Values.subscribe.fields (not (has . $.Values.subscribe.fields)) }}
+{{- fail (printf "subscribe.fields: Meta would not send %s, which is to be kept (fields): name it in both, or leave subscribe.fields empty." .) }}
+{{- end }}
 {{- end }}
 {{- /* That a namespace has this ConfigMap tells a cluster that can be asked. What extraObjects make may be a Secret in time. */}}
 {{- if and (lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt") (not .Values.extraObjects) }}

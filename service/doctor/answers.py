@@ -21,8 +21,6 @@ _DOOR: Final = (401, 403, 407, 429)
 NOT_SAID: Final = (
     "; on purpose the service tells no caller why. In its pod or on its machine `whatsapp-webhook doctor` tells which"
 )
-
-
 NOT_HERE: Final = ""
 ANOTHER: Final = (
     "Another instance answered, which has other credentials: the one here was asked nothing.",
@@ -134,9 +132,8 @@ def greeting(
 ) -> Iterator[Finding]:
     """Do the handshake as Meta does; *why* says what the service here saw to refuse.
 
-    That is None where it can't be asked, and NOT_HERE where it was asked nothing.
-
-    An answer after *late* seconds is too late.
+    That is None where it can't be asked, and NOT_HERE where it was asked nothing. An answer after *late* seconds is too
+    late.
     """
     answer, challenge = caller.greet(token)
     if answer.status == OK and answer.body == challenge.encode():

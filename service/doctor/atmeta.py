@@ -32,6 +32,7 @@ class AtMeta(NamedTuple):
     findings: list[Finding]
     callback_url: str = ""
     position: int = 0
+    is_reached: bool = True
 
 
 def look(
@@ -48,9 +49,11 @@ def look(
     *directory* is where the credentials are, if the commands that mend must be told.
     Of *graphs* there is one for each app secret in force: the first one that Meta takes as the app's is asked.
     """
-    position, app, told = _open(graphs)
-    if app is None:
-        return AtMeta([told])
+    position, app = _open(graphs)
+    if isinstance(app, GraphRefused):
+        return AtMeta([_refused(APP, app)], is_reached=bool(app.code))
+    its = "its secret is the one here" if len(graphs) == 1 else f"its secret is line {position}"
+    told = Finding.ok(APP, f"App {app.id} ({app.name}); {its}.")
     registered_url = app.subscription.callback_url if app.subscription else ""
     wanted = url or registered_url
     command = _subscribe(app.id, wanted, directory)
@@ -65,20 +68,17 @@ def look(
     return AtMeta(of_app + of_accounts, registered_url, position)
 
 
-def _open(graphs: Sequence[Graph]) -> tuple[int, App | None, Finding]:
-    """Find which secret is the app's, 0 for none: then what Meta says of the first."""
+def _open(graphs: Sequence[Graph]) -> tuple[int, App | GraphRefused]:
+    """Find which secret is the app's; 0 for none, and then what Meta says of the first."""
     refused: list[GraphRefused] = []
     for position, graph in enumerate(graphs, start=1):
         try:
-            app = registered.app(graph)
+            return position, registered.app(graph)
         except GraphRefused as ex:
             refused.append(ex)
             if not ex.code:  # it is not the secret
                 break
-        else:
-            its = "its secret is the one here" if len(graphs) == 1 else f"its secret is line {position}"
-            return position, app, Finding.ok(APP, f"App {app.id} ({app.name}); {its}.")
-    return 0, None, _refused(APP, refused[0])
+    return 0, refused[0]
 
 
 def _accounts(graph: Graph, accounts: Sequence[str], url: str, command: str, seen: list[Account]) -> Iterator[Finding]:

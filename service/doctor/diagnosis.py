@@ -12,7 +12,7 @@ from service.doctor import answers, atmeta, instance, notifications, values, way
 from service.doctor.answers import Direct
 from service.doctor.atmeta import AtMeta
 from service.doctor.caller import Caller
-from service.doctor.finding import Finding, State
+from service.doctor.finding import Finding
 from service.doctor.instance import Kept, Said
 from service.doctor.notifications import Sides
 from service.errors import InboxUnavailable
@@ -193,7 +193,7 @@ def _at_meta(about: Circumstances, real: str | None) -> AtMeta:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
         return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
     found = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory)
-    if about.in_cluster and any(each.check == atmeta.APP and each.state is State.UNKNOWN for each in found.findings):
+    if about.in_cluster and not found.is_reached:
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
         return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
     return found

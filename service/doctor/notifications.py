@@ -39,8 +39,8 @@ def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Itera
         here = before is None or sides.refused() != before
         yield Finding.wrong("notification", *_not_taken(answer, plain, sides, here=here))
         return
-    refused, _ = catalogue.marked()
-    if caller.notify(refused, secret, encoded=True).status == OK:
+    other, _ = catalogue.marked()
+    if caller.notify(other, secret, encoded=True).status == OK:
         yield Finding.wrong("notification", *_FOR_US)
         return
     yield Finding.ok("notification", "A signed test notification was answered 200.")

@@ -4,7 +4,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -69,9 +68,12 @@ def graph_of(config: Config, its: client.Keys, *, timeout: float = client.TIMEOU
 def _of_the_app(graphs: Sequence[Graph]) -> Graph:
     """Give the first whose secret Meta takes as the app's: while it is rotated, several are in force."""
     for graph in graphs[:-1]:
-        with suppress(GraphRefused):
+        try:
             registered.app(graph)
-            return graph
+        except GraphRefused as ex:
+            if ex.code:  # it may be the secret
+                continue
+        return graph
     return graphs[-1]
 
 

@@ -4,6 +4,7 @@ What a command is given (arguments, environment, standard input) and what it giv
 those of a process that was started; only the second that Python takes to load it is spared.
 """
 
+import gc
 import json
 import os
 import socket
@@ -58,6 +59,7 @@ def run(*arguments: str, environ: Mapping[str, str], given: bytes = b"") -> subp
 def _fork(listening: socket.socket) -> None:
     from service import cli  # noqa: PLC0415  what takes a second
 
+    gc.freeze()  # else each child, as it ends, copies and collects all of that: a quarter second
     while True:
         message, files, _, _ = socket.recv_fds(listening, 1_000_000, 3)
         if not message:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
+import commands
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import signature
@@ -171,8 +172,7 @@ class Server:
 
 def run_command(environ: Mapping[str, str], *arguments: str, ok: bool = True) -> str:
     """Run `whatsapp-webhook`; give what it printed, or where it is to fail, what it said of that."""
-    command = [sys.executable, "-m", "service", *arguments]
-    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False)
+    done = commands.run(*arguments, environ=os.environ | environ)
     assert (done.returncode == 0) is ok, done.stderr
     return done.stdout if ok else done.stderr
 

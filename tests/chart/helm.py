@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ KEDA = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True}}
 TRACING = {"tracing": {"endpoint": "http://collector:4318"}}
 
 
-class _Strict(yaml.SafeLoader):
+class _Strict(yaml.CSafeLoader):
     """YAML in which no key stands twice, as kustomize and Flux want it."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- theirs
@@ -70,14 +71,27 @@ def helm(*arguments: str, values: Any = None) -> subprocess.CompletedProcess[str
 
 def rendered(values: Any = None) -> list[dict[str, Any]]:
     """Render the chart; fails with what helm says."""
-    return objects(CHART, values or {})
+    return _read(_rendered(json.dumps(values or {})))
+
+
+@cache
+def _rendered(values: str) -> str:
+    return _template(CHART, json.loads(values))
 
 
 def objects(chart: Path, values: Any) -> list[dict[str, Any]]:
     """Render *chart*, which may be a copy."""
+    return _read(_template(chart, values))
+
+
+def _template(chart: Path, values: Any) -> str:
     done = helm("template", "wh", str(chart), "--namespace", "here", values=values)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.load_all(done.stdout, _Strict) if found]
+    return done.stdout
+
+
+def _read(text: str) -> list[dict[str, Any]]:
+    return [found for found in yaml.load_all(text, _Strict) if found]
 
 
 def notes(values: Any) -> str:

@@ -71,8 +71,8 @@ def doctor(
     anywhere, at the way that Meta's requests take, and with --app and an access token at what is registered at Meta.
     What it can't see from where it is, is unknown, with how it can be seen.
 
-    It sends a signed test notification, and 3 MB of blanks in another one: what it leaves in the inbox is marked as a
-    test, which destinations skip. It ends with 1 where something is wrong.
+    It sends a signed test notification, one that must be refused, and 3 MB of blanks in another one: what it leaves in
+    the inbox is marked as a test, which destinations skip. It ends with 1 where something is wrong, else with 0.
 
     With --signature it says instead why a notification's signature was refused: FILE is the request as it came, head
     and body, or its body alone with --header. Nothing of it is sent anywhere.

@@ -90,11 +90,13 @@ EQUIVALENT = {
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "SHA256")).decode("ascii") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
     'relay/message.compose: "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, "sha256")).decode("ASCII") for secret in secrets': _ANY_CASE,  # noqa: E501  as it is told
     "meta/graph/urls.why_not_called: without return None": _ENDS,
-    "meta/graph/urls.same: without return False": _FALSY,
-    "meta/graph/urls.same: return None (3)": _FALSY,
-    'meta/graph/urls._plain: host = _ascii((parts.hostname or "XXXX").removesuffix("."))': "no host is in capitals",
-    'meta/graph/urls._ascii: return host.encode("IDNA")': _ANY_CASE,
-    "meta/graph/urls._ascii: return host": "text differs from bytes as what is no name differs from a name",
+    "meta/graph/urls.same: return None (2)": _FALSY,
+    "meta/graph/urls.same: without return False (2)": _FALSY,
+    "meta/graph/urls.same: return None (4)": _FALSY,
+    'meta/graph/urls._plain: return parts.scheme, user, _ascii(parts.hostname or "XXXX"), port, parts.path or "/", '
+    "parts.query, parts.fragment": "no host is in capitals",
+    'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
+    "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
     "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 31)))": _BOUNDED,
     "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 29)))": _BOUNDED,

@@ -75,6 +75,12 @@ def test_what_meta_never_calls(url: str, why: str | None) -> None:
     assert why_not_called(url) == why
 
 
+def test_users() -> None:
+    """Count, though Meta takes no URL with one."""
+    assert not same("https://a:b@wa.example.com/", "https://c:d@wa.example.com/")
+    assert same("https://a:b@wa.example.com/", "https://a:b@WA.example.com/")
+
+
 def test_letters_that_are_not_the_same() -> None:
     """Are those of two names, though an older rule made one of the other."""
     assert not same("https://stra\u00dfe.example/x", "https://strasse.example/x")

@@ -2,12 +2,13 @@
 
 from service.config.config import Config, load, misspelt
 from service.config.settings import INBOX_FILE, SECRETS, SETTINGS
-from service.config.values import Address, InboxUrl, duration, ids, inbox_url, names, public_url
+from service.config.values import WITHOUT_SERVER, Address, InboxUrl, duration, ids, inbox_url, names, public_url
 
 __all__ = [
     "INBOX_FILE",
     "SECRETS",
     "SETTINGS",
+    "WITHOUT_SERVER",
     "Address",
     "Config",
     "InboxUrl",

@@ -22,17 +22,27 @@ NOT_SAID: Final = (
     "; on purpose the service tells no caller why. In its pod or on its machine `whatsapp-webhook doctor` tells which"
 )
 NOT_HERE: Final = ""
-ANOTHER: Final = (
-    "Another instance answered, which has other credentials: the one here was asked nothing.",
-    "Look at where the URL's name and the proxy lead: to another release, or to one of several that has other ones?",
-)
 
 
 class Direct(NamedTuple):
-    """What the service of this machine or pod takes, asked without anything between."""
+    """What the service here takes, asked without anything between; *is_alone*: no other instance has its inbox."""
 
     greets: bool
     takes: bool
+    is_alone: bool
+
+    def another(self) -> tuple[str, str]:
+        """Say what it means that one was refused, and not by this instance."""
+        if self.is_alone:
+            return (
+                "Another instance answered, which has other credentials: the one here was asked nothing.",
+                "Look at where the URL's name and the proxy lead: to another release?",
+            )
+        remedy = (
+            "Run the doctor in each pod, and look at where the URL leads. Where all take line 1 of the credentials, have "
+            "the proxy pass query string, header and body on as they are."
+        )
+        return "Another instance answered: it has other credentials, or the proxy changes what is asked.", remedy
 
 
 def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
@@ -167,17 +177,18 @@ def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | N
     if answer.text != ANSWERS[errors.HandshakeRefused].text:
         return stranger_now(answer)
     greets = direct is not None and direct.greets
+    if direct and direct.greets and why == NOT_HERE:
+        return direct.another()
     renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --again` tells Meta."
-    known: dict[tuple[str | None, bool], tuple[str, str]] = {
-        ("wrong_token", False): ("The verify token is not one in force in the service.", renew),
-        ("not_configured", False): (
+    known = {
+        "wrong_token": ("The verify token is not one in force in the service.", renew),
+        "not_configured": (
             "No verify token is in force in the service.",
             "Make the file verify-token: its /readyz says where.",
         ),
-        (NOT_HERE, True): ANOTHER,
     }
-    if found := known.get((why, greets)):
-        return found
+    if why in known and not greets:
+        return known[why]
     if why or greets:
         saw = f" ({why})" if why else ""
         return (

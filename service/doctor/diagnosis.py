@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from service.config import Config, public_url
+from service.config import WITHOUT_SERVER, Config, public_url
 from service.credentials import Credentials
 from service.doctor import answers, atmeta, instance, notifications, values, way
 from service.doctor.answers import Direct
@@ -67,7 +67,10 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
         yield from instance.readiness(said)
         yield instance.history(said, is_real=real is not None)
         if about.has_credentials:
-            itself, direct = notifications.ask_directly(_itself(about.config), about.credentials, taken)
+            is_alone = about.config.inbox.engine in WITHOUT_SERVER
+            itself, direct = notifications.ask_directly(
+                _itself(about.config), about.credentials, taken, is_alone=is_alone
+            )
             yield itself
     else:
         yield _absent(about)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from service import errors
 from service.app import ANSWERS, FAILED
 from service.credentials import Credentials
-from service.doctor.answers import ANOTHER, NOT_SAID, OK, Direct, stranger_now
+from service.doctor.answers import NOT_SAID, OK, Direct, stranger_now
 from service.doctor.caller import Answer, Caller
 from service.doctor.finding import Finding
 from service.meta import catalogue
@@ -101,8 +101,8 @@ def _not_signed(plain: Answer, sides: Sides, *, here: bool) -> tuple[str, str]:
             "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
             "Have the proxy pass bodies on byte for byte: no rewriting, no reformatting of JSON.",
         )
-    if not here:
-        return ANOTHER
+    if sides.direct and not here:
+        return sides.direct.another()
     if sides.direct and sides.direct.takes:
         return (
             "Asked directly, the service takes such a notification: the proxy changes the body, or drops the header.",
@@ -160,14 +160,16 @@ def _too_large(answer: Answer) -> tuple[str, str]:
     )
 
 
-def ask_directly(caller: Caller, credentials: Credentials, taken: list[str]) -> tuple[Finding, Direct]:
+def ask_directly(
+    caller: Caller, credentials: Credentials, taken: list[str], *, is_alone: bool
+) -> tuple[Finding, Direct]:
     """Do the handshake and send a test notification with nothing between; as `send` of *taken*."""
     answer, challenge = caller.greet(credentials.verify_tokens[0])
     greets = answer.status == OK and answer.body == challenge.encode()
     sent = _sent(caller, credentials.app_secrets[0], taken)
-    direct = Direct(greets, takes=sent.status == OK)
+    direct = Direct(greets, takes=sent.status == OK, is_alone=is_alone)
     check = "service itself"
-    if all(direct):
+    if direct.greets and direct.takes:
         return Finding.ok(check, "Asked directly, it takes the handshake and a signed test notification."), direct
     if not answer.status:
         what, remedy = f"{caller.url}: {answer.why}.", "Is the service running? `whatsapp-webhook serve` says why not."

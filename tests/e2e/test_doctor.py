@@ -25,7 +25,7 @@ from public import ACCOUNT, APP, NUMBER, World, findings
 from server import Server, until
 
 from service.credentials import Credentials
-from service.doctor import answers, certificate, values
+from service.doctor import answers, certificate, notifications, values
 from service.doctor.caller import Caller
 from service.meta import catalogue
 
@@ -219,6 +219,22 @@ def test_one_of_several_addresses(world: World) -> None:
             other = answers.otherwise(caller, addresses)
             assert other is not None
             assert "At 127.0.0.2, one of 2 addresses: 404" in other.detail
+
+
+def test_one_of_several_instances(world: World) -> None:
+    """May have answered, where they share an inbox: then it need not have other credentials."""
+    token, secret = world.server.token.encode(), world.server.secret.encode()
+    direct = answers.Direct(greets=True, takes=True, is_alone=False)
+    rules = "http-request del-header x-hub-signature-256\n    http-request set-query x=1"
+    with world.behind("haproxy", rules=rules), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(world.trusted))
+        caller = Caller(world.url)
+        (greeted,) = answers.greeting(caller, token, lambda: answers.NOT_HERE, direct)
+        sides = notifications.Sides(direct, is_the_apps=True, refused=lambda: 5.0)
+        (sent,) = notifications.send(caller, secret, sides, [])
+    for found in (greeted, sent):
+        assert found.state == "wrong"
+        assert "it has other credentials, or the proxy changes what is asked" in found.detail
 
 
 def test_a_url_that_is_wrong_replaces_none(world: World) -> None:

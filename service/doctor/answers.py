@@ -39,8 +39,8 @@ class Direct(NamedTuple):
                 "Look at where the URL's name and the proxy lead: to another release?",
             )
         remedy = (
-            "Run the doctor in each pod, and look at where the URL leads. Where all take line 1 of the credentials, have "
-            "the proxy pass query string, header and body on as they are."
+            "Run the doctor in each pod, and look at where the URL leads. Where all take line 1 of the credentials, "
+            "have the proxy pass query string, header and body on as they are."
         )
         return "Another instance answered: it has other credentials, or the proxy changes what is asked.", remedy
 

@@ -147,10 +147,11 @@ def _elsewhere(registered_url: str, url: str, here: Here, command: str) -> Findi
         "An app sends to one URL. If that one is somebody's, have an app of your own, or an override for an account or "
         f"a number; if it is to get nothing any more: {command} --replace"
     )
-    if here.is_real and not here.are_seen:
-        unseen = "Since something real came, an override may send here, which was not seen: name the accounts."
-        return Finding.unknown("callback", f"{what} {unseen}", remedy)
-    return Finding.wrong("callback", what, remedy)
+    if here.are_seen:
+        return Finding.wrong("callback", what, remedy)
+    what += " Whether an override sends here was not seen: for that, name the accounts, with an access token."
+    # Something that came is a reason to think so.
+    return Finding.unknown("callback", what, remedy) if here.is_real else Finding.wrong("callback", what, remedy)
 
 
 def _account(graph: Graph, which: str, url: str, command: str, seen: list[Account]) -> Iterator[Finding]:

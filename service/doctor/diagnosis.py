@@ -8,7 +8,7 @@ from typing import Final
 
 from service.config import WITHOUT_SERVER, Config, public_url
 from service.credentials import Credentials
-from service.doctor import answers, atmeta, instance, notifications, values, way
+from service.doctor import answers, atmeta, greeting, instance, notifications, values, way
 from service.doctor.answers import Direct
 from service.doctor.atmeta import AtMeta
 from service.doctor.caller import Caller
@@ -77,7 +77,9 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
     directly = len(taken)
     at_meta = _at_meta(about, real)
     url = about.url or at_meta.callback_url
-    sides = Sides(direct, at_meta.position == 1, lambda: _counted(about, "notifications").get("bad_signature"))
+    sides = Sides(
+        direct, at_meta.position == 1, lambda: instance.counted(about.config, "notifications").get("bad_signature")
+    )
     yield from _outside(about, url, sides, taken) if url else [_no_url(about)]
     yield _kept(about, kept, taken, by_url=len(taken) > directly)
     yield from at_meta.findings
@@ -132,23 +134,17 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
         answered, is_ours = other, False
     yield answered
     if is_ours and about.has_credentials:
-        before = _counted(about, "handshakes")
-        yield from answers.greeting(caller, token, lambda: _more(before, about), sides.direct)
+        before = instance.counted(about.config, "handshakes")
+        yield from greeting.look(caller, token, lambda: _more(before, about), sides.direct)
         yield from notifications.send(caller, about.credentials.app_secrets[0], sides, taken)
-
-
-def _counted(about: Circumstances, what: str) -> Mapping[str, float]:
-    """Give the outcomes that the service here has counted; none where it can't be asked."""
-    said = instance.ask(about.config)
-    return said.outcomes(what) if said else {}
 
 
 def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
     """Say which outcome of a handshake the service here has counted since: None where it can't be told."""
-    after = _counted(about, "handshakes") if before else {}
+    after = instance.counted(about.config, "handshakes") if before else {}
     more = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
     if after and not more:
-        return answers.NOT_HERE
+        return greeting.NOT_HERE
     return more[0] if len(more) == 1 else None
 
 

@@ -47,6 +47,12 @@ def ask(config: Config) -> Said | None:
     return Said(found, page) if isinstance(found, dict) and isinstance(found.get("checks"), dict) else None
 
 
+def counted(config: Config, what: str) -> Mapping[str, float]:
+    """Give the outcomes of a counter; none where it can't be asked."""
+    said = ask(config)
+    return said.outcomes(what) if said else {}
+
+
 def _got(url: str) -> str:
     answer = urllib3.request("GET", url, timeout=TIMEOUT, retries=False, preload_content=False, decode_content=False)
     return answer.read(MOST).decode()

@@ -25,7 +25,7 @@ from public import ACCOUNT, APP, NUMBER, World, findings
 from server import Server, until
 
 from service.credentials import Credentials
-from service.doctor import answers, certificate, notifications, values
+from service.doctor import answers, certificate, greeting, notifications, values
 from service.doctor.caller import Caller
 from service.meta import catalogue
 
@@ -189,7 +189,7 @@ def test_an_override_that_cannot_be_seen(other: World) -> None:
         found = diagnosed(other, here=True, WEBHOOK_ACCOUNTS="")
     (callback,) = [each for each in found if each["check"] == "callback"]
     assert callback["state"] == "unknown"
-    assert "an override may send here" in callback["detail"]
+    assert "Whether an override sends here was not seen" in callback["detail"]
 
 
 def test_too_many_calls_at_meta(world: World) -> None:
@@ -229,7 +229,7 @@ def test_one_of_several_instances(world: World) -> None:
     with world.behind("haproxy", rules=rules), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(world.trusted))
         caller = Caller(world.url)
-        (greeted,) = answers.greeting(caller, token, lambda: answers.NOT_HERE, direct)
+        (greeted,) = greeting.look(caller, token, lambda: greeting.NOT_HERE, direct)
         sides = notifications.Sides(direct, is_the_apps=True, refused=lambda: 5.0)
         (sent,) = notifications.send(caller, secret, sides, [])
     for found in (greeted, sent):
@@ -265,10 +265,10 @@ def test_an_answer_that_comes_too_late(world: World) -> None:
     """Is no handshake to Meta, whatever it says."""
     caller = Caller(f"http://127.0.0.1:{world.server.port}/webhooks")
     token = world.server.token.encode()
-    (found,) = answers.greeting(caller, token, lambda: None, None, late=0.0)
+    (found,) = greeting.look(caller, token, lambda: None, None, late=0.0)
     assert found.state == "wrong"
     assert "Meta waits for six" in found.detail
-    assert [each.state for each in answers.greeting(caller, token, lambda: None, None)] == ["ok"]
+    assert [each.state for each in greeting.look(caller, token, lambda: None, None)] == ["ok"]
 
 
 def test_in_a_pod_that_may_not_go_out(world: World) -> None:
@@ -542,6 +542,16 @@ def _another_instance(world: World) -> Iterator[None]:
         (other.credentials / "verify-token").write_text(world.server.token)
         until(lambda: other.handshake(token=world.server.token).status == 200, "the token was not seen")
         yield
+
+
+@contextmanager
+def _in_turn(world: World) -> Iterator[None]:
+    """A load balancer has two releases behind it, with other credentials each."""
+    directory = Path(tempfile.mkdtemp(dir=world.directory))
+    with Server(directory) as other:
+        others = f"balance roundrobin\n    server two 127.0.0.1:{other.port}"
+        with world.behind("haproxy", rules="", more=others):
+            yield
 
 
 NOTHING = nullcontext
@@ -843,6 +853,12 @@ BROKEN = {
         "another release",
         _another_instance,
         here=True,
+    ),
+    "two releases in turn": Broken(
+        "handshake",
+        "several instances answer at this URL",
+        "to two releases?",
+        _in_turn,
     ),
     "what is registered is no URL": Broken(
         "url",

@@ -12,7 +12,8 @@ from urllib3.util import parse_url
 from service import signature
 from service.deadline import within
 
-AGENT: Final = "facebookplatform/1.0 (+http://developers.facebook.com)"
+# As those see them whom Meta calls: one for the handshake, one for notifications.
+AGENTS: Final = {"GET": "facebookplatform/1.0 (+http://developers.facebook.com)", "POST": "facebookexternalua"}
 TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
 DEADLINE: Final = 30.0  # seconds
 MOST: Final = 65536  # bytes of an answer
@@ -71,7 +72,7 @@ class Caller:
         self, method: str, url: str, *, at: str = "", headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
         where = parse_url(url)
-        given = {"Host": where.netloc or "", "User-Agent": AGENT, "Accept": "*/*", **(headers or {})}
+        given = {"Host": where.netloc or "", "User-Agent": AGENTS[method], "Accept": "*/*", **(headers or {})}
         secured = {"server_hostname": where.host, "assert_hostname": where.host} if where.scheme == "https" else {}
 
         def ask() -> Answer:

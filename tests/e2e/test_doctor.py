@@ -221,6 +221,15 @@ def test_one_of_several_addresses(world: World) -> None:
             assert "At 127.0.0.2, one of 2 addresses: 404" in other.detail
 
 
+def test_it_calls_as_meta_does(world: World) -> None:
+    """Some let nobody else through."""
+    known = (
+        'if ($http_user_agent !~ "^facebookplatform/1.0|^facebookexternalua$") { return 403; } client_max_body_size 4m;'
+    )
+    with world.behind(rules=known):
+        assert [each for each in diagnosed(world) if each["state"] == "wrong"] == []
+
+
 def test_one_of_several_instances(world: World) -> None:
     """May have answered, where they share an inbox: then it need not have other credentials."""
     token, secret = world.server.token.encode(), world.server.secret.encode()

@@ -80,6 +80,7 @@ def dumped(**more: object) -> Callable[[bytes], bytes]:
         ),
         (lambda _: b"", "nothing of it is left"),
         (lambda _: b"[object Object]", "nothing of it is left"),
+        (lambda it: it[:40], "a part of it is missing"),
         (lambda it: json.dumps(json.loads(it), sort_keys=True).encode(), "keys in another order"),
     ],
 )

@@ -140,8 +140,10 @@ def what_is_left(body: bytes) -> str | None:
         return "nothing of it is left, since something before read it already (a body parser, say)"
     try:
         value: Any = json.loads(body)
-    except (ValueError, RecursionError):
+    except RecursionError:
         return None
+    except ValueError:
+        return "it is not whole JSON any more, so a part of it is missing" if body.lstrip().startswith(b"{") else None
     if isinstance(value, dict) and "object" in list(value)[1:]:  # which Meta writes first
         return "its JSON was read and written anew, with the keys in another order"
     return None

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import commands
 import pytest
 from server import Server, free_port
 
@@ -18,8 +19,7 @@ from service.meta import catalogue
 
 def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
-    command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, env=clean | environ, input=stdin, capture_output=True, text=True, check=False)
+    return commands.run(*arguments, environ=clean | environ, given=stdin.encode())
 
 
 def on_terminal(*arguments: str, columns: int, **environ: str) -> list[str]:

@@ -37,7 +37,8 @@ run: install $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay
 	$(BIN)/whatsapp-webhook serve & serving=$$!; started="$$example $$serving"; \
 	until [ -e $(DEV)/inbox.db ] || ! kill -0 $$serving 2>/dev/null; do sleep 0.1; done; \
 	$(BIN)/whatsapp-webhook relay & started="$$started $$!"; \
-	kill -0 $$example 2>/dev/null || echo "Is a port taken? Say others: make run WEBHOOK_BIND=127.0.0.1:8181 EXAMPLE_PORT=9001" >&2; \
+	{ sleep 2; kill -0 $$example 2>/dev/null || \
+	  echo "Is a port taken? Say others: make run WEBHOOK_BIND=127.0.0.1:8181 EXAMPLE_PORT=9001" >&2; } & \
 	wait $$serving
 
 $(DEV)/credentials:

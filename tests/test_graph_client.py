@@ -70,3 +70,13 @@ def test_a_version_that_is_none(api: graph.Graph, version: str) -> None:
     with pytest.raises(GraphRefused) as refused:
         registered.app(asking)
     assert "WEBHOOK_GRAPH_VERSION" in refused.value.remedy
+
+
+@pytest.mark.parametrize(("active", "is_so"), [(True, True), (False, False), ("true", True), ("false", False)])
+def test_a_boolean_that_is_a_word(api: graph.Graph, active: object, is_so: bool) -> None:  # noqa: FBT001
+    """Is read as one, as Meta writes either."""
+    about = {"callback_url": "https://wa.example.com/", "active": active, "fields": []}
+    api.state["apps"][APP]["subscriptions"][graph.OBJECT] = about
+    subscription = registered.app(client(api, [])).subscription
+    assert subscription is not None
+    assert subscription.active is is_so

@@ -1,5 +1,7 @@
 """The Graph API's errors in words: the causes behind 2200, which Meta tells in a message."""
 
+import time
+
 import pytest
 
 from service.meta.graph import callback, trouble
@@ -48,3 +50,19 @@ def test_why_a_handshake_failed(message: str, says: str) -> None:
 def test_a_strange_error_is_told_too(error: dict[str, object]) -> None:
     """Whatever Meta sends."""
     assert trouble.of_answer(error, {"x-business-use-case-usage": "[]"}).what
+
+
+def test_a_message_without_an_end() -> None:
+    """Is not searched for ever: what tells a cause stands at its beginning."""
+    started = time.monotonic()
+    found = trouble.of_answer({"code": callback.CODE, "message": 'expected value="' * 200_000}, {})
+    assert "does not say why" in found.what
+    assert time.monotonic() - started < 5
+
+
+def test_fields_of_an_object_are_not_fields_to_choose() -> None:
+    """Though Meta's words for both have the word in them."""
+    told = "(#100) Tried accessing nonexisting field (x) on node type (Business)"
+    assert "not of what it was given as" in trouble.of_answer({"code": 100, "message": told}, {}).what
+    told = "(#100) Param fields[0] must be one of {messages}"
+    assert "does not know one of the fields" in trouble.of_answer({"code": 100, "message": told}, {}).what

@@ -71,11 +71,10 @@ class Caller:
     def _call(
         self, method: str, url: str, *, at: str = "", headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
-        where = parse_url(url)
-        given = {"Host": where.netloc or "", "User-Agent": AGENTS[method], "Accept": "*/*", **(headers or {})}
-        secured = {"server_hostname": where.host, "assert_hostname": where.host} if where.scheme == "https" else {}
-
         def ask() -> Answer:
+            where = parse_url(url)
+            given = {"Host": where.netloc or "", "User-Agent": AGENTS[method], "Accept": "*/*", **(headers or {})}
+            secured = {"server_hostname": where.host, "assert_hostname": where.host} if where.scheme == "https" else {}
             started = time.monotonic()
             pool = self._http.connection_from_host(at or where.host, where.port, where.scheme, secured if at else None)
             answer = pool.urlopen(

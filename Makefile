@@ -10,6 +10,8 @@ WEBHOOK_RELAY_BIND ?= 127.0.0.1:9091
 EXAMPLE_PORT ?= 9000
 DESTINATIONS := $(DEV)/destinations-$(EXAMPLE_PORT).yaml
 FUZZ_SECONDS ?= 3600
+# Tests wait more than they compute.
+PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
 .PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript golden lock clean
@@ -53,8 +55,9 @@ $(DESTINATIONS):
 	  '    internal: true  # so that it may be on this machine, and without TLS' '    format: cloudevents' \
 	  '    secretFile: example-secret' '    tests: true' > $@
 
-test: install ## everything that takes minutes, not hours
-	$(BIN)/pytest --ignore tests/cluster
+test: install ## everything that takes minutes, not hours: several at once, then alone what measures time
+	$(BIN)/pytest --ignore tests/cluster --durations 20 -n $(PROCESSES) --dist loadgroup -m "not alone and not long"
+	$(BIN)/pytest --ignore tests/cluster --durations 20 -m "alone and not long"
 
 test-cluster: install ## the chart on the cluster of KUBECONFIG, whose nodes have the image TEST_IMAGE
 	$(BIN)/pytest tests/cluster -m "not long" -s

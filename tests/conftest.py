@@ -48,6 +48,12 @@ def _mounts() -> bool:
     return done.returncode == 0
 
 
+def _network_namespaces() -> bool:
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        return False
+    return subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
 MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "cluster": (_cluster, "a cluster in KUBECONFIG, kubectl, helm, and the image that its nodes have in TEST_IMAGE"),
     "cluster_postgresql": (
@@ -86,16 +92,25 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
     "mounts": (_mounts, "root that may mount"),
+    "netns": (_network_namespaces, "root that may make network namespaces, and the program ip"),
     "loop": (_loop_mounts, "root, mkfs.ext4 and loop devices"),
 }
 
 
+# One of these exists on a machine at a time: its tests run in one process, one after the other.
+ONE_AT_A_TIME = ("kafka", "loop", "npm")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what can't run here, or have it fail where it was said to."""
     required = os.environ.get("TEST_REQUIRE", "").split()
     is_there = cache(lambda name: MEANS[name][0]())
     for item in items:
-        for name in (name for mark in item.iter_markers("needs") for name in mark.args):
+        names = [name for mark in item.iter_markers("needs") for name in mark.args]
+        for name in set(names).intersection(ONE_AT_A_TIME):
+            item.add_marker(pytest.mark.xdist_group(name))
+        for name in names:
             if is_there(name):
                 continue
             reason = f"needs {MEANS[name][1]}"

@@ -1,8 +1,10 @@
 """The real server, run as a user runs it, and a client that can misbehave."""
 
 import http.client
+import itertools
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -24,6 +26,9 @@ from service.config import inbox_url
 from service.inbox import engine
 
 PATIENCE = 20.0
+FIRST_PORT = 10_000
+PORTS_PER_PROCESS = 1_000
+TEST_PROCESSES = 16
 
 
 class Answer(NamedTuple):
@@ -34,10 +39,24 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def _ports() -> Iterator[int]:
+    """Yield ports below the kernel's ephemeral range, from a slice that no other test process of this run has."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw15").removeprefix("gw"))
+    start = FIRST_PORT + PORTS_PER_PROCESS * (worker % TEST_PROCESSES)
+    offset = random.SystemRandom().randrange(PORTS_PER_PROCESS)  # another run may be under way on this machine
+    for number in itertools.count(offset):
+        yield start + number % PORTS_PER_PROCESS
+
+
+_next_port = _ports()
+
+
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on; no client's own port can take it before the test does."""
+    for port in _next_port:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 class Server:
@@ -108,6 +127,7 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+        until(lambda: not _listens(self.port), "a worker still listens")
 
     def wait_until_ready(self) -> None:
         """Wait until /readyz is 200."""

@@ -29,6 +29,9 @@ QUERIES = [
 ]
 
 
+pytestmark = pytest.mark.xdist_group("monitoring")  # each process would play Meta to a Prometheus of its own
+
+
 def target(pod: str, container: str, port: int) -> dict[str, Any]:
     """Say where a container is scraped."""
     labels = {"namespace": "here", "pod": pod, "container": container}

@@ -72,6 +72,7 @@ def harm(server: Server, clients: int, what: Callable[[socket.socket], None]) ->
             thread.join(20)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("what", "clients"), [(chunks, 1), (pipelines, 1), (heads, 20)])
 def test_nobody_else_waits(tmp_path: Path, what: Callable[[socket.socket], None], clients: int) -> None:
     """Whose bytes never let the server wait gives way all the same."""
@@ -95,6 +96,7 @@ def test_the_deadline_holds_for_who_is_fast(tmp_path: Path) -> None:
         assert sum(refused) == 1
 
 
+@pytest.mark.alone
 def test_idle_connections_make_room(tmp_path: Path) -> None:
     """Who holds a connection and asks for nothing is the first to go."""
     with Server(tmp_path, WEBHOOK_CONNECTIONS="20") as server:

@@ -100,6 +100,7 @@ def test_a_body_of_framing_costs_what_it_holds(server: Server, body: bytes) -> N
         client.close()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("many_files")
 def test_idle_connections_cost_the_others_little(tmp_path: Path) -> None:
     """Five thousand, kept alive: the median request waits less than half as long again, window by window."""

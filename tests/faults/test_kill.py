@@ -13,7 +13,7 @@ from contract.engines import Servers, place
 from faults.ledger import Ledger, kept_ids
 from server import Server
 
-ROUNDS = int(os.environ.get("TEST_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("TEST_KILL_ROUNDS", "8"))
 
 
 def kill_somebody(server: Server) -> None:

@@ -22,7 +22,7 @@ from server import Server, until
 from service.events import Event
 from service.meta import catalogue
 
-EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "3000"))
+EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "1000"))
 SHARE = 0.1  # of the requests that meet a fault
 TIMEOUT = 1.0
 

@@ -21,6 +21,7 @@ from servers.process import directory
 
 LATEST = 2.5  # seconds until every request is answered
 BACK = 5.0  # seconds until the service is ready again
+pytestmark = pytest.mark.alone
 STOPPED = float(os.environ.get("TEST_STOPPED_SECONDS", "4"))
 MEMORY = 40 * 2**20  # bytes that the service may take in passing
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from service import drain, logs
 from service.config import Config
-from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
+from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory, weak_verify_tokens
 from service.metrics import CredentialMetrics
 
 TICK: Final = 0.5  # seconds
@@ -82,6 +82,9 @@ class Watch:
             tokens, secrets = len(now.verify_tokens), len(now.app_secrets)
             self._metrics.changed(time.time(), **{VERIFY_TOKEN: tokens, APP_SECRET: secrets})
             self._log.info("credentials changed", verify_tokens=tokens, app_secrets=secrets)
+            if weaknesses := weak_verify_tokens(now.verify_tokens):
+                hint = "make one with `openssl rand -hex 16`, and enter the same at Meta"
+                self._log.warning("weak verify token", problems=list(weaknesses), hint=hint)
         self._metrics.stale(stale=self._directory.stale)
         if self._directory.problems != self._said:
             self._said = self._directory.problems

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from service.credentials import Credentials, CredentialsDirectory, values_in
+from service.credentials import (
+    Credentials,
+    CredentialsDirectory,
+    UnusableFile,
+    parse_values,
+    read_values,
+    weak_verify_tokens,
+)
+
+SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -23,12 +32,15 @@ from service.credentials import Credentials, CredentialsDirectory, values_in
         (b" \t\r\n \n", ()),
         (b"\xef\xbb\xbf", ()),
         (b"\xef\xbb\xbf \n", ()),
-        (b"\xff\xfe\n", (b"\xff\xfe",)),
+        ("Prüfwort ✓".encode(), ("Prüfwort ✓".encode(),)),
+        (b"{", (b"{",)),
+        (b'"abc"', (b'"abc"',)),
+        (b"12345678", (b"12345678",)),
     ],
 )
 def test_how_a_file_is_read(content: bytes, values: tuple[bytes, ...]) -> None:
     """CRLF, BOM, blank lines and edges are tolerated; blanks are no value."""
-    assert values_in(content) == values
+    assert parse_values(content) == values
 
 
 def lay(directory: Path, version: str, **files: bytes) -> None:
@@ -52,12 +64,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_mounted_secret_and_its_rotation(path: Path) -> None:
     """A swap of `..data` is seen at the next look, and only then does anything change."""
-    lay(path, "1", verify_token=b"old", app_secret=b"secret\n")
+    lay(path, "1", verify_token=b"old", app_secret=SECRET + b"\n")
     directory = CredentialsDirectory(path)
     assert directory.look()
-    assert directory.current == Credentials((b"old",), (b"secret",))
+    assert directory.current == Credentials((b"old",), (SECRET,))
     assert not directory.look()
-    lay(path, "2", verify_token=b"new\nold\n", app_secret=b"secret\n")
+    lay(path, "2", verify_token=b"new\nold\n", app_secret=SECRET + b"\n")
     assert directory.look()
     assert directory.current.verify_tokens == (b"new", b"old")
     assert directory.missing is None
@@ -67,7 +79,7 @@ def test_a_mounted_secret_and_its_rotation(path: Path) -> None:
 
 def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
     """Content is compared, not what a file system says of it."""
-    lay(path, "1", verify_token=b"aaaa", app_secret=b"secret")
+    lay(path, "1", verify_token=b"aaaa", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     file = path / "..1" / "verify-token"
@@ -89,13 +101,13 @@ def test_before_the_first_look() -> None:
 
 def test_what_is_in_force_changes_as_a_whole_only(path: Path) -> None:
     """What a request was given to verify with stays what it is; new values come as a new object."""
-    lay(path, "1", verify_token=b"old", app_secret=b"secret")
+    lay(path, "1", verify_token=b"old", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     given = directory.current
     with pytest.raises(AttributeError):
         given.verify_tokens = (b"another",)  # type: ignore[misc]
-    lay(path, "2", verify_token=b"new", app_secret=b"secret")
+    lay(path, "2", verify_token=b"new", app_secret=SECRET)
     assert directory.look()
     assert given.verify_tokens == (b"old",)
 
@@ -122,7 +134,7 @@ def test_without_a_hint_only_the_problems_are_said(path: Path) -> None:
 
 def test_a_name_that_is_nearly_right_is_said(path: Path) -> None:
     """So that a Secret with a wrong key is seen for what it is."""
-    lay(path, "1", app_secret=b"value")
+    lay(path, "1", app_secret=SECRET)
     (path / "verify_token").write_text("value")
     directory = CredentialsDirectory(path, hint="Do this.")
     directory.look()
@@ -131,25 +143,25 @@ def test_a_name_that_is_nearly_right_is_said(path: Path) -> None:
 
 def test_a_value_that_stands_twice_counts_once() -> None:
     """A rotation to the same value is none."""
-    assert values_in(b"old\nold\n other \nold") == (b"old", b"other")
+    assert parse_values(b"old\nold\n other \nold") == (b"old", b"other")
 
 
 @pytest.mark.parametrize(
     ("there", "read", "awaited"),
     [
-        ("verify_token", Credentials(verify_tokens=(b"value",)), "app-secret"),
-        ("app_secret", Credentials(app_secrets=(b"value",)), "verify-token"),
+        ("verify_token", Credentials(verify_tokens=(SECRET,)), "app-secret"),
+        ("app_secret", Credentials(app_secrets=(SECRET,)), "verify-token"),
     ],
 )
 def test_one_of_two_is_not_enough(path: Path, there: str, read: Credentials, awaited: str) -> None:
     """Each kind counts for itself."""
-    lay(path, "1", **{there: b"value"})
+    lay(path, "1", **{there: SECRET})
     directory = CredentialsDirectory(path)
     assert directory.look()
     assert directory.current == read
     assert directory.missing == f"{path}/{awaited} can't be read ({os.strerror(errno.ENOENT)})."
     assert not directory.stale
-    lay(path, "2", verify_token=b"value", app_secret=b"value")
+    lay(path, "2", verify_token=SECRET, app_secret=SECRET)
     assert directory.look()
     assert directory.missing is None
 
@@ -162,7 +174,7 @@ def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | 
     """A file that vanishes, turns empty or unreadable changes nothing but the report, and heals by itself."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"token")
-    (path / "app-secret").write_bytes(b"secret")
+    (path / "app-secret").write_bytes(SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     good = directory.current
@@ -180,18 +192,18 @@ def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | 
     assert name in directory.problems[0]
     if broken == "directory":
         file.rmdir()
-    file.write_bytes(b"healed")
+    file.write_bytes(b"healed and well again")
     assert directory.look()
     assert not directory.stale
 
 
 def test_at_most_four_values(path: Path) -> None:
     """Four are taken, in order; a fifth is a mistake and not cut off in silence."""
-    lay(path, "1", verify_token=b"1\n2\n3\n4\n", app_secret=b"s")
+    lay(path, "1", verify_token=b"1\n2\n3\n4\n", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
-    lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=b"s")
+    lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=SECRET)
     directory.look()
     assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
     assert directory.problems == (f"{path}/verify-token holds more than 4 values",)
@@ -201,7 +213,7 @@ def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
     """65,536 bytes are read; one more is refused."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"t" * 65536)
-    (path / "app-secret").write_bytes(b"s")
+    (path / "app-secret").write_bytes(SECRET)
     directory = CredentialsDirectory(path)
     assert directory.look()
     assert len(directory.current.verify_tokens[0]) == 65536
@@ -213,7 +225,7 @@ def test_a_pipe_is_not_waited_for(path: Path, name: str) -> None:
     """What is no file is a problem like any other, and the last good values stay."""
     path.mkdir()
     for file in ("verify-token", "app-secret", "log-key"):
-        (path / file).write_bytes(b"good")
+        (path / file).write_bytes(SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     good = directory.current
@@ -223,15 +235,14 @@ def test_a_pipe_is_not_waited_for(path: Path, name: str) -> None:
     assert not directory.look()
     assert len([*Path("/proc/self/fd").iterdir()]) == before
     assert directory.current == good
-    expected = () if name == "log-key" else (f"{path / name} can't be read (not a regular file)",)
-    assert directory.problems == expected
+    assert directory.problems == (f"{path / name} can't be read (not a regular file)",)
 
 
 def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
     """What is refused for its size costs no memory of that size."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"t")
-    (path / "app-secret").write_bytes(b"s")
+    (path / "app-secret").write_bytes(SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     os.truncate(path / "app-secret", 64 * 1024 * 1024)
@@ -242,22 +253,127 @@ def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
     assert peak < 1024 * 1024
     assert directory.stale
     assert directory.problems == (f"{path}/app-secret can't be read (above 65536 bytes)",)
-    assert directory.current.app_secrets == (b"s",)
+    assert directory.current.app_secrets == (SECRET,)
 
 
 def test_the_log_key_is_optional_and_stays(path: Path) -> None:
     """A third file; without it nothing is missing, and once read its value stays like the others."""
-    lay(path, "1", verify_token=b"t", app_secret=b"s")
+    lay(path, "1", verify_token=b"t", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     assert directory.current.log_key is None
     assert directory.problems == ()
-    lay(path, "2", verify_token=b"t", app_secret=b"s", log_key=b"key\nolder\n")
+    lay(path, "2", verify_token=b"t", app_secret=SECRET, log_key=b"key\nolder\n")
     assert directory.look()
     assert directory.current.log_key == b"key"
     (path / "..2" / "log-key").write_bytes(b" ")
     assert not directory.look()
     assert directory.current.log_key == b"key"
+    assert directory.problems == (f"{path}/log-key holds no value",)
+    assert directory.stale
     (path / "log-key").unlink()
     assert not directory.look()
     assert directory.current.log_key == b"key"
+
+
+NOT_VALUES = {
+    "UTF-16 with a byte order mark, as PowerShell's > writes it": "the-secret-0123456789\r\n".encode("utf-16"),
+    "UTF-16, big endian, with a byte order mark": b"\xfe\xff" + "the-secret-0123456789\n".encode("utf-16-be"),
+    "UTF-16 without a byte order mark": "the-secret-0123456789\n".encode("utf-16-le"),
+    "UTF-32 with a byte order mark": "the-secret-0123456789\n".encode("utf-32"),
+    "UTF-32, big endian": "the-secret-0123456789\n".encode("utf-32-be"),
+    "UTF-16 of characters without a zero byte": b"\xff\xfe" + "验证令牌验证令牌验证令牌验证令牌".encode("utf-16-le"),
+    "a NUL alone": b"\0",
+    "a NUL behind a value": SECRET + b"\0\n",
+    "a NUL in the second line": SECRET + b"\n\0\n",
+    "a control character": SECRET + b"\x1b[0m",
+    "a vertical tab at the end": SECRET + b"\x0b",
+    "a form feed alone in a line": SECRET + b"\n\x0c\n",
+    "DEL": SECRET + b"\x7f",
+    "a C1 control character": SECRET + "\x85".encode(),
+    "a byte order mark in the second line, as two files put together": SECRET + b"\n" + "\ufeffother".encode(),
+    "Latin-1": "Prüfwort-0123456789".encode("latin-1"),
+    "a JSON object on three lines": b'{\n  "app-secret": "0123456789abcdef0123456789abcdef"\n}\n',
+    "a JSON object on one line": b'{"app-secret": "0123456789abcdef0123456789abcdef"}',
+    "a JSON array": b'[\n"0123456789abcdef0123456789abcdef"\n]\n',
+    "a JSON object with a byte order mark": b'\xef\xbb\xbf{"app-secret": "0123456789abcdef0123456789abcdef"}',
+}
+
+
+@pytest.mark.parametrize("name", ["verify-token", "app-secret", "log-key"])
+@pytest.mark.parametrize("content", NOT_VALUES.values(), ids=NOT_VALUES)
+def test_what_is_not_text_is_never_a_value(path: Path, content: bytes, name: str) -> None:
+    """One bad line makes the file bad; at start nothing of it is accepted, later nothing of it replaces anything."""
+    with pytest.raises(ValueError, match="write"):
+        parse_values(content)
+    path.mkdir()
+    for file in ("verify-token", "app-secret", "log-key"):
+        (path / file).write_bytes(content if file == name else SECRET)
+    directory = CredentialsDirectory(path)
+    directory.look()
+    accepted = [*directory.current.verify_tokens, *directory.current.app_secrets, directory.current.log_key]
+    assert set(accepted) <= {SECRET, None}
+    assert len(directory.problems) == 1
+    assert directory.problems[0].startswith(f"{path / name} ")
+    if name != "log-key":
+        assert directory.missing is not None
+        assert directory.problems[0] in directory.missing
+    (path / name).write_bytes(SECRET)
+    directory.look()
+    good = directory.current
+    (path / name).write_bytes(content)
+    assert not directory.look()
+    assert directory.current == good
+    assert directory.missing is None
+    assert directory.stale
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"short", b"a" * 15, SECRET + b"\n" + b"a" * 15, "Prüfwort-mit-sechzehn".encode()]
+)
+def test_what_is_no_app_secret(path: Path, content: bytes) -> None:
+    """Fewer than 16 printable ASCII characters are not accepted, in any line; as verify tokens they are."""
+    lay(path, "1", verify_token=content, app_secret=content)
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.current.app_secrets == ()
+    assert directory.current.verify_tokens == tuple(content.splitlines())
+    assert "32 hex digits" in directory.missing
+    assert content.splitlines()[-1].decode() not in directory.missing.replace(str(path), "")
+
+
+def test_the_shortest_app_secret(path: Path) -> None:
+    """16 characters, printable ASCII, a blank included."""
+    lay(path, "1", verify_token=b"t", app_secret=b"0123456 89abcd~!")
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.current.app_secrets == (b"0123456 89abcd~!",)
+
+
+@pytest.mark.parametrize(
+    ("token", "weakness"),
+    [
+        (b"CHOOSE-ONE", "a placeholder"),
+        (b"changeme", "a placeholder"),
+        (b"<your-token>", "a placeholder"),
+        (b"1234567", "shorter than 8"),
+    ],
+)
+def test_a_weak_verify_token_is_a_warning(path: Path, token: bytes, weakness: str) -> None:
+    """It is accepted, and each is named by its line, never by its text."""
+    lay(path, "1", verify_token=SECRET + b"\n" + token, app_secret=SECRET)
+    directory = CredentialsDirectory(path)
+    directory.look()
+    assert directory.missing is None
+    assert directory.current.verify_tokens == (SECRET, token)
+    (told,) = weak_verify_tokens(directory.current.verify_tokens)
+    assert weakness in told
+    assert "line 2" in told
+    assert token.decode() not in told
+    assert weak_verify_tokens((SECRET, b"12345678")) == ()
+
+
+def test_a_file_name_that_is_none(tmp_path: Path) -> None:
+    """A NUL in a name is an error like any other."""
+    with pytest.raises(UnusableFile, match="not a file name"):
+        read_values(tmp_path / "a\0b")

@@ -7,7 +7,7 @@ import click
 
 from service import fields
 from service.cli.settings import configured
-from service.credentials import CredentialsDirectory
+from service.credentials import CredentialsDirectory, weak_verify_tokens
 from service.errors import ConfigurationError
 from service.relay.book import Book
 
@@ -25,11 +25,15 @@ def check() -> None:
     directory.look()
     if directory.missing:
         click.echo(f"note: not ready until credentials are there: {directory.missing}")
+    for weakness in weak_verify_tokens(directory.current.verify_tokens):
+        click.echo(f"warning: {weakness} Make one with `openssl rand -hex 16`, and enter the same at Meta.")
     if config.destinations:
         book = Book(Path(config.destinations))
         book.look()
         if book.problems:
             raise ConfigurationError(book.problems)
+        for warning in book.warnings:
+            click.echo(f"warning: {warning}")
     directory_of_inbox = config.inbox.path.parent
     if config.inbox.engine == "sqlite" and not os.access(directory_of_inbox, os.W_OK | os.X_OK):
         click.echo(

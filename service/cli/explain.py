@@ -15,7 +15,7 @@ import click
 
 from service import signature
 from service.cli.registration import keys
-from service.credentials import APP_SECRET, MOST_VALUES, VERIFY_TOKEN, content_of, values_in
+from service.credentials import APP_SECRET, VERIFY_TOKEN, UnusableFile, read_values
 from service.doctor import signatures
 from service.doctor.signatures import Key, Kind
 
@@ -96,13 +96,11 @@ def explain(request: Request, directory: Path, *, as_json: bool) -> None:
 
 def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
     try:
-        values = values_in(content_of(directory / name))
-    except OSError:
+        values = read_values(directory / name)
+    except UnusableFile as ex:
+        if not ex.is_empty:
+            raise click.ClickException(f"{ex}: the service takes none of it.") from ex
         values = ()
-    if len(values) > MOST_VALUES:
-        raise click.ClickException(
-            f"{directory / name} holds more than {MOST_VALUES} values: the service takes none of it."
-        )
     found = [Key(f"line {position} of {name}", value) for position, value in enumerate(values, start=1)]
     return found if not given or given in values else [Key(f"the {name} of the environment", given)]
 
@@ -116,10 +114,10 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
         others = tuple(
             Key(f"{each}, line {position}", value)
             for each in candidates
-            for position, value in enumerate(values_in(content_of(each)), start=1)
+            for position, value in enumerate(read_values(each), start=1)
         )
-    except OSError as ex:
-        raise click.UsageError(f"--candidate can't be read: {ex.strerror}.") from ex
+    except UnusableFile as ex:
+        raise click.UsageError(f"--candidate: {ex}.") from ex
     if header is not None:
         return Request(raw, header.rpartition(":")[2].strip(" \t\r\n'\""), others)
     if found := _POST.search(raw):  # what was asked before on the same connection is not it

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
+from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, is_placeholder, weak_verify_tokens
 from service.doctor.finding import Finding
 
 CHECK: Final = "credentials"
@@ -14,14 +14,6 @@ _SECRET: Final = re.compile(rb"[0-9a-f]{32}")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_-]+")
 _NAMED: Final = re.compile(
     rb"(export\s+)?(verify[-_ ]?token|app[-_ ]?secret|[A-Z_]*(TOKEN|SECRET))\s*[=:]\s*\S", re.IGNORECASE
-)
-# What documentation, this project's own too, writes where a value is to stand.
-_EXAMPLES: Final = re.compile(
-    rb"<.*>|\$\{?\w+\}?|\{\{.*\}\}|x{4,}|\*+|\.{3}"
-    rb"|(insert[-_ ]|put[-_ ])?your[-_ ]?(own[-_ ])?(verify|app|webhook|facebook|meta)?[-_ ]?(token|secret)([-_ ]here)?"
-    rb"|(verify|app)[-_ ]?(token|secret)([-_ ]here)?"
-    rb"|change[-_ ]?(me|it|this)|choose[-_ ]?one|from[-_ ]meta|what-meta-shows.*|replace[-_ ]?me|todo|none|null",
-    re.IGNORECASE,
 )
 _WHERE: Final = {
     VERIFY_TOKEN: "Make one of your own, `openssl rand -hex 16`, and enter the same at Meta (`subscribe` does).",
@@ -43,12 +35,19 @@ def look(credentials: Credentials, problems: Sequence[str], remedy: str) -> Iter
     if found:
         yield from found
         return
+    yield from _doubts(credentials)
+
+
+def _doubts(credentials: Credentials) -> Iterator[Finding]:
+    """Yield that the values are accepted, and what may still be wrong with them."""
     tokens, secrets = len(credentials.verify_tokens), len(credentials.app_secrets)
     yield Finding.ok(CHECK, f"{_counted(tokens, 'verify token')} and {_counted(secrets, 'app secret')}.")
     for position, value in enumerate(credentials.app_secrets, start=1):
         if not _SECRET.fullmatch(value):
             what = f"{APP_SECRET}, line {position}, is not of the form that Meta's app secrets have."
             yield Finding.unknown(CHECK, what, _WHERE[APP_SECRET])
+    for weakness in weak_verify_tokens(credentials.verify_tokens):
+        yield Finding.unknown(CHECK, f"{weakness} A stranger may guess it.", _WHERE[VERIFY_TOKEN])
     for position, value in enumerate(credentials.verify_tokens, start=1):
         if not _PLAIN.fullmatch(value):
             what = f"{VERIFY_TOKEN}, line {position}, has characters that Meta may write otherwise than it was told."
@@ -57,7 +56,7 @@ def look(credentials: Credentials, problems: Sequence[str], remedy: str) -> Iter
 
 def _oddity(name: str, value: bytes) -> str | None:
     of_any: list[tuple[object, str]] = [
-        (_EXAMPLES.fullmatch(value), "is an example's, and not a value of yours"),
+        (is_placeholder(value), "is an example's, and not a value of yours"),
         (value[:1] in b"'\"" or value[-1:] in b"'\"", "is in quotes, which count as part of it"),
         (_NAMED.match(value), "begins with a name: the file is to hold the value alone"),
     ]

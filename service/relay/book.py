@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from service.credentials import MOST_VALUES, content_of, values_in
+from service.credentials import MIN_APP_SECRET_CHARACTERS, UnusableFile, is_app_secret, read_content, read_values
 from service.errors import ConfigurationError
 from service.relay import destinations, message
 from service.relay.destinations import CLOUDEVENTS, Destination
@@ -29,6 +29,7 @@ class Book:
         self.wanted: Mapping[str, Destination] | None = None  # what the file says, also where its secret is missing
         self.entries: Mapping[str, Entry] = {}
         self.problems: tuple[str, ...] = ("the destinations file was not read yet",)
+        self.warnings: tuple[str, ...] = ()
 
     def look(self) -> None:
         """Read the files again, into `entries`; what is wrong with them is in `problems`.
@@ -37,7 +38,7 @@ class Book:
         """
         problems: list[str] = []
         try:
-            content = content_of(self._path)
+            content = read_content(self._path)
         except OSError as ex:
             self.problems = (f"{self._path}: can't be read ({ex.strerror})",)
             return
@@ -58,6 +59,7 @@ class Book:
             elif destination.name in self.entries:
                 entries[destination.name] = self.entries[destination.name]
         self.problems = tuple(problems)
+        self.warnings = tuple(filter(None, map(_warning, entries.values())))
         self.wanted = {destination.name: destination for destination in self._found}
         self.entries = entries
 
@@ -65,16 +67,23 @@ class Book:
         file = self._path.parent / destination.secret_file
         label = f"{self._path}: destination {destination.name!r}: secretFile {file}"
         try:
-            secrets = values_in(content_of(file))
-        except (OSError, ValueError) as ex:
-            why = ex.strerror if isinstance(ex, OSError) else "it is no name of a file"
-            problems.append(f"{label} can't be read ({why})")
+            secrets = read_values(file)
+        except UnusableFile as ex:
+            problems.append(f"{label} {str(ex).removeprefix(f'{file} ')}")
             return ()
-        wrong = [f"wants 1 to {MOST_VALUES} values, one a line"] if not 0 < len(secrets) <= MOST_VALUES else []
-        if destination.format == CLOUDEVENTS:
-            wrong += _bad_keys(secrets)
+        wrong = _bad_keys(secrets) if destination.format == CLOUDEVENTS else []
         problems += [f"{label} {problem}" for problem in wrong]
         return () if wrong else secrets
+
+
+def _warning(entry: Entry) -> str:
+    """Return a sentence if the application behind a destination would accept what a stranger may sign."""
+    if entry.destination.format == CLOUDEVENTS or all(map(is_app_secret, entry.secrets)):
+        return ""
+    return (
+        f"destination {entry.destination.name!r}: its signing secret is shorter than {MIN_APP_SECRET_CHARACTERS} "
+        "printable ASCII characters, so that a stranger may guess it: `openssl rand -hex 16` makes a better one."
+    )
 
 
 def _bad_keys(secrets: tuple[bytes, ...]) -> list[str]:

@@ -61,6 +61,7 @@ class Relay:
             state, self._opened, self._wake, metrics=metrics, traced=traced, now=now, chance=chance
         )
         self._said: tuple[str, ...] = ()
+        self._warned: tuple[str, ...] = ()
         self._trouble: str | None = "the log was not read yet"
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -154,6 +155,10 @@ class Relay:
                 self._log.error("destinations not readable", problems=list(self._said))
             else:
                 self._log.info("destinations readable")
+        if self._book.warnings != self._warned:
+            self._warned = self._book.warnings
+            for warning in self._warned:
+                self._log.warning("weak signing secret", detail=warning)
 
     def _stumbled(self, ex: Exception) -> None:
         if isinstance(ex, InboxUnavailable):

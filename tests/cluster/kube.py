@@ -50,7 +50,7 @@ class Namespace:
     def __init__(self, level: str = "restricted") -> None:
         self.name = f"test-{secrets.token_hex(4)}"
         self.level = level
-        self.secret = "the-app-secret"
+        self.secret = secrets.token_hex(16)
         self.token = "the-verify-token"
         self.asked = POD  # which pod is asked; a Deployment's any
         self._loads = 0

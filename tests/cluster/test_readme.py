@@ -28,7 +28,7 @@ def blocks(page: str, section: str) -> list[str]:
 def reader() -> Iterator[dict[str, str]]:
     name = f"test-{secrets.token_hex(4)}"
     image = os.environ["TEST_IMAGE"]
-    theirs = {"HOST": "wa.example.com", "APP_SECRET": "s", "VERIFY_TOKEN": "t"}
+    theirs = {"HOST": "wa.example.com", "APP_SECRET": "0123456789abcdef" * 2}
     yield {"NAMESPACE": name, "IMAGE": image, "NS": name, "POD": POD} | theirs
     run("kubectl", "delete", "namespace", name, "--wait=true", "--timeout=120s")
 
@@ -43,16 +43,18 @@ def test_the_readme(reader: dict[str, str]) -> None:
     said = [
         *run_blocks(reader, install, secret, expose, PLAY, see),
         *run_blocks(reader, token, look("verify-token"), end_token, look("verify-token")),
-        *run_blocks(reader | {"NEW_APP_SECRET": "of-meta"}, app_secret, look("app-secret"), end_app_secret),
+        *run_blocks(
+            reader | {"NEW_APP_SECRET": "fedcba9876543210" * 2}, app_secret, look("app-secret"), end_app_secret
+        ),
         *run_blocks(reader, "cd $(mktemp -d)", backup, PLAY, restore, READY, see),
         *run_blocks(reader, "set +e", questions, "set -e"),
         *run_blocks(reader, monitor, READY, upgrade, uninstall, 'kubectl -n "$NAMESPACE" get all,pvc,secret'),
     ]
     assert said[4].count("com.whatsapp.message.text") == 2, "of `helm test`, and the reader's own"
     assert re.search(r"enter this at Meta: [0-9a-f]{32}$", said[5])
-    assert re.fullmatch(r"[0-9a-f]{32}\nt", said[6])
+    assert re.fullmatch(r"[0-9a-f]{32}\n[0-9a-f]{32}", said[6])
     assert re.fullmatch(r"[0-9a-f]{32}", said[8])
-    assert said[10] == "of-meta\ns"
+    assert said[10] == f"{'fedcba9876543210' * 2}\n{'0123456789abcdef' * 2}"
     assert said[17].count("com.whatsapp.message.text") == 2, "what came after the backup is not in it"
     assert '"ready": true' in said[19]
     assert "whatsapp_webhook_build_info" in said[19]

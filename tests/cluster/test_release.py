@@ -152,7 +152,9 @@ def test_an_upgrade_keeps_what_was_rotated(ready: Namespace) -> None:
 
 def test_a_secret_of_the_charts_own_keeps_what_was_rotated(here: Namespace) -> None:
     """`credentials.create` counts for the first time only, across upgrade and uninstall."""
-    create = "credentials.create=true,credentials.verifyToken=first,credentials.appSecret=first"
+    create = (
+        "credentials.create=true,credentials.verifyToken=first,credentials.appSecret=0123456789abcdef0123456789abcdef"
+    )
     made = ["--set", create, "--set", "fullnameOverride=own,replicas=1", *image_values()]
     here.helm("install", "own", str(CHART), *made)
     rotated = {"stringData": {"verify-token": "second\nfirst"}}

@@ -587,7 +587,19 @@ BROKEN = {
         "credentials",
         "app-secret, line 1, is an example's",
         "App settings > Basic",
+        environ=_elsewhere(app_secret="what-meta-shows-under-app-settings-basic"),
+    ),
+    "a secret that is too short": Broken(
+        "credentials",
+        "app-secret, line 1, is no app secret",
+        "Put them into",
         environ=_elsewhere(app_secret="FROM-META"),
+    ),
+    "a secret in UTF-16": Broken(
+        "credentials",
+        "app-secret is not UTF-8 text but UTF-16",
+        "Put them into",
+        environ=_elsewhere(app_secret="\0".join("0123456789abcdef0123456789abcdef")),
     ),
     "an example's token": Broken(
         "credentials",
@@ -608,7 +620,10 @@ BROKEN = {
         "credentials", "begins with a name", "32 digits", environ=_elsewhere(app_secret="APP_SECRET=0123456789abcdef")
     ),
     "the same value in both": Broken(
-        "credentials", "hold the same value", "32 digits", environ=_elsewhere(app_secret="x1", verify_token="x1")
+        "credentials",
+        "hold the same value",
+        "32 digits",
+        environ=_elsewhere(app_secret="0123456789abcdef" * 2, verify_token="0123456789abcdef" * 2),
     ),
     "http": Broken(
         "url",

@@ -7,7 +7,15 @@ from typing import Final, NamedTuple
 import click
 
 from service.config import SECRETS
-from service.credentials import APP_SECRET, MOST_VALUES, VERIFY_TOKEN, content_of, values_in
+from service.credentials import (
+    APP_SECRET,
+    VERIFY_TOKEN,
+    UnusableFile,
+    is_app_secret,
+    parse_values,
+    read_app_secrets,
+    read_values,
+)
 
 ACCESS_TOKEN: Final = "access-token"  # noqa: S105  a file's name
 
@@ -44,11 +52,11 @@ class Keys(NamedTuple):
 
 def read(directory: Path, environ: Mapping[str, str]) -> Keys:
     """Read them; raises ClickException where a value can't be one."""
-    found = {file: given(file, environ) or _values(directory / file) for file in SECRETS.values()}
+    found = {file: given(file, environ) or _values(directory, file) for file in SECRETS.values()}
     for file, values in found.items():
         if file != VERIFY_TOKEN and not all(each.isascii() for each in values):
             raise click.ClickException(f"What is given as {file} holds characters that Meta's never do: look again.")
-    return Keys(_first(found[VERIFY_TOKEN]), found[APP_SECRET][:MOST_VALUES], _first(found[ACCESS_TOKEN]))
+    return Keys(_first(found[VERIFY_TOKEN]), found[APP_SECRET], _first(found[ACCESS_TOKEN]))
 
 
 def _first(values: tuple[bytes, ...]) -> bytes:
@@ -56,13 +64,22 @@ def _first(values: tuple[bytes, ...]) -> bytes:
 
 
 def given(file: str, environ: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Give what the environment says in the place of a file; none where it says nothing."""
-    variables = {name: variable for variable, name in SECRETS.items()}
-    return values_in(environ.get(variables[file], "").encode())[:1]
-
-
-def _values(file: Path) -> tuple[bytes, ...]:
+    """Return what the environment sets in the place of a file, nothing if it sets nothing; raises ClickException."""
+    variable = next(name for name, replaced in SECRETS.items() if replaced == file)
     try:
-        return values_in(content_of(file))
-    except OSError:
-        return ()
+        values = parse_values(environ.get(variable, "").encode(errors="surrogateescape"))[:1]
+    except ValueError as ex:
+        raise click.ClickException(f"{variable} {ex}.") from ex
+    if file == APP_SECRET and not all(map(is_app_secret, values)):
+        raise click.ClickException(f"{variable} is no app secret: Meta's has 32 hex digits.")
+    return values
+
+
+def _values(directory: Path, file: str) -> tuple[bytes, ...]:
+    """Read a file that may be missing or empty; raises ClickException if it holds something other than values."""
+    try:
+        return read_app_secrets(directory) if file == APP_SECRET else read_values(directory / file)
+    except UnusableFile as ex:
+        if ex.is_empty:
+            return ()
+        raise click.ClickException(f"{ex}.") from ex

@@ -18,6 +18,9 @@
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+FULL: Final = "full"  # the reason of InboxUnavailable if there is no room
 
 
 class WebhookError(Exception):

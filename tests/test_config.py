@@ -24,7 +24,8 @@ def test_the_defaults_are_the_published_ones() -> None:
     """An empty environment is a good one."""
     found = load()
     assert str(found.bind) == "0.0.0.0:8080"
-    assert str(found.admin_bind) == "0.0.0.0:9090"
+    assert str(found.admin_bind) == "127.0.0.1:9090"
+    assert str(found.relay_bind) == "127.0.0.1:9091"
     assert found.path == "/webhooks"
     assert (found.inbox.engine, found.inbox.path) == ("sqlite", Path("/var/lib/whatsapp-webhook/inbox.db"))
     assert (found.read_timeout, found.accept_timeout) == (10, 2)
@@ -180,3 +181,44 @@ def test_a_password_that_breaks_the_url_up_is_not_said(url: str) -> None:
 def test_urls_of_servers(url: str) -> None:
     """IPv6, several hosts, a socket's directory, and what is an engine's own."""
     assert configured({"WEBHOOK_INBOX": url}).inbox.text == url
+
+
+def test_a_path_is_percent_decoded(tmp_path: Path) -> None:
+    """A blank, a question mark or a percent sign may be in it."""
+    assert load(WEBHOOK_INBOX=f"sqlite://{tmp_path}/a%20b%3Fc%25/x.db").inbox.path == tmp_path / "a b?c%" / "x.db"
+
+
+def test_a_file_whose_name_looks_encoded_is_not_overlooked(tmp_path: Path) -> None:
+    """If only the undecoded name exists, both are named: else a new inbox would be made beside it."""
+    (tmp_path / "a%20b").mkdir()
+    (tmp_path / "a%20b" / "x.db").touch()
+    (problem,) = problems(WEBHOOK_INBOX=f"sqlite://{tmp_path}/a%20b/x.db")
+    assert f"{tmp_path}/a%20b/x.db" in problem
+    assert f"{tmp_path}/a b/x.db" in problem
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "x.db").touch()
+    assert load(WEBHOOK_INBOX=f"sqlite://{tmp_path}/a%20b/x.db").inbox.path == tmp_path / "a b" / "x.db"
+    assert load(WEBHOOK_INBOX=f"sqlite://{tmp_path}/a%2520b/x.db").inbox.path == tmp_path / "a%20b" / "x.db"
+
+
+def test_symbolic_links_are_resolved(tmp_path: Path) -> None:
+    """Of the file and of its directory, also if the file is not there yet."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "directory").symlink_to("real")
+    (tmp_path / "link.db").symlink_to("directory/inbox.db")
+    for name in ("link.db", "directory/inbox.db", "real/inbox.db"):
+        assert load(WEBHOOK_INBOX=f"sqlite://{tmp_path}/{name}").inbox.path == tmp_path.resolve() / "real" / "inbox.db"
+
+
+@pytest.mark.parametrize("path", ["/a%00b.db", "/a.db#b", "/%00"])
+def test_a_path_that_no_file_can_have(path: str) -> None:
+    """Refused with the reason."""
+    (problem,) = problems(WEBHOOK_INBOX=f"sqlite://{path}")
+    assert problem.startswith("WEBHOOK_INBOX has a ")
+
+
+def test_postgres_is_a_synonym() -> None:
+    """As for libpq and most of its users."""
+    found = load(WEBHOOK_INBOX="postgres://wh@db.example.com/wh").inbox
+    assert found.engine == "postgresql"
+    assert str(found) == "postgresql://db.example.com/wh"

@@ -109,7 +109,7 @@ def test_the_files_are_for_their_owner_alone(path: Path) -> None:
         inbox.probe()
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert set(modes.values()) == {0o600}, modes
-    assert len(modes) == 4
+    assert len(modes) == 5
 
 
 def test_a_file_that_is_no_database(path: Path) -> None:

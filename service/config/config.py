@@ -32,6 +32,9 @@ class Config:
     max_body_bytes: int
     read_timeout: float
     accept_timeout: float
+    keepalive_timeout: float
+    max_header_bytes: int
+    health_path: str
     workers: int
     connections: int
     bodies_bytes: int
@@ -82,7 +85,7 @@ def _read_inbox_file(texts: dict[str, str], problems: list[str]) -> None:
     if texts.get("WEBHOOK_INBOX"):
         problems.append(f"WEBHOOK_INBOX and {INBOX_FILE} are both set: drop one of them.")
     try:
-        texts["WEBHOOK_INBOX"] = Path(texts[INBOX_FILE]).read_text(encoding="utf-8").strip()
+        texts["WEBHOOK_INBOX"] = Path(texts[INBOX_FILE]).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as ex:
         why = ex.strerror if isinstance(ex, OSError) else "it is not UTF-8 text"
         problems.append(f"{INBOX_FILE} names {texts[INBOX_FILE]!r}, which can't be read: {why}.")
@@ -116,6 +119,11 @@ _CONTRADICTIONS: Final[tuple[tuple[tuple[str, str], Callable[[Any, Any], bool], 
         ("bind", "admin_bind"),
         lambda bind, admin: bind.port == admin.port,
         "WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: give them one each.",
+    ),
+    (
+        ("path", "health_path"),
+        lambda path, health: path == health,
+        "WEBHOOK_HEALTH_PATH is WEBHOOK_PATH: a health check needs a path of its own.",
     ),
     (
         ("body_retention", "retention"),

@@ -10,6 +10,7 @@ from service.config.values import (
     duration,
     graph_url,
     graph_version,
+    health_path,
     ids,
     inbox_url,
     names,
@@ -20,6 +21,7 @@ from service.config.values import (
 )
 
 PREFIX = "WEBHOOK_"
+MAX_HEADER_BYTES = 30_000  # a request's line and all of its fields may have 32,768
 INBOX_FILE = "WEBHOOK_INBOX_FILE"
 # What commands that ask Meta take from the environment too, and the file that each stands for. A server reads files.
 SECRETS = {
@@ -40,8 +42,8 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("WEBHOOK_BIND", "0.0.0.0:8080", address, "Where the public listener binds."),
-    Setting("WEBHOOK_ADMIN_BIND", "0.0.0.0:9090", address, "Where probes and metrics are served. Never expose it."),
+    Setting("WEBHOOK_BIND", "0.0.0.0:8080", address, "Where the public listener binds; `[::]:8080` is IPv6 and IPv4."),
+    Setting("WEBHOOK_ADMIN_BIND", "127.0.0.1:9090", address, "Where probes and metrics are served. Never expose it."),
     Setting("WEBHOOK_PATH", "/webhooks", url_path, "The one path of the public listener."),
     Setting(
         "WEBHOOK_CREDENTIALS_DIR",
@@ -55,7 +57,7 @@ SETTINGS = (
         str,
         "A sentence that `/readyz` and the log add while credentials are missing: where to put them.",
     ),
-    Setting("WEBHOOK_RELAY_BIND", "0.0.0.0:9091", address, "Where the relay's probes and metrics are served."),
+    Setting("WEBHOOK_RELAY_BIND", "127.0.0.1:9091", address, "Where the relay's probes and metrics are served."),
     Setting(
         "WEBHOOK_RUN_DIR",
         "/run/whatsapp-webhook",
@@ -72,6 +74,24 @@ SETTINGS = (
     Setting("WEBHOOK_MAX_BODY_BYTES", "4194304", count(2**30), "A larger body is answered 413. Meta sends up to 3 MB."),
     Setting("WEBHOOK_READ_TIMEOUT", "10s", duration, "How long a request may take to arrive, in all."),
     Setting("WEBHOOK_ACCEPT_TIMEOUT", "2s", duration, "How long the inbox may take before the answer is 503."),
+    Setting(
+        "WEBHOOK_KEEPALIVE_TIMEOUT",
+        "75s",
+        duration,
+        "How long a connection may be idle; longer than what the proxy in front allows, so that it closes first.",
+    ),
+    Setting(
+        "WEBHOOK_MAX_HEADER_BYTES",
+        "8190",
+        count(MAX_HEADER_BYTES),
+        "The largest header field, name and value; a larger one is answered 431.",
+    ),
+    Setting(
+        "WEBHOOK_HEALTH_PATH",
+        "",
+        health_path,
+        "A second path of the public listener, for a load balancer's health check: 200 or 503, empty; empty for none.",
+    ),
     Setting("WEBHOOK_WORKERS", "1", count(256), "Worker processes. SQLite serves one."),
     Setting("WEBHOOK_CONNECTIONS", "4096", count(2**20), "Connections a worker holds at once."),
     Setting("WEBHOOK_BODIES_BYTES", "134217728", count(2**40), "Bytes of bodies in flight, a worker; above it 503."),

@@ -4,15 +4,15 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 ENGINES = ("sqlite", "postgresql", "kafka", "nats", "memory")
+SYNONYMS = {"postgres": "postgresql"}  # as libpq reads it
 WITHOUT_SERVER = ("sqlite", "memory")
 LAST_PORT = 65535
 LONGEST = 3650 * 86400.0  # seconds
 DIGITS = 15
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(:[0-9]{1,5})?")
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what is asked instead
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -22,31 +22,24 @@ class Address(NamedTuple):
     host: str
     port: int
 
-    @property
-    def near(self) -> "Address":
-        """Give where a listener is asked that binds here: one of every address, at this machine's own."""
-        return self._replace(host=_EVERYWHERE.get(self.host, self.host))
-
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 class InboxUrl(NamedTuple):
-    """Which engine keeps the events, and where.
+    """Which engine stores the events, and where.
 
     *text* is the URL as it was given, with what is secret in it; *file* is where it was read, None where it was not.
+    *path* is the file of an engine that has one: percent-decoded, and without symbolic links, so that two names of one
+    file are one inbox.
     """
 
     engine: str
     text: str
     weak: bool
     file: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        """Give the path, of a file where the engine keeps one."""
-        return Path(urlsplit(self.text).path)
+    path: Path = Path()
 
     def __str__(self) -> str:
         """Give it without users, passwords and parameters."""
@@ -90,6 +83,11 @@ def url_path(text: str) -> str:
     return text
 
 
+def health_path(text: str) -> str:
+    """Read a path of the public listener, or nothing."""
+    return url_path(text) if text else ""
+
+
 def inbox_url(text: str) -> InboxUrl:
     """Read where the events are kept: `sqlite:///path/inbox.db`, `postgresql://host/database`, and so on.
 
@@ -99,17 +97,35 @@ def inbox_url(text: str) -> InboxUrl:
         url = urlsplit(text)
     except ValueError as ex:
         raise ValueError("wants a URL such as sqlite:///var/lib/inbox.db") from ex
-    if url.scheme not in ENGINES:
+    engine = SYNONYMS.get(url.scheme, url.scheme)
+    if engine not in ENGINES:
         raise ValueError(f"knows the engines {', '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     durability = query.pop("durability", "")
     if durability not in ("", "weak"):
         raise ValueError("has a durability that it does not know; it knows durability=weak, or nothing")
-    if url.scheme in WITHOUT_SERVER:
+    if engine in WITHOUT_SERVER:
         _require_no_server(url, query, weak=bool(durability))
     else:
         _require_hosts(url)
-    return InboxUrl(url.scheme, text, bool(durability))
+    path = _real_path(url.path) if engine == "sqlite" else Path()
+    return InboxUrl(engine, text, bool(durability), path=path)
+
+
+def _real_path(written: str) -> Path:
+    decoded = unquote(written)
+    if "\0" in decoded:
+        raise ValueError("has a NUL in its path")
+    path = Path(decoded)
+    if decoded != written and Path(written).exists() and not path.exists():
+        raise ValueError(
+            f"is percent-decoded, so it names {decoded}, which does not exist, while {written} does: "
+            "rename the file, or write each % as %25"
+        )
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as ex:
+        raise ValueError("has a symbolic link in its path that leads to itself") from ex
 
 
 def _require_hosts(url: SplitResult) -> None:
@@ -128,6 +144,8 @@ def _require_no_server(url: SplitResult, query: Collection[str], *, weak: bool) 
         raise ValueError(
             f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak"
         )
+    if url.fragment:
+        raise ValueError("has a # in it: write it as %23 in a path")
     if url.netloc:
         raise ValueError(f"wants three slashes ({url.scheme}:///path): the engine has no host")
     if url.scheme == "memory" and not weak:

@@ -158,8 +158,12 @@ class Erasure(AbstractContextManager["Erasure"], Protocol):
         ...
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody.
+        """Leave of these events what tells a duplicate, a hash of the id, and no personal data.
 
-        False where what was there can still be read in a file. Raises InboxUnavailable.
+        Returns False if what was there can still be read in a file. Raises InboxUnavailable.
         """
+        ...
+
+    def remains(self) -> str:
+        """Return what the engine still has of events that were erased, and until when; "" if nothing."""
         ...

@@ -55,7 +55,7 @@ def in_force(url: InboxUrl) -> InboxUrl:
 def _read(url: InboxUrl) -> InboxUrl:
     if url.file is None:
         return url
-    found = inbox_url(url.file.read_text(encoding="utf-8").strip())._replace(file=url.file)
+    found = inbox_url(url.file.read_text(encoding="utf-8-sig").strip())._replace(file=url.file)
     if found != url and (problems := engine.load(found).problems(found)):
         raise ValueError("; ".join(problems))
     return found

@@ -15,7 +15,7 @@ import gevent
 from gevent.hub import get_hub
 
 from service import logs
-from service.errors import InboxUnavailable
+from service.errors import FULL, InboxUnavailable
 from service.events import Event
 from service.inbox.base import Inbox, Outcome, Size
 from service.metrics import InboxMetrics
@@ -211,7 +211,8 @@ class Writer:
         started = time.perf_counter()
         with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
             outcomes = self._ready().put(together)
-        self._recovered()
+        if self._trouble is None or self._trouble.reason != FULL:  # there, what is small may fit, and the next does not
+            self._recovered()
         self._metrics.committed(len(together), time.perf_counter() - started)
         start = 0
         for ticket, events in batch:
@@ -223,9 +224,9 @@ class Writer:
         try:
             self._move()
             inbox = self._ready()
-            if self._trouble is not None and self._trouble is not _STARTING:
+            more = inbox.purge(int(self._now() * 1000))  # first: on a full volume it makes the room
+            if self._trouble is not None:
                 inbox.probe()
-            more = inbox.purge(int(self._now() * 1000))
         except Exception as ex:  # noqa: BLE001  as in _commit
             self._failed(ex)
             return False

@@ -14,6 +14,12 @@ OUT_OF_REACH = """Out of reach from here, for you to see to:
 What Meta sends again of what was erased is told as a repeat, and not kept."""
 
 
+_STILL_READ = (
+    "{}, but the write-ahead log (the -wal file of the inbox, or of relay.db) still holds their text, "
+    "because another process was reading it. Run the same command again."
+)
+
+
 @click.command()
 @chosen.inbox_option
 @click.option("--subject", metavar="WHO", required=True, help="The number as Meta writes it, or a user id.")
@@ -29,7 +35,11 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     url = chosen.where(inbox)
     with engine.load(url).open_erasure(url) as erasure:
         positions = erasure.find(subject.removeprefix("+"))
+        with state.opened_if_any(url) as records:
+            is_clean = records.forget(()) if records and not positions else True
         if not positions:
+            if not (erasure.erase(()) and is_clean):
+                raise click.ClickException(_STILL_READ.format("No event of this subject is stored any more"))
             click.echo("There is no event of this subject (any more).")
             return
         if not yes:
@@ -37,9 +47,10 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
         with state.opened_if_any(url) as records:
             is_clean = records.forget(positions) if records else True
         is_clean = erasure.erase(positions) and is_clean
-    click.echo(f"{len(positions)} events are erased.")
+        remains = erasure.remains()
     if not is_clean:
-        click.echo(
-            "A reader was in the way: old pages go from the -wal file with the next checkpoint; or call this again."
-        )
+        raise click.ClickException(_STILL_READ.format(f"{len(positions)} events are erased"))
+    click.echo(f"{len(positions)} events are erased.")
+    if remains:
+        click.echo(f"What remains: {remains}")
     click.echo(OUT_OF_REACH)

@@ -33,8 +33,15 @@ def open_log(_url: InboxUrl) -> NoReturn:
     raise ConfigurationError(["A Kafka topic is read by consumers of yours, not by the relay or its commands."])
 
 
-def open_erasure(_url: InboxUrl) -> NoReturn:
+def open_erasure(url: InboxUrl) -> NoReturn:
     """Refuse: nothing is taken out of the middle of a topic; see `Engine`."""
+    topic = Settings.of(url).topic
     raise ConfigurationError(
-        ["Nothing can be erased from a Kafka topic: let its retention be as long as you may keep it."]
+        [
+            (
+                f"Nothing can be erased from a Kafka topic: all of this person's events remain in {topic!r} until they "
+                f"are older than its retention.ms (kafka-configs.sh --describe --topic {topic}). Set it to as long as "
+                "you may keep them."
+            )
+        ]
     )

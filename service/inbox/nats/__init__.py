@@ -33,8 +33,15 @@ def open_log(_url: InboxUrl) -> NoReturn:
     raise ConfigurationError(["A NATS stream is read by consumers of yours, not by the relay or its commands."])
 
 
-def open_erasure(_url: InboxUrl) -> NoReturn:
-    """Refuse: who holds the stream erases in it, with NATS's own tools; see `Engine`."""
+def open_erasure(url: InboxUrl) -> NoReturn:
+    """Refuse: events of a stream are erased with NATS's own tools; see `Engine`."""
+    stream = Settings.of(url).stream
     raise ConfigurationError(
-        ["Events of a NATS stream are erased with NATS's own tool: nats stream rmm STREAM SEQUENCE."]
+        [
+            (
+                f"All of this person's events remain in the stream {stream} until they are older than its max_age "
+                f"(nats stream info {stream}). Erase each with NATS's own tool, nats stream rmm {stream} SEQUENCE: "
+                "`events list --subject WHO` shows the sequences."
+            )
+        ]
     )

@@ -44,3 +44,11 @@ class PostgresqlErasure:
             for (table,) in self._db.execute(leaves).fetchall():
                 self._db.execute(f"VACUUM {table}")
         return True
+
+    def remains(self) -> str:
+        """Return what PostgreSQL's own write-ahead log has; see `Erasure`."""
+        return (
+            "PostgreSQL's write-ahead log, its archive and its standbys have the old rows until those segments are "
+            "recycled (max_wal_size, wal_keep_size, archive retention); a transaction that was open meanwhile keeps "
+            "them in the table until the next VACUUM after its end."
+        )

@@ -7,26 +7,21 @@ from typing import Final, Self
 
 import apsw
 
-from service.errors import InboxUnavailable
 from service.inbox.sqlite import schema
 from service.inbox.sqlite.failures import translating
 
-PATIENCE: Final = 10_000  # milliseconds that the server's lock is waited for
+LOCK_TIMEOUT_MS: Final = 10_000  # how long the server's lock, and the end of a reader, are waited for
 AT_ONCE: Final = 256  # the server waits for us meanwhile
 
 
 class SqliteErasure:
     """What nobody else does: a second process that writes, in short transactions."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the database; raises InboxUnavailable where there is none of ours."""
-        if not path.is_file():
-            raise InboxUnavailable("cannot_open", f"there is no inbox {path}")
+    def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+        """Open the database; raises InboxUnavailable if there is none of ours."""
         with translating():
-            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-            schema.prepare(self._db)
-            schema.require_version(self._db)
-            self._db.set_busy_timeout(PATIENCE)
+            self._db = schema.open_existing(path, writable=True)
+            self._db.set_busy_timeout(lock_timeout_ms)
             self._db.pragma("secure_delete", True)
 
     def __enter__(self) -> Self:
@@ -43,9 +38,9 @@ class SqliteErasure:
             return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody.
+        """Leave of these events what tells a duplicate, a hash of the id, and no personal data.
 
-        False where old pages are still in the WAL.
+        Ends with a checkpoint that empties the WAL; returns False if a reader kept that from being done.
         """
         with translating():
             for start in range(0, len(positions), AT_ONCE):
@@ -62,3 +57,7 @@ class SqliteErasure:
             except apsw.BusyError:
                 return False
         return True
+
+    def remains(self) -> str:
+        """Return "": the pages were overwritten; see `Erasure`."""
+        return ""

@@ -9,7 +9,7 @@ import apsw
 from service.errors import InboxUnavailable
 
 _REASONS: Final[tuple[tuple[type[apsw.Error], str, str, bool], ...]] = (
-    (apsw.FullError, "full", "the disk is full: make room, or let the retention be shorter", False),
+    (apsw.FullError, "full", "the volume is full: enlarge it; no restart is needed", False),
     (apsw.BusyError, "locked", "another process holds the database's lock: end it", False),
     (apsw.LockedError, "locked", "another process holds the database's lock: end it", False),
     (apsw.ReadOnlyError, "read_only", "the file or its directory can't be written: mend its owner or mount", True),

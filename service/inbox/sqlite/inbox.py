@@ -2,19 +2,26 @@
 
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from service.errors import InboxUnavailable
+from service.errors import FULL, InboxUnavailable
 from service.events import Event
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.sqlite import rows, schema
 from service.inbox.sqlite.failures import translated, translating
+from service.inbox.sqlite.ownership import require_ours
+from service.inbox.sqlite.reserve import Reserve, free_bytes
+from service.inbox.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
 PURGED_AT_ONCE: Final = 256
+PURGED_AT_ONCE_ON_A_FULL_VOLUME: Final = 16  # the transaction needs room in the WAL
+DAY_MS: Final = 86_400_000
 
 
 class SqliteInbox:
@@ -29,21 +36,39 @@ class SqliteInbox:
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._terms = terms
+        with translating():
+            require_ours(path, schema.APPLICATION_ID)
         self._lock = _lock(path)
+        self._reserve = Reserve(path)
+        self._volume = VolumeProbe(path.parent)
+        self._is_checkpointed = False
         try:
             with translating():
                 # Numbers, names and texts are in it: SQLite gives its other files the mode of this one.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                self._db = schema.connect(path)
+                self._db = self._connect()
                 self._last = schema.number(self._db, schema.LAST)
                 self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
                 self._bodies_dropped = schema.number(
                     self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'"
                 )
                 self._inodes = [file.stat().st_ino for file in self._files()]
+                with suppress(apsw.FullError):  # the start needs no room; the first put does, and says so
+                    self._checkpoint_once()
         except BaseException:
             os.close(self._lock)
             raise
+        self._reserve.make()
+        if max(self._volume.free(), self._reusable_bytes()) < PROBE_BYTES:
+            self._volume.failed()  # so that it is not called ready before a write went well
+
+    def _connect(self) -> apsw.Connection:
+        try:
+            return schema.connect(self._path, reserve_bytes=self._reserve.bytes)
+        except (apsw.FullError, apsw.IOError, apsw.CantOpenError):
+            if not self._reserve.release():
+                raise
+            return schema.connect(self._path, reserve_bytes=self._reserve.bytes)
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Append *events* in one transaction; see `Inbox`."""
@@ -51,7 +76,8 @@ class SqliteInbox:
         distinct: dict[bytes, Event] = {}
         for digest, event in zip(digests, events, strict=True):
             distinct.setdefault(digest, event)
-        with translating():
+        with self._translating():
+            self._checkpoint_once()
             try:
                 self._append(distinct)
                 known = set()
@@ -62,22 +88,95 @@ class SqliteInbox:
         return [_outcome(digest, known) for digest in digests]
 
     def probe(self) -> None:
-        """Write a page, so that a full disk or a lost one is seen; see `Inbox`."""
-        with translating(), schema.transaction(self._db):
-            self._db.execute("UPDATE progress SET position = position")
+        """Write a page, or on a volume that was full 1 MiB now and then; see `Inbox`."""
+        with self._translating():
+            self._checkpoint_once()
+            if self._volume.is_full:
+                self._probe_full_volume()
+            else:
+                with schema.transaction(self._db):
+                    self._db.execute("UPDATE progress SET position = position")
         self._require_file()
 
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
-        with translating():
-            more = self._drop_events(now - self._terms.retention, now)
-            if self._terms.body_retention < self._terms.retention:
-                more = self._drop_bodies(now - self._terms.body_retention, now) or more
+        with self._translating():
+            try:
+                more = self._purge(now)
+            except apsw.FullError:
+                self._volume.failed()
+                if not self._reserve.release():
+                    raise
+                more = self._purge(now)
+            if self._volume.is_full:  # so that the WAL is written from its start again
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            elif not more:
+                self._reserve.make()
         return more
+
+    def _purge(self, now: int) -> bool:
+        more = self._drop_events(now - self._terms.retention, now)
+        if self._terms.body_retention < self._terms.retention:
+            more = self._drop_bodies(now - self._terms.body_retention, now) or more
+        return more
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Raise InboxUnavailable for whatever SQLite raises; if the volume is full, with what is needed."""
+        try:
+            with translating():
+                yield
+        except InboxUnavailable as ex:
+            if ex.reason != FULL:
+                raise
+            self._volume.failed()
+            free, taken = self._volume.free(), self.size().bytes or 0
+            raise full(self._path, free=free, taken=taken, holding=self._holding()) from ex
+
+    def _holding(self) -> str:
+        """Return why nothing more may be purged, as the end of a sentence."""
+        now = int(time.time() * 1000)
+        if (needed := self._terms.hold(now)) is not None and needed <= self._first:
+            return f"the relay has yet to deliver what follows position {needed - 1}"
+        return f"none of its events is older than the retention ({self._terms.retention / DAY_MS:g} days)"
+
+    def _checkpoint_once(self) -> None:
+        """Take in what an earlier process left in the WAL, before anything is promised.
+
+        What it left can be read but may not be on the disk: it is taken into the database, which is synced, before
+        anybody is told that it is a duplicate.
+        """
+        if self._is_checkpointed:
+            return
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.FullError:
+            if not self._reserve.release():
+                raise
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._is_checkpointed = True
+
+    def _probe_full_volume(self) -> None:
+        if not self._volume.is_due(self._reusable_bytes()):
+            raise apsw.FullError("not tried again yet")
+        self._volume.trying()
+        try:
+            with schema.transaction(self._db):
+                self._db.execute("CREATE TABLE IF NOT EXISTS scratch (data BLOB)").fetchall()
+                self._db.execute("INSERT INTO scratch VALUES (randomblob(?))", (PROBE_BYTES,)).fetchall()
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        finally:
+            with schema.transaction(self._db):
+                self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()
+        self._volume.succeeded()
+
+    def _reusable_bytes(self) -> int:
+        return int(self._db.pragma("freelist_count")) * int(self._db.pragma("page_size"))
 
     def size(self) -> Size:
         """Say how much is held, by the positions and the files; see `Inbox`."""
         taken = sum(_file_size(self._path.with_name(self._path.name + end)) for end in ("", "-wal", "-shm"))
+        taken += self._reserve.size()
         return Size(max(self._last - self._first + 1, 0), taken, _free(self._path.parent))
 
     def close(self) -> None:
@@ -131,7 +230,8 @@ class SqliteInbox:
         """Give where a batch from *start* on ends; None where nothing there is too old, or somebody needs it."""
         if not self._is_old(start, cutoff):
             return None
-        needed, end = self._terms.hold(now), start + PURGED_AT_ONCE
+        at_once = PURGED_AT_ONCE_ON_A_FULL_VOLUME if self._volume.is_full else PURGED_AT_ONCE
+        needed, end = self._terms.hold(now), start + at_once
         end = end if needed is None else min(end, needed)
         return end if end > start else None
 
@@ -186,10 +286,9 @@ def _lock(path: Path) -> int:
 
 def _free(directory: Path) -> int | None:
     try:
-        found = os.statvfs(directory)
+        return free_bytes(directory)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
 
 
 def _file_size(path: Path) -> int:

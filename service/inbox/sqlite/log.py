@@ -17,16 +17,10 @@ class SqliteLog:
     def __init__(self, path: Path) -> None:
         """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
         schema.require_library(apsw.sqlite_lib_version())
-        if not path.is_file():
-            raise InboxUnavailable(
-                "cannot_open", f"there is no inbox {path}: is this what the server's inbox is called?"
-            )
         self._path = path
         with translating():
+            self._db = schema.open_existing(path)
             self._inode = path.stat().st_ino
-            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-            schema.prepare(self._db)
-            schema.require_version(self._db)
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
         """Give what follows *after*; see `Log`."""

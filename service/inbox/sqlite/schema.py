@@ -9,10 +9,13 @@ from typing import Final
 import apsw
 
 from service.errors import InboxUnavailable
+from service.inbox.sqlite.ownership import Owner, require_ours
 
 OLDEST_LIBRARY: Final = (3, 51, 3)
 APPLICATION_ID: Final = 0x57484B31  # "WHK1"
 BUSY_TIMEOUT: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
+MIN_CHECKPOINT_PAGES: Final = 50
+MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change again and again are copied once
 LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
 # Each step takes a database of the version that is its index to the next one. Never change one that was released.
 MIGRATIONS: Final = (
@@ -40,20 +43,24 @@ MIGRATIONS: Final = (
 )
 
 
-def connect(path: Path) -> apsw.Connection:
-    """Open or make the database at *path*, durable and of the present version; raises InboxUnavailable or apsw's."""
+def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
+    """Open or make the database at *path*, durable and of the present version; raises InboxUnavailable or apsw's.
+
+    An existing one is not written, so that it opens on a full volume too. What of the WAL is not taken in yet stays
+    within half of *reserve_bytes*, or 4,000 pages, so that giving the reserve up makes room to take it in.
+    """
     db = apsw.Connection(str(path))
     try:
         prepare(db)
-        require_version(db)  # before anything is written: it may be another program's
+        require_version(db)
         _require_wal(db, path)
         db.pragma("synchronous", "FULL")
-        db.pragma("wal_autocheckpoint", 4000)  # pages: those that change again and again are copied once
+        # What is deleted is overwritten with zeros, also where SQLite moves it: an erased text is in no page.
+        db.pragma("secure_delete", True)
+        pages = reserve_bytes // 2 // int(db.pragma("page_size"))
+        db.pragma("wal_autocheckpoint", min(max(pages, MIN_CHECKPOINT_PAGES), MAX_CHECKPOINT_PAGES))
         db.pragma("journal_size_limit", 67_108_864)
         _migrate(db)
-        # What a process that died, or a sync that failed, left in the WAL can be read but may not be on the disk: it
-        # is taken into the database, which is synced, before anybody is told that it is a repeat.
-        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         _sync_directory(path.parent)
     except BaseException:
         db.close()
@@ -91,12 +98,25 @@ def require_library(version: str) -> None:
 
 
 def require_version(db: apsw.Connection) -> None:
-    """Raise InboxUnavailable where the database is not ours, or a later version's."""
-    owner, version = db.pragma("application_id"), db.pragma("user_version")
-    if (owner or version) and owner != APPLICATION_ID:
-        raise InboxUnavailable("foreign", "the file is another program's database: name another file")
-    if version > len(MIGRATIONS):
+    """Raise InboxUnavailable if the database was made by a later version."""
+    if db.pragma("user_version") > len(MIGRATIONS):
         raise InboxUnavailable("newer", "the file was made by a later version of this program: run that version")
+
+
+def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
+    """Open the inbox that a server made at *path*; raises InboxUnavailable, OSError or apsw's if there is none."""
+    if not path.is_file():
+        raise InboxUnavailable("cannot_open", f"there is no inbox {path}: is that the name of the server's inbox?")
+    if require_ours(path, APPLICATION_ID) is not Owner.OURS:
+        raise InboxUnavailable("cannot_open", f"there is no inbox in {path} yet: the server makes it when it starts")
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
+    try:
+        prepare(db)
+        require_version(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import apsw
 
 from service.errors import InboxUnavailable
+from service.inbox.sqlite.ownership import Owner, require_ours
 from service.relay.sqlite.store import APPLICATION_ID, Rows, Store
 from service.relay.sqlite.work import let_go
 from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
@@ -92,14 +93,12 @@ def needed(path: Path, *, now: int) -> int | None:
 
     None where nobody waits for any. Raises InboxUnavailable where that can't be told.
     """
-    if not path.exists():
-        return None
     try:
+        if require_ours(path, APPLICATION_ID) is not Owner.OURS:  # there is none, or a relay is making it
+            return None
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             db.set_busy_timeout(100)
-            if db.pragma("application_id") != APPLICATION_ID:  # the relay is just making it
-                return None
             ((position,),) = db.execute(
                 """SELECT min(coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1))
                    FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)""",
@@ -107,6 +106,6 @@ def needed(path: Path, *, now: int) -> int | None:
             )
         finally:
             db.close()
-    except apsw.Error as ex:
+    except (apsw.Error, OSError) as ex:
         raise InboxUnavailable("relay_state", f"the relay's state {path} can't be read: {ex}") from ex
     return None if position is None else int(position)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from service.errors import InboxUnavailable
+from service.inbox.sqlite.ownership import require_ours
 
 NAME: Final = "relay.db"
 APPLICATION_ID: Final = 0x57484B52  # "WHKR"
@@ -79,6 +80,7 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
+            require_ours(path, APPLICATION_ID)
             # SQLite gives its other files the mode of this one.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = apsw.Connection(str(path))
@@ -92,8 +94,6 @@ class Store:
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("temp_store", "MEMORY")
         db.pragma("secure_delete", True)  # a lane's name holds a number of somebody's
-        if db.pragma("application_id") not in (0, APPLICATION_ID):
-            raise apsw.NotADBError("it is another program's")
         if db.pragma("user_version") > len(MIGRATIONS):
             raise apsw.NotADBError("it was made by a later version of this program")
         db.pragma("journal_mode", "wal")

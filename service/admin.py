@@ -24,6 +24,8 @@ class Livez:
         """Say that the process answers: it fails by not answering."""
         resp.text = "alive\n"
 
+    on_head = on_get
+
 
 class Readyz:
     """Whether notifications can be taken now, and if not, why."""
@@ -40,6 +42,22 @@ class Readyz:
         checks = {name: {"ok": why is None} | ({"why": why} if why else {}) for name, why in found.items()}
         resp.content_type = falcon.MEDIA_JSON
         resp.text = json.dumps({"ready": ready, "checks": checks}, indent=2) + "\n"
+
+    on_head = on_get
+
+
+class Health:
+    """What a load balancer in front asks on the public listener; it learns nothing but whether to send here."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        """Each of *checks* returns what is wrong, or None."""
+        self._checks = checks
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer 200 or 503, with an empty body."""
+        resp.status = falcon.HTTP_503 if any(check() for check in self._checks.values()) else falcon.HTTP_200
+
+    on_head = on_get
 
 
 class MetricsPage:
@@ -58,6 +76,8 @@ class MetricsPage:
         except (TypeError, ValueError):  # a version that is none
             encode, resp.content_type = prometheus_client.exposition.choose_encoder("")
         resp.data = encode(self._registry)
+
+    on_head = on_get
 
 
 class AdminServer:

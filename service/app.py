@@ -12,7 +12,7 @@ from typing import Any, Final
 import falcon
 
 from service import errors, logs
-from service.admin import Check, Livez, MetricsPage, Readyz
+from service.admin import Check, Health, Livez, MetricsPage, Readyz
 from service.body import BodiesInFlight
 from service.credentials import Credentials
 from service.events import Event
@@ -46,7 +46,7 @@ ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
     errors.Aborted: Answer(falcon.HTTP_400, "request not complete\n"),
     errors.InboxUnavailable: _UNAVAILABLE,
 }
-METHODS: Final = {"GET": "on_get", "POST": "on_post"}
+METHODS: Final = {"GET": "on_get", "HEAD": "on_head", "POST": "on_post"}
 WRONG_PATH: Final = "not found\n"
 _EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
 STARTED: Final = "whatsapp_webhook.started"
@@ -69,6 +69,8 @@ class Parts:
     floods: logs.Floods
     now: Callable[[], float]
     nonce: Callable[[], str]
+    health_path: str
+    checks: Mapping[str, Check]
 
 
 def create_app(parts: Parts) -> Wsgi:
@@ -88,8 +90,10 @@ def create_app(parts: Parts) -> Wsgi:
     )
 
     def build() -> falcon.App[Any, Any]:
-        app = _bare_app([_Observer(parts.path, parts.metrics.http)])
+        app = _bare_app([_Observer(parts.metrics.http)])
         app.add_route(parts.path, resource)
+        if parts.health_path:
+            app.add_route(parts.health_path, Health(parts.checks))
         for error, answer in ANSWERS.items():
             app.add_error_handler(error, _refusal(answer, parts.floods))
         app.add_error_handler(falcon.HTTPBadRequest, _no_method)
@@ -134,7 +138,7 @@ def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
 def _no_method(req: falcon.Request, _resp: falcon.Response, ex: falcon.HTTPBadRequest, _params: object) -> None:
     """Falcon keeps some names of methods for itself, and answers them before anything else is asked."""
     if req.method not in METHODS:
-        raise falcon.HTTPMethodNotAllowed(list(METHODS))
+        raise falcon.HTTPMethodNotAllowed(["GET", "POST"])
     raise ex
 
 
@@ -163,8 +167,7 @@ def _give(resp: falcon.Response, answer: Answer) -> None:
 class _Observer:
     """Times every request, whatever it is answered."""
 
-    def __init__(self, route: str, metrics: HttpMetrics) -> None:
-        self._route = route
+    def __init__(self, metrics: HttpMetrics) -> None:
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
@@ -182,12 +185,12 @@ class _Observer:
             self.process_request(req, resp)
         self._metrics.active -= 1
         method = req.method if req.method in METHODS else "_OTHER"
-        route = self._route if resource is not None else UNMATCHED
+        route = str(req.uri_template) if resource is not None else UNMATCHED
         self._metrics.answered(method, route, str(resp.status)[:3], perf_counter() - req.env[STARTED])
 
 
 class _GetAndPost:
-    """Refuses every other method, OPTIONS and HEAD too, and paths that are the right one only to Falcon's router."""
+    """Refuses methods that a resource does not have, OPTIONS among them, and what only Falcon takes for its path."""
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object) -> None:
         if req.path != req.uri_template:

@@ -1,5 +1,6 @@
 """gunicorn's settings and hooks."""
 
+import math
 import resource
 import socket
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from service.running import running
 from service.tracing import Wsgi
 from service.worker import Worker
 
-KEEPALIVE: Final = 75  # seconds; longer than the usual proxy keeps an idle connection, so that it closes first
+BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted
 MARGIN: Final = 3.0  # seconds on top of what a request may take
 SPARE_FILES: Final = 64  # besides connections: the inbox, the log, the admin listener
 
@@ -31,11 +32,13 @@ class Server(BaseApplication):
         config: Config,
         environ: Mapping[str, str],
         *,
+        listener: socket.socket,
         admin_listener: socket.socket,
         inbox: Source,
     ) -> None:
-        """*admin_listener* is bound and listening: all workers accept from it."""
+        """*listener* and *admin_listener* are bound and listening: all workers accept from them."""
         self.config = config
+        self._listener = listener
         self._environ = environ
         self._admin_listener = admin_listener
         self._inbox = inbox
@@ -64,15 +67,15 @@ class Server(BaseApplication):
     def _settings(self) -> dict[str, Any]:
         config = self.config
         return {
-            "bind": str(config.bind),
+            "bind": f"fd://{self._listener.detach()}",  # gunicorn closes it
             "workers": config.workers,
             "worker_class": Worker,
             "worker_connections": config.connections,
             "worker_tmp_dir": str(config.run_dir),
-            "keepalive": KEEPALIVE,
+            "keepalive": math.ceil(config.keepalive_timeout),
             "timeout": 30,
             "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
-            "backlog": 2048,
+            "backlog": BACKLOG,
             # Nothing here depends on what a proxy says of the client.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",

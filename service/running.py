@@ -50,6 +50,7 @@ def running(
         watch = Watch(config, metrics.credentials, refresh)
         watch.start()
         stack.callback(watch.stop)
+        checks = {"credentials": watch.missing, "inbox": writer.trouble, "draining": watch.draining}
         parts = Parts(
             path=config.path,
             chosen=config.fields,
@@ -67,9 +68,9 @@ def running(
             floods=watch.floods,
             now=time.time,
             nonce=_nonces(),
+            health_path=config.health_path,
+            checks=checks,
         )
-
-        checks = {"credentials": watch.missing, "inbox": writer.trouble, "draining": watch.draining}
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
         admin.start()
         stack.callback(admin.stop)

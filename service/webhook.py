@@ -19,6 +19,7 @@ from service.tracing import Context, Tracing
 # Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
 READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
 CHUNKED: Final = "chunked"
+IDENTITY: Final = "identity"  # of Content-Encoding: no coding was applied
 IGNORED: Final = "ignored"
 ACCEPTED: Final = "accepted"
 LOGGED_IDS: Final = 10
@@ -100,7 +101,10 @@ class Webhook:
         length = req.content_length
         if length is not None and length > self._limits.body_bytes:
             raise TooLarge
-        if "HTTP_CONTENT_ENCODING" in req.env or req.env.get("HTTP_TRANSFER_ENCODING", CHUNKED).lower() != CHUNKED:
+        if (
+            req.env.get("HTTP_CONTENT_ENCODING", IDENTITY) != IDENTITY
+            or req.env.get("HTTP_TRANSFER_ENCODING", CHUNKED).lower() != CHUNKED
+        ):
             raise Encoded
         secrets = self._credentials().app_secrets
         if not secrets:

@@ -5,6 +5,7 @@ import os
 import click
 import urllib3
 
+from service import loopback
 from service.cli.settings import configured
 
 
@@ -13,7 +14,7 @@ from service.cli.settings import configured
 def ready(*, relay: bool) -> None:
     """Ask the server of this machine or pod what /readyz says; ends with 1 where it is not ready."""
     config = configured(os.environ)
-    address = (config.relay_bind if relay else config.admin_bind).near
+    address = loopback.reachable(config.relay_bind if relay else config.admin_bind)
     try:
         answer = urllib3.request("GET", f"http://{address}/readyz", timeout=5, retries=False)
     except urllib3.exceptions.HTTPError as ex:

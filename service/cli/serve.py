@@ -11,7 +11,7 @@ from service import __version__, logs
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
-from service.gunicorn_conf import Server
+from service.gunicorn_conf import BACKLOG, Server
 from service.inbox.base import Terms
 from service.inbox.source import Source
 from service.relay import stores
@@ -31,7 +31,7 @@ def serve() -> None:
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     _make_directory(config.run_dir)
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
-    listen("WEBHOOK_BIND", config.bind).close()  # gunicorn would try for seconds, and say it in its own words
+    listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
     _announce(config)
     terms = Terms(
         retention=int(config.retention * 1000),
@@ -39,7 +39,8 @@ def serve() -> None:
         timeout=config.accept_timeout,
         **({"hold": stores.hold(config.inbox)} if config.destinations or config.inbox.engine != "sqlite" else {}),
     )
-    Server(config, os.environ, admin_listener=admin_listener, inbox=Source(config.inbox, terms)).run()
+    inbox = Source(config.inbox, terms)
+    Server(config, os.environ, listener=listener, admin_listener=admin_listener, inbox=inbox).run()
 
 
 def _announce(config: Config) -> None:

@@ -11,10 +11,9 @@ from rich.table import Table
 from urllib3.exceptions import HTTPError
 
 from service.credentials import Credentials, CredentialsDirectory
+from service.loopback import is_loopback
 from service.meta import load as load_of
 from service.meta.simulator import NOBODY, Simulator, Step
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Number(click.FloatRange):
@@ -70,7 +69,7 @@ def simulate(
     target = _target(url)
     if target is None:
         raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
-    if target.hostname not in LOOPBACK and not yes:
+    if not is_loopback(target.hostname or "") and not yes:
         click.confirm(
             f"{target.hostname} is not this machine. Its events would go where real ones go. Send?", abort=True
         )

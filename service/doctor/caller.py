@@ -65,7 +65,7 @@ class Caller:
     def notify(self, body: bytes, secret: bytes, *, encoded: bool = False) -> Answer:
         """POST a notification, signed; *encoded*: with a header that the service refuses, before it looks further."""
         headers = {"Content-Type": "application/json", signature.HEADER: signature.header_for(body, secret)}
-        more = {"Content-Encoding": "identity"} if encoded else {}
+        more = {"Content-Encoding": "gzip"} if encoded else {}
         return self._call("POST", self.url, body=body, headers=headers | more)
 
     def _call(

@@ -6,6 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
+from service import loopback
 from service.config import WITHOUT_SERVER, Config, public_url
 from service.credentials import Credentials
 from service.doctor import answers, atmeta, greeting, instance, notifications, values, way
@@ -89,14 +90,14 @@ def _absent(about: Circumstances) -> Finding:
     if about.is_meant_here:
         return Finding.wrong(
             instance.READY,
-            f"Nothing answers on {about.config.admin_bind.near}, where its /readyz should be.",
+            f"Nothing answers on {loopback.reachable(about.config.admin_bind)}, where its /readyz should be.",
             "Does it run? `whatsapp-webhook check` looks at the configuration, `whatsapp-webhook serve` starts it.",
         )
     return Finding.unknown(instance.READY, "The service does not run here, so its /readyz is not seen.", _BESIDE)
 
 
 def _itself(config: Config) -> Caller:
-    return Caller(f"http://{config.bind.near}{config.path}")
+    return Caller(f"http://{loopback.reachable(config.bind)}{config.path}")
 
 
 def _no_url(about: Circumstances) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import urllib3
 
-from service import metrics
+from service import loopback, metrics
 from service.config import Config, InboxUrl
 from service.deadline import within
 from service.doctor.finding import Finding
@@ -38,7 +38,7 @@ class Said(NamedTuple):
 
 def ask(config: Config) -> Said | None:
     """Ask the admin listener; None where nobody answers as ours does."""
-    base = f"http://{config.admin_bind.near}"
+    base = f"http://{loopback.reachable(config.admin_bind)}"
     try:
         readyz, page = within(2 * TIMEOUT, lambda: [_got(f"{base}/{path}") for path in ("readyz", "metrics")])
         found = json.loads(readyz)

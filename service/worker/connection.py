@@ -11,6 +11,7 @@ import gunicorn.config
 from gevent import socket
 from gunicorn.http import wsgi
 
+from service.loopback import unmapped
 from service.worker.parsing import Parser
 from service.worker.request import BAD, Refused, Request
 
@@ -43,6 +44,7 @@ class Connection:
         patience: float,
         keepalive: float,
         most_of_body: int,
+        max_field_bytes: int,
         idle: dict[socket.socket, float],
     ) -> None:
         """*shared* is of all environs; *patience* and *keepalive* are seconds.
@@ -50,7 +52,7 @@ class Connection:
         *idle* is where the client is entered while nobody would miss it, with the time until which it may wait.
         """
         self._client = client
-        self._parser = Parser(shared, self._pull)
+        self._parser = Parser(shared, self._pull, max_field_bytes=max_field_bytes)
         self._patience = patience
         self._keepalive = keepalive
         self._most_of_body = most_of_body
@@ -160,7 +162,7 @@ def connection_environ(
         "SCRIPT_NAME": "",
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
-        "REMOTE_ADDR": addr[0],
+        "REMOTE_ADDR": unmapped(addr[0]),  # a dual-stack listener writes IPv4 as ::ffff:a.b.c.d
         "REMOTE_PORT": str(addr[1]),
         "gunicorn.socket": client,
         "wsgi.url_scheme": "http",

@@ -39,11 +39,16 @@ KNOWN: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS
 # What a load balancer says before the request, where it is told to: version 1, and 2 behind its empty lines.
 PROXIED: Final = (b"PROXY ", b"\0\r\nQUIT\n")
 NOT_SPOKEN: Final = "the PROXY protocol is not spoken here: turn it off at the load balancer"
+TUNNEL: Final = b"CONNECT"
 VERSIONS: Final = ("1.1", "1.0")
 SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # stand once
 # A method that llhttp does not know is the application's to refuse; the rest of its request is not read.
 _STRANGE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{1,19}) (/[!-~]*) HTTP/1\.[01]")
 _UNFINISHED: Final = re.compile(rb"[A-Z][ -~]*\r?")
+# The form for proxies, which a server must accept as well: RFC 9112, section 3.2.2. A user in it is refused.
+_ABSOLUTE: Final = re.compile(
+    rb"(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]*)?(/[!-~]*|\?[!-~]*|)"
+)
 _CODING: Final = re.compile(r"[A-Za-z]+([ \t]*,[ \t]*[A-Za-z]+)*")
 
 
@@ -55,8 +60,14 @@ class Parser:
     for `go_on`: a packet holds hundreds, and others are to have their turn.
     """
 
-    def __init__(self, shared: dict[str, Any], pull: Callable[[Request], None]) -> None:
-        """*shared* is what all environs of the connection have in common, *pull* what a body waits by."""
+    def __init__(
+        self, shared: dict[str, Any], pull: Callable[[Request], None], *, max_field_bytes: int = FIELD_BYTES
+    ) -> None:
+        """*shared* is what all environs of the connection have in common, *pull* what a body waits by.
+
+        *max_field_bytes* is the largest header field, its name and value.
+        """
+        self._max_field_bytes = max_field_bytes
         self.requests: deque[Request] = deque()
         self.refused: Refused | None = None
         self._shared = shared
@@ -73,6 +84,8 @@ class Parser:
         self._raw = 0  # bytes of them
         self._between = 0  # bytes since the last of a body: sizes, extensions, trailers
         self._is_strange = False
+        self._resumed_head = b""  # of a request whose upgrade is ignored: its framing, for another parser
+        self._is_resuming = False
         self._begin()
 
     @property
@@ -122,7 +135,9 @@ class Parser:
             self._take_strange()
         except HttpParserCallbackError as ex:
             self.refused = ex.__context__ if isinstance(ex.__context__, Refused) else Refused(BAD)
-        except (HttpParserError, HttpParserUpgrade):
+        except HttpParserUpgrade:
+            self._resume()
+        except HttpParserError:
             self.refused = Refused(BAD)
         if self._request is not None and self._between > HEAD_BYTES:
             self.refused = Refused(BAD)
@@ -133,26 +148,46 @@ class Parser:
         if self._raw > 2 * HEAD_BYTES:  # a field of that size is not seen before it is whole
             self.refused = Refused(HEAD_TOO_LARGE)
 
+    def _resume(self) -> None:
+        """Go on behind a head that asks for an upgrade: nobody takes it up (RFC 9110, section 7.8).
+
+        llhttp leaves everything behind such a head to the next protocol, also a body with its framing. So another one
+        is begun, in the state that the head's framing alone brings it to.
+        """
+        if not self._resumed_head:
+            self.refused = Refused(BAD)
+            return
+        head, self._resumed_head = self._resumed_head, b""
+        self._llhttp = HttpRequestParser(self)
+        self._is_resuming = True
+        self._llhttp.feed_data(head)
+
     # llhttp calls these.
 
     def on_message_begin(self) -> None:
         """Start with a request."""
+        if self._is_resuming:
+            return
         self._begin()
         self._is_begun = True
         self._add_to_head(self._slice[self._body :])
 
     def on_url(self, piece: bytes) -> None:
         """Take a piece of the target."""
+        if self._is_resuming:
+            return
         self._target += piece
         if len(self._target) > TARGET_BYTES:
             raise Refused(TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; one of a trailer is dropped."""
+        if self._is_resuming:
+            return
         size = len(name) + len(value) + 4
         self._fields += 1
         self._size += size
-        if size > FIELD_BYTES or self._fields > FIELDS or self._size > HEAD_BYTES:
+        if size > self._max_field_bytes or self._fields > FIELDS or self._size > HEAD_BYTES:
             raise Refused(HEAD_TOO_LARGE)
         if self._request is not None:
             return
@@ -168,6 +203,9 @@ class Parser:
 
     def on_headers_complete(self) -> None:
         """Make the request, so that its body can be read as it comes."""
+        if self._is_resuming:
+            self._is_resuming = False
+            return
         environ, llhttp = self._environ, self._llhttp
         method, version = llhttp.get_method(), llhttp.get_http_version()
         said = _line(method, self._target, version)
@@ -180,11 +218,16 @@ class Parser:
         expectation = environ.get("HTTP_EXPECT", "").lower() if version == "1.1" else ""
         if expectation not in ("", "100-continue"):
             raise Refused(EXPECTATION_FAILED)
-        upgrades = llhttp.should_upgrade()
-        if upgrades and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):
-            raise Refused(BAD)  # llhttp would leave the body to the next protocol
+        if "HTTP_HOST" in said and version == "1.1" and "HTTP_HOST" not in environ:
+            raise Refused(BAD)
+        is_tunnel = method == TUNNEL
+        if is_tunnel and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):
+            raise Refused(BAD)
+        is_last = is_tunnel or not llhttp.should_keep_alive()
+        if llhttp.should_upgrade() and not is_tunnel:
+            self._resumed_head = _framing(environ.get("CONTENT_LENGTH"), coding, is_last=is_last)
         environ |= said
-        self._add(environ, expects=bool(expectation), last=upgrades or not llhttp.should_keep_alive())
+        self._add(environ, expects=bool(expectation), last=is_last)
 
     def on_body(self, piece: bytes) -> None:
         """Take a piece of the body."""
@@ -195,6 +238,8 @@ class Parser:
 
     def on_message_complete(self) -> None:
         """End the request; the next begins."""
+        if self._resumed_head:  # of the parser that is given up: the body is still to come
+            return
         assert self._request  # noqa: S101  as above
         self._request.is_complete = True
         self._request = None
@@ -235,10 +280,24 @@ class Parser:
 
 
 def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
-    """Give what a request's line says for the environ; raises Refused where it is none that we take."""
-    if version not in VERSIONS or not target.startswith(b"/") or b"#" in target:
+    """Return what a request's line says for the environ; raises Refused if it is none that we accept."""
+    if version not in VERSIONS or b"#" in target:
         raise Refused(BAD)
-    return _said(method, target, version)
+    if target.startswith(b"/"):
+        return _said(method, target, version)
+    found = _ABSOLUTE.fullmatch(target)
+    if not found or method == TUNNEL:
+        raise Refused(BAD)
+    origin = found[3] if found[3].startswith(b"/") else b"/" + found[3]
+    authority = found[1] + (found[2] or b"")
+    return _said(method, origin, version) | {"HTTP_HOST": authority.decode("ascii")}
+
+
+def _framing(length: str | None, coding: str | None, *, is_last: bool) -> bytes:
+    """Write a head that has only the framing of another one."""
+    framing = "Transfer-Encoding: chunked\r\n" if coding else f"Content-Length: {length}\r\n" if length else ""
+    close = "Connection: close\r\n" if is_last else ""
+    return f"POST / HTTP/1.1\r\n{framing}{close}\r\n".encode("ascii")
 
 
 def _said(method: bytes, target: bytes, version: str) -> dict[str, str]:

@@ -142,6 +142,7 @@ class Worker(GeventWorker):
             patience=self._read_timeout,
             keepalive=self.cfg.keepalive,
             most_of_body=self._most_of_body,
+            max_field_bytes=self.app.config.max_header_bytes,
             idle=self._idle,
         )
         try:

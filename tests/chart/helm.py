@@ -22,7 +22,7 @@ SUBSCRIBE: dict[str, Any] = {
 }
 # What makes each optional object.
 EVERYTHING: dict[str, Any] = {
-    "credentials": {"create": True, "verifyToken": "t", "appSecret": "s"},
+    "credentials": {"create": True, "verifyToken": "t", "appSecret": "0123456789abcdef"},
     "ingress": {"enabled": True, "host": "wa.example.com"},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
     "metrics": {"podMonitor": {"enabled": True}},

@@ -51,14 +51,18 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "credentials.existingSecret": ("mine", {}),
     "credentials.create": (True, {}),
     "credentials.verifyToken": ("other", CREATE),
-    "credentials.appSecret": ("other", CREATE),
+    "credentials.appSecret": ("fedcba9876543210", CREATE),
     "path": ("/hook", {}),
+    "healthPath": ("/healthz", {}),
+    "bindAddress": ("0.0.0.0", {}),
     "fields": (["messages", "calls"], {}),
     "replicas": (2, {}),
     "workers": (2, {}),
     "limits.maxBodyBytes": (1000, {}),
     "limits.readTimeout": ("20s", {}),
     "limits.acceptTimeout": ("500ms", {}),
+    "limits.keepaliveTimeout": ("620s", {}),
+    "limits.maxHeaderBytes": (16384, {}),
     "limits.connections": (100, {}),
     "limits.bodiesBytes": (67108864, {}),
     "inbox.engine": ("postgresql", KAFKA),
@@ -95,6 +99,8 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "service.port": (8000, {}),
     "service.nodePort": (30080, {"service": {"type": "NodePort"}}),
     "service.annotations": ({"a": "b"}, {}),
+    "service.ipFamilyPolicy": ("PreferDualStack", {}),
+    "service.ipFamilies": (["IPv6", "IPv4"], {}),
     "ingress.enabled": (True, {"ingress": {"host": "a.example.com"}}),
     "ingress.className": ("nginx", INGRESS),
     "ingress.host": ("b.example.com", INGRESS),
@@ -269,6 +275,7 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
         ({"ingress": {"enabled": True}}, "which name Meta calls"),
         ({"httpRoute": {"enabled": True}}, "which Gateway"),
         ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
+        ({"healthPath": "/webhooks"}, "healthPath: it must be another one than path"),
         ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is the chart's"),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
         ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
@@ -308,18 +315,19 @@ def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
 def test_values_are_in_step_with_the_settings() -> None:
     """Every setting is set by a value, or fixed where the chart mounts what it speaks of."""
     env = {it["name"] for it in container()["env"]}
-    fixed = {"WEBHOOK_BIND", "WEBHOOK_ADMIN_BIND", "WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR"}
-    fixed |= {"WEBHOOK_RELAY_BIND", "WEBHOOK_DESTINATIONS"}
+    fixed = {"WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR", "WEBHOOK_DESTINATIONS"}
     fixed |= {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}
     assert env == {setting.name for setting in SETTINGS} - fixed
     defaults = {setting.name: setting.default for setting in SETTINGS}
     for it in container()["env"]:
-        if it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):
+        if it["name"].endswith("_BIND"):
+            assert it["value"] == f"[::]:{defaults[it['name']].rpartition(':')[2]}"
+        elif it["name"] not in ("WEBHOOK_CREDENTIALS_HINT", "WEBHOOK_LOG_FORMAT"):
             assert it["value"] == defaults[it["name"]], it
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     assert schema["fields"]["items"]["enum"] == list(FIELDS)
     settings = {setting.name: setting for setting in SETTINGS}
-    for name in ("MAX_BODY_BYTES", "CONNECTIONS", "BODIES_BYTES"):
+    for name in ("MAX_BODY_BYTES", "MAX_HEADER_BYTES", "CONNECTIONS", "BODIES_BYTES"):
         head, *rest = name.lower().split("_")
         most = schema["limits"]["properties"][head + "".join(map(str.capitalize, rest))]["maximum"]
         settings[f"WEBHOOK_{name}"].parse(str(most))

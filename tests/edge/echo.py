@@ -40,7 +40,9 @@ class Echo(BaseApplication):
         self._worker = worker
         self._settings = dict(setting.split("=") for setting in settings)
         self._directory = tempfile.mkdtemp()
-        self.config = SimpleNamespace(read_timeout=READ_TIMEOUT, run_dir=Path(self._directory), max_body_bytes=1 << 20)
+        self.config = SimpleNamespace(
+            read_timeout=READ_TIMEOUT, run_dir=Path(self._directory), max_body_bytes=1 << 20, max_header_bytes=8190
+        )
         super().__init__()
 
     def load_config(self) -> None:

@@ -29,4 +29,8 @@ if __name__ == "__main__":
     inbox = Source(
         config.inbox, Terms(retention=int(config.retention * 1000), body_retention=int(config.body_retention * 1000))
     )
-    Judged(config, os.environ, admin_listener=socket.create_server(config.admin_bind), inbox=inbox).run()
+    listeners = {
+        "listener": socket.create_server(config.bind, backlog=128),
+        "admin_listener": socket.create_server(config.admin_bind),
+    }
+    Judged(config, os.environ, **listeners, inbox=inbox).run()

@@ -65,7 +65,7 @@ app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io
 
 {{/* The line that makes the Secret, to paste. */}}
 {{- define "whatsapp-webhook.makeSecret" -}}
-kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "whatsapp-webhook.secret" . }} --from-literal=verify-token=CHOOSE-ONE --from-literal=app-secret=FROM-META
+kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "whatsapp-webhook.secret" . }} --from-literal=verify-token=$(openssl rand -hex 16) --from-literal=app-secret=FROM-META
 {{- end }}
 
 {{/* Not empty where the inbox is a server, which many pods share. */}}
@@ -179,8 +179,16 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 
 {{/* What the chart sets itself; extraEnv must not say it again. */}}
 {{- define "whatsapp-webhook.env" -}}
+- name: WEBHOOK_BIND
+  value: {{ printf "%s:8080" .Values.bindAddress | quote }}
+- name: WEBHOOK_ADMIN_BIND
+  value: {{ printf "%s:9090" .Values.bindAddress | quote }}
+- name: WEBHOOK_RELAY_BIND
+  value: {{ printf "%s:9091" .Values.bindAddress | quote }}
 - name: WEBHOOK_PATH
   value: {{ .Values.path | quote }}
+- name: WEBHOOK_HEALTH_PATH
+  value: {{ .Values.healthPath | quote }}
 - name: WEBHOOK_CREDENTIALS_HINT
   value: {{ printf "Make the Secret: %s" (include "whatsapp-webhook.makeSecret" .) | quote }}
 {{- if include "whatsapp-webhook.served" . }}
@@ -198,6 +206,10 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
   value: {{ .Values.limits.readTimeout | quote }}
 - name: WEBHOOK_ACCEPT_TIMEOUT
   value: {{ .Values.limits.acceptTimeout | quote }}
+- name: WEBHOOK_KEEPALIVE_TIMEOUT
+  value: {{ .Values.limits.keepaliveTimeout | quote }}
+- name: WEBHOOK_MAX_HEADER_BYTES
+  value: {{ .Values.limits.maxHeaderBytes | int64 | quote }}
 - name: WEBHOOK_WORKERS
   value: {{ .Values.workers | quote }}
 - name: WEBHOOK_CONNECTIONS

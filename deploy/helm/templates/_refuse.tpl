@@ -83,6 +83,9 @@
 {{- fail (printf "persistence: the claim was made with %s, and Kubernetes does not let that change to %s. docs/kubernetes.md says how, under \"The size of the volume\"." (toJson $was) (toJson $is)) }}
 {{- end }}
 {{- end }}
+{{- if eq .Values.healthPath .Values.path }}
+{{- fail "healthPath: it must be another one than path, which is the webhook's." }}
+{{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}
 {{- fail "ingress.host: say which name Meta calls." }}
 {{- end }}

@@ -3,8 +3,9 @@
 import math
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,16 +36,25 @@ class Server(BaseApplication):
         listener: socket.socket,
         admin_listener: socket.socket,
         inbox: Source,
+        relay_seen: Callable[[int], int | None] = lambda _: None,
     ) -> None:
-        """*listener* and *admin_listener* are bound and listening: all workers accept from them."""
+        """*listener* and *admin_listener* are bound and listening: all workers accept from them.
+
+        *relay_seen* returns, at a time in milliseconds since the epoch, when a relay last said that it runs.
+        """
         self.config = config
         self._listener = listener
         self._environ = environ
         self._admin_listener = admin_listener
         self._inbox = inbox
+        self._relay_seen = relay_seen
         self._parts = ExitStack()
         self._slot = 0
         super().__init__()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        Master(self).run()
 
     def load_config(self) -> None:
         """Hand gunicorn its settings."""
@@ -61,6 +71,7 @@ class Server(BaseApplication):
                 measured=self._measured(),
                 admin_listener=self._admin_listener,
                 inbox=self._inbox,
+                relay_seen=self._relay_seen,
             )
         )
 
@@ -126,6 +137,22 @@ class Server(BaseApplication):
         if self.config.workers == 1:
             return metrics.of_one_process(version=version, engine=inbox.engine, weak=inbox.weak)
         return metrics.of_slot(self._metrics_dir, self._slot, version=version, engine=inbox.engine, weak=inbox.weak)
+
+
+class Master(Arbiter):
+    """The first process: it stops on TERM, INT and QUIT, and ignores what would change how many workers there are.
+
+    A second worker could not open SQLite's inbox, so that half of the answers would be 503.
+    """
+
+    def _ignore(self, name: str) -> None:
+        logs.get("server").info("signal ignored", signal=name)
+
+    handle_hup = partialmethod(_ignore, "SIGHUP")
+    handle_ttin = partialmethod(_ignore, "SIGTTIN")
+    handle_ttou = partialmethod(_ignore, "SIGTTOU")
+    handle_usr2 = partialmethod(_ignore, "SIGUSR2")
+    handle_winch = partialmethod(_ignore, "SIGWINCH")
 
 
 class QuietLogger(Logger):

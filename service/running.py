@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from service import tracing
+from service import logs, tracing
 from service.admin import AdminServer, MetricsPage
 from service.app import Parts, create_admin, create_app
 from service.body import BodiesInFlight
@@ -29,15 +29,19 @@ def running(
     measured: Measured,
     admin_listener: socket.socket,
     inbox: Source,
+    relay_seen: Callable[[int], int | None],
 ) -> Iterator[Wsgi]:
     """Start everything that a worker needs and give its application; stop it all at the end.
 
-    *measured* are the metrics and the registry that is scraped. The order: what is looked at by others first; the
-    admin listener last, so that it never speaks of parts that are not there, and it stops first for the same reason.
+    *measured* are the metrics and the registry that is scraped; *relay_seen* is as for `Server`. The order: what is
+    looked at by others first; the admin listener last, so that it never speaks of parts that are not there: it stops
+    first for the same reason.
     """
     metrics, registry = measured
     with ExitStack() as stack:
-        traced = tracing.from_environ(environ, version=version)
+        traced = tracing.from_environ(
+            environ, version=version, report=lambda told: logs.get("server").error("tracing is off", problems=told)
+        )
         stack.callback(traced.close)  # last, so that the spans of the last commit still leave
         writer = Writer(inbox, inbox.moved, metrics=metrics.inbox, traced=traced)
         writer.start()
@@ -46,6 +50,7 @@ def running(
         def refresh() -> None:
             writer.refresh()
             metrics.http.refresh()
+            metrics.inbox.relay_seen(relay_seen(int(time.time() * 1000)))
 
         watch = Watch(config, metrics.credentials, refresh)
         watch.start()

@@ -214,7 +214,10 @@ def test_simulate(shared_server: Server) -> None:
         assert done.returncode == 0, done.stdout
         assert "Every answer was the expected one." in done.stdout
         assert "wrong " not in done.stdout.replace("wrong token", "")
-    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000 + 1)  # one kind holds two
+    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000)  # one kind holds two
+    done = run("simulate", url, "--credentials", str(shared_server.credentials), "--unrecognized")
+    assert done.returncode == 0, done.stdout
+    assert shared_server.kept()[-1].type == "com.whatsapp.unrecognized"
 
 
 def test_simulate_load(shared_server: Server) -> None:
@@ -229,7 +232,7 @@ def test_simulate_load(shared_server: Server) -> None:
 def test_simulate_fails_where_an_answer_is_wrong(shared_server: Server, tmp_path: Path) -> None:
     """With another secret nothing is accepted: the exit code says so. Nobody listening is told."""
     (tmp_path / "verify-token").write_text("wrong")
-    (tmp_path / "app-secret").write_text("wrong")
+    (tmp_path / "app-secret").write_text("wrong" * 4)
     url = f"http://127.0.0.1:{shared_server.port}/webhooks"
     assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
     done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))

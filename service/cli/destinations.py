@@ -1,6 +1,7 @@
 """`destinations`: how those to whom the relay delivers stand, and stopping one."""
 
 import json
+import time
 from typing import Final
 
 import click
@@ -11,6 +12,7 @@ from service.cli.tables import print_table
 from service.events import rfc3339
 from service.relay.state import Standing
 
+RUNNING_SECONDS: Final = 150  # a relay that runs gives a sign of life each minute
 BY_HAND: Final = "by hand"
 
 
@@ -67,6 +69,38 @@ def enable(inbox: str | None, name: str) -> None:
 def disable(inbox: str | None, name: str, reason: str) -> None:
     """Deliver nothing more to a destination until it is enabled; what comes meanwhile is kept for the retention."""
     _switch(inbox, name, reason)
+
+
+@destinations.command("forget-state")
+@chosen.inbox_option
+@click.option("--dry-run", is_flag=True, help="Show what would be dropped, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
+    """Drop all that a relay remembers of this inbox: positions, undelivered events, dead letters.
+
+    For an installation whose relay was removed: from then on nothing is kept for it, and the inbox purges by its
+    retention alone. A relay that is started later begins anew. Refused while a relay runs.
+
+    \b
+    whatsapp-webhook destinations forget-state --dry-run
+    """  # noqa: D301  click wants the character
+    with state.opened(chosen.where(inbox)) as records:
+        silent = time.time() - records.heartbeat() / 1000
+        if silent < RUNNING_SECONDS:
+            raise click.ClickException(
+                f"A relay gave a sign of life {max(silent, 0):.0f} seconds ago: stop it, wait {RUNNING_SECONDS} "
+                "seconds, and run this again."
+            )
+        standings = records.standings()
+        owed, dead = sum(each.owed for each in standings), sum(each.dead for each in standings)
+        told = f"{len(standings)} destinations, {owed} undelivered events and {dead} dead letters"
+        if dry_run:
+            click.echo(f"Would drop: {told}.")
+            return
+        if not yes:
+            click.confirm(f"Drop {told}?", abort=True)
+        records.clear()
+    click.echo(f"Dropped: {told}.")
 
 
 def _switch(inbox: str | None, name: str, reason: str | None) -> None:

@@ -1,6 +1,7 @@
 """`simulate`: play Meta against a running service."""
 
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -47,10 +48,19 @@ DURATION = Number(0, 86_400, min_open=True)
 @click.option(
     "--only-test", is_flag=True, help="Send one event only, marked `test` as those of Meta's Test button are."
 )
+@click.option("--unrecognized", is_flag=True, help="Also send a signed body that is no notification.")
 @click.option("--metrics", metavar="URL", help="The admin listener's /metrics: what is accepted must be counted there.")
 @click.option("--yes", is_flag=True, help="Do not ask, also where URL is not this machine.")
 def simulate(
-    url: str, directory: Path, rate: float | None, duration: float, *, only_test: bool, metrics: str | None, yes: bool
+    url: str,
+    directory: Path,
+    rate: float | None,
+    duration: float,
+    *,
+    only_test: bool,
+    unrecognized: bool,
+    metrics: str | None,
+    yes: bool,
 ) -> None:
     """Play Meta against the webhook at URL.
 
@@ -78,7 +88,9 @@ def simulate(
     if rate:
         good = _load(console, url, credentials, rate, duration)
     else:
-        good = _play(console, Simulator(url, credentials), only_test=only_test, metrics=metrics)
+        simulator = Simulator(url, credentials)
+        steps = simulator.test() if only_test else simulator.tour(unrecognized=unrecognized)
+        good = _play(console, simulator, steps, metrics)
     raise SystemExit(0 if good else 1)
 
 
@@ -98,14 +110,14 @@ def _credentials(path: Path) -> Credentials:
     return directory.current
 
 
-def _play(console: Console, simulator: Simulator, *, only_test: bool, metrics: str | None) -> bool:
+def _play(console: Console, simulator: Simulator, planned: Iterator[Step], metrics: str | None) -> bool:
     greeting = simulator.greet()
     if not greeting.is_good:
         why = _WHY.get(greeting.answered, "is it the webhook that answers there?")
         console.print(f"The handshake was answered: {greeting.answered}. {why}", soft_wrap=True)
         return False
     before = _accepted(simulator, metrics)
-    steps = [greeting, *(simulator.test() if only_test else simulator.tour())]
+    steps = [greeting, *planned]
     sent = sum(step.answered == "200" for step in steps)
     if metrics:
         counted = _accepted(simulator, metrics) - before

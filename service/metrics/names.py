@@ -199,6 +199,17 @@ class InboxMetrics:
             multiprocess_mode="livemax",
         ).set(weak)
 
+        self._relay_seen = Gauge(
+            PREFIX + "relay_seen_timestamp_seconds",
+            "When a relay of this inbox last said that it runs, in seconds since the epoch; NaN if none ever did.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def relay_seen(self, at: int | None) -> None:
+        """Publish when a relay last said that it runs, in milliseconds since the epoch; None if none ever did."""
+        self._relay_seen.set(math.nan if at is None else at / 1000)
+
     def committed(self, events: int, seconds: float) -> None:
         """Observe one group commit."""
         self._put.observe(seconds)

@@ -16,7 +16,7 @@ from urllib3.util import parse_url
 
 from service.config import duration
 from service.errors import ConfigurationError
-from service.events import Event
+from service.events import UNRECOGNIZED, Event
 
 META: Final = "meta"
 CLOUDEVENTS: Final = "cloudevents"
@@ -87,6 +87,8 @@ class Destination(BaseModel):
         """Say whether *event* passes the filter."""
         if event.test and not self.tests:
             return False
+        if event.type == UNRECOGNIZED and self.format == META and UNRECOGNIZED not in self.types:
+            return False  # its body is no notification, which is what an application of Meta's format expects
         if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
             return False
         if self.fields and event.field not in self.fields:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import gevent
 
@@ -14,11 +14,15 @@ from service.relay import policy
 from service.relay.book import Entry
 from service.relay.courier import Courier, Result
 from service.relay.sender import NO_ANSWER
-from service.relay.state import RETENTION, Claim, Claims, Ruling, Settlement, Try, Verdict
+from service.relay.state import RETENTION, Claim, Claims, DeadLetterEvents, Ruling, Settlement, Try, Verdict
 from service.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
 IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
+
+
+class DispatcherState(Claims, DeadLetterEvents, Protocol):
+    """What the dispatcher remembers by."""
 
 
 class Dispatcher:
@@ -26,7 +30,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        state: Claims,
+        state: DispatcherState,
         log: Callable[[], Log],
         wake: Callable[[], None],
         *,
@@ -138,6 +142,8 @@ class Dispatcher:
         if claims:
             records = self._inbox().at([claim.position for claim in claims])
             found = {record.position: record.event for record in records}
+            if missing := [claim.position for claim in claims if claim.position not in found]:
+                found |= self._state.saved(missing)  # a dead letter that is delivered again
             yield from ((claim, found.get(claim.position)) for claim in claims)
 
     def end(self) -> None:

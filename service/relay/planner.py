@@ -1,14 +1,22 @@
 """From the log to what is owed: which destination is to get what."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from service import logs
 from service.inbox.base import Log, Record
 from service.metrics import RelayMetrics
 from service.relay.destinations import Destination
-from service.relay.policy import PATIENCE
-from service.relay.state import RETENTION, Owed, Plans
+from service.relay.state import (
+    MAX_DELIVERY_AGE_MS,
+    MAX_SAVED_BYTES,
+    MIN_DEAD_LETTER_AGE_MS,
+    RETENTION,
+    SAVED_AT_ONCE,
+    DeadLetterEvents,
+    Owed,
+    Plans,
+)
 
 READ_AT_ONCE: Final = 500
 EVERY: Final = 60.0  # seconds between looks at what the log no longer holds
@@ -16,18 +24,28 @@ BEGINNING: Final = "beginning"
 ENDLESS: Final = 2**62  # a position that no log comes to
 
 
+class PlannerState(Plans, DeadLetterEvents, Protocol):
+    """What the planner remembers by."""
+
+
 class Planner:
     """Reads the log for the destinations of the file."""
 
     def __init__(
-        self, state: Plans, log: Callable[[], Log], *, metrics: RelayMetrics, now: Callable[[], float], retention: float
+        self,
+        state: PlannerState,
+        log: Callable[[], Log],
+        *,
+        metrics: RelayMetrics,
+        now: Callable[[], float],
+        retention: float,
     ) -> None:
         """*log* gives the log, opened; *now* is in seconds since the epoch, *retention* in seconds."""
         self._state = state
         self._inbox = log
         self._metrics = metrics
         self._now = now
-        self._retention = int(retention * 1000)
+        self._dead_letter_age = max(int(retention * 1000), MIN_DEAD_LETTER_AGE_MS)
         self._log = logs.get("relay")
         self._first = 0
         self._tidied = float("-inf")
@@ -70,12 +88,20 @@ class Planner:
         if now - self._tidied >= EVERY or now < self._tidied:
             self._tidied, self._first = now, self._inbox().first()
             for (name, reason), number in self._state.expire(
-                self._first, now=int(now * 1000), patience=PATIENCE, keep=self._retention
+                self._first, now=int(now * 1000), patience=MAX_DELIVERY_AGE_MS, keep=self._dead_letter_age
             ).items():
                 self._metrics.died(name, reason, number)
                 self._log.error("events given up", destination=name, reason=reason, count=number)
             self._skip_what_is_gone()
         self._state.forget_tries(self._first)
+        self._save_dead_letters()
+
+    def _save_dead_letters(self) -> None:
+        """Save the events of new dead letters: the log keeps them no longer than its retention."""
+        positions = self._state.unsaved(SAVED_AT_ONCE)
+        if positions:
+            events = self._inbox().at(positions)
+            self._state.save(positions, events, now=int(self._now() * 1000), max_bytes=MAX_SAVED_BYTES)
 
     def _skip_what_is_gone(self) -> None:
         """Say what the log dropped before it was read: the destination was gone from the file, or the relay away."""

@@ -10,12 +10,11 @@ from enum import StrEnum
 from typing import Final
 
 from service.relay.sender import Answer
-from service.relay.state import Claim, Ruling, Verdict
+from service.relay.state import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
 
 FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
 LONGEST_WAIT: Final = 3_600_000
 LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
-PATIENCE: Final = 3 * 86_400_000
 LEAST_TRIES: Final = 10  # of a lane, before anything of it is given up: a clock may have jumped
 GONE: Final = 410
 TOO_MANY: Final = 429
@@ -35,7 +34,7 @@ def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float])
     if answer.status == GONE:  # its destination is disabled, and nothing of it is due
         return Ruling(Verdict.AGAIN, now)
     failing_since = max(claim.first_tried, claim.owed_at)
-    if claim.first_tried and now - failing_since >= PATIENCE and claim.tries >= LEAST_TRIES:
+    if claim.first_tried and now - failing_since >= MAX_DELIVERY_AGE_MS and claim.tries >= LEAST_TRIES:
         return Ruling(Verdict.DEAD, reason=EXPIRED)
     wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
     asked = _asked(answer.retry_after, now)

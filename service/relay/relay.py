@@ -60,7 +60,8 @@ class Relay:
         self._dispatcher = Dispatcher(
             state, self._opened, self._wake, metrics=metrics, traced=traced, now=now, chance=chance
         )
-        self._said: tuple[str, ...] = ()
+        self._unreadable = logs.LastingTrouble(self._log)
+        self._lasting = logs.LastingTrouble(self._log)
         self._warned: tuple[str, ...] = ()
         self._trouble: str | None = "the log was not read yet"
         self._begun = threading.Event()
@@ -110,6 +111,7 @@ class Relay:
                 counted = moment if moment - counted >= SLOWLY else counted
                 wait = min(self._dispatcher.turn(), 0 if more else TICK)
                 self._trouble = None
+                self._lasting.over()
             except Exception as ex:  # noqa: BLE001  a loop that ended would deliver nothing more
                 self._stumbled(ex)
                 wait = AFTER_TROUBLE
@@ -149,12 +151,10 @@ class Relay:
             self._planner.join(self._book.wanted)
             self._dispatcher.serve(self._book.entries)
         problems = (*self._book.problems, *self._dispatcher.refused)
-        if problems != self._said:
-            self._said = problems
-            if self._said:
-                self._log.error("destinations not readable", problems=list(self._said))
-            else:
-                self._log.info("destinations readable")
+        if problems:
+            self._unreadable.tell("destinations not readable", problems=list(problems))
+        elif self._unreadable.over():
+            self._log.info("destinations readable")
         if self._book.warnings != self._warned:
             self._warned = self._book.warnings
             for warning in self._warned:
@@ -162,11 +162,10 @@ class Relay:
 
     def _stumbled(self, ex: Exception) -> None:
         if isinstance(ex, InboxUnavailable):
-            trouble, write, unexpected = ex.detail, self._log.warning, None
+            trouble, level, unexpected = ex.detail, "warning", None
         else:
-            trouble, write, unexpected = type(ex).__name__, self._log.error, ex
-        if trouble != self._trouble:
-            write("nothing is delivered", detail=trouble, exc_info=unexpected)
+            trouble, level, unexpected = type(ex).__name__, "error", ex
+        self._lasting.tell("nothing is delivered", level=level, key=trouble, detail=trouble, exc_info=unexpected)
         self._trouble = trouble
         if self._inbox is not None:
             self._inbox.close()

@@ -9,11 +9,20 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from service.events import Event
+from service.inbox.base import Record
+
 RETENTION: Final = "retention"
 EXPIRED: Final = "expired"
 LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
 LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
 GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
+MAX_DELIVERY_AGE_MS: Final = 3 * 86_400_000  # after which what a destination never accepted is given up
+# Without a sign of life for as long, no relay will come back for what it left behind, and nothing is kept for it.
+MAX_HEARTBEAT_AGE_MS: Final = MAX_DELIVERY_AGE_MS + 86_400_000
+MIN_DEAD_LETTER_AGE_MS: Final = 8 * 86_400_000  # how long dead letters are kept at least, whatever the retention
+MAX_SAVED_BYTES: Final = 2**30  # of dead letters' events; above it the oldest go
+SAVED_AT_ONCE: Final = 200
 
 
 class Owed(NamedTuple):
@@ -148,6 +157,25 @@ class Plans(Protocol):
         ...
 
 
+class DeadLetterEvents(Protocol):
+    """The events of dead letters, saved beside them: the log's retention may end before anybody looks."""
+
+    def unsaved(self, limit: int) -> Sequence[int]:
+        """Return positions of dead letters whose event was not saved yet; the log must keep them until then."""
+        ...
+
+    def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
+        """Save the events of dead letters; those of *positions* that are not among *events* are gone for good.
+
+        Above *max_bytes* in all, the oldest are dropped.
+        """
+        ...
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of these positions, by position."""
+        ...
+
+
 class Claims(Protocol):
     """What is owed, one lane at a time."""
 
@@ -174,7 +202,7 @@ class Claims(Protocol):
         ...
 
 
-class State(Plans, Claims, Protocol):
+class State(Plans, Claims, DeadLetterEvents, Protocol):
     """All that the relay remembers by."""
 
     def require_file(self) -> None:
@@ -192,6 +220,22 @@ class Switch(Protocol):
 
 class Records(Switch, Protocol):
     """What a person asks, and does."""
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
+        ...
+
+    def saved_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of saved events of a person."""
+        ...
+
+    def heartbeat(self) -> int:
+        """Return when a relay last said that it runs, in milliseconds since the epoch; 0 if none ever did."""
+        ...
+
+    def clear(self) -> None:
+        """Drop everything: positions, what is owed, dead letters with their events."""
+        ...
 
     def standings(self) -> Sequence[Standing]:
         """Say how each destination that was ever known stands."""

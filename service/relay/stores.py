@@ -56,13 +56,16 @@ def place(url: InboxUrl) -> str:
     return str(url.path.with_name(sqlite.NAME)) if url.engine == "sqlite" else f"relay's table in {url}"
 
 
-def hold(url: InboxUrl) -> Callable[[int], int | None]:
+def hold(url: InboxUrl) -> Hold:
     """Make what says which position of the inbox a relay still needs."""
     if url.engine == "postgresql":
         from service.relay import postgresql  # noqa: PLC0415  as above
 
-        return Hold(lambda now: postgresql.needed(source.in_force(url), now=now))
+        return Hold(
+            lambda now: postgresql.needed(source.in_force(url), now=now),
+            lambda: postgresql.heartbeat(source.in_force(url)),
+        )
     if url.engine == "sqlite":
         path = url.path.with_name(sqlite.NAME)
-        return Hold(lambda now: sqlite.needed(path, now=now))
-    return lambda _: None
+        return Hold(lambda now: sqlite.needed(path, now=now), lambda: sqlite.heartbeat(path))
+    return Hold(lambda _: None)

@@ -16,7 +16,7 @@ from chart.prometheus import STRANGER, Prometheus, scraping
 from dashboard import PANELS
 from destination import destination
 from relaying import Relay, write
-from server import Server
+from server import Server, until
 
 RULE = {"prometheusRule": {"enabled": True}}
 # Receiver and relay in one pod, or each in its own; and the values with which that is so.
@@ -72,8 +72,8 @@ def scraped(directory: Path, pods: tuple[str, str], rules: dict[str, Any]) -> It
 )
 def test_every_panel_has_data(prometheus: Prometheus, title: str, legend: str, query: str) -> None:
     """A number; what the legend speaks of is a label, no two are called the same, and none is a stranger's."""
+    until(lambda: prometheus.found(query), title, patience=10)  # a scrape may be late on a busy machine
     found = [one["metric"] for one in prometheus.found(query)]
-    assert found, title
     names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in found]
     assert len(set(names)) == len(names)
     assert STRANGER not in str(found)

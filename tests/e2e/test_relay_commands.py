@@ -2,7 +2,8 @@
 
 import json
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from destination import OK, Destination, destination, saying
 from relaying import Relay, keep, message, messages, opened, write
 from server import Server, free_port, until
 
+from service.config import inbox_url
 from service.events import Event
-from service.inbox.sqlite import SqliteLog
+from service.inbox.base import Record, Terms
+from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.meta import catalogue
-from service.relay.sqlite import SqliteWork, Store
-from service.relay.state import Owed, Ruling, Settlement, Try, Verdict
+from service.relay import stores
+from service.relay.sqlite import SqliteRecords, SqliteWork, Store
+from service.relay.state import Owed, Ruling, Settlement, Standing, Try, Verdict
 
 BROKEN = OK.replace(b"200 OK", b"500 X")
 
@@ -215,3 +219,147 @@ def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
     assert sent.split("-")[1] == event.traceparent.split("-")[1]
     assert sent.split("-")[2] != event.traceparent.split("-")[2]
     assert app.requests[0].headers["ce-traceparent"] == event.traceparent
+
+
+def _purged(directory: Path) -> None:
+    """Purge the inbox as a receiver does after the retention, with all that it must not purge."""
+    url = inbox_url(f"sqlite://{directory}/inbox.db")
+    with closing(SqliteInbox(url.path, Terms(1, 1, hold=stores.hold(url)))) as inbox:
+        while inbox.purge(int(time.time() * 1000)):
+            pass
+
+
+def _dead_letter(directory: Path, number: int) -> Event:
+    """Store an event, and have its delivery be given up by a relay that runs for a moment."""
+    with closing(opened(directory)) as inbox:
+        (lost,) = keep(inbox, message(1, number))
+    store = Store(directory / "relay.db")
+    work = SqliteWork(store)
+    ((position, _),) = [each for each in _events(directory) if each[1].id == lost.id]
+    assert work.plan("app", position - 1, position, [Owed(position, lost.partitionkey, lost.received_at)], now=1)
+    (claim,) = work.take("app", 1, now=lost.received_at, lease=1000)
+    bad = Try(lost.received_at, 0.1, 500, "5xx")
+    work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])
+    store.close()
+    return lost
+
+
+def _events(directory: Path) -> list[Record]:
+    with closing(SqliteLog(directory / "inbox.db")) as log:
+        return list(log.read(0, 1000))
+
+
+def _standings(directory: Path) -> Sequence[Standing]:
+    store = Store(directory / "relay.db")
+    try:
+        return SqliteRecords(store).standings()
+    finally:
+        store.close()
+
+
+def _saved(directory: Path, *positions: int) -> set[int]:
+    store = Store(directory / "relay.db")
+    try:
+        return set(SqliteRecords(store).saved(positions))
+    finally:
+        store.close()
+
+
+def test_a_dead_letter_outlives_the_retention(tmp_path: Path, kept: list[Event], app: Destination) -> None:
+    """Its event is saved beside it, shown and delivered once more, though the inbox holds it no longer."""
+    lost = _dead_letter(tmp_path, 100)
+    _purged(tmp_path)
+    assert [event.id for _, event in _events(tmp_path)] == [lost.id], "kept until it is saved"
+    relay = Relay(tmp_path)
+    with relay:
+        until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
+    _purged(tmp_path)
+    assert _events(tmp_path) == []
+    assert "com.whatsapp.message.text" in relay.command("events", "dead")
+    assert json.loads(relay.command("events", "show", "7"))["id"] == lost.id
+    assert "app: 1 events are" in relay.command("events", "replay", "--dead")
+    with relay:
+        until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
+    assert app.requests[-1].body == lost.data
+    assert app.requests[-1].headers["ce-id"] == lost.id
+
+
+def test_a_dead_letter_whose_event_is_gone_is_said(tmp_path: Path, kept: list[Event]) -> None:
+    """By `show` and by `replay`: no promise that can't be kept."""
+    assert kept
+    _dead_letter(tmp_path, 100)
+    store = Store(tmp_path / "relay.db")
+    SqliteWork(store).save([7], [], now=1, max_bytes=1)
+    store.close()
+    _purged(tmp_path)
+    relay = Relay(tmp_path)
+    assert "no longer stored" in relay.command("events", "dead")
+    assert "it cannot be replayed" in relay.command("events", "show", "7", ok=False)
+    assert "Nothing is chosen" in relay.command("events", "replay", "--dead")
+
+
+def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, kept: list[Event]) -> None:
+    """Also if the inbox itself holds nothing of them any more."""
+    assert kept
+    lost = _dead_letter(tmp_path, 100)
+    with Relay(tmp_path) as relay:
+        until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
+    _purged(tmp_path)
+    assert lost.subject
+    assert "1 events are erased" in relay.command("events", "forget", "--subject", lost.subject, "--yes")
+    for file in tmp_path.glob("*.db*"):
+        assert lost.subject.encode() not in file.read_bytes(), file.name
+
+
+def test_the_state_of_a_relay_that_was_removed(tmp_path: Path, kept: list[Event]) -> None:
+    """Is shown and dropped on request, never while a relay runs."""
+    assert kept
+    _dead_letter(tmp_path, 100)
+    relay = Relay(tmp_path)
+    assert "stop it, wait 150 seconds" in relay.command("destinations", "forget-state", "--yes", ok=False)
+    store = Store(tmp_path / "relay.db")
+    with store.transaction() as db:
+        db.execute("UPDATE heartbeat SET seen = 1")
+    store.close()
+    told = "1 destinations, 0 undelivered events and 1 dead letters"
+    assert f"Would drop: {told}." in relay.command("destinations", "forget-state", "--dry-run")
+    assert "Aborted" in relay.command("destinations", "forget-state", ok=False)
+    assert f"Dropped: {told}." in relay.command("destinations", "forget-state", "--yes")
+    assert "No destinations yet" in relay.command("destinations", "list")
+
+
+def test_the_receiver_keeps_what_the_relay_has_yet_to_deliver(tmp_path: Path) -> None:
+    """Though nothing in its own environment says that there is a relay; and its metric says when one was there."""
+    with (
+        destination(saying(BROKEN)) as app,
+        Server(tmp_path, WEBHOOK_RETENTION="1s", WEBHOOK_BODY_RETENTION="1s") as server,
+    ):
+        assert "WEBHOOK_DESTINATIONS" not in server.environ
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
+        with Relay(tmp_path) as relay:
+            body = catalogue.notification("message text")
+            assert server.notify(body).status == 200
+            until(lambda: relay.owed() == 1, "not read")
+            time.sleep(4)
+            assert len(server.kept()) == 1
+            app.behave = saying()
+            until(lambda: relay.owed() == 0, "not delivered", patience=40)
+            until(lambda: server.kept() == [], "not purged")
+            seen = "whatsapp_webhook_relay_seen_timestamp_seconds"
+            until(lambda: time.time() - server.metric(seen) < 120, "the metric does not tell", patience=40)
+
+
+@pytest.mark.parametrize(
+    ("types", "comes"), [([], False), (["com.whatsapp.*"], False), (["com.whatsapp.unrecognized"], True)]
+)
+def test_what_is_no_notification_is_not_delivered_as_one(tmp_path: Path, types: list[str], comes: bool) -> None:  # noqa: FBT001
+    """An application of Meta's format gets it only if its destination asks for it by name."""
+    with closing(opened(tmp_path)) as inbox, destination() as app:
+        keep(inbox, b'["not a notification"]', message(1, 1))
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "format": "meta", "types": types})
+        with Relay(tmp_path) as relay:
+            until(
+                lambda: relay.owed() == 0 and {each.name: each.position for each in _standings(tmp_path)} == {"app": 2},
+                "?",
+            )
+        assert (b'["not a notification"]' in app.bodies()) is comes

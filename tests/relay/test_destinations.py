@@ -203,7 +203,7 @@ class TestTheBook:
         file.write_text(GOOD.replace("secretFile: bot", 'secretFile: "a\\0b"'))
         book = Book(file)
         book.look()
-        assert "no name of a file" in book.problems[0]
+        assert "not a file name" in book.problems[0]
 
     def test_a_missing_secret_harms_its_own_destination_only(self, file: Path) -> None:
         """Others are taken; the one that had a secret keeps it."""

@@ -1,17 +1,23 @@
 """What the receiver must not purge, as the relay's state says it."""
 
+import sys
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from contract.engines import Servers
 
+from service import logs
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.relay import stores
 from service.relay.hold import Hold
-from service.relay.postgresql.records import UNSEEN_LONG
+from service.relay.sqlite.store import APPLICATION_ID, MIGRATIONS
+from service.relay.state import MAX_HEARTBEAT_AGE_MS
 
 NOW = 1_795_000_000_000
+MINUTE = 60_000
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
@@ -44,16 +50,56 @@ def test_a_file_that_is_just_being_made(tmp_path: Path) -> None:
     assert stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
 
 
-@pytest.mark.needs("postgresql")
-def test_relays_that_are_gone_for_good(servers: Servers) -> None:
-    """Nobody took the destinations out of a file: what no relay asks for in eight days, none will deliver."""
-    url = inbox_url(servers.postgresql().new_database())
+def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
+    """It holds events back for the maximum delivery age and a day, then nothing: the purge never stops for good."""
     state = stores.opened(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)
-    assert stores.hold(url)(NOW + UNSEEN_LONG - 1) == 8
-    assert stores.hold(url)(NOW + UNSEEN_LONG) is None
     state.close()
+    hold = stores.hold(url)
+    assert hold(NOW + MAX_HEARTBEAT_AGE_MS - 1) == 8
+    assert hold(NOW + MAX_HEARTBEAT_AGE_MS) is None
+    assert hold.refresh(NOW) == NOW
+
+
+def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
+    """When it was last written counts as the last sign of life."""
+    (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
+    written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
+    hold = stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    assert hold(written + MAX_HEARTBEAT_AGE_MS - 1000) == 0
+    assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
+
+
+def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
+    """Nobody migrates it once its relay is gone."""
+    with closing(apsw.Connection(str(tmp_path / "relay.db"))) as db:
+        db.execute(MIGRATIONS[0]).fetchall()
+        db.pragma("application_id", APPLICATION_ID)
+        db.pragma("user_version", 1)
+    written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
+    hold = stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    assert hold(written) == 0
+    assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("silent", "said"),
+    [(59 * MINUTE, None), (61 * MINUTE, "kept for 94 more hours"), (97 * 60 * MINUTE, "kept no longer")],
+)
+def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the first hour on, with what to do."""
+    logs.configure(level="info", form="json", stream=sys.stdout)
+    hold = Hold(lambda _: None, lambda: NOW)
+    assert hold.refresh(NOW + silent) == NOW
+    told = capsys.readouterr().out
+    assert (said or "") in told
+    assert ("destinations forget-state" in told) is bool(said)
+
+
+def test_without_a_relay_nothing_is_missed(url: InboxUrl) -> None:
+    """Most installations of a stream, and many of the others, have none."""
+    assert stores.hold(url).refresh(NOW) is None
 
 
 def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:

@@ -13,8 +13,8 @@ from service.relay.policy import (
     LONGEST_ASKED,
     LONGEST_PAUSE,
     LONGEST_WAIT,
+    MAX_DELIVERY_AGE_MS,
     MOST_AT_ONCE,
-    PATIENCE,
     Breaker,
     State,
     rule,
@@ -58,7 +58,7 @@ def test_gone_waits_for_nothing() -> None:
 
 def test_patience_has_an_end() -> None:
     """Three days after the lane's first failure, with tries enough; success is success also then."""
-    long = NOW - PATIENCE
+    long = NOW - MAX_DELIVERY_AGE_MS
     assert ruled(500, tries=LEAST_TRIES, first_tried=long + 1).verdict is Verdict.AGAIN
     assert ruled(500, tries=LEAST_TRIES, first_tried=long) == Ruling(Verdict.DEAD, reason=EXPIRED)
     assert ruled(500, tries=LEAST_TRIES - 1, first_tried=long).verdict is Verdict.AGAIN, "a clock that jumped"
@@ -68,8 +68,8 @@ def test_patience_has_an_end() -> None:
 def test_what_waited_behind_it_has_waited_too() -> None:
     """One try, and no further three days; but what came later has its own."""
     answer = Answer(500, "5xx")
-    for owed_at, verdict in ((NOW - PATIENCE, Verdict.DEAD), (NOW - PATIENCE + 1, Verdict.AGAIN)):
-        tried = claim(tries=99, first_tried=NOW - 2 * PATIENCE, owed_at=owed_at)
+    for owed_at, verdict in ((NOW - MAX_DELIVERY_AGE_MS, Verdict.DEAD), (NOW - MAX_DELIVERY_AGE_MS + 1, Verdict.AGAIN)):
+        tried = claim(tries=99, first_tried=NOW - 2 * MAX_DELIVERY_AGE_MS, owed_at=owed_at)
         assert rule(tried, answer, now=NOW, chance=lambda: 1.0).verdict is verdict
 
 
@@ -100,7 +100,7 @@ def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 500) -> Non
 
 def test_what_is_promised() -> None:
     """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
-    assert (FIRST_WAIT, LONGEST_WAIT, LONGEST_ASKED, PATIENCE) == (2_000, 3_600_000, 86_400_000, 259_200_000)
+    assert (FIRST_WAIT, LONGEST_WAIT, LONGEST_ASKED, MAX_DELIVERY_AGE_MS) == (2_000, 3_600_000, 86_400_000, 259_200_000)
     assert (LEAST_TRIES, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (10, 5, 1_000, 60_000, 256)
     assert EXPIRED in metrics.REASONS
     assert sorted(State) == sorted(metrics.BREAKER_STATES)

@@ -17,7 +17,7 @@ from server import until
 from service import metrics
 from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.relay.book import Book
-from service.relay.policy import LEAST_TRIES, PATIENCE
+from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
 from service.relay.relay import Relay
 from service.relay.sqlite import SqliteRecords, SqliteWork, Store
 from service.relay.state import Dead, Owed, Standing
@@ -223,7 +223,7 @@ def test_after_three_days_it_is_dead(house: House) -> None:
             house.ahead += 61  # the longest pause of the breaker
             before = len(broken.requests)
             until(lambda before=before: len(broken.requests) > before, "never tried again")
-        house.ahead += PATIENCE / 1000 + 1
+        house.ahead += MAX_DELIVERY_AGE_MS / 1000 + 1
         until(house.dead, "never dead")
         assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "expired")]
         assert house.dead()[0].tries > LEAST_TRIES

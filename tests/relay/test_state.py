@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 from contract.engines import Servers
+from contract.test_inbox import event
 
 from service.config import InboxUrl, inbox_url
+from service.inbox.base import Record
 from service.relay import postgresql, sqlite
 from service.relay.state import GONE_LONG, Claim, Owed, Records, Ruling, Settlement, Story, Try, Verdict
 from service.relay.state import State as Work
@@ -459,3 +462,80 @@ def test_everything_stays(url: InboxUrl) -> None:
     claim = taken(second, NOW + 6000)
     assert (claim.tries, claim.first_tried) == (2, BAD.at)
     second.close()
+
+
+def record(position: int, size: int = 10) -> Record:
+    found = event(position, data=b"x" * size)
+    return Record(position, msgspec.structs.replace(found, subject="16505551234" if position % 2 else None))
+
+
+def kill(state: State, position: int) -> None:
+    owe(state, "a", since=position - 1)
+    assert settle(state, taken(state), BAD, EXPIRED)
+
+
+def test_the_event_of_a_dead_letter_is_saved_beside_it(state: State, url: InboxUrl) -> None:
+    """The log must keep it until then; afterwards it can be had whatever the log holds."""
+    kill(state, 1)
+    owe(state, "a", since=1)
+    assert needed(url, now=NOW) == 1
+    assert list(state.unsaved(10)) == [1]
+    state.save([1], [record(1)], now=NOW, max_bytes=1000)
+    assert list(state.unsaved(10)) == []
+    assert needed(url, now=NOW) == 2
+    assert state.saved([1, 2]) == {1: record(1).event}
+    assert list(state.saved_of("16505551234")) == [1]
+    assert list(state.saved_of("1")) == []
+
+
+def test_an_event_that_is_gone_is_not_waited_for(state: State, url: InboxUrl) -> None:
+    """The log's retention was faster: the dead letter stays, and holds nothing back."""
+    kill(state, 1)
+    state.save([1], [], now=NOW, max_bytes=1000)
+    assert list(state.unsaved(10)) == []
+    assert state.saved([1]) == {}
+    assert [each.position for each in state.dead(limit=None)] == [1]
+    assert needed(url, now=NOW) == 2
+
+
+def test_the_oldest_saved_events_go_first(state: State) -> None:
+    """Above the bytes that they may take in all; the dead letters stay."""
+    for position in (1, 2, 3):
+        kill(state, position)
+        state.save([position], [record(position, 1000)], now=NOW + position, max_bytes=2600)
+    assert set(state.saved([1, 2, 3])) == {2, 3}
+    assert [each.position for each in state.dead(limit=None)] == [1, 2, 3]
+
+
+def test_a_saved_event_goes_with_its_dead_letter(state: State) -> None:
+    """Once that is too old; but not while it is owed again."""
+    for position in (1, 2):
+        kill(state, position)
+    state.save([1, 2], [record(1), record(2)], now=NOW, max_bytes=10_000)
+    assert state.replay("bot", [Owed(2, "a", NOW)], now=NOW) == 1
+    state.expire(0, now=NOW + 9 * DAY, patience=99 * DAY, keep=8 * DAY)
+    assert set(state.saved([1, 2])) == {2}
+    assert state.dead(limit=None) == []
+    assert settle(state, taken(state))
+    state.expire(0, now=NOW + 9 * DAY, patience=99 * DAY, keep=8 * DAY)
+    assert state.saved([1, 2]) == {}
+
+
+def test_a_person_is_in_no_saved_event_any_more(state: State) -> None:
+    """Erased with all the rest."""
+    kill(state, 1)
+    state.save([1], [record(1)], now=NOW, max_bytes=1000)
+    assert state.forget(state.saved_of("16505551234"))
+    assert state.saved([1]) == {}
+    assert state.dead(limit=None) == []
+
+
+def test_everything_can_be_forgotten(state: State, url: InboxUrl) -> None:
+    """Then nothing is needed, and a relay that comes later begins anew."""
+    kill(state, 1)
+    owe(state, "b", since=1)
+    assert state.heartbeat() == NOW
+    state.clear()
+    assert needed(url, now=NOW) is None
+    assert state.standings() == []
+    assert state.heartbeat() == 0

@@ -34,8 +34,10 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
     with engine.load(url).open_erasure(url) as erasure:
-        positions = erasure.find(subject.removeprefix("+"))
+        person = subject.removeprefix("+")
         with state.opened_if_any(url) as records:
+            saved = records.saved_of(person) if records else ()
+            positions = sorted({*erasure.find(person), *saved})
             is_clean = records.forget(()) if records and not positions else True
         if not positions:
             if not (erasure.erase(()) and is_clean):

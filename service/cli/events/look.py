@@ -10,10 +10,12 @@ from typing import Final, Protocol
 
 import click
 
+from service.cli import state
 from service.cli.events.chosen import EVERYTHING, Filter
 from service.config import InboxUrl
 from service.inbox import engine
 from service.inbox.base import Log, Placed, Record, Stream
+from service.relay.state import Records
 
 PAGE: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
@@ -25,12 +27,30 @@ def positions(log: Log) -> range:
     return range(log.first(), log.last() + 1)
 
 
-def one(log: Log, which: str) -> Record:
-    """Give the event that a position or an id names; raises ClickException where there is none."""
-    found = next(iter(log.at([int(which)])), None) if _POSITION.fullmatch(which) else log.find(which)
+def one(log: Log, which: str, records: Records | None = None) -> Record:
+    """Return the event that a position or an id names, also one of a dead letter that *records* saved.
+
+    Raises ClickException if there is none.
+    """
+    position = int(which) if _POSITION.fullmatch(which) else None
+    found = log.find(which) if position is None else next(iter(log.at([position])), None)
+    if found is None and position is not None and records:
+        found = _dead_letter(records, position)
     if found is None:
         raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
     return found
+
+
+def _dead_letter(records: Records, position: int) -> Record | None:
+    if event := records.saved([position]).get(position):
+        return Record(position, event)
+    letters = [each for each in records.dead(limit=None) if each.position == position]
+    if letters:
+        given_up = ", ".join(f"{each.destination} ({each.reason})" for each in letters)
+        raise click.ClickException(
+            f"Event {position} was given up for {given_up}, and is no longer stored: it cannot be replayed."
+        )
+    return None
 
 
 def _within(log: Log, kept: range, wanted: Filter) -> range:
@@ -82,8 +102,9 @@ class Look(Protocol):
 class LogLook:
     """`Look` at a log."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, records: Records | None) -> None:
         self._log = log
+        self._records = records
         self._kept = positions(log)
 
     def found(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
@@ -94,7 +115,7 @@ class LogLook:
 
     def one(self, which: str) -> Placed:
         """Give the event at a position, or with an id; see `Look`."""
-        position, event = one(self._log, which)
+        position, event = one(self._log, which, self._records)
         return Placed(str(position), event)
 
     def kept(self) -> int:
@@ -136,5 +157,5 @@ def looking(url: InboxUrl) -> Iterator[Look]:
         with closing(engine.load(url).open_stream(url)) as stream:
             yield StreamLook(stream)
     else:
-        with closing(engine.load(url).open_log(url)) as log:
-            yield LogLook(log)
+        with closing(engine.load(url).open_log(url)) as log, state.opened_if_any(url) as records:
+            yield LogLook(log, records)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from service.inbox import engine
 from service.inbox.base import Log, Record
 from service.relay import destinations
 from service.relay.destinations import Destination
-from service.relay.state import Owed
+from service.relay.state import Owed, Records
 
 SHOWN: Final = 50
 AT_ONCE: Final = 500
@@ -40,11 +40,14 @@ def dead(inbox: str | None, limit: int) -> None:
     url = chosen.where(inbox)
     with state.opened(url) as records:
         letters = records.dead(limit=limit)
+        saved = records.saved([letter.position for letter in letters])
     if not letters:
         click.echo("No dead letters.")
         return
     with closing(engine.load(url).open_log(url)) as log:
-        kinds = {record.position: record.event.type for record in log.at([letter.position for letter in letters])}
+        positions = [letter.position for letter in letters]
+        kinds = {position: event.type for position, event in saved.items()}
+        kinds |= {record.position: record.event.type for record in log.at(positions)}
     print_table(
         ("given up", "destination", "position", "type", "reason", "tries"),
         [
@@ -52,7 +55,7 @@ def dead(inbox: str | None, limit: int) -> None:
                 rfc3339(letter.at)[:19],
                 letter.destination,
                 str(letter.position),
-                kinds.get(letter.position, "(past the retention)"),
+                kinds.get(letter.position, "(no longer stored)"),
                 letter.reason,
                 str(letter.tries),
             )
@@ -90,7 +93,8 @@ def replay(
         takers = _takers(names, {standing.name for standing in records.standings()})
         lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
         counts: Counter[str] = Counter()
-        for page in _pages(_found(log, which, wanted)):
+        found = _found(log, which, wanted, records) if lost is None else _dead(log, which, wanted, records, lost)
+        for page in _pages(found):
             for name, taker in takers.items():
                 owed = [
                     Owed(position, event.partitionkey, event.received_at)
@@ -112,10 +116,26 @@ def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination
     return {name: taker for name, taker in takers.items() if not names or name in names}
 
 
-def _found(log: Log, which: tuple[str, ...], wanted: Filter) -> Iterator[Record]:
+def _found(log: Log, which: tuple[str, ...], wanted: Filter, records: Records) -> Iterator[Record]:
     if which:
-        return (look.one(log, each) for each in which)
+        return (look.one(log, each, records) for each in which)
     return look.oldest_first(log, look.positions(log), wanted)
+
+
+def _dead(
+    log: Log, which: tuple[str, ...], wanted: Filter, records: Records, lost: Collection[tuple[str, int]]
+) -> Iterator[Record]:
+    """Yield the events of dead letters, from the log or as they were saved; those that are in neither are counted."""
+    chosen_positions = {look.one(log, each, records).position for each in which}
+    positions = sorted({position for _, position in lost if not which or position in chosen_positions})
+    gone = 0
+    for start in range(0, len(positions), AT_ONCE):
+        page = positions[start : start + AT_ONCE]
+        found = {**records.saved(page), **dict(log.at(page))}
+        gone += len(page) - len(found)
+        yield from (Record(position, event) for position, event in sorted(found.items()) if wanted.takes(event))
+    if gone:
+        click.echo(f"{gone} dead letters cannot be replayed: their events are no longer stored.", err=True)
 
 
 def _pages(found: Iterator[Record]) -> Iterator[Sequence[Record]]:

@@ -2,10 +2,10 @@
 
 from service.relay.postgresql.claims import PostgresqlClaims
 from service.relay.postgresql.plans import PostgresqlPlans
-from service.relay.postgresql.records import PostgresqlRecords, needed
+from service.relay.postgresql.records import PostgresqlRecords, heartbeat, needed
 from service.relay.postgresql.store import Store, exists
 
-__all__ = ["PostgresqlRecords", "PostgresqlWork", "Store", "exists", "needed"]
+__all__ = ["PostgresqlRecords", "PostgresqlWork", "Store", "exists", "heartbeat", "needed"]
 
 
 class PostgresqlWork(PostgresqlPlans, PostgresqlClaims):

@@ -113,7 +113,7 @@ class PostgresqlClaims:
         ]
         if dead:
             db.execute(
-                f"""INSERT INTO {T}.dead
+                f"""INSERT INTO {T}.dead (destination, position, reason, tries, at)
                     SELECT * FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
                     ON CONFLICT (destination, position)
                     DO UPDATE SET reason = excluded.reason, tries = excluded.tries, at = excluded.at""",

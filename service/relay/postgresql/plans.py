@@ -4,11 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
+from service.events import Event
+from service.inbox.base import Record
 from service.inbox.postgresql import schema
 from service.inbox.postgresql.connection import Connection
 from service.inbox.postgresql.schema import NAME as T
 from service.relay.postgresql.lanes import ORDER, Keys, columns, let_go, row, rows
-from service.relay.postgresql.store import TENDING, Rows, Store
+from service.relay.postgresql.store import TABLES, TENDING, Rows, Store
 from service.relay.state import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Owed
 
 FORGOTTEN_AT_ONCE: Final = 4000
@@ -37,7 +41,7 @@ class PostgresqlPlans:
             rows(db, f"SELECT 1 FROM {T}.destination ORDER BY id FOR UPDATE")
             owed = schema.number(db, f"SELECT count(*) FROM {T}.owed")
             if found is not None:
-                for table in ("owed", "lane", "dead", "tried"):
+                for table in TABLES:
                     db.execute(f"DELETE FROM {T}.{table}")
                 db.execute(f"UPDATE {T}.destination SET position = 0")
             db.execute(f"UPDATE {T}.relay SET identity = %s", (identity,))
@@ -96,6 +100,11 @@ class PostgresqlPlans:
                 return found
             db.execute(f"UPDATE {T}.relay SET seen = %s", (now,))
             db.execute(f"DELETE FROM {T}.dead WHERE at < %s", (now - keep,))
+            db.execute(
+                f"""DELETE FROM {T}.saved_event AS saved
+                    WHERE NOT EXISTS (SELECT 1 FROM {T}.dead WHERE dead.position = saved.position)
+                      AND NOT EXISTS (SELECT 1 FROM {T}.owed WHERE owed.position = saved.position)"""
+            )
             # What waits for longer than anything may was written by a clock that ran ahead.
             db.execute(
                 f"UPDATE {T}.lane SET due = %s WHERE due > %s",
@@ -109,7 +118,8 @@ class PostgresqlPlans:
             ):
                 gone = self._give_up(db, over, values, now)
                 db.execute(
-                    f"""INSERT INTO {T}.dead SELECT *, %s, 0, %s FROM unnest(%s::int[], %s::bigint[])
+                    f"""INSERT INTO {T}.dead (reason, tries, at, destination, position)
+                        SELECT %s, 0, %s, * FROM unnest(%s::int[], %s::bigint[])
                         ON CONFLICT (destination, position) DO UPDATE SET reason = excluded.reason, at = excluded.at""",
                     (reason, now, [key for key, _, _ in gone], [position for _, _, position in gone]),
                 )
@@ -145,3 +155,39 @@ class PostgresqlPlans:
             if schema.try_lock(db, TENDING):
                 forgotten = f"DELETE FROM {T}.tried WHERE (position, destination, at) IN ({old})"
                 db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
+
+    def unsaved(self, limit: int) -> Sequence[int]:
+        """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
+        query = f"SELECT DISTINCT position FROM {T}.dead WHERE NOT saved ORDER BY position LIMIT %s"
+        return [position for (position,) in self._store.rows(query, (limit,))]
+
+    def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
+        """Save the events of dead letters; see `DeadLetterEvents`."""
+        encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
+        saved = [(record.position, len(text), record.event.subject, text) for record, text in encoded]
+        with self._store.transaction() as db:
+            if not schema.try_lock(db, TENDING):
+                return
+            db.execute(
+                f"""INSERT INTO {T}.saved_event (saved_at, position, bytes, subject, event)
+                    SELECT %s, * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bytea[])
+                    ON CONFLICT (position) DO NOTHING""",
+                (now, *columns(saved, 4)),
+            )
+            db.execute(f"UPDATE {T}.dead SET saved = true WHERE position = ANY(%s)", (list(positions),))
+            db.execute(
+                f"""DELETE FROM {T}.saved_event WHERE position IN (SELECT position FROM (
+                      SELECT position, sum(bytes) OVER (ORDER BY saved_at DESC, position DESC) AS newer
+                      FROM {T}.saved_event) AS summed WHERE newer > %s)""",
+                (max_bytes,),
+            )
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
+        return saved_events(self._store, positions)
+
+
+def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
+    """Return the saved events of these positions, by position."""
+    found = store.rows(f"SELECT position, event FROM {T}.saved_event WHERE position = ANY(%s)", (list(positions),))
+    return {position: msgspec.msgpack.decode(text, type=Event) for position, text in found}

@@ -1,18 +1,19 @@
 """What a person asks of the relay's state, and does; and what the receivers must know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.config import InboxUrl
+from service.events import Event
 from service.inbox.postgresql import schema
 from service.inbox.postgresql.connection import Address, connect, translating
 from service.inbox.postgresql.schema import NAME as T
 from service.relay.postgresql.lanes import let_go, lock
-from service.relay.postgresql.store import Store
-from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
+from service.relay.postgresql.plans import saved_events
+from service.relay.postgresql.store import TABLES, Store
+from service.relay.state import GONE_LONG, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
 
 ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
-UNSEEN_LONG: Final = 8 * 86_400_000  # milliseconds after which relays that are not there hold nothing back
 
 
 class PostgresqlRecords:
@@ -58,6 +59,27 @@ class PostgresqlRecords:
             Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
         ]
 
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `Records`."""
+        return saved_events(self._store, positions)
+
+    def saved_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of saved events of a person; see `Records`."""
+        query = f"SELECT position FROM {T}.saved_event WHERE subject = %s ORDER BY position"
+        return [position for (position,) in self._store.rows(query, (subject,))]
+
+    def heartbeat(self) -> int:
+        """Return when a relay last said that it runs; see `Records`."""
+        ((seen,),) = self._store.rows(f"SELECT seen FROM {T}.relay")
+        return int(seen)
+
+    def clear(self) -> None:
+        """Drop everything; see `Records`."""
+        with self._store.transaction() as db:
+            for table in (*TABLES, "destination"):
+                db.execute(f"DELETE FROM {T}.{table}")
+            db.execute(f"UPDATE {T}.relay SET identity = NULL, seen = 0")
+
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more; see `Records`."""
         with self._store.transaction() as db:
@@ -95,16 +117,17 @@ class PostgresqlRecords:
         with self._store.transaction() as db:
             lanes = db.execute(f"SELECT destination, lane FROM {T}.owed WHERE position = ANY(%s)", which).fetchall()
             lock(db, lanes)
-            for table in ("owed", "dead", "tried"):
+            for table in ("owed", "dead", "tried", "saved_event"):
                 db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", which)
             let_go(db, lanes)
         return True
 
 
 def needed(url: InboxUrl, *, now: int) -> int | None:
-    """Give the oldest position of the log that a relay still has to read or to deliver.
+    """Return the oldest position of the log that a relay still has to read, to deliver or to save.
 
-    None where nobody waits for any, or no relay was seen for long. Raises InboxUnavailable where that can't be told.
+    None if nobody waits for any, or no relay gave a sign of life within `MAX_HEARTBEAT_AGE_MS`. Raises InboxUnavailable
+    if that can't be told.
     """
     db = connect(Address.of(url, timeout=ASKING))
     try:
@@ -112,11 +135,27 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
             if not schema.exists(db, "relay"):
                 return None
             found = db.execute(
-                f"""SELECT min(coalesce((SELECT min(position) FROM {T}.owed WHERE destination = id), position + 1))
-                    FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
-                      AND (SELECT seen FROM {T}.relay) > %s""",
-                (now - GONE_LONG, now - UNSEEN_LONG),
+                f"""SELECT min(position) FROM (
+                      SELECT coalesce((SELECT min(position) FROM {T}.owed WHERE destination = id), position + 1)
+                        AS position
+                      FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
+                      UNION ALL SELECT min(position) FROM {T}.dead WHERE NOT saved
+                    ) AS wanted WHERE (SELECT seen FROM {T}.relay) > %s""",
+                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS),
             ).fetchone()
     finally:
         db.close()
     return None if found is None or found[0] is None else int(found[0])
+
+
+def heartbeat(url: InboxUrl) -> int | None:
+    """Return when a relay last said that it runs, in milliseconds since the epoch; None if none ever did.
+
+    Raises InboxUnavailable.
+    """
+    db = connect(Address.of(url, timeout=ASKING))
+    try:
+        with translating():
+            return schema.number(db, f"SELECT seen FROM {T}.relay") or None if schema.exists(db, "relay") else None
+    finally:
+        db.close()

@@ -80,7 +80,23 @@ STEPS: Final = (
         """,
         works_with=1,
     ),
+    Step(
+        """
+        ALTER TABLE whatsapp_webhook.dead ADD COLUMN saved boolean NOT NULL DEFAULT false;
+        CREATE INDEX dead_unsaved ON whatsapp_webhook.dead (position) WHERE NOT saved;
+        CREATE TABLE whatsapp_webhook.saved_event (
+            position bigint PRIMARY KEY,
+            saved_at bigint NOT NULL,
+            bytes bigint NOT NULL,
+            subject text,
+            event bytea NOT NULL
+        );
+        CREATE INDEX saved_event_of_subject ON whatsapp_webhook.saved_event (subject);
+        """,
+        works_with=1,
+    ),
 )
+TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 

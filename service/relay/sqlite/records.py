@@ -1,15 +1,17 @@
 """What a person asks of the relay's state, and does; and what the receiver must know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 
 from service.errors import InboxUnavailable
+from service.events import Event
 from service.inbox.sqlite.ownership import Owner, require_ours
-from service.relay.sqlite.store import APPLICATION_ID, Rows, Store
-from service.relay.sqlite.work import let_go
-from service.relay.state import GONE_LONG, Dead, Owed, Standing, Story, Try
+from service.relay.sqlite.store import APPLICATION_ID, TABLES, Rows, Store
+from service.relay.sqlite.work import let_go, saved_events
+from service.relay.state import GONE_LONG, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
 
 
 class SqliteRecords:
@@ -53,6 +55,28 @@ class SqliteRecords:
             Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
         ]
 
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `Records`."""
+        return saved_events(self._store, positions)
+
+    def saved_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of saved events of a person; see `Records`."""
+        query = "SELECT position FROM saved_event WHERE subject = ? ORDER BY position"
+        return [position for (position,) in self._store.rows(query, (subject,))]
+
+    def heartbeat(self) -> int:
+        """Return when a relay last said that it runs; see `Records`."""
+        ((seen,),) = self._store.rows("SELECT seen FROM heartbeat")
+        return int(seen)
+
+    def clear(self) -> None:
+        """Drop everything; see `Records`."""
+        with self._store.transaction() as db:
+            for table in (*TABLES, "destination", "origin"):
+                db.execute(f"DELETE FROM {table}")  # noqa: S608  one of these
+            db.execute("UPDATE heartbeat SET seen = 0")
+        self._store.clean()
+
     def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
         """Owe events once more; see `Records`."""
         with self._store.transaction() as db:
@@ -84,14 +108,16 @@ class SqliteRecords:
             gone: Rows = db.executemany(f"DELETE FROM owed {every} RETURNING destination, lane", one).fetchall()  # noqa: S608  constants
             let_go(db, gone)
             db.executemany(f"DELETE FROM dead {every}", one)  # noqa: S608  constants
-            db.executemany("DELETE FROM tried WHERE position = ?", one)
+            for table in ("tried", "saved_event"):
+                db.executemany(f"DELETE FROM {table} WHERE position = ?", one)  # noqa: S608  one of these
         return self._store.clean()
 
 
 def needed(path: Path, *, now: int) -> int | None:
-    """Give the oldest position of the log that the relay of *path* still has to read or to deliver.
+    """Return the oldest position of the log that the relay of *path* still has to read, to deliver or to save.
 
-    None where nobody waits for any. Raises InboxUnavailable where that can't be told.
+    None if nobody waits for any, or no relay gave a sign of life within `MAX_HEARTBEAT_AGE_MS`. Raises InboxUnavailable
+    if that can't be told.
     """
     try:
         if require_ours(path, APPLICATION_ID) is not Owner.OURS:  # there is none, or a relay is making it
@@ -100,12 +126,40 @@ def needed(path: Path, *, now: int) -> int | None:
         try:
             db.set_busy_timeout(100)
             ((position,),) = db.execute(
-                """SELECT min(coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1))
-                   FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)""",
-                (now - GONE_LONG,),
+                """SELECT min(position) FROM (
+                     SELECT coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1) AS position
+                     FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)
+                     UNION ALL SELECT min(position) FROM dead WHERE saved = 0
+                   ) WHERE (SELECT seen FROM heartbeat) > ?""",
+                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS),
             )
         finally:
             db.close()
     except (apsw.Error, OSError) as ex:
         raise InboxUnavailable("relay_state", f"the relay's state {path} can't be read: {ex}") from ex
     return None if position is None else int(position)
+
+
+def heartbeat(path: Path) -> int | None:
+    """Return when the relay of *path* last said that it runs, in milliseconds since the epoch; None if none ever did.
+
+    Of a file that can't be read, when it was last written: a relay that left a damaged one holds nothing for ever.
+    """
+    if not path.exists():
+        return None
+    try:
+        if require_ours(path, APPLICATION_ID) is not Owner.OURS:
+            return None
+        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+            db.set_busy_timeout(100)
+            ((seen,),) = db.execute("SELECT seen FROM heartbeat")
+    except (apsw.Error, OSError, InboxUnavailable):
+        return _written_at(path)
+    return int(seen) or None
+
+
+def _written_at(path: Path) -> int | None:
+    try:
+        return int(path.stat().st_mtime * 1000)
+    except OSError:
+        return None

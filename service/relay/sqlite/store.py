@@ -67,7 +67,22 @@ MIGRATIONS: Final = (
         PRIMARY KEY (position, destination, at)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL) STRICT;
+    INSERT INTO heartbeat VALUES (1, 0);
+    ALTER TABLE dead ADD COLUMN saved INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX dead_unsaved ON dead (position) WHERE saved = 0;
+    CREATE TABLE saved_event (
+        position INTEGER PRIMARY KEY,
+        saved_at INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        subject TEXT,
+        event BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX saved_event_of_subject ON saved_event (subject);
+    """,
 )
+TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 

@@ -9,8 +9,11 @@ from itertools import compress
 from typing import Any, Final
 
 import apsw
+import msgspec
 
-from service.relay.sqlite.store import Rows, Store
+from service.events import Event
+from service.inbox.base import Record
+from service.relay.sqlite.store import TABLES, Rows, Store
 from service.relay.state import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Claim, Owed, Settlement, Verdict, freed
 
 FORGOTTEN_AT_ONCE: Final = 4000
@@ -33,14 +36,14 @@ class SqliteWork:
         with self._store.transaction() as db:
             found = _rows(db, "SELECT identity FROM origin")
             if not found:
-                _rows(db, "INSERT INTO origin VALUES (?)", identity)
+                _rows(db, "INSERT INTO origin (identity) VALUES (?)", identity)
             if found in ([], [(identity,)]):
                 gone = _rows(db, "DELETE FROM owed WHERE position > ? RETURNING destination, lane", last)
                 let_go(db, gone)
                 _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
                 return len(gone)
             ((owed,),) = _rows(db, "SELECT count(*) FROM owed")
-            for table in ("owed", "lane", "dead", "tried"):
+            for table in TABLES:
                 _rows(db, f"DELETE FROM {table}")  # noqa: S608  one of these
             _rows(db, "UPDATE destination SET position = 0, owed = 0")
             _rows(db, "UPDATE origin SET identity = ?", identity)
@@ -58,6 +61,7 @@ class SqliteWork:
                    ON CONFLICT (name) DO UPDATE SET gone_since = NULL""",
                 names.items(),
             )
+            db.execute("UPDATE heartbeat SET seen = ?", (now,))
 
     def positions(self) -> Mapping[str, int]:
         """Say how far the log was read; see `Plans`."""
@@ -85,7 +89,12 @@ class SqliteWork:
         free = "(destination, lane) NOT IN (SELECT destination, lane FROM lane WHERE token IS NOT NULL AND due > ?)"
         long = now - patience
         with self._store.transaction() as db:
+            db.execute("UPDATE heartbeat SET seen = ?", (now,))
             db.execute("DELETE FROM dead WHERE at < ?", (now - keep,))
+            db.execute(
+                """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead)
+                     AND position NOT IN (SELECT position FROM owed)"""
+            )
             # What waits for longer than anything may was written by a clock that ran ahead.
             db.execute("UPDATE lane SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
@@ -102,7 +111,7 @@ class SqliteWork:
                 )
                 let_go(db, [(key, lane) for key, lane, _ in gone])
                 db.executemany(
-                    "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, 0, ?)",
+                    "INSERT OR REPLACE INTO dead (destination, position, reason, tries, at) VALUES (?, ?, ?, 0, ?)",
                     [(key, position, reason, now) for key, _, position in gone],
                 )
                 found.update((names[key], reason) for key, _, _ in gone)
@@ -116,6 +125,31 @@ class SqliteWork:
         forgotten = f"DELETE FROM tried WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
         with self._store.transaction() as db:
             db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
+
+    def unsaved(self, limit: int) -> Sequence[int]:
+        """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
+        query = "SELECT DISTINCT position FROM dead WHERE saved = 0 ORDER BY position LIMIT ?"
+        return [position for (position,) in self._store.rows(query, (limit,))]
+
+    def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
+        """Save the events of dead letters; see `DeadLetterEvents`."""
+        encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
+        with self._store.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO saved_event VALUES (?, ?, ?, ?, ?)",
+                [(record.position, now, len(text), record.event.subject, text) for record, text in encoded],
+            )
+            db.executemany("UPDATE dead SET saved = 1 WHERE position = ?", [(position,) for position in positions])
+            db.execute(
+                """DELETE FROM saved_event WHERE position IN (SELECT position FROM (
+                     SELECT position, sum(bytes) OVER (ORDER BY saved_at DESC, position DESC) AS newer FROM saved_event
+                   ) WHERE newer > ?)""",
+                (max_bytes,),
+            )
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
+        return saved_events(self._store, positions)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -163,7 +197,8 @@ class SqliteWork:
             tried = [(each.claim.position, self._key(each.claim.destination), *each.tried) for each in ours]
             db.executemany("INSERT OR REPLACE INTO tried VALUES (?, ?, ?, ?, ?, ?)", tried)
             over = [each for each in ours if each.ruling.verdict is not Verdict.AGAIN]
-            db.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)", self._dead(over))
+            dead = "INSERT OR REPLACE INTO dead (destination, position, reason, tries, at) VALUES (?, ?, ?, ?, ?)"
+            db.executemany(dead, self._dead(over))
             gone: Rows = db.executemany(
                 "DELETE FROM owed WHERE destination = ? AND position = ? RETURNING destination, lane",
                 [(self._key(each.claim.destination), each.claim.position) for each in over],
@@ -211,6 +246,12 @@ class SqliteWork:
         if name not in self._keys:
             ((self._keys[name],),) = self._store.rows("SELECT id FROM destination WHERE name = ?", (name,))
         return self._keys[name]
+
+
+def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
+    """Return the saved events of these positions, by position."""
+    query = f"SELECT position, event FROM saved_event WHERE position IN ({_marks(positions)})"  # noqa: S608  marks only
+    return {at: msgspec.msgpack.decode(text, type=Event) for at, text in store.rows(query, tuple(positions))}
 
 
 def let_go(db: apsw.Connection, gone: Sequence[tuple[Any, ...]]) -> None:

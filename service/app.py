@@ -49,6 +49,7 @@ ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
 METHODS: Final = {"GET": "on_get", "HEAD": "on_head", "POST": "on_post"}
 WRONG_PATH: Final = "not found\n"
 _EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
+_SENT_AGAIN: Final = "it was answered 503, so Meta sends it again; /readyz says why the inbox can't be written"
 STARTED: Final = "whatsapp_webhook.started"
 FAILED: Final = Answer(falcon.HTTP_500, "internal error\n", again=True)
 
@@ -128,8 +129,11 @@ def _serialize(_req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError
 def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
     def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
         reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
-        event = "handshake refused" if req.method == "GET" else "notification refused"
-        floods.add(event, reason, **({"hint": _EXPLAINED} if isinstance(ex, errors.BadSignature) else {}))
+        if isinstance(ex, errors.InboxUnavailable):
+            floods.add("notification not stored", reason, level="error", hint=_SENT_AGAIN)
+        else:
+            event = "handshake refused" if req.method == "GET" else "notification refused"
+            floods.add(event, reason, **({"hint": _EXPLAINED} if isinstance(ex, errors.BadSignature) else {}))
         _give(resp, answer)
 
     return handle

@@ -71,7 +71,7 @@ class CredentialsDirectory:
         self.hint = hint
         self.current = Credentials()
         self.problems: tuple[str, ...] = ()
-        self._strangers = ""
+        self.others = ""  # a sentence about files whose name is nearly right
 
     def look(self) -> bool:
         """Read the files again; say whether the values in force changed.
@@ -85,7 +85,7 @@ class CredentialsDirectory:
             log_key=self._log_key(problems),
         )
         self.problems = tuple(problems)
-        self._strangers = self._strange_names() if problems else ""
+        self.others = self._other_names() if problems else ""
         changed, self.current = read != self.current, read
         return changed
 
@@ -99,10 +99,10 @@ class CredentialsDirectory:
         """Say what is still awaited, with the hint where to put it; None once both kinds are in force."""
         if self.current.verify_tokens and self.current.app_secrets:
             return None
-        return " ".join(filter(None, ["; ".join(self.problems) + ".", self._strangers, self.hint]))
+        return " ".join(filter(None, ["; ".join(self.problems) + ".", self.others, self.hint]))
 
-    def _strange_names(self) -> str:
-        """Say which other files are there: a name that is nearly right is then seen."""
+    def _other_names(self) -> str:
+        """Return a sentence that names the other files, so that a name that is nearly right is seen."""
         try:
             names = {file.name for file in self._path.iterdir() if not file.name.startswith(".")}
         except OSError:

@@ -14,6 +14,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Final, TextIO
 
 import structlog
@@ -71,6 +73,7 @@ ALLOWED: Final = frozenset(
 LEADING: Final = ("timestamp", "level", "event", "logger")
 LONGEST: Final = 500
 FLOOD_SECONDS: Final = 10.0
+REPEAT_SECONDS: Final = 600.0  # between lines about a trouble that lasts
 # What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
 _SECRET: Final = re.compile(r"hub\.[a-z_]+=[^\s&\"']*|\+?[0-9]{8,}")
 # urllib3 quotes what a destination answered, and the URL with its query.
@@ -93,6 +96,7 @@ def configure(*, level: str, form: str, stream: TextIO) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
+    _log_what_nobody_caught()
     root.setLevel(logging.WARNING)
     for name, other in _OTHERS.items():
         logging.getLogger(name).setLevel(other)
@@ -103,6 +107,25 @@ def configure(*, level: str, form: str, stream: TextIO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _log_what_nobody_caught() -> None:
+    """Have exceptions that end a thread, or the process, logged like all else, and not as a raw traceback."""
+    log = get("server")
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            log.error("thread failed", exc_info=args.exc_value)
+
+    def of_process(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, Exception):
+            log.error("process failed", exc_info=raised)
+        else:
+            sys.__excepthook__(kind, raised, trace)
+
+    threading.excepthook = of_thread
+    sys.excepthook = of_process
+    sys.unraisablehook = lambda args: log.error("clean-up failed", exc_info=args.exc_value)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
@@ -127,20 +150,56 @@ class Pseudonyms:
         return hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:12]
 
 
+class LastingTrouble:
+    """Logs a trouble that lasts: when it begins or changes, then every ten minutes with `since`, until it is over.
+
+    So whoever looks at the last hour of the log sees it.
+    """
+
+    def __init__(self, log: Any, *, now: Callable[[], float] = time.time) -> None:
+        """*log* is a logger; *now* is in seconds since the epoch."""
+        self._log = log
+        self._now = now
+        self._lock = threading.Lock()
+        self._key: object = None
+        self._since = 0.0
+        self._told = 0.0
+
+    def tell(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
+        """Log *event*, unless the same was logged within ten minutes; *key* says what is the same, else its details."""
+        now = self._now()
+        same = (event, key if key is not None else repr(details))
+        with self._lock:
+            is_new = same != self._key
+            if not is_new and 0 <= now - self._told < REPEAT_SECONDS:
+                return
+            if is_new:
+                self._key, self._since = same, now
+            self._told = now
+            since = {} if is_new else {"since": datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")}
+        getattr(self._log, level)(event, **details, **since)
+
+    def over(self) -> bool:
+        """Note that there is no trouble any more; return whether there was one."""
+        with self._lock:
+            was, self._key = self._key is not None, None
+        return was
+
+
 class Floods:
     """Writes the first of a kind at once, and of the rest how many there were, every ten seconds."""
 
-    def __init__(self, write: Callable[..., object], *, now: Callable[[], float] = time.monotonic) -> None:
-        """*write* is a logger's method; *now* is in seconds."""
-        self._write = write
+    def __init__(self, log: Any, *, now: Callable[[], float] = time.monotonic) -> None:
+        """*log* is a logger; *now* is in seconds."""
+        self._log = log
         self._now = now
         self._lock = threading.Lock()
-        self._since: dict[tuple[str, str], float] = {}
-        self._held: dict[tuple[str, str], int] = {}
+        self._since: dict[tuple[str, str, str], float] = {}
+        self._held: dict[tuple[str, str, str], int] = {}
 
-    def add(self, event: str, reason: str, **more: str) -> None:
+    def add(self, event: str, reason: str, *, level: str = "warning", **more: str) -> None:
         """Log *event* for *reason*, now, with what *more* there is to say, or in the next sum."""
-        key = (event, reason)
+        key = (event, reason, level)
         with self._lock:
             first = key not in self._since
             if first:
@@ -149,7 +208,7 @@ class Floods:
             else:
                 self._held[key] += 1
         if first:
-            self._write(event, reason=reason, count=1, **more)
+            getattr(self._log, level)(event, reason=reason, count=1, **more)
 
     def flush(self, *, force: bool = False) -> None:
         """Log the sums that are due; call it about once a second, and with *force* before the end."""
@@ -162,8 +221,8 @@ class Floods:
                     if held:
                         due.append((key, held))
                         self._since[key], self._held[key] = self._now(), 0
-        for (event, reason), held in due:
-            self._write(event, reason=reason, count=held, seconds=FLOOD_SECONDS)
+        for (event, reason, level), held in due:
+            getattr(self._log, level)(event, reason=reason, count=held, seconds=FLOOD_SECONDS)
 
 
 def _stamps() -> list[Any]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import falcon
 from opentelemetry import trace
@@ -38,6 +39,7 @@ ALLOWED: Final = frozenset(
         "messaging.destination.name",
     }
 )
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _STRANGERS: Final = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
 _ALWAYS: Final = ("", "always_on", "parentbased_always_on")
@@ -131,6 +133,11 @@ def problems(environ: Mapping[str, str]) -> list[str]:
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if _endpoint(environ) and protocol not in (None, "", "http/protobuf"):
         found.append(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: only http/protobuf is spoken, port 4318 as a rule.")
+    found += [
+        f"{name} wants a URL such as http://collector:4318: with http:// or https:// and a host."
+        for name in ENDPOINTS
+        if environ.get(name) and not _is_url(environ[name])
+    ]
     try:
         _ratio(environ)
     except ValueError as ex:
@@ -138,8 +145,22 @@ def problems(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def from_environ(environ: Mapping[str, str], *, version: str) -> Tracing:
-    """Start tracing as `OTEL_*` says; without an endpoint, or with a ratio of 0, nothing is started."""
+def from_environ(environ: Mapping[str, str], *, version: str, report: Callable[[list[str]], object]) -> Tracing:
+    """Start tracing as `OTEL_*` says; without an endpoint, or with a ratio of 0, nothing is started.
+
+    What can't be followed is given to *report*, and tracing is off: it must not keep notifications away.
+    """
+    wrong = problems(environ)
+    if not wrong:
+        try:
+            return _started(environ, version)
+        except Exception as ex:  # noqa: BLE001  whatever the SDK makes of its variables
+            wrong = [f"OpenTelemetry refuses one of OTEL_*: {type(ex).__name__}."]
+    report(wrong)
+    return Tracing()
+
+
+def _started(environ: Mapping[str, str], version: str) -> Tracing:
     disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     ratio = _ratio(environ)
     if disabled or not ratio or not _endpoint(environ) or environ.get("OTEL_TRACES_EXPORTER") == "none":
@@ -206,7 +227,15 @@ def _instrumented(build: Callable[[], falcon.App[Any, Any]], provider: TracerPro
 
 
 def _endpoint(environ: Mapping[str, str]) -> str | None:
-    return environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _ratio(environ: Mapping[str, str]) -> float:

@@ -26,11 +26,11 @@ class Watch:
         self._metrics = metrics
         self._refresh = refresh
         self._log = logs.get("credentials")
-        self._said: tuple[str, ...] = ()
+        self._lasting = logs.LastingTrouble(self._log)
         self._draining = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self.floods = logs.Floods(logs.get("webhook").warning)
+        self.floods = logs.Floods(logs.get("webhook"))
         self.pseudonyms = logs.Pseudonyms()
 
     def start(self) -> None:
@@ -86,15 +86,15 @@ class Watch:
                 hint = "make one with `openssl rand -hex 16`, and enter the same at Meta"
                 self._log.warning("weak verify token", problems=list(weaknesses), hint=hint)
         self._metrics.stale(stale=self._directory.stale)
-        if self._directory.problems != self._said:
-            self._said = self._directory.problems
-            if self._said:
-                action = "keeping the last good values" if self._directory.stale else "waiting for them"
-                self._log.warning(
-                    "credentials not readable",
-                    problems=list(self._said),
-                    action=action,
-                    **({"hint": self._directory.hint} if self._directory.missing and self._directory.hint else {}),
-                )
-            else:
-                self._log.info("credentials readable again")
+        if problems := self._directory.problems:
+            action = "keeping the last good values" if self._directory.stale else "waiting for them"
+            hint = " ".join(filter(None, [self._directory.others, self._directory.missing and self._directory.hint]))
+            self._lasting.tell(
+                "credentials not readable",
+                level="warning",
+                problems=list(problems),
+                action=action,
+                **({"hint": hint} if hint else {}),
+            )
+        elif self._lasting.over():
+            self._log.info("credentials readable again")

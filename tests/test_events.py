@@ -623,7 +623,11 @@ def test_the_catalogue_has_new_ids_at_every_run(kind: str) -> None:
     assert len({event.id for body in bodies for event in events_of(body)}) > 2
 
 
-@pytest.mark.parametrize("body", [catalogue.notification("message text"), b'{"a": "not ours"}', b"no JSON \xff"])
+@pytest.mark.parametrize(
+    "body",
+    [catalogue.notification("message text"), b'{"a": "not ours"}', b"no JSON \xff"],
+    ids=["a message", "another object", "no JSON"],
+)
 def test_cloudevents_reads_what_we_write(body: bytes) -> None:
     """The judge is the CloudEvents SDK."""
     (event,) = events_of(body)

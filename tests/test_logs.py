@@ -80,7 +80,12 @@ def test_floods_are_summed_up() -> None:
     """The first at once, the rest as a number every ten seconds, and the end of it too."""
     clock = [0.0]
     written: list[tuple[str, dict[str, Any]]] = []
-    floods = logs.Floods(lambda event, **more: written.append((event, more)), now=lambda: clock[0])
+
+    class Log:
+        def warning(self, event: str, **more: Any) -> None:
+            written.append((event, more))
+
+    floods = logs.Floods(Log(), now=lambda: clock[0])
     for _ in range(1000):
         floods.add("refused", "bad_signature")
     floods.add("refused", "too_large")
@@ -115,3 +120,35 @@ def test_pseudonyms() -> None:
     hashed.use(b"other")
     assert hashed("49") != before
     assert logs.Pseudonyms()("49") != logs.Pseudonyms()("49")
+
+
+def test_a_trouble_that_lasts_is_told_again() -> None:
+    """At once, when it changes, and every ten minutes with since when; not in between, and not once it is over."""
+    clock = [1_795_000_000.0]
+    written: list[tuple[str, str, dict[str, Any]]] = []
+
+    class Log:
+        def error(self, event: str, **more: Any) -> None:
+            written.append(("error", event, more))
+
+        def warning(self, event: str, **more: Any) -> None:
+            written.append(("warning", event, more))
+
+    trouble = logs.LastingTrouble(Log(), now=lambda: clock[0])
+    assert not trouble.over()
+    for _ in range(1800):
+        trouble.tell("inbox unavailable", key="full", detail=f"{clock[0]}")
+        clock[0] += 1
+    since = {"since": "2026-11-18T11:06:40+00:00"}
+    assert [(level, more.keys() - {"detail"}) for level, _, more in written] == [
+        ("error", set()),
+        ("error", {"since"}),
+        ("error", {"since"}),
+    ]
+    assert written[1][2].items() >= since.items()
+    trouble.tell("inbox unavailable", key="locked", detail="another")
+    assert "since" not in written[3][2]
+    assert trouble.over()
+    trouble.tell("inbox unavailable", key="locked", level="warning")
+    assert written[4][0] == "warning"
+    assert len(written) == 5

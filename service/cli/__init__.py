@@ -2,7 +2,7 @@
 
 import io
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -18,16 +18,23 @@ from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
 from service.cli.tables import ended, printable
+from service.environment import Ignored
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
+
+NOTHING_IGNORED: Final = Ignored()
+LOGGING: Final = ("serve", "relay")  # these warn in their log
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="whatsapp-webhook")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Receive WhatsApp's webhook notifications, keep every event, then say 200.
 
     Configuration comes from WEBHOOK_* environment variables: `whatsapp-webhook check` looks at all of them at once.
     """
+    if (told := context.obj.told()) and context.invoked_subcommand not in LOGGING:
+        click.echo(f"warning: these environment variables are not followed: {', '.join(told)}.", err=True)
 
 
 for command in (
@@ -47,13 +54,16 @@ for command in (
     commands.add_command(command)
 
 
-def main() -> NoReturn:
-    """Run the command line; what a user can cause ends in a sentence and a status, never in a traceback."""
+def main(ignored: Ignored = NOTHING_IGNORED) -> NoReturn:
+    """Run the command line, and warn of environment variables that were *ignored*.
+
+    What a user can cause ends in a sentence and a status, never in a traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names at Meta are in any script
     try:
-        commands.main(prog_name="whatsapp-webhook", standalone_mode=False)
+        commands.main(prog_name="whatsapp-webhook", standalone_mode=False, obj=ignored)
     except click.Abort:
         click.echo("Aborted.", err=True)
         sys.exit(1)

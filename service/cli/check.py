@@ -5,20 +5,32 @@ from pathlib import Path
 
 import click
 
-from service import fields
+from service import fields, tracing
 from service.cli.settings import configured
 from service.credentials import CredentialsDirectory, weak_verify_tokens
+from service.environment import Ignored
 from service.errors import ConfigurationError
 from service.relay.book import Book
 
 
 @click.command()
-def check() -> None:
+@click.pass_obj
+def check(ignored: Ignored) -> None:
     """Look at the whole configuration and say everything that is wrong with it, at once.
 
-    Ends with 2 where `serve` would refuse to start. Missing credentials are not wrong: `serve` waits for them.
+    Exits with status 2 if `serve` would refuse to start, or would start without the traces that `OTEL_*` asks for.
+    Missing credentials are not wrong: `serve` waits for them.
     """
-    config = configured(os.environ)
+    problems = [
+        *tracing.problems(os.environ),
+        *ignored.problems(),
+    ]  # `serve` starts without traces then, which nobody wants to find out late
+    try:
+        config = configured(os.environ)
+    except ConfigurationError as ex:
+        raise ConfigurationError([*ex.problems, *problems]) from ex
+    if problems:
+        raise ConfigurationError(problems)
     for name in sorted(config.fields - set(fields.FIELDS)):
         click.echo(f"note: WEBHOOK_FIELDS names {name!r}, which this version does not know; it is taken as it is.")
     directory = CredentialsDirectory(config.credentials_dir, hint=config.credentials_hint)

@@ -132,7 +132,7 @@ def _circumstances(
 
 def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
     try:
-        token = keys.read(path, os.environ | {"WEBHOOK_APP_SECRET": "x"}).access_token
+        token = keys.access_token(path, os.environ)
     except click.ClickException:
         token = b""
     return asked.graph_of(config, client.Keys(app, secret, token), timeout=PATIENCE)

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -17,6 +18,7 @@ from service.app import create_admin
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
+from service.environment import Ignored
 from service.errors import ConfigurationError, InboxUnavailable
 from service.inbox import engine
 from service.relay import stores
@@ -24,9 +26,13 @@ from service.relay.book import Book
 from service.relay.relay import Relay
 from service.relay.shown import Shown
 
+IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
+TRACING_OFF: Final = "tracing is off"
+
 
 @click.command()
-def relay() -> None:
+@click.pass_obj
+def relay(ignored: Ignored) -> None:
     """Deliver kept events to the destinations of WEBHOOK_DESTINATIONS, until told to stop (SIGTERM, or Ctrl-C).
 
     Reads the inbox of `serve` and never writes it; what was tried is remembered in `relay.db` beside it. Probes and
@@ -37,15 +43,28 @@ def relay() -> None:
         raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
     stores.require_log(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
+    if told := ignored.told():
+        logs.get("relay").warning("environment variables ignored", problems=told)
+    if problems := ignored.problems():
+        logs.get("relay").error("tracing is off", problems=problems)
     _serve(config)
+
+
+def _ignore(number: int, _frame: object) -> None:
+    logs.get("relay").info("signal ignored", signal=signal.Signals(number).name)
 
 
 def _serve(config: Config) -> None:
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, _ignore)  # this thread only waits: it may log in a handler
     measured, registry = metrics.for_relay()
-    traced = tracing.from_environ(os.environ, version=__version__)
+    log = logs.get("relay")
+    traced = tracing.from_environ(
+        os.environ, version=__version__, report=lambda told: log.error(TRACING_OFF, problems=told)
+    )
     # A scrape must not wait for the relay, nor the relay for a scrape.
     store, beside = stores.opened(config.inbox), stores.opened(config.inbox)
     running = Relay(

@@ -11,6 +11,7 @@ from service import __version__, logs
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
+from service.environment import Ignored
 from service.gunicorn_conf import BACKLOG, Server
 from service.inbox.base import Terms
 from service.inbox.source import Source
@@ -21,7 +22,8 @@ _UNCHECKED: Final = "a 200 may be lost with the server: WEBHOOK_INBOX says that 
 
 
 @click.command()
-def serve() -> None:
+@click.pass_obj
+def serve(ignored: Ignored) -> None:
     """Receive notifications until told to stop (SIGTERM, or Ctrl-C).
 
     Starts without credentials and without an inbox that works, and says in /readyz of the admin listener what it
@@ -29,18 +31,29 @@ def serve() -> None:
     """
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
+    if told := ignored.told():
+        logs.get("server").warning("environment variables ignored", problems=told)
+    if problems := ignored.problems():
+        logs.get("server").error("tracing is off", problems=problems)
     _make_directory(config.run_dir)
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
     _announce(config)
+    hold = stores.hold(config.inbox)
     terms = Terms(
         retention=int(config.retention * 1000),
         body_retention=int(config.body_retention * 1000),
         timeout=config.accept_timeout,
-        **({"hold": stores.hold(config.inbox)} if config.destinations or config.inbox.engine != "sqlite" else {}),
+        hold=hold,
     )
-    inbox = Source(config.inbox, terms)
-    Server(config, os.environ, listener=listener, admin_listener=admin_listener, inbox=inbox).run()
+    Server(
+        config,
+        os.environ,
+        listener=listener,
+        admin_listener=admin_listener,
+        inbox=Source(config.inbox, terms),
+        relay_seen=hold.refresh,
+    ).run()
 
 
 def _announce(config: Config) -> None:

@@ -2,20 +2,16 @@
 
 from collections.abc import Mapping
 
-from service import config, fields, tracing
+from service import config, fields
 from service.config import Config
 from service.errors import ConfigurationError
 from service.inbox import engine
 
 
 def configured(environ: Mapping[str, str]) -> Config:
-    """Read the configuration, `OTEL_*` included; raises ConfigurationError with all that is wrong."""
-    problems = tracing.problems(environ)
-    try:
-        found = config.load(environ, known_fields=fields.FIELDS)
-    except ConfigurationError as ex:
-        raise ConfigurationError([*ex.problems, *problems]) from ex
-    problems += engine.problems(found.inbox)
+    """Read the configuration; raises ConfigurationError with all that is wrong."""
+    found = config.load(environ, known_fields=fields.FIELDS)
+    problems = engine.problems(found.inbox)
     if problems:
         raise ConfigurationError(problems)
     return found

@@ -13,8 +13,7 @@ class Source:
         self._url = url
         self._terms = terms
         self._open = engine.load(url).opener(url, terms)
-        self._log = logs.get("inbox")
-        self._said: str | None = None
+        self._lasting = logs.LastingTrouble(logs.get("inbox"))
 
     def __call__(self) -> Inbox:
         """Open the inbox of the URL in force; raises InboxUnavailable."""
@@ -37,9 +36,10 @@ class Source:
             found, why = self._url, ex.strerror if isinstance(ex, OSError) else str(ex)
         if found.engine != self._url.engine:
             found, why = self._url, f"another engine ({found.engine}) wants a restart"
-        if why and why != self._said:
-            self._log.error("inbox file not usable", detail=why, action="keeping the last good value")
-        self._said = why
+        if why:
+            self._lasting.tell("inbox file not usable", detail=why, action="keeping the last good value")
+        else:
+            self._lasting.over()
         return found
 
 

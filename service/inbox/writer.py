@@ -63,6 +63,7 @@ class Writer:
         self._traced = traced
         self._now = now
         self._log = logs.get("inbox")
+        self._lasting = logs.LastingTrouble(self._log)
         self._gathered: list[_Ticket] = []
         self._queue: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
         self._settled: deque[list[_Ticket]] = deque()
@@ -132,7 +133,7 @@ class Writer:
         slow = InboxUnavailable("slow", "the inbox did not answer in time")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
-            self._log.error("inbox unavailable", reason=slow.reason, detail=slow.detail)
+            self._lasting.tell("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
             self._trouble = slow
         _resume(ticket, self._trouble)
 
@@ -259,9 +260,10 @@ class Writer:
         if trouble.alone:
             self._log.error("event not kept", reason=trouble.reason, detail=trouble.detail)
             return trouble
-        if self._trouble is None or self._trouble.reason != trouble.reason:
-            unexpected = None if isinstance(ex, InboxUnavailable) else ex
-            self._log.error("inbox unavailable", reason=trouble.reason, detail=trouble.detail, exc_info=unexpected)
+        unexpected = None if isinstance(ex, InboxUnavailable) else ex
+        self._lasting.tell(
+            "inbox unavailable", key=trouble.reason, reason=trouble.reason, detail=trouble.detail, exc_info=unexpected
+        )
         self._trouble = trouble
         if trouble.reopen and self._inbox:
             inbox, self._inbox = self._inbox, None
@@ -271,6 +273,7 @@ class Writer:
     def _recovered(self) -> None:
         if self._trouble is not None:
             self._log.info("inbox ready")
+            self._lasting.over()
         self._trouble = None
 
 

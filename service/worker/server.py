@@ -1,5 +1,6 @@
 """The worker: takes connections up, answers them, and stops in order."""
 
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -29,6 +30,7 @@ from service.worker.connection import (
 )
 from service.worker.request import Refused, Request
 
+IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
 SPARE: Final = 65_536  # bytes on top of twice a body's: small bodies in small chunks
 GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
@@ -69,6 +71,12 @@ class Worker(GeventWorker):
         if problems:
             raise ConfigurationError(problems)
 
+    def init_signals(self) -> None:
+        """Ignore what the first process ignores: a terminal that closes tells the whole group."""
+        super().init_signals()
+        for number in IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def init_process(self) -> None:
         """Prepare what connections share, then run."""
         config = self.app.config
@@ -80,8 +88,18 @@ class Worker(GeventWorker):
         self._idle: dict[socket.socket, float] = {}  # who waits longest first, and until when
         self._most_of_body = 2 * config.max_body_bytes + SPARE
         self._log = logs.get("server")
-        self._floods = logs.Floods(self._log.warning)
+        self._floods = logs.Floods(self._log)
+        gevent.get_hub().handle_error = self._loop_failed
         super().init_process()
+
+    def _loop_failed(self, _context: object, kind: type[BaseException], raised: object, trace: object) -> None:
+        """Log what nobody caught, such as an accept without a file descriptor; gevent would write a raw traceback."""
+        if issubclass(kind, gevent.get_hub().NOT_ERROR):
+            return
+        if issubclass(kind, OSError):
+            self._floods.add("connection not accepted", str(getattr(raised, "strerror", "") or kind.__name__))
+        else:
+            self._log.error("loop failed", exc_info=(kind, raised, trace))
 
     def run(self) -> None:
         """Serve until told to stop, then finish what began."""

@@ -50,6 +50,11 @@ class Keys(NamedTuple):
             raise click.ClickException(f"This needs, as a file in the directory of --credentials:\n{listed}")
 
 
+def access_token(directory: Path, environ: Mapping[str, str]) -> bytes:
+    """Read the access token, b"" if there is none; raises ClickException if a value can't be one."""
+    return _first(given(ACCESS_TOKEN, environ) or _values(directory, ACCESS_TOKEN))
+
+
 def read(directory: Path, environ: Mapping[str, str]) -> Keys:
     """Read them; raises ClickException where a value can't be one."""
     found = {file: given(file, environ) or _values(directory, file) for file in SECRETS.values()}

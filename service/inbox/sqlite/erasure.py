@@ -19,7 +19,8 @@ class SqliteErasure:
 
     def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
         """Open the database; raises InboxUnavailable if there is none of ours."""
-        with translating():
+        self._path = path
+        with translating(path):
             self._db = schema.open_existing(path, writable=True)
             self._db.set_busy_timeout(lock_timeout_ms)
             self._db.pragma("secure_delete", True)
@@ -34,7 +35,7 @@ class SqliteErasure:
 
     def find(self, subject: str) -> Sequence[int]:
         """Give the positions of the events of *subject*; reads all that is kept."""
-        with translating():
+        with translating(self._path):
             return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
@@ -42,7 +43,7 @@ class SqliteErasure:
 
         Ends with a checkpoint that empties the WAL; returns False if a reader kept that from being done.
         """
-        with translating():
+        with translating(self._path):
             for start in range(0, len(positions), AT_ONCE):
                 some = tuple(positions[start : start + AT_ONCE])
                 marks = ",".join("?" * len(some))

@@ -36,14 +36,14 @@ class SqliteInbox:
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._terms = terms
-        with translating():
+        with translating(self._path):
             require_ours(path, schema.APPLICATION_ID)
         self._lock = _lock(path)
         self._reserve = Reserve(path)
         self._volume = VolumeProbe(path.parent)
         self._is_checkpointed = False
         try:
-            with translating():
+            with translating(self._path):
                 # Numbers, names and texts are in it: SQLite gives its other files the mode of this one.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self._db = self._connect()
@@ -124,7 +124,7 @@ class SqliteInbox:
     def _translating(self) -> Iterator[None]:
         """Raise InboxUnavailable for whatever SQLite raises; if the volume is full, with what is needed."""
         try:
-            with translating():
+            with translating(self._path):
                 yield
         except InboxUnavailable as ex:
             if ex.reason != FULL:
@@ -275,7 +275,7 @@ def _lock(path: Path) -> int:
     try:
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as ex:
-        raise translated(ex) from ex
+        raise translated(ex, path) from ex
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as ex:

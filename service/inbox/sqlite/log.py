@@ -18,7 +18,7 @@ class SqliteLog:
         """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
         schema.require_library(apsw.sqlite_lib_version())
         self._path = path
-        with translating():
+        with translating(self._path):
             self._db = schema.open_existing(path)
             self._inode = path.stat().st_ino
 
@@ -37,18 +37,18 @@ class SqliteLog:
 
     def identity(self) -> int:
         """Give the number that is this log's alone; see `Log`."""
-        with translating():
+        with translating(self._path):
             return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
 
     def first(self) -> int:
         """Give the oldest position; see `Log`."""
-        with translating():
+        with translating(self._path):
             dropped = schema.number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
         return next((record.position for record in self.read(dropped, 1)), self.last() + 1)
 
     def last(self) -> int:
         """Give the newest position; see `Log`."""
-        with translating():
+        with translating(self._path):
             return schema.number(self._db, schema.LAST)
 
     def find(self, event_id: str) -> Record | None:
@@ -71,6 +71,6 @@ class SqliteLog:
 
     def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
         query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
-        with translating():
+        with translating(self._path):
             found = self._db.execute(query, values).fetchall()
         return [rows.record(row) for row in found]

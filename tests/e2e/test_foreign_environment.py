@@ -1,0 +1,114 @@
+"""Environment variables of other programs: none stops the start, each is followed or overridden as the docs say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from relaying import Relay, write
+from server import Server, until
+
+from service import environment
+from service.meta import catalogue
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = {
+    "WEB_CONCURRENCY": "auto",
+    "GUNICORN_CMD_ARGS": "--workers 7 --bind 0.0.0.0:1 --nonsense",
+    "FORWARDED_ALLOW_IPS": "*",
+    "PROMETHEUS_MULTIPROC_DIR": "/nowhere/at/all",
+    "prometheus_multiproc_dir": "/nowhere/either",
+    "GUNICORN_PID": "none",
+    "GUNICORN_FD": "x,y",
+    "LISTEN_FDS": "many",
+    "LISTEN_PID": "0x",
+    "SENDFILE": "maybe",
+    "SCRIPT_NAME": "/elsewhere",
+    "PORT": "http",
+    "FALCON_CUSTOM_HTTP_METHODS": "A B, ,",
+    "GEVENT_RESOLVER": "nonsense",
+    "GEVENT_THREADPOOL_IDLE_TASK_TIMEOUT": "soon",
+    "GEVENT_BACKEND": "nonsense",
+    "OTEL_PROPAGATORS": "nonsense",
+    "OTEL_PYTHON_CONTEXT": "nonsense",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
+    "OTEL_BSP_SCHEDULE_DELAY": "often",
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": "-1",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x",
+    "OTEL_RESOURCE_ATTRIBUTES": ",,=,a",
+    "COLUMNS": "wide",
+    "LINES": "-1",
+    "NO_COLOR": "",
+    "FORCE_COLOR": "?",
+    "TERM": "nonsense",
+    "TZ": "Nowhere/Nothing",
+    "LC_ALL": "xx_YY.UTF-99",
+    "PGPORT": "many",
+    "PGSSLMODE": "sometimes",
+    "HTTP_PROXY": "::::",
+    "SSL_CERT_DIR": "/nowhere",
+    "PYDANTIC_DISABLE_PLUGINS": "?",
+}
+
+
+def test_a_server_and_a_relay_start(tmp_path: Path) -> None:
+    """One warning names what is not followed; the metrics, the addresses and the answers are as ever."""
+    write(tmp_path)
+    with Server(tmp_path, **HOSTILE) as server, Relay(tmp_path, **HOSTILE) as relay:
+        assert server.notify(catalogue.notification("message text")).status == 200
+        assert server.handshake().status == 200
+        assert server.metric("whatsapp_webhook_build_info") == 1
+        until(lambda: relay.admin("/livez").status == 200, "no relay")
+        for log in (server.log_lines(), relay.log_lines()):
+            (told,) = [line for line in log if line["event"] == "environment variables ignored"]
+            for name in environment.OVERRIDDEN:
+                assert any(name in each for each in told["problems"]) is bool(HOSTILE.get(name))
+            tracing = [line for line in log if line["event"] == "tracing is off"]
+            assert {line["level"] for line in tracing} == {"error"}
+            for said in ("OTEL_EXPORTER_OTLP_ENDPOINT wants a URL", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT wants a whole"):
+                assert said in str(tracing)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_each_alone(name: str) -> None:
+    """Help is given without a traceback, whatever one of them is."""
+    command = [sys.executable, "-m", "service", "--help"]
+    done = subprocess.run(command, env=os.environ | {name: HOSTILE[name]}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["", '"2"', "auto", "0x2", "two"])
+def test_web_concurrency(value: str) -> None:
+    """As platforms set it: no command ends with a traceback, and one that is set is warned of."""
+    command = [sys.executable, "-m", "service", "check"]
+    environ = os.environ | {"WEB_CONCURRENCY": value}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ("WEB_CONCURRENCY (WEBHOOK_WORKERS instead)" in done.stderr) is bool(value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["collector:4318", "localhost", "//collector:4318", "ftp://collector", "http://", "http://c:port"]
+)
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_an_endpoint_without_its_scheme(name: str, endpoint: str, server: Server) -> None:
+    """`check` refuses it, as the chart's schema does."""
+    said = server.run("check", ok=True)
+    assert "good" in said
+    server.environ[name] = endpoint
+    assert f"{name} wants a URL such as http://collector:4318" in server.run("check", ok=False)
+
+
+def test_the_table_of_the_documentation() -> None:
+    """Names all that is overridden, and says what is followed."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    section = page.split("## Variables that libraries read")[1].split("\n## ")[0]
+    for name in (*environment.OVERRIDDEN, *(f"{prefix}*" for prefix in environment.OVERRIDDEN_PREFIXES)):
+        assert f"`{name}`" in section, name
+    followed = re.findall(r"^\| followed \| (.*?) \|", section, re.MULTILINE)
+    for name in ("OTEL_*", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "PG*", "NO_COLOR", "COLUMNS", "TZ"):
+        assert any(f"`{name}`" in line for line in followed), name

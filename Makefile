@@ -1,7 +1,9 @@
 # `make run` and `make test` do all the set-up: Python 3.11 or later and make are all that must be there.
 PYTHON ?= python3
 BIN := .venv/bin
+SERVING := .venv/.serving
 INSTALLED := .venv/.installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEV := $(CURDIR)/.dev
 # Where `make run` serves; another port: make run WEBHOOK_BIND=127.0.0.1:8181
 WEBHOOK_BIND ?= 127.0.0.1:8080
@@ -14,18 +16,43 @@ FUZZ_SECONDS ?= 3600
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
+# Before anything starts: which of the ports are taken, each with the line that chooses another.
+define CHECK_PORTS
+import os, socket, sys
+taken = []
+for name, _, where in (each.partition("=") for each in sys.argv[1:]):
+    host, _, port = where.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except (OSError, ValueError, OverflowError) as ex:
+        why = os.strerror(ex.errno) if getattr(ex, "errno", 0) else "it is no port"
+        other = where.rpartition(":")[0] + ":PORT" if ":" in where else "PORT"
+        taken.append(f"{where} can't be used ({why}): choose another with  make run {name}={other}")
+sys.exit("\n".join(taken) or None)
+endef
+export CHECK_PORTS
+
 .PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript golden lock clean
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements-dev.lock pyproject.toml
-	@echo "Installing into .venv: one to three minutes, once."
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+$(SERVING): requirements-run.lock pyproject.toml
+	@echo "Installing what serves into .venv: less than a minute, once."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.13 ...")'
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "venv is needed: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	$(PIP) --require-hashes --only-binary :all: -r requirements-run.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-run: install $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay to an example that prints what it gets
+$(INSTALLED): $(SERVING) requirements-dev.lock
+	@echo "Installing what tests into .venv: one to three minutes, once."
+	$(PIP) --require-hashes --only-binary :all: -r requirements-dev.lock
+	touch $@
+
+run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay to an example that prints what it gets
+	@$(BIN)/python -c "$$CHECK_PORTS" WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) \
+	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) EXAMPLE_PORT=$(EXAMPLE_PORT)
 	@echo "Now, in another terminal:"
 	@echo "  $(BIN)/whatsapp-webhook simulate http://$(WEBHOOK_BIND)/webhooks --credentials .dev/credentials"
 	@echo "  $(BIN)/whatsapp-webhook events list --inbox sqlite://$(DEV)/inbox.db"
@@ -38,10 +65,9 @@ run: install $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay
 	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & example=$$!; \
 	$(BIN)/whatsapp-webhook serve & serving=$$!; started="$$example $$serving"; \
 	until [ -e $(DEV)/inbox.db ] || ! kill -0 $$serving 2>/dev/null; do sleep 0.1; done; \
-	$(BIN)/whatsapp-webhook relay & started="$$started $$!"; \
-	{ sleep 2; kill -0 $$example 2>/dev/null || \
-	  echo "Is a port taken? Say others: make run WEBHOOK_BIND=127.0.0.1:8181 EXAMPLE_PORT=9001" >&2; } & \
-	wait $$serving
+	$(BIN)/whatsapp-webhook relay & relaying=$$!; started="$$started $$relaying"; \
+	while kill -0 $$serving && kill -0 $$relaying && kill -0 $$example; do sleep 0.5; done 2>/dev/null; \
+	echo "One of receiver, relay and example has ended, so the others are stopped: its reason is above." >&2; exit 1
 
 $(DEV)/credentials:
 	@umask 077 && mkdir -p $@
@@ -60,7 +86,7 @@ test: install ## everything that takes minutes, not hours: several at once, then
 	$(BIN)/pytest --ignore tests/cluster --durations 20 -m "alone and not long"
 
 test-cluster: install ## the chart on the cluster of KUBECONFIG, whose nodes have the image TEST_IMAGE
-	$(BIN)/pytest tests/cluster -m "not long" -s
+	$(BIN)/pytest tests/cluster -m "not long" --durations 20 -n 2 --dist loadfile
 
 test-cluster-long: install ## the same, and what takes longer
 	$(BIN)/pytest tests/cluster -s
@@ -104,6 +130,7 @@ golden: ## write what the chart renders without values, for its test
 lock: ## update the lock files
 	$(LOCK) --all-extras -o requirements.lock pyproject.toml
 	$(LOCK) --group build -o requirements-build.lock
+	$(LOCK) --group build --group example --all-extras -o requirements-run.lock pyproject.toml
 	$(LOCK) --group dev --all-extras -o requirements-dev.lock pyproject.toml
 
 clean:

@@ -19,6 +19,7 @@ from server import Server
 from servers import kafka, nats, postgresql
 
 ROOT = Path(__file__).parent.parent
+CASES = Path(os.environ.get("TEST_CASES", ROOT / "../shared/cases"))
 CORPUS = Path(os.environ.get("TEST_CORPUS", ROOT / "../shared/corpus"))
 
 
@@ -61,6 +62,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
         "a PostgreSQL that pods reach too, and whose user may make databases: its URL in TEST_CLUSTER_POSTGRESQL",
     ),
     "corpus": (CORPUS.is_dir, "real payloads: name their folder in TEST_CORPUS"),
+    "cases": (CASES.is_dir, "small inputs that failed: name their folder in TEST_CASES"),
     "crds": (_crds, "a cluster that knows the Prometheus Operator's and the Gateway API's resources"),
     "helm": (lambda: shutil.which("helm") is not None, "the program helm"),
     "haproxy": (lambda: shutil.which("haproxy") is not None, "the program haproxy"),
@@ -90,6 +92,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: Path(os.environ.get("TEST_IMAGE_ARCHIVE", "")).is_file(),
         "the image as its builder saves it, a docker-archive: name the file in TEST_IMAGE_ARCHIVE",
     ),
+    "ss": (lambda: os.geteuid() == 0 and shutil.which("ss") is not None, "root, and the program ss of iproute2"),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
     "mounts": (_mounts, "root that may mount"),
     "netns": (_network_namespaces, "root that may make network namespaces, and the program ip"),
@@ -126,6 +129,11 @@ def required() -> None:
 @pytest.fixture(scope="session")
 def corpus() -> list[Path]:
     return sorted(CORPUS.glob("*.json"))
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    return CASES
 
 
 @pytest.fixture(scope="session")

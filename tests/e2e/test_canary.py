@@ -80,7 +80,7 @@ def test_the_paths_were_gone(seen: dict[str, str]) -> None:
     refusals = {
         ("notification refused", "bad_signature"),
         ("notification refused", "encoded"),
-        ("notification refused", "vanished"),
+        ("notification not stored", "vanished"),
         ("handshake refused", "wrong_token"),
         ("handshake refused", "bad_challenge"),
     }

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from server import Answer, Server, keep_alive, post, read_answer, until
+from server import Answer, Server, keep_alive, post, read_answer, run_command, until
 
 from service import signature
 from service.meta import catalogue
+
+NEW_SECRET = "fedcba9876543210fedcba9876543210"
 
 
 def test_the_handshake(shared_server: Server) -> None:
@@ -312,16 +314,16 @@ def test_without_credentials(tmp_path: Path) -> None:
 
 def test_a_rotation(server: Server) -> None:
     """Old and new in overlap, then the new alone; which line was used is counted; what vanishes stays in force."""
-    server.write_credentials(f"new\n{server.token}\n", f"new-secret\n{server.secret}")
+    server.write_credentials(f"new\n{server.token}\n", f"{NEW_SECRET}\n{server.secret}")
     until(lambda: server.handshake("new").status == 200, "the new token was not taken up")
     assert b'matches_total{credential="app-secret",position="2"} 0.0' in server.admin("/metrics").body
     assert server.handshake().status == 200
     assert server.notify(b"{}").status == 200
-    assert server.notify(b"{}", secret="new-secret").status == 200
+    assert server.notify(b"{}", secret=NEW_SECRET).status == 200
     assert server.metric("whatsapp_webhook_credential_matches_total", credential="verify-token", position="2") == 1
     assert server.metric("whatsapp_webhook_credential_matches_total", credential="app-secret", position="2") == 1
     assert server.metric("whatsapp_webhook_credentials_in_force", credential="verify-token") == 2
-    server.write_credentials("new", "new-secret")
+    server.write_credentials("new", NEW_SECRET)
     until(lambda: server.handshake().status == 404, "the old token is still in force")
     assert server.notify(b"{}").status == 401
     server.write_credentials(None, None)
@@ -356,7 +358,92 @@ def test_the_admin_listener(shared_server: Server) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", shared_server.admin_port)
         connection.request(method, "/livez")
         answer = connection.getresponse()
-        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_head_on_the_admin_listener(shared_server: Server, path: str) -> None:
+    """As GET, without its body."""
+    with keep_alive(shared_server.admin_port) as connection:
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        assert answer.headers["Content-Type"] == shared_server.admin(path).headers["content-type"]
+        assert int(answer.headers["Content-Length"]) > 5
+
+
+def test_the_health_path(tmp_path: Path) -> None:
+    """For balancers that ask the serving port: 200 or 503 with an empty body, to GET and HEAD; and no other method."""
+    with Server(tmp_path, WEBHOOK_HEALTH_PATH="/healthz") as server:
+        for method in ("GET", "HEAD"):
+            answer = server.request(method, "/healthz")
+            assert (answer.status, answer.body) == (200, b"")
+        assert server.request("POST", "/healthz").status == 405
+        assert server.request("GET", "/healthz/").status == 404
+        assert server.metric("http_server_request_duration_seconds_count", http_route="/healthz") > 0
+        server.run("drain", "--seconds", "0")
+        until(lambda: server.request("GET", "/healthz").status == 503, "still healthy")
+        assert server.request("HEAD", "/healthz").body == b""
+        assert server.notify(b"{}").status == 200
+
+
+def test_without_a_health_path_there_is_none(shared_server: Server) -> None:
+    """It is off unless somebody asks for it, and never the webhook's own path."""
+    assert shared_server.request("GET", "/healthz").status == 404
+    assert "needs a path of its own" in _refused(shared_server, WEBHOOK_HEALTH_PATH="/webhooks")
+
+
+def _refused(server: Server, **environ: str) -> str:
+    return run_command(server.environ | environ, "check", ok=False)
+
+
+def test_a_large_header(tmp_path: Path) -> None:
+    """A client certificate that a gateway passes on: 431 by default, and taken if the setting says so."""
+    certificate = {"X-Client-Cert": "x" * 9000}
+    with Server(tmp_path) as server:
+        assert server.notify(b"{}", **certificate).status == 431
+        server.stop()
+        server.environ["WEBHOOK_MAX_HEADER_BYTES"] = "16384"
+        server.start()
+        server.wait_until_ready()
+        assert server.notify(b"{}", **certificate).status == 200
+        assert server.notify(b"{}", **{"X-Client-Cert": "x" * 17000}).status == 431
+
+
+def test_how_long_a_connection_may_be_idle(tmp_path: Path) -> None:
+    """As the setting says: a proxy must close first."""
+    with Server(tmp_path, WEBHOOK_KEEPALIVE_TIMEOUT="1s") as server, server.connect() as client:
+        client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert read_answer(client).status == 404
+        started = time.monotonic()
+        assert client.recv(1) == b""
+        assert 0.5 < time.monotonic() - started < 5
+
+
+@pytest.mark.needs("cases")
+@pytest.mark.parametrize("name", ["19-h2c-upgrade", "21-absolute-form", "22-content-encoding-identity"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_requests_that_failed_elsewhere(shared_server: Server, cases: Path, name: str, chunked: bool) -> None:  # noqa: FBT001
+    """Offered h2c, the absolute form, `identity`: each is answered 200, and what follows is the next request."""
+    head, _, body = (cases / f"{name}.http").read_text().replace("\r\n", "\n").partition("\n\n")
+    content = body.encode()
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(content)}"
+    head = head.replace("@SIG@", signature.header_for(content, shared_server.secret.encode()))
+    lines = [line for line in head.splitlines() if line != "Connection: close"]
+    lines = [framing if line.startswith("Content-Length:") else line for line in lines]
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) if chunked else content
+    raw = "\r\n".join(lines).encode() + b"\r\n\r\n" + sent
+    with shared_server.connect() as client:
+        client.sendall(raw + raw + b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = client.makefile("rb")
+        statuses = []
+        for _ in range(3):
+            statuses.append(int(received.readline().split()[1]))
+            length = 0
+            while (line := received.readline()) != b"\r\n":
+                length = int(line.split(b":")[1]) if line.lower().startswith(b"content-length:") else length
+            received.read(length)
+        assert statuses == [200, 200, 404]
 
 
 def test_fields_that_are_not_chosen(tmp_path: Path) -> None:

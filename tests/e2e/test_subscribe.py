@@ -608,6 +608,7 @@ def test_secrets_that_meta_says_again(world: World) -> None:
         "null",
         '{"name": "\\ud800\\u001b]0;x"}',
     ],
+    ids=lambda raw: raw[:20],
 )
 def test_odd_answers_of_metas(world: World, raw: str) -> None:
     """End in a sentence, or in nothing found; never in a traceback."""

@@ -46,7 +46,7 @@ def test_a_dismissal_that_comes_too_late() -> None:
     """A connection is told to go while its next request is coming in: the request is answered all the same."""
     ours, theirs = gevent.socket.socketpair()
     idle: dict[gevent.socket.socket, float] = {}
-    connection = Connection(ours, {}, patience=5, keepalive=75, most_of_body=1000, idle=idle)
+    connection = Connection(ours, {}, patience=5, keepalive=75, most_of_body=1000, max_field_bytes=8190, idle=idle)
     request = gevent.spawn(connection.next)
     gevent.sleep(0.05)
     loop = gevent.get_hub().loop

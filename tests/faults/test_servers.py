@@ -148,19 +148,29 @@ def test_stopped_for_a_while(engine: Any, tmp_path: Path) -> None:
         suffer(server, hurt, lambda: engine.signal(signal.SIGCONT))
 
 
+@pytest.mark.needs("ss")
 def test_connections_cut(engine: Any, tmp_path: Path) -> None:
-    """By a firewall that forgot them, again and again."""
+    """By a firewall that forgot them, again and again; each time at least one is gone."""
 
     def hurt() -> None:
         for _ in range(5):
+            before = connected(server, engine.ports())
+            assert before, "there is no connection to cut"
             for port in engine.ports():
                 subprocess.run(
                     ["ss", "-K", "dst", "127.0.0.1", "dport", "=", f":{port}"], capture_output=True, check=True
                 )
+            until(lambda before=before: before - connected(server, engine.ports()), "ss -K cuts nothing here", 5)
             time.sleep(0.3)
 
     with service(tmp_path, engine.url) as server:
         suffer(server, hurt, lambda: None, fails=False)
+
+
+def connected(server: Server, ports: list[int]) -> set[int]:
+    """Return the local ports of the worker's connections to these."""
+    found = worker(server).net_connections(kind="tcp")
+    return {each.laddr.port for each in found if each.status == psutil.CONN_ESTABLISHED and each.raddr.port in ports}
 
 
 def test_started_after_the_service(engine: Any, tmp_path: Path) -> None:

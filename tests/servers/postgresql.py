@@ -17,7 +17,7 @@ from typing import Self
 import psycopg
 from server import free_port, until
 
-from servers.process import Process, directory, unprivileged
+from servers.process import Process, directory, executable, unprivileged
 
 _numbers = itertools.count()
 
@@ -38,6 +38,7 @@ class Postgresql:
         """*where* is an empty directory for its data, *home* has its programs; *settings* are of its configuration."""
         home = home or programs()
         assert home
+        home = executable(home)
         self.made = directory("postgresql") if where is None else where
         self.data = self.made / "data"
         self.port = free_port()

@@ -1,13 +1,16 @@
 """A server's process, and what may happen to it."""
 
+import atexit
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -26,6 +29,31 @@ def directory(name: str) -> Path:
     if (user := unprivileged()) is not None:
         os.chown(made, user, -1)
     return made
+
+
+@cache
+def executable(programs: Path) -> Path:
+    """Return a folder with these *programs* that the unprivileged user may enter: a copy of their tree if need be.
+
+    What is installed below /root, as in a container, is root's alone.
+    """
+    user = unprivileged()
+    if user is None or _may_run(programs, user):
+        return programs
+    copied = directory("programs")
+    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    shutil.copytree(programs.parent, copied / "tree", symlinks=True)
+    return copied / "tree" / programs.name
+
+
+def _may_run(programs: Path, user: int) -> bool:
+    try:
+        done = subprocess.run(
+            [programs / "postgres", "--version"], user=user, cwd="/", capture_output=True, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 class Process:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,17 @@ from servers.nats import Nats
 from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
+from service.events import parse
+from service.inbox.base import Terms
+from service.inbox.sqlite import SqliteInbox
+from service.meta import catalogue
 from service.relay import stores
 from service.relay.state import Owed, Ruling, Settlement, State, Try, Verdict
 
 GOALS = {"postgresql": 1.15, "kafka": 1.5}
 NOW = 1_795_000_000_000
 CLAIMS = 300
+OVERWRITTEN, PER_COMMIT = 8_000, 8
 FEW, MANY = 1_000, 1_000_000
 
 
@@ -87,8 +92,38 @@ def claims(url: InboxUrl, number: int) -> float:
     return statistics.median(taken)
 
 
+def overwriting(directory: Path) -> tuple[float, float]:
+    """Return what it costs that SQLite overwrites what is deleted: the ratio of CPU for storing, and for purging."""
+    costs: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for turn in range(2 * ROUNDS):
+        overwrites = bool(turn % 2)
+        with closing(SqliteInbox(directory / f"{turn}.db", Terms(1, 1))) as inbox:
+            inbox._db.pragma("secure_delete", overwrites)  # noqa: SLF001  it has no switch that anybody would turn
+            events = [
+                event
+                for _ in range(OVERWRITTEN)
+                for event in parse(catalogue.notification("message text"), received_at=NOW, nonce="")
+            ]
+            begun = time.process_time()
+            for start in range(0, OVERWRITTEN, PER_COMMIT):
+                inbox.put(events[start : start + PER_COMMIT])
+            stored = time.process_time()
+            while inbox.purge(2 * NOW):
+                pass
+            costs[overwrites].append((stored - begun, time.process_time() - stored))
+    pairs = list(zip(costs[True], costs[False], strict=True))
+    storing, purging = (statistics.median(on[at] / off[at] for on, off in pairs) for at in range(2))
+    return storing, purging
+
+
 def main() -> None:
     """Compare, and print."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as made:
+        storing, purging = overwriting(Path(made))
+    print(
+        f"SQLite overwrites what it deletes (secure_delete): CPU of storing {storing:.2f}, of purging {purging:.2f} "
+        f"of that without; {ROUNDS} pairs of {OVERWRITTEN} events, {PER_COMMIT} a commit"
+    )
     print(f"CPU of the service alone; {ROUNDS} rounds of {COUNT} notifications of 500 bytes on 16 connections:")
     for name, start in SERVERS.items():
         if name == "kafka" and not kafka.program():

@@ -326,3 +326,23 @@ def test_without_a_relay_nothing_asks_for_one() -> None:
             group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "WebhookRelayNotSeen"]
     assert "relay" not in json.dumps([found for found in objects if found["kind"] not in ("StatefulSet", "Pod")])
     assert "WEBHOOK_DESTINATIONS" not in json.dumps(objects)
+
+
+def test_the_examples_for_load_balancers() -> None:
+    """Each is what the chart takes, and what it says is in the objects."""
+    page = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
+    section = page.split("## In front of the service")[1].split("\n## ")[0]
+    examples = [
+        yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    ]
+    assert len(examples) == 3
+    for values in examples:
+        objects = json.dumps(rendered(values))
+        assert all(each["kind"] in objects for each in values.get("extraObjects", []))
+        if "healthPath" in values:
+            env = {each["name"]: each.get("value") for each in container(values)["env"]}
+            assert env["WEBHOOK_HEALTH_PATH"] == "/healthz"
+            for peer in values["networkPolicy"]["from"]:
+                assert peer["ipBlock"]["cidr"] in objects
+    for route in (one("Ingress", examples[2]), one("HTTPRoute", ROUTE | {"healthPath": "/healthz"})):
+        assert "/healthz" not in json.dumps(route["spec"])

@@ -194,3 +194,24 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert re.match(rf"cannot_open .*{re.escape(str(path))}", done.stdout), done.stderr
+
+
+def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
+    """A process that closes a database's file gives up its locks: another one would then delete the WAL in use."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom service.relay.sqlite import Store\n"
+        "Store(Path(sys.argv[1])).close()\n"
+    )
+    path = tmp_path / "relay.db"
+    first = relay.Store(path)
+    second = relay.Store(path)  # as the relay has two
+    second.close()
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    wal = path.with_name("relay.db-wal")
+    assert wal.exists(), "a command that ended took the WAL with it"
+    with first.transaction() as db:
+        db.execute("UPDATE heartbeat SET seen = 7")
+    reader = relay.Store(path)
+    assert reader.rows("SELECT seen FROM heartbeat") == [(7,)]
+    reader.close()
+    first.close()

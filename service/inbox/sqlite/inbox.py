@@ -15,7 +15,7 @@ from service.events import Event
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.sqlite import rows, schema
 from service.inbox.sqlite.failures import translated, translating
-from service.inbox.sqlite.ownership import require_ours
+from service.inbox.sqlite.ownership import make_private, require_ours
 from service.inbox.sqlite.reserve import Reserve, free_bytes
 from service.inbox.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
@@ -44,8 +44,7 @@ class SqliteInbox:
         self._is_checkpointed = False
         try:
             with translating(self._path):
-                # Numbers, names and texts are in it: SQLite gives its other files the mode of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                make_private(path)
                 self._db = self._connect()
                 self._last = schema.number(self._db, schema.LAST)
                 self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
@@ -138,6 +137,8 @@ class SqliteInbox:
         now = int(time.time() * 1000)
         if (needed := self._terms.hold(now)) is not None and needed <= self._first:
             return f"the relay has yet to deliver what follows position {needed - 1}"
+        if self._is_old(self._first, now - self._terms.retention):
+            return "events past the retention are being purged"
         return f"none of its events is older than the retention ({self._terms.retention / DAY_MS:g} days)"
 
     def _checkpoint_once(self) -> None:
@@ -242,7 +243,8 @@ class SqliteInbox:
         with schema.transaction(self._db):
             batch = (end, cutoff)
             self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
-            self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+            first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
+        self._first = first  # not before the commit, which may fail for want of room
         return self._is_old(self._first, cutoff)
 
     def _drop_bodies(self, cutoff: int, now: int) -> bool:
@@ -255,12 +257,13 @@ class SqliteInbox:
             self._db.execute(
                 "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
             )
-            self._bodies_dropped = schema.number(
+            dropped = schema.number(
                 self._db,
                 "SELECT max(position) FROM event WHERE position >= ? AND position < ? AND received_at < ?",
                 *batch,
             )
-            self._db.execute("UPDATE progress SET position = ? WHERE name = 'bodies_dropped'", (self._bodies_dropped,))
+            self._db.execute("UPDATE progress SET position = ? WHERE name = 'bodies_dropped'", (dropped,))
+        self._bodies_dropped = dropped
         return self._is_old(self._bodies_dropped + 1, cutoff)
 
 

@@ -5,9 +5,13 @@ rolls a journal back that a killed process left. The file's header tells, unless
 in most programs' databases and in one of ours whose first start was killed. Then a copy is opened, with its WAL and
 its journal.
 
+The file is read through SQLite's own layer: a process that closes a file gives up all locks that it has on it, and so
+those of a connection to the same database (https://sqlite.org/howtocorrupt.html, section 2.2).
+
 Source: https://sqlite.org/fileformat.html#the_database_header
 """
 
+import os
 import shutil
 import tempfile
 from contextlib import closing, suppress
@@ -48,26 +52,42 @@ def owner_of(path: Path, application_id: int) -> Owner:
 
     Raises OSError if it cannot be read, and InboxUnavailable if it is not a database at all.
     """
-    try:
-        with path.open("rb") as opened:
-            header = opened.read(HEADER_BYTES)
-    except FileNotFoundError:
+    if not path.exists():
         return Owner.NOBODY
-    if not header:
+    if not path.is_file():
+        raise InboxUnavailable("cannot_open", f"{path} is not a file: {_REMEDY}")
+    size = path.stat().st_size
+    if not size:
         return Owner.NOBODY
+    header = _read(path, min(size, HEADER_BYTES))
     if not header.startswith(MAGIC):
         raise InboxUnavailable("corrupt", f"{path} is not an SQLite database: {_REMEDY}", reopen=True)
     marked = int.from_bytes(header[APPLICATION_ID_AT], "big")
     if marked:
         return Owner.OURS if marked == application_id else Owner.OTHER
-    files = [path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))]
-    if sum(file.stat().st_size for file in files if file.exists()) > MAX_UNMARKED_BYTES:
+    others = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
+    if size + sum(file.stat().st_size for file in others if file.exists()) > MAX_UNMARKED_BYTES:
         return Owner.OTHER
     with tempfile.TemporaryDirectory(dir=_directory_for_copies(path)) as directory:
-        for file in files:
+        Path(directory, path.name).write_bytes(_read(path, size))
+        for file in others:
             with suppress(FileNotFoundError):
                 shutil.copyfile(file, Path(directory, file.name))
         return _owner_of_copy(Path(directory, path.name), application_id)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for its owner alone, if there is none: SQLite gives its other files the mode of this one."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _read(path: Path, size: int) -> bytes:
+    file = apsw.VFSFile("", str(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+    try:
+        return file.xRead(size, 0)
+    finally:
+        file.xClose()
 
 
 def _directory_for_copies(path: Path) -> str | None:

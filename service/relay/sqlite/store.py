@@ -1,6 +1,5 @@
 """The file itself: how it is opened, what is in it, and its transactions."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from service.errors import InboxUnavailable
-from service.inbox.sqlite.ownership import require_ours
+from service.inbox.sqlite.ownership import make_private, require_ours
 
 NAME: Final = "relay.db"
 APPLICATION_ID: Final = 0x57484B52  # "WHKR"
@@ -96,8 +95,7 @@ class Store:
         self._lock = threading.RLock()
         try:
             require_ours(path, APPLICATION_ID)
-            # SQLite gives its other files the mode of this one.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            make_private(path)
             self._db = apsw.Connection(str(path))
             self._prepare()
             self._inode = path.stat().st_ino

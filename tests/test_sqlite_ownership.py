@@ -1,7 +1,6 @@
 """Another program's SQLite file is left as it is, byte for byte; one of ours that was killed young goes on."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -193,7 +192,14 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\nexcept InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
-    assert re.match(rf"cannot_open .*{re.escape(str(path))}", done.stdout), done.stderr
+    for said in (
+        "cannot_open",
+        f"{path} can't be used by uid 65534",
+        "is of 0:0, -rw-------",
+        "Permission denied",
+        "chown",
+    ):
+        assert said in done.stdout, done.stdout + done.stderr
 
 
 def locks(path: Path) -> int:

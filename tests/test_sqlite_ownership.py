@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         "cannot_open",
         f"{path} can't be used by uid 65534",
         "is of 0:0, -rw-------",
-        "Permission denied",
+        "SQLITE_CANTOPEN",
         "chown",
     ):
         assert said in done.stdout, done.stdout + done.stderr

@@ -154,8 +154,8 @@ def test_connections_cut(engine: Any, tmp_path: Path) -> None:
 
     def hurt() -> None:
         for _ in range(5):
+            until(lambda: connected(server, engine.ports()), "there is no connection to cut", 10)
             before = connected(server, engine.ports())
-            assert before, "there is no connection to cut"
             for port in engine.ports():
                 subprocess.run(
                     ["ss", "-K", "dst", "127.0.0.1", "dport", "=", f":{port}"], capture_output=True, check=True
@@ -282,6 +282,7 @@ def test_kafka_of_three_brokers(servers: Servers, tmp_path: Path) -> None:
                 until(
                     lambda: b"does not answer: bring its broker back" in server.admin("/readyz").body,
                     lambda: server.admin("/readyz").body,
+                    patience=60,  # what fails first, a put or a look, is told in turns
                 )
                 kept = len(ledger.acknowledged)
                 time.sleep(2)

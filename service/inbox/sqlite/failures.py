@@ -41,16 +41,16 @@ def translated(ex: apsw.Error | OSError, path: Path) -> InboxUnavailable:
     for kind, reason, remedy, reopen in _REASONS:
         if isinstance(ex, kind):
             if reason in _ABOUT_ACCESS:
-                return InboxUnavailable(reason, f"{_access(path)}: {remedy} ({_code(ex)})", reopen=reopen)
+                return InboxUnavailable(reason, f"{access(path)}: {remedy} ({_code(ex)})", reopen=reopen)
             return InboxUnavailable(reason, f"{remedy} ({_code(ex)})", reopen=reopen)
     if isinstance(ex, OSError):
         where = Path(str(ex.filename)) if ex.filename else path
-        detail = f"{_access(where)}: {ex.strerror}. {_ACCESS_REMEDY}"
+        detail = f"{access(where)}: {ex.strerror}. {_ACCESS_REMEDY}"
         return InboxUnavailable("cannot_open", detail, reopen=True)
     return InboxUnavailable("error", f"SQLite says {type(ex).__name__}: {ex}", reopen=True)
 
 
-def _access(path: Path) -> str:
+def access(path: Path) -> str:
     """Say whose file this is, or the directory that it is to be in, and who we are."""
     for place in (path, path.parent):
         try:

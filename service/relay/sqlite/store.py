@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from service.errors import InboxUnavailable
+from service.inbox.sqlite.failures import access
 from service.inbox.sqlite.ownership import make_private, require_ours
 
 NAME: Final = "relay.db"
@@ -100,7 +101,7 @@ class Store:
             self._prepare()
             self._inode = path.stat().st_ino
         except (apsw.Error, OSError) as ex:
-            raise InboxUnavailable("cannot_open", f"the relay's state {path} can't be used: {ex}") from ex
+            raise InboxUnavailable("cannot_open", f"the relay's state {access(path)}: {ex}") from ex
 
     def _prepare(self) -> None:
         db = self._db

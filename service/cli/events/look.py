@@ -27,15 +27,16 @@ def positions(log: Log) -> range:
     return range(log.first(), log.last() + 1)
 
 
-def one(log: Log, which: str, records: Records | None = None) -> Record:
-    """Return the event that a position or an id names, also one of a dead letter that *records* saved.
+def one(log: Log, which: str, url: InboxUrl) -> Record:
+    """Return the event that a position or an id names, also one of a dead letter that the relay of *url* saved.
 
     Raises ClickException if there is none.
     """
     position = int(which) if _POSITION.fullmatch(which) else None
     found = log.find(which) if position is None else next(iter(log.at([position])), None)
-    if found is None and position is not None and records:
-        found = _dead_letter(records, position)
+    if found is None and position is not None:
+        with state.opened_if_any(url) as records:
+            found = _dead_letter(records, position) if records else None
     if found is None:
         raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
     return found
@@ -102,9 +103,9 @@ class Look(Protocol):
 class LogLook:
     """`Look` at a log."""
 
-    def __init__(self, log: Log, records: Records | None) -> None:
+    def __init__(self, log: Log, url: InboxUrl) -> None:
         self._log = log
-        self._records = records
+        self._url = url
         self._kept = positions(log)
 
     def found(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
@@ -115,7 +116,7 @@ class LogLook:
 
     def one(self, which: str) -> Placed:
         """Give the event at a position, or with an id; see `Look`."""
-        position, event = one(self._log, which, self._records)
+        position, event = one(self._log, which, self._url)
         return Placed(str(position), event)
 
     def kept(self) -> int:
@@ -157,5 +158,5 @@ def looking(url: InboxUrl) -> Iterator[Look]:
         with closing(engine.load(url).open_stream(url)) as stream:
             yield StreamLook(stream)
     else:
-        with closing(engine.load(url).open_log(url)) as log, state.opened_if_any(url) as records:
-            yield LogLook(log, records)
+        with closing(engine.load(url).open_log(url)) as log:
+            yield LogLook(log, url)

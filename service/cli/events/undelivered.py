@@ -16,6 +16,7 @@ from service.cli.events import chosen, look
 from service.cli.events.chosen import Filter
 from service.cli.settings import configured
 from service.cli.tables import print_table
+from service.config import InboxUrl
 from service.events import rfc3339
 from service.inbox import engine
 from service.inbox.base import Log, Record
@@ -93,7 +94,7 @@ def replay(
         takers = _takers(names, {standing.name for standing in records.standings()})
         lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
         counts: Counter[str] = Counter()
-        found = _found(log, which, wanted, records) if lost is None else _dead(log, which, wanted, records, lost)
+        found = _found(log, which, wanted, url) if lost is None else _dead(log, which, wanted, records, lost, url)
         for page in _pages(found):
             for name, taker in takers.items():
                 owed = [
@@ -116,17 +117,22 @@ def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination
     return {name: taker for name, taker in takers.items() if not names or name in names}
 
 
-def _found(log: Log, which: tuple[str, ...], wanted: Filter, records: Records) -> Iterator[Record]:
+def _found(log: Log, which: tuple[str, ...], wanted: Filter, url: InboxUrl) -> Iterator[Record]:
     if which:
-        return (look.one(log, each, records) for each in which)
+        return (look.one(log, each, url) for each in which)
     return look.oldest_first(log, look.positions(log), wanted)
 
 
 def _dead(
-    log: Log, which: tuple[str, ...], wanted: Filter, records: Records, lost: Collection[tuple[str, int]]
+    log: Log,
+    which: tuple[str, ...],
+    wanted: Filter,
+    records: Records,
+    lost: Collection[tuple[str, int]],
+    url: InboxUrl,
 ) -> Iterator[Record]:
     """Yield the events of dead letters, from the log or as they were saved; those that are in neither are counted."""
-    chosen_positions = {look.one(log, each, records).position for each in which}
+    chosen_positions = {look.one(log, each, url).position for each in which}
     positions = sorted({position for _, position in lost if not which or position in chosen_positions})
     gone = 0
     for start in range(0, len(positions), AT_ONCE):

@@ -53,7 +53,7 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     assert "no relay has run" in relay.command("destinations", "list", ok=False)
     assert "no relay has run" in relay.command("events", "dead", "--inbox", f"sqlite://{relay.inbox}", ok=False)
     (tmp_path / "relay.db").mkdir()
-    assert "relay.db can't be used" in relay.command("relay", ok=False)
+    assert "relay.db is not a file" in relay.command("relay", ok=False)
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ MIN_VERIFY_TOKEN_CHARACTERS: Final = 8  # a shorter one is a warning
 BYTE_ORDER_MARK: Final = "\ufeff"
 UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")  # UTF-32's begins with, or holds, one of them
 _APP_SECRET: Final = re.compile(rb"[ -~]{%d,}" % MIN_APP_SECRET_CHARACTERS)
-# What documentation, this project's own too, writes where a value is to be put.
+# What documentation, this project's own too, writes in the place of a value.
 _PLACEHOLDER: Final = re.compile(
     rb"<.*>|\$\{?\w+\}?|\{\{.*\}\}|x{4,}|\*+|\.{3}"
     rb"|(insert[-_ ]|put[-_ ])?your[-_ ]?(own[-_ ])?(verify|app|webhook|facebook|meta)?[-_ ]?(token|secret)([-_ ]here)?"

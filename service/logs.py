@@ -110,7 +110,7 @@ def configure(*, level: str, form: str, stream: TextIO) -> None:
 
 
 def _log_what_nobody_caught() -> None:
-    """Have exceptions that end a thread, or the process, logged like all else, and not as a raw traceback."""
+    """Log exceptions that end a thread or the process like everything else, not as a raw traceback."""
     log = get("server")
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
@@ -153,7 +153,7 @@ class Pseudonyms:
 class LastingTrouble:
     """Logs a trouble that lasts: when it begins or changes, then every ten minutes with `since`, until it is over.
 
-    So whoever looks at the last hour of the log sees it.
+    So the last hour of the log shows it.
     """
 
     def __init__(self, log: Any, *, now: Callable[[], float] = time.time) -> None:

@@ -79,7 +79,7 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     """Drop all that a relay remembers of this inbox: positions, undelivered events, dead letters.
 
     For an installation whose relay was removed: from then on nothing is kept for it, and the inbox purges by its
-    retention alone. A relay that is started later begins anew. Refused while a relay runs.
+    retention alone. A relay that is started later begins with nothing. Refused while a relay runs.
 
     \b
     whatsapp-webhook destinations forget-state --dry-run

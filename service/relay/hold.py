@@ -16,10 +16,10 @@ _HOUR_MS: Final = 3_600_000
 
 
 class Hold:
-    """The low-watermark of the relay's state; if that can't be read, everything is needed, but not for ever.
+    """The low-watermark of the relay's state; if that can't be read, everything is needed, but not forever.
 
     A relay holds events back as long as it gave a sign of life within the maximum delivery age and a day: one that was
-    tried once and removed must not stop the purge for good.
+    tried once and removed must not stop the purge forever.
     """
 
     def __init__(

@@ -165,7 +165,7 @@ class DeadLetterEvents(Protocol):
         ...
 
     def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
-        """Save the events of dead letters; those of *positions* that are not among *events* are gone for good.
+        """Save the events of dead letters; those of *positions* that are not among *events* no longer exist.
 
         Above *max_bytes* in all, the oldest are dropped.
         """

@@ -51,7 +51,7 @@ def test_a_file_that_is_just_being_made(tmp_path: Path) -> None:
 
 
 def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
-    """It holds events back for the maximum delivery age and a day, then nothing: the purge never stops for good."""
+    """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
     state = stores.opened(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)

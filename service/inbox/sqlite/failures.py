@@ -51,7 +51,7 @@ def translated(ex: apsw.Error | OSError, path: Path) -> InboxUnavailable:
 
 
 def access(path: Path) -> str:
-    """Say whose file this is, or the directory that it is to be in, and who we are."""
+    """Return owner and mode of the file, or of its directory, and the user that this process runs as."""
     for place in (path, path.parent):
         try:
             found = place.stat()

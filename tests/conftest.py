@@ -37,7 +37,7 @@ def _crds() -> bool:
 
 
 def _loop_mounts() -> bool:
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not ctypes.util.find_library("c"):
+    if not _mounts() or not shutil.which("mkfs.ext4") or not ctypes.util.find_library("c"):
         return False
     return subprocess.run(["losetup", "-f"], capture_output=True, check=False).returncode == 0
 

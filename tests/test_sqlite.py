@@ -83,7 +83,7 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     """As another user: root may write everywhere."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)
     program = (
         "import os, sys\n"

@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
     plain(path)
     path.chmod(0o600)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom service.errors import InboxUnavailable\n"

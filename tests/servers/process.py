@@ -42,15 +42,17 @@ def executable(programs: Path) -> Path:
         return programs
     copied = directory("programs")
     atexit.register(shutil.rmtree, copied, ignore_errors=True)
-    shutil.copytree(programs.parent, copied / "tree", symlinks=True)
-    return copied / "tree" / programs.name
+    tree, package = programs.parent, programs.parent.parent
+    shutil.copytree(tree, copied / package.name / tree.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # where a wheel has them, which the programs find from here
+    if libraries.is_dir():
+        shutil.copytree(libraries, copied / libraries.name)
+    return copied / package.name / tree.name / programs.name
 
 
 def _may_run(programs: Path, user: int) -> bool:
     try:
-        done = subprocess.run(
-            [programs / "postgres", "--version"], user=user, cwd="/", capture_output=True, check=False
-        )
+        done = subprocess.run([programs / "initdb", "--version"], user=user, cwd="/", capture_output=True, check=False)
     except OSError:
         return False
     return done.returncode == 0

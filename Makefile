@@ -16,22 +16,32 @@ FUZZ_SECONDS ?= 3600
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
 
-# Before anything starts: which of the ports are taken, each with the line that chooses another.
-define CHECK_PORTS
-import os, socket, sys
-taken = []
-for name, _, where in (each.partition("=") for each in sys.argv[1:]):
+# Before anything starts: is another one at work here, and which of the ports are taken, each with the line that chooses
+# another.
+define CHECK_START
+import contextlib, fcntl, os, socket, sys
+with contextlib.suppress(FileNotFoundError):
+    lock = open(sys.argv[1], "rb+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("make run is at work in this directory already: end it, or run a second one in another clone")
+taken, chosen = [], set()
+for name, _, where in (each.partition("=") for each in sys.argv[2:]):
     host, _, port = where.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     try:
+        if port in chosen:
+            raise ValueError
+        chosen.add(port)
         socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except (OSError, ValueError, OverflowError) as ex:
-        why = os.strerror(ex.errno) if getattr(ex, "errno", 0) else "it is no port"
+        why = os.strerror(ex.errno) if getattr(ex, "errno", 0) else "each wants a port of its own"
         other = where.rpartition(":")[0] + ":PORT" if ":" in where else "PORT"
         taken.append(f"{where} can't be used ({why}): choose another with  make run {name}={other}")
 sys.exit("\n".join(taken) or None)
 endef
-export CHECK_PORTS
+export CHECK_START
 
 .PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript golden lock clean
 
@@ -51,7 +61,8 @@ $(INSTALLED): $(SERVING) requirements-dev.lock
 	touch $@
 
 run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and relay to an example that prints what it gets
-	@$(BIN)/python -c "$$CHECK_PORTS" WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) \
+	@$(BIN)/python -c "$$CHECK_START" $(DEV)/inbox.db.lock WEBHOOK_BIND=$(WEBHOOK_BIND) \
+	  WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) \
 	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) EXAMPLE_PORT=$(EXAMPLE_PORT)
 	@echo "Now, in another terminal:"
 	@echo "  $(BIN)/whatsapp-webhook simulate http://$(WEBHOOK_BIND)/webhooks --credentials .dev/credentials"
@@ -61,7 +72,7 @@ run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## serve on 127.0.0.1, and re
 	@export WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) WEBHOOK_RUN_DIR=$(DEV)/run \
 	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
 	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) WEBHOOK_DESTINATIONS=$(DESTINATIONS); \
-	trap 'kill $$started 2>/dev/null; wait' EXIT; trap 'exit 0' INT TERM; \
+	trap 'kill $$started 2>/dev/null; wait' EXIT; trap 'exit 0' INT TERM HUP; \
 	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & example=$$!; \
 	$(BIN)/whatsapp-webhook serve & serving=$$!; started="$$example $$serving"; \
 	until [ -e $(DEV)/inbox.db ] || ! kill -0 $$serving 2>/dev/null; do sleep 0.1; done; \

@@ -10,13 +10,11 @@ short key with zeros, so a NUL byte or a brace accepted as an app secret would l
 """
 
 import errno
-import json
 import os
 import re
 import stat
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -118,11 +116,10 @@ class CredentialsDirectory:
             return ()
 
     def _log_key(self, problems: list[str]) -> bytes | None:
-        file = self._path / LOG_KEY
-        if file.exists():
-            try:
-                return read_values(file)[0]
-            except UnusableFile as ex:
+        try:
+            return read_values(self._path / LOG_KEY)[0]
+        except UnusableFile as ex:
+            if not isinstance(ex.__cause__, FileNotFoundError):
                 problems.append(str(ex))
         return self.current.log_key
 
@@ -144,8 +141,11 @@ def is_placeholder(value: bytes) -> bool:
 
 
 def is_app_secret(value: bytes) -> bool:
-    """Return whether *value* can be an app secret: at least 16 printable ASCII characters; Meta's are 32 hex digits."""
-    return bool(_APP_SECRET.fullmatch(value))
+    """Return whether *value* can be an app secret: at least 16 printable ASCII characters; Meta's are 32 hex digits.
+
+    A line of a key in PEM, or a comment, is none: everybody may know it.
+    """
+    return bool(_APP_SECRET.fullmatch(value)) and not value.startswith((b"-----", b"#"))
 
 
 def read_app_secrets(directory: Path) -> tuple[bytes, ...]:
@@ -209,7 +209,7 @@ def parse_values(content: bytes) -> tuple[bytes, ...]:
         text = content.decode().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as ex:
         raise ValueError("is not UTF-8 text: write it again as UTF-8, one value per line") from ex
-    if _is_json(text):
+    if text.lstrip().startswith(("{", "[")):  # as secrets drivers write it, whole or cut
         raise ValueError("holds JSON: write the values alone, one per line")
     values = []
     for line, written in enumerate(re.split("\r\n|\n|\r", text), start=1):
@@ -219,10 +219,3 @@ def parse_values(content: bytes) -> tuple[bytes, ...]:
         if value:
             values.append(value.encode())
     return tuple(dict.fromkeys(values))
-
-
-def _is_json(text: str) -> bool:
-    """Return whether this is a whole JSON object or array, as secrets drivers write them."""
-    with suppress(ValueError, RecursionError):
-        return isinstance(json.loads(text), dict | list)
-    return False

@@ -27,6 +27,9 @@ OVERRIDDEN: Final = {
     "FALCON_DECORATE_ON_REQUEST": "WEBHOOK_*",
     "OTEL_PROPAGATORS": "a caller's trace context is never taken over",
     "OTEL_PYTHON_CONTEXT": "WEBHOOK_*",
+    "OTEL_PYTHON_EXCLUDED_URLS": "OTEL_TRACES_SAMPLER",
+    "OTEL_PYTHON_FALCON_EXCLUDED_URLS": "OTEL_TRACES_SAMPLER",
+    "OTEL_PYTHON_FALCON_TRACED_REQUEST_ATTRS": "a closed set of attributes leaves",
 }
 OVERRIDDEN_PREFIXES: Final = ("GEVENT_",)
 
@@ -63,4 +66,4 @@ def take_out(environ: MutableMapping[str, str]) -> Ignored:
 
 
 def _is_number(text: str) -> bool:
-    return not text.strip() or text.strip().lower() == "none" or (text.isascii() and text.strip().isdigit())
+    return not text.strip() or (text.isascii() and text.strip().isdigit())

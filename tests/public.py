@@ -70,6 +70,7 @@ class World:
         self.server.secret = self.state["apps"][APP]["secret"]
         self.server.token = "a-token-of-ours"
         self.port = free_port()
+        self.unused = free_port()  # where nothing answers: the usual port may be that of `make run`
         self.url = f"https://localhost:{self.port}/webhooks"  # where something may stand before the service
 
     def __enter__(self) -> Self:
@@ -114,7 +115,8 @@ class World:
     def run(self, *arguments: str, text: str = "", here: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command; *here* with the service's own settings too, as in its pod."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
-        environ = clean | (self.server.environ if here else {}) | self.environ | more
+        nowhere = {"WEBHOOK_ADMIN_BIND": f"127.0.0.1:{self.unused}"}
+        environ = clean | (self.server.environ if here else nowhere) | self.environ | more
         return commands.run(*arguments, environ=environ, given=text.encode())
 
     def registered(self) -> dict[str, Any]:

@@ -33,7 +33,6 @@ SECRET = b"0123456789abcdef0123456789abcdef"
         (b"\xef\xbb\xbf", ()),
         (b"\xef\xbb\xbf \n", ()),
         ("Prüfwort ✓".encode(), ("Prüfwort ✓".encode(),)),
-        (b"{", (b"{",)),
         (b'"abc"', (b'"abc"',)),
         (b"12345678", (b"12345678",)),
     ],
@@ -296,6 +295,10 @@ NOT_VALUES = {
     "a JSON object on three lines": b'{\n  "app-secret": "0123456789abcdef0123456789abcdef"\n}\n',
     "a JSON object on one line": b'{"app-secret": "0123456789abcdef0123456789abcdef"}',
     "a JSON array": b'[\n"0123456789abcdef0123456789abcdef"\n]\n',
+    "a JSON object with a comma too many": b'{\n  "verify-token": "0123456789abcdef",\n}\n',
+    "a JSON object that is cut": b'{"app-secret": "0123456789abcdef0123456789abcdef"',
+    "JSON nested too deep": b"[" * 5000,
+    "two JSON objects": b'{"a": "0123456789abcdef"}\n{"b": "0123456789abcdef"}\n',
     "a JSON object with a byte order mark": b'\xef\xbb\xbf{"app-secret": "0123456789abcdef0123456789abcdef"}',
 }
 
@@ -329,7 +332,15 @@ def test_what_is_not_text_is_never_a_value(path: Path, content: bytes, name: str
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"short", b"a" * 15, SECRET + b"\n" + b"a" * 15, "Prüfwort-mit-sechzehn".encode()]
+    "content",
+    [
+        b"short",
+        b"# the app secret of production\n" + SECRET,
+        b"-----BEGIN PRIVATE KEY-----\n" + SECRET + b"\n-----END PRIVATE KEY-----",
+        b"a" * 15,
+        SECRET + b"\n" + b"a" * 15,
+        "Prüfwort-mit-sechzehn".encode(),
+    ],
 )
 def test_what_is_no_app_secret(path: Path, content: bytes) -> None:
     """Fewer than 16 printable ASCII characters are not accepted, in any line; as verify tokens they are."""

@@ -340,6 +340,7 @@ def test_standbys_that_are_away() -> None:
         with closing(opened(url, timeout=0.5)) as inbox:
             inbox.purge(NOW)
             server.configure_and_wait(synchronous_standby_names="nobody")
+            server.execute("CHECKPOINT")  # the checkpointer is who tells the others that commits have to wait
             for _ in range(3):
                 with (
                     closing(opened(url, timeout=0.5)) as again,

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from service.relay.book import Book
 from service.relay.relay import Relay
 from service.relay.shown import Shown
 
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 TRACING_OFF: Final = "tracing is off"
 
@@ -50,16 +50,18 @@ def relay(ignored: Ignored) -> None:
     _serve(config)
 
 
-def _ignore(number: int, _frame: object) -> None:
-    logs.get("relay").info("signal ignored", signal=signal.Signals(number).name)
+def _wait_for_the_end() -> None:
+    """Wait for a signal that ends; log the others.
+
+    They are blocked and fetched: a handler runs in the main thread, which may be kept from waking for ever when it
+    waits for a lock as the signal comes, and may hold that very lock.
+    """
+    while (number := signal.sigwait((*ENDING_SIGNALS, *IGNORED_SIGNALS))) not in ENDING_SIGNALS:
+        logs.get("relay").info("signal ignored", signal=signal.Signals(number).name)
 
 
 def _serve(config: Config) -> None:
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
-    for number in IGNORED_SIGNALS:
-        signal.signal(number, _ignore)  # this thread only waits: it may log in a handler
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING_SIGNALS, *IGNORED_SIGNALS))  # in every thread started from here
     measured, registry = metrics.for_relay()
     log = logs.get("relay")
     traced = tracing.from_environ(
@@ -90,7 +92,7 @@ def _serve(config: Config) -> None:
     logs.get("relay").info("starting", version=__version__, inbox=str(config.inbox))
     admin.start()
     running.start()
-    over.wait()
+    _wait_for_the_end()
     logs.get("relay").info("stopping")
     running.stop()
     admin.stop()

@@ -226,11 +226,15 @@ class Writer:
             self._move()
             inbox = self._ready()
             more = inbox.purge(int(self._now() * 1000))  # first: on a full volume it makes the room
+        except Exception as ex:  # noqa: BLE001  as in _commit
+            self._failed(ex)
+            return False
+        try:
             if self._trouble is not None:
                 inbox.probe()
         except Exception as ex:  # noqa: BLE001  as in _commit
             self._failed(ex)
-            return False
+            return more and self._inbox is not None
         self._recovered()
         return more
 

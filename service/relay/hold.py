@@ -7,7 +7,7 @@ from typing import Final
 
 from service import logs
 from service.errors import InboxUnavailable
-from service.relay.state import MAX_HEARTBEAT_AGE_MS
+from service.relay.state import MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS
 
 RETRY_SECONDS: Final = 60.0  # until what could not be asked is asked again: notifications wait for the answer
 HEARTBEAT_INTERVAL_SECONDS: Final = 30.0  # between looks at when a relay was there last
@@ -55,7 +55,8 @@ class Hold:
 
     def _unless_gone(self, now: int) -> int | None:
         seen = self._asked()
-        return None if seen is not None and now - seen > MAX_HEARTBEAT_AGE_MS else 0
+        is_gone = seen is not None and not -MAX_CLOCK_AHEAD_MS <= now - seen <= MAX_HEARTBEAT_AGE_MS
+        return None if is_gone else 0
 
     def refresh(self, now: int) -> int | None:
         """Return when a relay last said that it runs, None if none ever did; report one that is missed.

@@ -20,6 +20,7 @@ GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that lef
 MAX_DELIVERY_AGE_MS: Final = 3 * 86_400_000  # after which what a destination never accepted is given up
 # Without a sign of life for as long, no relay will come back for what it left behind, and nothing is kept for it.
 MAX_HEARTBEAT_AGE_MS: Final = MAX_DELIVERY_AGE_MS + 86_400_000
+MAX_CLOCK_AHEAD_MS: Final = 86_400_000  # a sign of life from further in the future is of a clock that ran ahead
 MIN_DEAD_LETTER_AGE_MS: Final = 8 * 86_400_000  # how long dead letters are kept at least, whatever the retention
 MAX_SAVED_BYTES: Final = 2**30  # of dead letters' events; above it the oldest go
 SAVED_AT_ONCE: Final = 200
@@ -225,8 +226,8 @@ class Records(Switch, Protocol):
         """Return the saved events of dead letters; see `DeadLetterEvents`."""
         ...
 
-    def saved_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of saved events of a person."""
+    def positions_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of a person's saved events, and of events that are owed in their order."""
         ...
 
     def heartbeat(self) -> int:

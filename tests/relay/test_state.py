@@ -484,8 +484,10 @@ def test_the_event_of_a_dead_letter_is_saved_beside_it(state: State, url: InboxU
     assert list(state.unsaved(10)) == []
     assert needed(url, now=NOW) == 2
     assert state.saved([1, 2]) == {1: record(1).event}
-    assert list(state.saved_of("16505551234")) == [1]
-    assert list(state.saved_of("1")) == []
+    assert list(state.positions_of("16505551234")) == [1]
+    owe(state, "106:16505559999", "106:1650555999", since=2)
+    assert list(state.positions_of("16505559999")) == [3], "owed, though the log may hold it no longer"
+    assert list(state.positions_of("1")) == []
 
 
 def test_an_event_that_is_gone_is_not_waited_for(state: State, url: InboxUrl) -> None:
@@ -525,7 +527,7 @@ def test_a_person_is_in_no_saved_event_any_more(state: State) -> None:
     """Erased with all the rest."""
     kill(state, 1)
     state.save([1], [record(1)], now=NOW, max_bytes=1000)
-    assert state.forget(state.saved_of("16505551234"))
+    assert state.forget(state.positions_of("16505551234"))
     assert state.saved([1]) == {}
     assert state.dead(limit=None) == []
 

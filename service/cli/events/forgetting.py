@@ -36,8 +36,8 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     with engine.load(url).open_erasure(url) as erasure:
         person = subject.removeprefix("+")
         with state.opened_if_any(url) as records:
-            saved = records.saved_of(person) if records else ()
-            positions = sorted({*erasure.find(person), *saved})
+            kept = records.positions_of(person) if records else ()
+            positions = sorted({*erasure.find(person), *kept})
             is_clean = records.forget(()) if records and not positions else True
         if not positions:
             if not (erasure.erase(()) and is_clean):

@@ -20,7 +20,6 @@ from service.inbox.sqlite.reserve import Reserve, free_bytes
 from service.inbox.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
 PURGED_AT_ONCE: Final = 256
-PURGED_AT_ONCE_ON_A_FULL_VOLUME: Final = 16  # the transaction needs room in the WAL
 DAY_MS: Final = 86_400_000
 
 
@@ -42,6 +41,8 @@ class SqliteInbox:
         self._reserve = Reserve(path)
         self._volume = VolumeProbe(path.parent)
         self._is_checkpointed = False
+        self._at_once = PURGED_AT_ONCE
+        self._is_stuck = False  # what is too old can't be purged for want of room
         try:
             with translating(self._path):
                 make_private(path)
@@ -75,8 +76,10 @@ class SqliteInbox:
         distinct: dict[bytes, Event] = {}
         for digest, event in zip(digests, events, strict=True):
             distinct.setdefault(digest, event)
-        with self._translating():
+        size = sum(len(event.data) for event in distinct.values())
+        with self._translating(size):
             self._checkpoint_once()
+            self._require_room(size)
             try:
                 self._append(distinct)
                 known = set()
@@ -95,23 +98,34 @@ class SqliteInbox:
             else:
                 with schema.transaction(self._db):
                     self._db.execute("UPDATE progress SET position = position")
+                    self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()  # of a process that was killed
         self._require_file()
 
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
         with self._translating():
+            self._is_stuck = True
+            more = self._purge_what_fits(now)
+            self._is_stuck = False
+            if not more and not self._volume.is_full:
+                self._reserve.make()
+                if self._reserve.size():
+                    self._at_once = PURGED_AT_ONCE
+        return more
+
+    def _purge_what_fits(self, now: int) -> bool:
+        """Purge a batch; if there is no room in the WAL for it, give the reserve up, and then halve the batch."""
+        while True:
             try:
-                more = self._purge(now)
+                if self._volume.is_full:  # what makes the database grow comes first; then the WAL is written anew
+                    self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                return self._purge(now)
             except apsw.FullError:
                 self._volume.failed()
                 if not self._reserve.release():
-                    raise
-                more = self._purge(now)
-            if self._volume.is_full:  # so that the WAL is written from its start again
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            elif not more:
-                self._reserve.make()
-        return more
+                    if self._at_once == 1:
+                        raise
+                    self._at_once //= 2
 
     def _purge(self, now: int) -> bool:
         more = self._drop_events(now - self._terms.retention, now)
@@ -119,18 +133,34 @@ class SqliteInbox:
             more = self._drop_bodies(now - self._terms.body_retention, now) or more
         return more
 
+    def _require_room(self, size: int) -> None:
+        """Raise FullError if storing *size* bytes would use up what a purge needs to get out of a full volume.
+
+        That is the reserve; without it as much free room on the volume, or free pages in the database, so that it need
+        not grow: else its WAL could not be taken in any more, nor anything be purged.
+        """
+        if self._reserve.size() or self._volume.free() >= self._reserve.bytes + size:
+            return
+        if self._reusable_bytes() < PROBE_BYTES + 2 * size:
+            raise apsw.FullError("what is left is kept to purge with")
+
     @contextmanager
-    def _translating(self) -> Iterator[None]:
-        """Raise InboxUnavailable for whatever SQLite raises; if the volume is full, with what is needed."""
+    def _translating(self, size: int = 0) -> Iterator[None]:
+        """Raise InboxUnavailable for whatever SQLite raises; if *size* bytes have no room, with what is needed."""
         try:
             with translating(self._path):
                 yield
         except InboxUnavailable as ex:
             if ex.reason != FULL:
                 raise
-            self._volume.failed()
-            free, taken = self._volume.free(), self.size().bytes or 0
-            raise full(self._path, free=free, taken=taken, holding=self._holding()) from ex
+            self._volume.failed(size)
+            raise full(
+                self._path,
+                needed=self._volume.needed,
+                free=self._volume.free(),
+                taken=self.size().bytes or 0,
+                holding=self._holding(),
+            ) from ex
 
     def _holding(self) -> str:
         """Return why nothing more may be purged, as the end of a sentence."""
@@ -138,7 +168,7 @@ class SqliteInbox:
         if (needed := self._terms.hold(now)) is not None and needed <= self._first:
             return f"the relay has yet to deliver what follows position {needed - 1}"
         if self._is_old(self._first, now - self._terms.retention):
-            return "events past the retention are being purged"
+            return f"events past the retention {'find no room to be' if self._is_stuck else 'are being'} purged"
         return f"none of its events is older than the retention ({self._terms.retention / DAY_MS:g} days)"
 
     def _checkpoint_once(self) -> None:
@@ -160,11 +190,13 @@ class SqliteInbox:
     def _probe_full_volume(self) -> None:
         if not self._volume.is_due(self._reusable_bytes()):
             raise apsw.FullError("not tried again yet")
+        self._require_room(self._volume.needed // 2)
         self._volume.trying()
         try:
             with schema.transaction(self._db):
-                self._db.execute("CREATE TABLE IF NOT EXISTS scratch (data BLOB)").fetchall()
-                self._db.execute("INSERT INTO scratch VALUES (randomblob(?))", (PROBE_BYTES,)).fetchall()
+                self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()
+                self._db.execute("CREATE TABLE scratch (data BLOB)").fetchall()
+                self._db.execute("INSERT INTO scratch VALUES (randomblob(?))", (self._volume.needed,)).fetchall()
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         finally:
             with schema.transaction(self._db):
@@ -231,8 +263,7 @@ class SqliteInbox:
         """Give where a batch from *start* on ends; None where nothing there is too old, or somebody needs it."""
         if not self._is_old(start, cutoff):
             return None
-        at_once = PURGED_AT_ONCE_ON_A_FULL_VOLUME if self._volume.is_full else PURGED_AT_ONCE
-        needed, end = self._terms.hold(now), start + at_once
+        needed, end = self._terms.hold(now), start + self._at_once
         end = end if needed is None else min(end, needed)
         return end if end > start else None
 

@@ -5,6 +5,7 @@ a full volume could neither be opened nor drop what is too old.
 """
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -44,9 +45,10 @@ class Reserve:
         return True
 
     def size(self) -> int:
-        """Return the bytes that the file takes."""
+        """Return the bytes that the file takes; 0 if there is none, or something else in its place."""
         with suppress(OSError):
-            return self._path.stat().st_size
+            found = self._path.lstat()
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
         return 0
 
 

@@ -22,33 +22,36 @@ class VolumeProbe:
         self._directory = directory
         self._now = now
         self._failed_at: float | None = None  # the first failure, or the last write that was tried
-        self._tried = False
+        self._tried_at = float("-inf")
+        self.needed = PROBE_BYTES  # what a write needs to show that there is room again
 
     @property
     def is_full(self) -> bool:
         """Return whether the last write failed for want of room, and none succeeded since."""
         return self._failed_at is not None
 
-    def failed(self) -> None:
-        """Note that a write failed for want of room."""
+    def failed(self, size: int = 0) -> None:
+        """Note that a write of *size* bytes failed for want of room: what failed must fit before it is called ready."""
+        self.needed = max(self.needed, 2 * size)
         if self._failed_at is None:
-            self._failed_at, self._tried = self._now(), False
+            self._failed_at = self._now()
 
     def is_due(self, reusable_bytes: int) -> bool:
         """Return whether a write should be tried now; *reusable_bytes* are free inside the database."""
         assert self._failed_at is not None  # noqa: S101  asked of a full volume alone
-        since = self._now() - self._failed_at
-        if self._tried and since < PROBE_INTERVAL_SECONDS:
+        if self._now() - self._tried_at < PROBE_INTERVAL_SECONDS:
             return False
-        return max(self.free(), reusable_bytes) >= PROBE_BYTES or since >= BLIND_PROBE_SECONDS
+        last = max(self._failed_at, self._tried_at)
+        return max(self.free(), reusable_bytes) >= self.needed or self._now() - last >= BLIND_PROBE_SECONDS
 
     def trying(self) -> None:
         """Note that a write is tried."""
-        self._failed_at, self._tried = self._now(), True
+        self._tried_at = self._now()
 
     def succeeded(self) -> None:
-        """Note that a write of `PROBE_BYTES` succeeded."""
+        """Note that a write of `needed` bytes succeeded."""
         self._failed_at = None
+        self.needed = PROBE_BYTES
 
     def free(self) -> int:
         """Return the bytes that are free on the volume; 0 if nobody can tell."""
@@ -58,10 +61,10 @@ class VolumeProbe:
             return 0
 
 
-def full(path: Path, *, free: int, taken: int, holding: str) -> InboxUnavailable:
+def full(path: Path, *, needed: int, free: int, taken: int, holding: str) -> InboxUnavailable:
     """Return what the operator is told; *taken* are the inbox's own bytes, *holding* is why none can be purged."""
     return InboxUnavailable(
         FULL,
-        f"the volume of {path} is full: {PROBE_BYTES} bytes are needed and {free} are free; the inbox takes {taken} "
+        f"the volume of {path} is full: {needed} bytes are needed and {free} are free; the inbox takes {taken} "
         f"bytes, and {holding}. Enlarge the volume: no restart is needed",
     )

@@ -11,7 +11,7 @@ from service.inbox.postgresql.schema import NAME as T
 from service.relay.postgresql.lanes import let_go, lock
 from service.relay.postgresql.plans import saved_events
 from service.relay.postgresql.store import TABLES, Store
-from service.relay.state import GONE_LONG, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
+from service.relay.state import GONE_LONG, MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
 
 ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
 
@@ -63,10 +63,12 @@ class PostgresqlRecords:
         """Return the saved events of dead letters; see `Records`."""
         return saved_events(self._store, positions)
 
-    def saved_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of saved events of a person; see `Records`."""
-        query = f"SELECT position FROM {T}.saved_event WHERE subject = %s ORDER BY position"
-        return [position for (position,) in self._store.rows(query, (subject,))]
+    def positions_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of what is kept of a person; see `Records`."""
+        query = f"""SELECT position FROM {T}.saved_event WHERE subject = %s
+                    UNION SELECT position FROM {T}.owed WHERE right(lane, length(%s) + 1) = ':' || %s
+                    ORDER BY position"""
+        return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
         """Return when a relay last said that it runs; see `Records`."""
@@ -140,8 +142,8 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
                         AS position
                       FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
                       UNION ALL SELECT min(position) FROM {T}.dead WHERE NOT saved
-                    ) AS wanted WHERE (SELECT seen FROM {T}.relay) > %s""",
-                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS),
+                    ) AS wanted WHERE (SELECT seen FROM {T}.relay) BETWEEN %s AND %s""",
+                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
             ).fetchone()
     finally:
         db.close()

@@ -11,7 +11,7 @@ from service.events import Event
 from service.inbox.sqlite.ownership import Owner, require_ours
 from service.relay.sqlite.store import APPLICATION_ID, TABLES, Rows, Store
 from service.relay.sqlite.work import let_go, saved_events
-from service.relay.state import GONE_LONG, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
+from service.relay.state import GONE_LONG, MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS, Dead, Owed, Standing, Story, Try
 
 
 class SqliteRecords:
@@ -59,10 +59,11 @@ class SqliteRecords:
         """Return the saved events of dead letters; see `Records`."""
         return saved_events(self._store, positions)
 
-    def saved_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of saved events of a person; see `Records`."""
-        query = "SELECT position FROM saved_event WHERE subject = ? ORDER BY position"
-        return [position for (position,) in self._store.rows(query, (subject,))]
+    def positions_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of what is kept of a person; see `Records`."""
+        query = """SELECT position FROM saved_event WHERE subject = ?
+                   UNION SELECT position FROM owed WHERE substr(lane, -length(?) - 1) = ':' || ? ORDER BY position"""
+        return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
         """Return when a relay last said that it runs; see `Records`."""
@@ -130,8 +131,8 @@ def needed(path: Path, *, now: int) -> int | None:
                      SELECT coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1) AS position
                      FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)
                      UNION ALL SELECT min(position) FROM dead WHERE saved = 0
-                   ) WHERE (SELECT seen FROM heartbeat) > ?""",
-                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS),
+                   ) WHERE (SELECT seen FROM heartbeat) BETWEEN ? AND ?""",
+                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
             )
         finally:
             db.close()

@@ -156,7 +156,7 @@ class SqliteInbox:
             self._volume.failed(size)
             raise full(
                 self._path,
-                needed=self._volume.needed,
+                needed=self._volume.needed + (0 if self._reserve.size() else self._reserve.bytes),
                 free=self._volume.free(),
                 taken=self.size().bytes or 0,
                 holding=self._holding(),

@@ -1,0 +1,70 @@
+"""The SQLite inbox on a full volume: a purge finds its way out, again and again, and readiness does not flap."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from contract.test_inbox import HOUR, NOW, event
+
+from service.errors import FULL, InboxUnavailable
+from service.inbox.base import Terms
+from service.inbox.sqlite import SqliteInbox
+from service.inbox.sqlite.volume import PROBE_BYTES, PROBE_INTERVAL_SECONDS, VolumeProbe
+
+VOLUME_BYTES = 32 * 2**20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", str(tmp_path)]
+    subprocess.run(command, check=True)
+    yield tmp_path / "inbox.db"
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def fill(inbox: SqliteInbox, size: int, *, first: int) -> int:
+    """Store events of *size* bytes until there is no room; return the number after the last."""
+    for number in range(first, first + 100_000):
+        try:
+            inbox.put([msgspec.structs.replace(event(number), data=os.urandom(size))])
+        except InboxUnavailable as ex:
+            if ex.reason != FULL:
+                raise
+            return number
+    raise AssertionError("it never was full")
+
+
+@pytest.mark.needs("mounts")
+@pytest.mark.parametrize("size", [4_000, 60_000, 1_000_000])
+def test_what_is_too_old_is_purged_each_time_it_is_full(path: Path, size: int) -> None:
+    """Also without the reserve, which is not made again as the file does not shrink; and events of any size."""
+    number = 1
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        for _ in range(3):
+            number = fill(inbox, size, first=number)
+            for _ in range(2000):
+                if not inbox.purge(NOW + 2 * HOUR):
+                    break
+            assert inbox.size().events == 0
+
+
+def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> None:
+    """Else it would be ready for a moment, each time that a little fits and the next notification does not."""
+    clock = [0.0]
+    probe = VolumeProbe(tmp_path, now=lambda: clock[0])
+    probe.free = lambda: 0  # type: ignore[method-assign]
+    probe.failed(3_000_000)
+    assert probe.is_due(6_000_000)
+    assert not probe.is_due(6_000_000 - 1)
+    probe.trying()
+    probe.failed()
+    clock[0] += PROBE_INTERVAL_SECONDS - 0.1
+    assert not probe.is_due(6_000_000), "not twice at once"
+    clock[0] += 0.1
+    assert probe.is_due(6_000_000)
+    probe.succeeded()
+    assert probe.needed == PROBE_BYTES

@@ -170,7 +170,8 @@ class Namespace:
         yield found
         if after is not None:
             time.sleep(after)
-            self.kubectl("exec", name, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGUSR1)")
+            end = "import os, signal; os.kill(1, signal.SIGUSR1)"
+            self.kubectl("exec", name, "--", "python", "-c", end, check=False)  # it may be killed as the pod ends
         found.append(Load(**json.loads(self._output(name, seconds + 60))))
         self.kubectl("delete", "pod", name)
 

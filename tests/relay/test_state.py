@@ -533,7 +533,7 @@ def test_a_person_is_in_no_saved_event_any_more(state: State) -> None:
 
 
 def test_everything_can_be_forgotten(state: State, url: InboxUrl) -> None:
-    """Then nothing is needed, and a relay that comes later begins anew."""
+    """Then nothing is needed, and a relay that comes later starts over."""
     kill(state, 1)
     owe(state, "b", since=1)
     assert state.heartbeat() == NOW

@@ -117,7 +117,7 @@ class SqliteInbox:
         """Purge a batch; if there is no room in the WAL for it, give the reserve up, and then halve the batch."""
         while True:
             try:
-                if self._volume.is_full:  # what makes the database grow comes first; then the WAL is written anew
+                if self._volume.is_full:  # what makes the database grow comes first; then the WAL starts over
                     self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 return self._purge(now)
             except apsw.FullError:

@@ -218,7 +218,7 @@ class Parser:
         expectation = environ.get("HTTP_EXPECT", "").lower() if version == "1.1" else ""
         if expectation not in ("", "100-continue"):
             raise Refused(EXPECTATION_FAILED)
-        if "HTTP_HOST" in said and version == "1.1" and "HTTP_HOST" not in environ:
+        if version == "1.1" and "HTTP_HOST" not in environ:
             raise Refused(BAD)
         is_tunnel = method == TUNNEL
         if is_tunnel and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):

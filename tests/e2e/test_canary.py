@@ -44,12 +44,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         server.handshake(challenge=f"<{TEXT}>")
         server.request("GET", f"/webhooks/{TOKEN}?hub.verify_token={TOKEN}")
         server.request("PUT", f"/webhooks?hub.verify_token={TOKEN}", body)
-        unsigned = f"POST /webhooks HTTP/1.1\r\nX-Hub-Signature-256: sha256={'0' * 64}\r\n"
+        unsigned = f"POST /webhooks HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256={'0' * 64}\r\n"
         broken = (
             f"GET /webhooks?hub.verify_token={TOKEN} HTTP/9.9\r\n\r\n",
             f"GET /webhooks?hub.verify_token={TOKEN}" + "x" * 9000 + " HTTP/1.1\r\n\r\n",
-            f"GET /webhooks?hub.verify_token={TOKEN} HTTP/1.1\r\n{TEXT} {NUMBER}\r\n\r\n",
-            f"POST /webhooks?hub.verify_token={TOKEN} HTTP/1.1\r\nContent-Length: {TEXT}\r\n\r\n",
+            f"GET /webhooks?hub.verify_token={TOKEN} HTTP/1.1\r\nHost: x\r\n{TEXT} {NUMBER}\r\n\r\n",
+            f"POST /webhooks?hub.verify_token={TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: {TEXT}\r\n\r\n",
             f"{unsigned}Transfer-Encoding: chunked\r\n\r\n{TEXT}\r\n",
             f"{unsigned}Content-Length: 99\r\n\r\n{TEXT}",
         )

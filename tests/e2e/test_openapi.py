@@ -27,6 +27,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 WITH_EVERY_ANSWER = {"date", "content-length", "content-type"}
 METHODS = ("get", "post", "put", "delete", "options", "head", "patch", "trace")
 WRONG_SIGNATURE = f"{signature.HEADER}: sha256={'0' * 64}\r\n"
+CHUNKED = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{WRONG_SIGNATURE}Transfer-Encoding: chunked\r\n\r\n".encode()
 
 
 def document_of(listener: str) -> dict[str, Any]:
@@ -295,8 +296,8 @@ def test_both_formats_of_the_metrics(shared_server: Server, accept: str, media_t
         (post(b"{", "any", length=2), 408),
         (post(b"", "any", length=1025), 413),
         (post(b"{}", "any", more="Content-Encoding: gzip\r\n"), 415),
-        (f"POST /webhooks HTTP/1.1\r\n{WRONG_SIGNATURE}Transfer-Encoding: chunked\r\n\r\nno hex\r\n".encode(), 400),
-        (f"POST /webhooks HTTP/1.1\r\n{WRONG_SIGNATURE}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n".encode(), 408),
+        (CHUNKED + b"no hex\r\n", 400),
+        (CHUNKED + b"1\r\n{\r\n", 408),
     ],
 )
 def test_refusals_by_hand(strict_server: Server, raw: bytes, status: int) -> None:
@@ -334,13 +335,14 @@ def test_other_methods_and_paths(shared_server: Server, listener: str, document:
     [
         ("public", b"nonsense\r\n\r\n", 400),
         ("public", b"GET /webhooks HTTP/1.1\r\nno header\r\n\r\n", 400),
-        ("public", b"POST /webhooks HTTP/1.1\r\nContent-Length: two\r\n\r\n", 400),
+        ("public", b"GET /webhooks HTTP/1.1\r\n\r\n", 400),
+        ("public", b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: two\r\n\r\n", 400),
         ("public", b"GET /webhooks HTTP/1.1\r\n", 408),
         ("public", b"GET /webhooks?" + b"y" * 5000 + b" HTTP/1.1\r\n\r\n", 414),
-        ("public", b"GET /webhooks HTTP/1.1\r\nExpect: something\r\n\r\n", 417),
+        ("public", b"GET /webhooks HTTP/1.1\r\nHost: x\r\nExpect: something\r\n\r\n", 417),
         ("public", b"GET /webhooks HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n\r\n", 431),
         ("public", b"GET /webhooks HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
-        ("public", b"POST /webhooks HTTP/1.1\r\nTransfer-Encoding: other\r\n\r\n", 501),
+        ("public", b"POST /webhooks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: other\r\n\r\n", 501),
         ("admin", b"nonsense\r\n\r\n", 400),
         ("admin", b"GET /livez HTTP/1.1\r\nContent-Length: two\r\n\r\n", 400),
         ("admin", b"GET /livez HTTP/1.1\r\nContent-Length: 1025\r\n\r\n" + b"y" * 1025, 413),

@@ -24,7 +24,7 @@ def test_every_boundary() -> None:
 
 def test_every_pair_of_boundaries() -> None:
     """A body and a request behind it, in three pieces: an empty line may come in more than two."""
-    raw = b"POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\n\r\n"
+    raw = b"POST /x HTTP/1.1\r\nHost:a\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\nHost:a\r\n\r\n"
     whole = outcome([raw])
     assert len(whole[0]) == 2
     for first, second in itertools.combinations(range(1, len(raw)), 2):
@@ -59,13 +59,14 @@ END = st.sampled_from(["\r\n"] * 8 + ["\n", "\r", "\r\n "])
 BODY = st.sampled_from(["", "abc", "3\r\nabc\r\n0\r\n\r\n", "0\r\nX: y\r\n\r\n", "3;a=b\r\nabc\r\n0\r\n\r\n", "g\r\n"])
 FIELD = st.builds(lambda name, colon, value, end: name + colon + value + end, NAME, COLON, VALUE, END)
 REQUEST = st.builds(
-    lambda method, target, version, end, fields, body: (
-        f"{method} {target} {version}{end}{''.join(fields)}\r\n{body}".encode("latin-1", "replace")
+    lambda method, target, version, end, host, fields, body: (
+        f"{method} {target} {version}{end}{host}{''.join(fields)}\r\n{body}".encode("latin-1", "replace")
     ),
     TOKEN,
     TARGET,
     VERSION,
     END,
+    st.sampled_from(["Host: a\r\n"] * 4 + [""]),
     st.lists(FIELD, max_size=4),
     BODY,
 )

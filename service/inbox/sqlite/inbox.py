@@ -20,6 +20,7 @@ from service.inbox.sqlite.reserve import Reserve, free_bytes
 from service.inbox.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
 PURGED_AT_ONCE: Final = 256
+MAX_PURGES_FOR_ROOM: Final = 64  # by one put, so that the requests behind it do not wait for too long
 DAY_MS: Final = 86_400_000
 
 
@@ -79,15 +80,25 @@ class SqliteInbox:
         size = sum(len(event.data) for event in distinct.values())
         with self._translating(size):
             self._checkpoint_once()
-            self._require_room(size)
             try:
-                self._append(distinct)
-                known = set()
-            except apsw.ConstraintError:  # some are repeats: rare, so that the lookup is paid only then
-                known = self._known(list(distinct))
-                self._append({digest: event for digest, event in distinct.items() if digest not in known})
+                known = self._store(distinct, size)
+            except apsw.FullError:
+                if not self._make_room(size):
+                    raise
+                known = self._store(distinct, size)
         self._require_file()
         return [_outcome(digest, known) for digest in digests]
+
+    def _store(self, distinct: Mapping[bytes, Event], size: int) -> set[bytes]:
+        """Append what is new, and return the digests of what is not; *size* is that of the events, in bytes."""
+        self._require_room(size)
+        try:
+            self._append(distinct)
+        except apsw.ConstraintError:  # some are duplicates: rare, so that the lookup is paid only then
+            known = self._known(list(distinct))
+            self._append({digest: event for digest, event in distinct.items() if digest not in known})
+            return known
+        return set()
 
     def probe(self) -> None:
         """Write a page, or on a volume that was full 1 MiB now and then; see `Inbox`."""
@@ -127,6 +138,17 @@ class SqliteInbox:
                         raise
                     self._at_once //= 2
 
+    def _make_room(self, size: int) -> bool:
+        """Start the WAL over, and purge what is too old until *size* bytes fit; return whether they do."""
+        now = int(time.time() * 1000)
+        for _ in range(MAX_PURGES_FOR_ROOM):
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._fits(size):
+                return True
+            if not self._purge_what_fits(now):
+                break
+        return self._fits(size)
+
     def _purge(self, now: int) -> bool:
         more = self._drop_events(now - self._terms.retention, now)
         if self._terms.body_retention < self._terms.retention:
@@ -141,8 +163,12 @@ class SqliteInbox:
         """
         if self._reserve.size() or self._volume.free() >= self._reserve.bytes + size:
             return
-        if self._reusable_bytes() < PROBE_BYTES + 2 * size:
+        if not self._fits(size):
             raise apsw.FullError("what is left is kept to purge with")
+
+    def _fits(self, size: int) -> bool:
+        """Return whether the free pages of the database take *size* bytes, and a probe besides."""
+        return self._reusable_bytes() >= PROBE_BYTES + 2 * size
 
     @contextmanager
     def _translating(self, size: int = 0) -> Iterator[None]:

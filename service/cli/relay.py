@@ -22,7 +22,7 @@ from service.errors import ConfigurationError, InboxUnavailable
 from service.inbox import engine
 from service.relay import stores
 from service.relay.book import Book
-from service.relay.relay import Relay
+from service.relay.relay import Relay, give_way
 from service.relay.shown import Shown
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -78,6 +78,7 @@ def _serve(config: Config) -> None:
         now=time.time,
         chance=random.random,
         retention=config.retention,
+        prepare=give_way,
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
     shown = Shown(beside.records, running.breakers, checks, measured, now=time.time)

@@ -49,8 +49,12 @@ class Relay:
         now: Callable[[], float],
         chance: Callable[[], float],
         retention: float,
+        prepare: Callable[[], None],
     ) -> None:
-        """*now* is in seconds since the epoch, *retention* in seconds; *chance* gives a number from 0 to 1."""
+        """*now* is in seconds since the epoch, *retention* in seconds; *chance* gives a number from 0 to 1.
+
+        *prepare* is called in the thread of the relay before its first turn.
+        """
         self._book = book
         self._state = state
         self._open_log = open_log
@@ -64,6 +68,7 @@ class Relay:
         self._lasting = logs.LastingTrouble(self._log)
         self._warned: tuple[str, ...] = ()
         self._trouble: str | None = "the log was not read yet"
+        self._prepare = prepare
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -90,7 +95,7 @@ class Relay:
         return self._dispatcher.breakers()
 
     def _run(self) -> None:
-        _give_way()
+        self._prepare()
         self._over, self._woken = Event(), Event()
         self._told = get_hub().loop.async_()
         self._told.start(self._finish)
@@ -179,8 +184,8 @@ class Relay:
         return self._inbox
 
 
-def _give_way() -> None:
-    """Have this thread run where nobody else on the machine wants to.
+def give_way() -> None:
+    """Run this thread only when nobody else on the machine wants to run.
 
     A thread that computes for long keeps a processor to the next tick, 4 ms, from a receiver that wakes up, whatever
     its `nice`: at 200 notifications a second that doubled the 99th percentile of Meta's answers while a backlog was

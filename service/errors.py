@@ -18,6 +18,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 FULL: Final = "full"  # the reason of InboxUnavailable if there is no room
@@ -112,6 +113,24 @@ class GraphRefused(WebhookError):
         return GraphRefused(what, side=self.side, remedy=self.remedy, code=self.code, again=self.again)
 
 
+@dataclass(frozen=True, slots=True)
+class Unavailability:
+    """Why the inbox is unavailable: what may be stored of an InboxUnavailable.
+
+    An exception keeps the frames of every raise alive, and so the events of every request that it was raised to. So
+    what is stored was never raised, and what is raised is never stored.
+    """
+
+    reason: str
+    detail: str
+    reopen: bool = False
+    alone: bool = False
+
+    def error(self) -> "InboxUnavailable":
+        """Return an exception of its own, to be raised once."""
+        return InboxUnavailable(self.reason, self.detail, reopen=self.reopen, alone=self.alone)
+
+
 class InboxUnavailable(WebhookError):
     """The inbox cannot promise, in time, that the events would survive a crash.
 
@@ -128,3 +147,7 @@ class InboxUnavailable(WebhookError):
         self.detail = detail
         self.reopen = reopen
         self.alone = alone
+
+    def stored(self) -> Unavailability:
+        """Return what may be stored of it."""
+        return Unavailability(self.reason, self.detail, self.reopen, self.alone)

@@ -15,7 +15,7 @@ import gevent
 from gevent.hub import get_hub
 
 from service import logs
-from service.errors import FULL, InboxUnavailable
+from service.errors import FULL, InboxUnavailable, Unavailability
 from service.events import Event
 from service.inbox.base import Inbox, Outcome, Size
 from service.metrics import InboxMetrics
@@ -27,9 +27,9 @@ TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that fai
 # Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
 # idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
 COMPANY: Final = 0.005
-_STARTING: Final = InboxUnavailable("starting", "the inbox is being opened")
+_STARTING: Final = Unavailability("starting", "the inbox is being opened")
 
-_Result = Sequence[Outcome] | InboxUnavailable
+_Result = Sequence[Outcome] | Unavailability
 
 
 class _Ticket:
@@ -70,7 +70,7 @@ class Writer:
         self._busy = False
         self._handing_over = False
         self._inbox: Inbox | None = None
-        self._trouble: InboxUnavailable | None = _STARTING
+        self._trouble: Unavailability | None = _STARTING
         self._waiting = 0
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
@@ -101,8 +101,8 @@ class Writer:
             ticket.events = ()  # a request that gave up must not hold its body in the queue
             timer.close()
             self._waiting -= 1
-        if isinstance(ticket.result, InboxUnavailable):
-            raise ticket.result
+        if isinstance(ticket.result, Unavailability):
+            raise ticket.result.error()
         assert ticket.result is not None  # noqa: S101  whoever switches back has set it
         return ticket.result
 
@@ -130,7 +130,7 @@ class Writer:
     # In the loop.
 
     def _give_up(self, ticket: _Ticket) -> None:
-        slow = InboxUnavailable("slow", "the inbox did not answer in time")
+        slow = Unavailability("slow", "the inbox did not answer in time")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
             self._lasting.tell("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
@@ -258,13 +258,15 @@ class Writer:
         self._inbox = inbox
         self._log.info("inbox changed")
 
-    def _failed(self, ex: Exception) -> InboxUnavailable:
-        trouble = ex if isinstance(ex, InboxUnavailable) else InboxUnavailable("error", type(ex).__name__, reopen=True)
+    def _failed(self, ex: Exception) -> Unavailability:
+        unexpected = None if isinstance(ex, InboxUnavailable) else ex
+        trouble = (
+            ex.stored() if isinstance(ex, InboxUnavailable) else Unavailability("error", type(ex).__name__, reopen=True)
+        )
         self._metrics.failed(trouble.reason)
         if trouble.alone:
             self._log.error("event not kept", reason=trouble.reason, detail=trouble.detail)
             return trouble
-        unexpected = None if isinstance(ex, InboxUnavailable) else ex
         self._lasting.tell(
             "inbox unavailable", key=trouble.reason, reason=trouble.reason, detail=trouble.detail, exc_info=unexpected
         )

@@ -78,13 +78,17 @@ class Connection:
         parser.go_on()
         while not parser.requests:
             if parser.refused:
-                raise parser.refused
+                raise Refused(*parser.refused)
             if not self._receive():
                 if parser.is_between:
                     return None
                 raise Refused(BAD)
         self._left = self._most_of_body
         return parser.requests.popleft()
+
+    def close(self) -> None:
+        """Free the memory; the socket is its opener's to close."""
+        self._parser.close()
 
     def expect_next(self) -> None:
         """Wait for another request; what of it was pipelined counts as begun."""
@@ -98,7 +102,7 @@ class Connection:
     def _pull(self, request: Request) -> None:
         """Wait for more of the body of *request*, and say so to a client that waits to be asked."""
         if self._parser.refused:
-            raise self._parser.refused
+            raise Refused(*self._parser.refused)
         if request.expects:
             request.expects = False
             send(self._client, b"HTTP/1.1 100 Continue\r\n\r\n")

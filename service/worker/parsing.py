@@ -25,6 +25,7 @@ from service.worker.request import (
     EXPECTATION_FAILED,
     HEAD_TOO_LARGE,
     TARGET_TOO_LONG,
+    Refusal,
     Refused,
     Request,
 )
@@ -69,7 +70,7 @@ class Parser:
         """
         self._max_field_bytes = max_field_bytes
         self.requests: deque[Request] = deque()
-        self.refused: Refused | None = None
+        self.refused: Refusal | None = None
         self._shared = shared
         self._pull = pull
         self._llhttp = HttpRequestParser(self)
@@ -92,6 +93,10 @@ class Parser:
     def is_between(self) -> bool:
         """Say whether nothing of a next request came yet, as far as `go_on` went."""
         return self._request is None and not self._is_begun and not self._rest
+
+    def close(self) -> None:
+        """Free what refers back to the parser, so that its memory does not wait for the garbage collector."""
+        del self._llhttp, self._pull
 
     def feed(self, data: bytes) -> None:
         """Take bytes; what is wrong with them is in `refused`, behind the requests before it."""
@@ -134,19 +139,19 @@ class Parser:
             self._is_strange = True
             self._take_strange()
         except HttpParserCallbackError as ex:
-            self.refused = ex.__context__ if isinstance(ex.__context__, Refused) else Refused(BAD)
+            self.refused = ex.__context__.refusal if isinstance(ex.__context__, Refused) else Refusal(BAD)
         except HttpParserUpgrade:
             self._resume()
         except HttpParserError:
-            self.refused = Refused(BAD)
+            self.refused = Refusal(BAD)
         if self._request is not None and self._between > HEAD_BYTES:
-            self.refused = Refused(BAD)
+            self.refused = Refusal(BAD)
 
     def _add_to_head(self, piece: bytes) -> None:
         self._head.append(piece)
         self._raw += len(piece)
         if self._raw > 2 * HEAD_BYTES:  # a field of that size is not seen before it is whole
-            self.refused = Refused(HEAD_TOO_LARGE)
+            self.refused = Refusal(HEAD_TOO_LARGE)
 
     def _resume(self) -> None:
         """Go on behind a head that asks for an upgrade: nobody takes it up (RFC 9110, section 7.8).
@@ -155,7 +160,7 @@ class Parser:
         is begun, in the state that the head's framing alone brings it to.
         """
         if not self._resumed_head:
-            self.refused = Refused(BAD)
+            self.refused = Refusal(BAD)
             return
         head, self._resumed_head = self._resumed_head, b""
         self._llhttp = HttpRequestParser(self)
@@ -265,14 +270,14 @@ class Parser:
         """Pass on a request of a method that llhttp does not know, by its line alone; nothing behind it is read."""
         line, end, _ = b"".join(self._head).lstrip(b"\r\n").partition(b"\r\n")
         if line.startswith(PROXIED) or self._slice.startswith(PROXIED):
-            self.refused = Refused(BAD, NOT_SPOKEN)
+            self.refused = Refusal(BAD, NOT_SPOKEN)
         elif not _UNFINISHED.fullmatch(line[:LINE_BYTES]):
-            self.refused = Refused(BAD)
+            self.refused = Refusal(BAD)
         elif len(line) > LINE_BYTES:
-            self.refused = Refused(TARGET_TOO_LONG)
+            self.refused = Refusal(TARGET_TOO_LONG)
         elif end:
             found = _STRANGE.fullmatch(line)
-            self.refused = Refused(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
+            self.refused = Refusal(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
             if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
                 self._environ |= _said(found[1], found[2], "1.1")
                 self._add(self._environ, expects=False, last=True)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 BAD: Final = "400 Bad Request"
 TARGET_TOO_LONG: Final = "414 URI Too Long"
@@ -11,16 +11,23 @@ CODING_UNKNOWN: Final = "501 Not Implemented"
 HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
 
 
-class Refused(Exception):
-    """The request is not HTTP as it must be; *status* is the answer, and the connection closes.
+class Refusal(NamedTuple):
+    """Why a request is not HTTP as it must be; *status* is the answer, and the connection closes.
 
-    *why* is for the log, where that knows more than the status.
+    *why* is for the log, if that knows more than the status. It is what may be stored of a Refused: an exception keeps
+    the frames of its raise alive, and so the connection that stores it.
     """
+
+    status: str
+    why: str = ""
+
+
+class Refused(Exception):
+    """The request is refused; see `Refusal`."""
 
     def __init__(self, status: str, why: str = "") -> None:
         super().__init__(status)
-        self.status = status
-        self.why = why
+        self.refusal = Refusal(status, why)
 
 
 class Request:

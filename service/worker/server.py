@@ -171,7 +171,7 @@ class Worker(GeventWorker):
         except Unread:
             self._floods.add("answer not read", "timeout")
         except Refused as ex:
-            self._refuse(client, ex.status, ex.why)
+            self._refuse(client, *ex.refusal)
         except TimeoutError:
             if connection.began:
                 self._refuse(client, "408 Request Timeout")
@@ -180,6 +180,7 @@ class Worker(GeventWorker):
         except Exception as ex:  # noqa: BLE001  one connection must not take the worker with it
             self._log.error("connection failed", exc_info=ex)
         finally:
+            connection.close()
             client.close()
 
     def _answer(self, request: Request, connection: Connection, client: socket.socket) -> bool:

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
-from service.errors import InboxUnavailable
+from service.errors import InboxUnavailable, Unavailability
 from service.events import Event, is_json, told
 from service.inbox.base import Outcome, Size, Terms
 from service.inbox.kafka import safety
@@ -31,7 +31,7 @@ class KafkaInbox:
         self._timeout = terms.timeout
         self._fatal: KafkaError | None = None
         self._refused: KafkaError | None = None
-        self._unsafe: InboxUnavailable | None = None
+        self._unsafe: Unavailability | None = None
         self._looked = self._set = float("-inf")
         self._least = 1
         common = {**settings.client, "reconnect.backoff.max.ms": 1000}
@@ -61,7 +61,7 @@ class KafkaInbox:
         if self._fatal:
             raise InboxUnavailable("error", f"librdkafka gave up ({self._fatal.name()})", reopen=True)
         if self._unsafe:
-            raise self._unsafe
+            raise self._unsafe.error()
         deadline = time.monotonic() + self._timeout
         batch = _Batch()
         for event in events:
@@ -124,7 +124,7 @@ class KafkaInbox:
                 self._set = self._looked
             safety.require_replicas(topic, self._least)
         except InboxUnavailable as ex:
-            self._unsafe = ex if ex.reason == "unsafe" else None
+            self._unsafe = ex.stored() if ex.reason == "unsafe" else None
             self._admin.poll(0)  # hears why no broker could be reached
             if self._refused and ex.reason in ("unreachable", "slow"):
                 raise translated(self._refused) from ex

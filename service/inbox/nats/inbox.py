@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import nats.js.errors
 from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
-from service.errors import InboxUnavailable
+from service.errors import InboxUnavailable, Unavailability
 from service.events import Event, in_header, is_json, told
 from service.inbox import repeats
 from service.inbox.base import Outcome, Size, Terms
@@ -47,7 +47,7 @@ class NatsInbox:
         """
         self._settings = settings
         self._retention = terms.retention / 1000
-        self._unsafe: InboxUnavailable | None = None
+        self._unsafe: Unavailability | None = None
         self._looked = float("-inf")
         self._size = Size()
         self._connection = Connection(settings, timeout=terms.timeout)
@@ -60,7 +60,7 @@ class NatsInbox:
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Publish *events*, as atomic batches where the stream takes them; see `Inbox`."""
         if self._unsafe:
-            raise self._unsafe
+            raise self._unsafe.error()
         messages = [self._message(event) for event in repeats.distinct(events)]
         there: set[str] = set()
         for start in range(0, len(messages), MOST):
@@ -150,7 +150,7 @@ class NatsInbox:
                 safety.require_stream(found.config, self._settings.subject)
                 safety.require_disk(found, self._connection.server_id, self._settings.options.get("monitor"))
         except InboxUnavailable as ex:
-            self._unsafe = ex if ex.reason == "unsafe" else None
+            self._unsafe = ex.stored() if ex.reason == "unsafe" else None
             raise
         self._unsafe = None
         self._is_atomic = bool(found.config.allow_atomic)

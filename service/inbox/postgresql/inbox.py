@@ -6,7 +6,7 @@ from typing import Final
 
 from psycopg import errors
 
-from service.errors import InboxUnavailable
+from service.errors import InboxUnavailable, Unavailability
 from service.events import Event
 from service.inbox import repeats
 from service.inbox.base import Outcome, Size, Terms
@@ -33,7 +33,7 @@ class PostgresqlInbox:
         self._purge = partitions.Purge(terms)
         self._weak = address.weak
         self._db = connect(address)
-        self._unsafe: InboxUnavailable | None = None
+        self._unsafe: Unavailability | None = None
         self._measured = float("-inf")
         self._purging = False
         self._made_until = 0
@@ -50,7 +50,7 @@ class PostgresqlInbox:
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Append *events* in one statement; see `Inbox`."""
         if self._unsafe:
-            raise self._unsafe
+            raise self._unsafe.error()
         waiting = repeats.distinct(events)
         there = self._append(waiting) if waiting else set()
         self._size = self._size._replace(events=(self._size.events or 0) + len(waiting) - len(there))
@@ -102,7 +102,7 @@ class PostgresqlInbox:
         try:
             safety.require(self._db, weak=self._weak)
         except InboxUnavailable as ex:
-            self._unsafe = ex
+            self._unsafe = ex.stored()
             raise
         self._unsafe = None
 

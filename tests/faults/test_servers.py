@@ -114,7 +114,7 @@ def suffer(server: Server, hurt: Callable[[], None], heal: Callable[[], None], *
         threads, memory = worker(server).num_threads(), worker(server).memory_info().rss
         hurt()
         if fails:
-            assert ledger.answers[503]
+            until(lambda: ledger.answers[503], "nobody was answered that it can't be stored")
             assert worker(server).num_threads() <= threads + 2
             assert worker(server).memory_info().rss < memory + MEMORY
         heal()

@@ -6,11 +6,9 @@ whatever it waits for: a name, a connection, a handshake, an answer that drips.
 
 import http
 import http.client
-import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import gevent
@@ -20,21 +18,13 @@ import urllib3
 from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from service.relay.addresses import is_forbidden
 from service.relay.message import Message
 
 MOST_OF_ANSWER: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
 NO_ANSWER: Final = 0
 MOST_INTERIM: Final = 20  # answers of 1xx before the one that counts
 LOOKUPS: Final = 2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
-# What clouds tell a machine of itself, on no link-local address: AWS, Google, Alibaba, Azure.
-_METADATA: Final = frozenset(
-    map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"))
-)
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE: Final = ipaddress.ip_network("::/96")
-
-
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Answer(NamedTuple):
@@ -55,22 +45,6 @@ class _Late(gevent.Timeout):  # type: ignore[misc]
 
 class _Stale(OSError):
     """A connection that was kept alive ended before it answered anything: the other side was closing it."""
-
-
-def is_forbidden(address: str) -> bool:
-    """Say whether an address is the machine's own, the link's, or a cloud's metadata, in whatever dress."""
-    return any(
-        found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast or found in _METADATA
-        for found in _dresses(ipaddress.ip_address(address.partition("%")[0]))
-    )
-
-
-def _dresses(found: Address) -> Iterator[Address]:
-    yield found
-    if isinstance(found, ipaddress.IPv6Address):
-        yield from filter(None, (found.ipv4_mapped, found.sixtofour))
-        if found in _NAT64 or found in _COMPATIBLE:
-            yield ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
 
 
 class Sender:

@@ -34,8 +34,30 @@
     {{- with .Values.networkPolicy.egress }}
     {{- toYaml . | nindent 4 }}
     {{- else }}
-    - ipBlock: {cidr: 0.0.0.0/0, except: [169.254.0.0/16]}
-    - ipBlock: {cidr: "::/0", except: ["fe80::/10", "fd00:ec2::254/128"]}
+    # What the relay itself refuses unless a destination is `internal: true`: this machine, this link, clouds' metadata.
+    - ipBlock:
+        cidr: 0.0.0.0/0
+        except:
+          - 0.0.0.0/8
+          - 127.0.0.0/8
+          - 169.254.0.0/16
+          - 100.100.100.200/32
+          - 168.63.129.16/32
+          - 192.0.0.192/32
+          - 224.0.0.0/4
+          - 255.255.255.255/32
+    - ipBlock:
+        cidr: "::/0"
+        except:
+          - "::/128"
+          - "::1/128"
+          - "fe80::/10"
+          - "fd00:ec2::23/128"
+          - "fd00:ec2::254/128"
+          - "fd20:ce::254/128"
+          - "fd00:42::42/128"
+          - "64:ff9b:1::/48"
+          - "ff00::/8"
     - namespaceSelector: {}
     {{- end }}
 {{- end }}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.credentials import MIN_APP_SECRET_CHARACTERS, UnusableFile, is_app_secret, read_content, read_values
 from service.errors import ConfigurationError
 from service.relay import destinations, message
-from service.relay.destinations import CLOUDEVENTS, Destination
+from service.relay.destinations import CLOUDEVENTS, Destination, is_header_value
 
 
 class Entry(NamedTuple):
@@ -15,6 +15,7 @@ class Entry(NamedTuple):
 
     destination: Destination
     secrets: tuple[bytes, ...]
+    headers: Mapping[str, str]  # the destination's own, with the values that are in files
 
 
 class Book:
@@ -34,7 +35,7 @@ class Book:
     def look(self) -> None:
         """Read the files again, into `entries`; what is wrong with them is in `problems`.
 
-        A file that can't be taken leaves all as it was; a secret that can't, leaves its destination as it was.
+        A file that can't be taken leaves all as it was; a secret or header that can't, leaves its destination so.
         """
         problems: list[str] = []
         try:
@@ -54,8 +55,9 @@ class Book:
         entries = {}
         for destination in self._found:
             secrets = self._secrets(destination, problems)
-            if secrets:
-                entries[destination.name] = Entry(destination, secrets)
+            headers = self._headers(destination, problems)
+            if secrets and headers is not None:
+                entries[destination.name] = Entry(destination, secrets, headers)
             elif destination.name in self.entries:
                 entries[destination.name] = self.entries[destination.name]
         self.problems = tuple(problems)
@@ -64,16 +66,35 @@ class Book:
         self.entries = entries
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
-        file = self._path.parent / destination.secret_file
-        label = f"{self._path}: destination {destination.name!r}: secretFile {file}"
-        try:
-            secrets = read_values(file)
-        except UnusableFile as ex:
-            problems.append(f"{label} {str(ex).removeprefix(f'{file} ')}")
-            return ()
+        label = f"{self._path}: destination {destination.name!r}: secretFile"
+        file, secrets = self._values(destination.secret_file, label, problems)
         wrong = _bad_keys(secrets) if destination.format == CLOUDEVENTS else []
-        problems += [f"{label} {problem}" for problem in wrong]
+        problems += [f"{label} {file} {problem}" for problem in wrong]
         return () if wrong else secrets
+
+    def _headers(self, destination: Destination, problems: list[str]) -> Mapping[str, str] | None:
+        """Return the destination's own headers; None if one has no value."""
+        headers: dict[str, str] = {}
+        for name, value in destination.headers.items():
+            if isinstance(value, str):
+                headers[name] = value
+                continue
+            label = f"{self._path}: destination {destination.name!r}: headers.{name}.file"
+            file, values = self._values(value.file, label, problems)
+            text = values[0].decode() if values else ""
+            if is_header_value(text) and text:
+                headers[name] = text
+            elif text:
+                problems.append(f"{label} {file} holds what no header can: printable ASCII is wanted")
+        return headers if headers.keys() == destination.headers.keys() else None
+
+    def _values(self, name: str, label: str, problems: list[str]) -> tuple[Path, tuple[bytes, ...]]:
+        file = self._path.parent / name
+        try:
+            return file, read_values(file)
+        except UnusableFile as ex:
+            problems.append(f"{label} {file} {str(ex).removeprefix(f'{file} ')}")
+            return file, ()
 
 
 def _warning(entry: Entry) -> str:

@@ -87,9 +87,9 @@ class Courier:
         self._report(Result(self, claim, Try(at, time.perf_counter() - started, answer.status, answer.outcome), answer))
 
     def _tried(self, claim: Claim, event: Event, now: int) -> Answer:
-        destination, secrets = self.entry
+        destination, secrets, headers = self.entry
         with self._traced.delivery(event.traceparent, destination.name) as traceparent:
             composed = message.compose(
-                event, destination, secrets, now=now, replay=claim.replay, traceparent=traceparent
+                event, destination.format, headers, secrets, now=now, replay=claim.replay, traceparent=traceparent
             )
             return self._sender.send(composed)

@@ -29,8 +29,21 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t -~]*")
 
 
+def is_header_value(value: str) -> bool:
+    """Return whether *value* can be sent as a header's: printable ASCII, without line breaks."""
+    return bool(_VALUE.fullmatch(value))
+
+
 def _seconds(value: object) -> object:
     return duration(value) if isinstance(value, str) else value
+
+
+class HeaderFile(BaseModel):
+    """A header's value that is a credential: the first line of a file beside the `secretFile`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: Annotated[str, Field(min_length=1)]
 
 
 class Destination(BaseModel):
@@ -45,7 +58,7 @@ class Destination(BaseModel):
     types: list[str] = []
     fields: list[str] = []
     phone_number_ids: list[str] = []
-    headers: dict[str, str] = {}
+    headers: dict[str, str | HeaderFile] = {}
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
     timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=LONGEST_TIMEOUT)] = 10.0
     tests: bool = False
@@ -69,9 +82,9 @@ class Destination(BaseModel):
 
     @field_validator("headers")
     @classmethod
-    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+    def _are_headers(cls, headers: dict[str, str | HeaderFile]) -> dict[str, str | HeaderFile]:
         for name, value in headers.items():
-            if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            if not _TOKEN.fullmatch(name) or not (isinstance(value, HeaderFile) or is_header_value(value)):
                 raise ValueError(f"{name!r} and its value must be fit for HTTP: printable, without line breaks")
             if OURS.fullmatch(name):
                 raise ValueError(f"{name!r} is the relay's own to say")
@@ -82,6 +95,12 @@ class Destination(BaseModel):
         if self.url.startswith("http:") and not self.internal:
             raise ValueError("url: without TLS only where `internal: true` says that the way there is yours")
         return self
+
+    @property
+    def origin(self) -> str:
+        """Return scheme, host and port of the URL: what may be logged, as path and query may hold a secret."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}"
 
     def wants(self, event: Event) -> bool:
         """Say whether *event* passes the filter."""

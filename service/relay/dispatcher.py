@@ -71,7 +71,7 @@ class Dispatcher:
             return f"destination {name!r} can't be delivered to: {type(ex).__name__}"
         self._couriers[name] = courier
         self._metrics.begin(name)
-        self._log.info("destination", destination=name, url=entry.destination.url.partition("?")[0])
+        self._log.info("destination", destination=name, url=entry.destination.origin)
         return ""
 
     def breakers(self) -> Mapping[str, str]:

@@ -7,12 +7,12 @@ sections 3.1 and 3.1.3.2; Standard Webhooks, "Signature scheme" (https://www.sta
 import base64
 import binascii
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from service import signature
 from service.events import Event, attributes_of, in_header, is_json
-from service.relay.destinations import META, Destination
+from service.relay.destinations import META
 
 STANDARD_PREFIX: Final = b"whsec_"
 
@@ -25,16 +25,23 @@ class Message(NamedTuple):
 
 
 def compose(
-    event: Event, destination: Destination, secrets: Sequence[bytes], *, now: int, replay: bool, traceparent: str | None
+    event: Event,
+    form: str,
+    own_headers: Mapping[str, str],
+    secrets: Sequence[bytes],
+    *,
+    now: int,
+    replay: bool,
+    traceparent: str | None,
 ) -> Message:
-    """Write *event* in the destination's format, signed with each of *secrets* where the format holds several.
+    """Write *event* in the format *form*, signed with each of *secrets* if the format holds several.
 
-    *now* is in seconds since the epoch.
+    *own_headers* are the destination's; *now* is in seconds since the epoch.
     """
-    headers = dict(destination.headers)
+    headers = dict(own_headers)
     if traceparent:
         headers["traceparent"] = traceparent
-    if destination.format == META:
+    if form == META:
         headers["Content-Type"] = "application/json"
         headers[signature.HEADER] = signature.header_for(event.data, secrets[0])
         return Message(headers, event.data)

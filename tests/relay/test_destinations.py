@@ -172,6 +172,27 @@ class TestTheBook:
         book.look()
         assert book.entries["bot"].secrets == (b"new",)
 
+    def test_a_header_whose_value_is_in_a_file(self, file: Path) -> None:
+        """It is read again like a secret; without a value its destination stays as it was."""
+        file.write_text(GOOD + "    headers: {Authorization: {file: app-authorization}, X-Tenant: a}\n")
+        book = Book(file)
+        book.look()
+        assert not book.entries
+        assert "headers.Authorization.file" in book.problems[0]
+        assert "can't be read" in book.problems[0]
+        for value, problem in (
+            ("Bearer one", ""),
+            ("Bearer two\n", ""),
+            ("Bearer ü", "printable ASCII"),
+            ("", "no value"),
+        ):
+            (file.parent / "app-authorization").write_text(value)
+            book.look()
+            assert problem in "".join(book.problems)
+            assert bool(book.problems) is bool(problem)
+        assert book.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
+        assert "Bearer" not in "".join(book.problems)
+
     def test_a_bad_file_keeps_the_last_good_one(self, file: Path) -> None:
         """And says what is wrong with it, until it is good again."""
         book = Book(file)

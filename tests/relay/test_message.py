@@ -5,7 +5,9 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,25 +20,21 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from service import events
 from service.events import Event
 from service.meta import catalogue
-from service.relay.destinations import Destination
 from service.relay.message import Message, compose, key_of
 
 NOW = 1_795_000_000
 KEYS = [b"whsec_" + base64.b64encode(bytes([number]) * 24) for number in (1, 2)]
 
 
-def destination(form: str, **more: Any) -> Destination:
-    given = {"name": "bot", "url": "https://bot.example.com/", "format": form, "secretFile": "bot"}
-    return Destination.model_validate({**given, **more})
-
-
 def one(body: bytes = catalogue.notification("message text")) -> Event:
     return events.parse(body, received_at=NOW * 1000, nonce="n")[0]
 
 
-def composed(event: Event, form: str, *, replay: bool = False, now: int = NOW, **more: Any) -> Message:
+def composed(
+    event: Event, form: str, *, replay: bool = False, now: int = NOW, headers: Mapping[str, str] = MappingProxyType({})
+) -> Message:
     secrets = [b"current", b"older"] if form == "meta" else KEYS
-    return compose(event, destination(form, **more), secrets, now=now, replay=replay, traceparent="00-1-2-01")
+    return compose(event, form, headers, secrets, now=now, replay=replay, traceparent="00-1-2-01")
 
 
 def test_meta_is_what_meta_would_have_sent() -> None:
@@ -123,19 +121,19 @@ def made(**changes: Any) -> Event:
 
 def written(event: Event, form: str = "cloudevents", **more: Any) -> Message:
     given = {"now": NOW, "replay": False, "traceparent": None} | more
-    return compose(event, destination(form, headers={"X-Key": "k"}), KEYS, **given)
+    return compose(event, form, {"X-Key": "k"}, KEYS, **given)
 
 
 def test_every_header_is_text_by_its_right_name() -> None:
     """The destination's own, which stay as they are, the event's attributes, and those of the signature."""
-    bot = destination("cloudevents", headers={"X-Key": "k"})
-    found = compose(made(), bot, KEYS, now=NOW, replay=False, traceparent=None).headers
+    own = {"X-Key": "k"}
+    found = compose(made(), "cloudevents", own, KEYS, now=NOW, replay=False, traceparent=None).headers
     named = {"X-Key", "Content-Type", "webhook-id", "webhook-timestamp", "webhook-signature"}
     attributes = {"specversion", "id", "type", "source", "subject", "time", "partitionkey"}
     assert set(found) == named | {f"ce-{name}" for name in attributes}
     assert all(isinstance(value, str) for value in found.values())
     assert found["webhook-timestamp"] == str(NOW)
-    assert bot.headers == {"X-Key": "k"}
+    assert own == {"X-Key": "k"}
     assert written(made(), "meta").headers.keys() == {"X-Key", "Content-Type", "X-Hub-Signature-256"}
 
 

@@ -28,7 +28,7 @@ from service.events import parse
 from service.inbox.base import Terms
 from service.inbox.sqlite import SqliteInbox, rows, schema
 from service.relay.sqlite import SqliteWork, Store
-from service.relay.state import Owed, Ruling, Settlement, Try, Verdict
+from service.relay.state import Owed, Queues, Ruling, Settlement, Try, Verdict
 
 HERE = Path(__file__).parent
 THREADS = 16
@@ -221,7 +221,7 @@ def flat(directory: Path) -> None:
         times = []
         for turn in range(40):
             began = time.perf_counter()
-            claims = work.take("app", THREADS, now=1, lease=1000)
+            claims = work.take("app", THREADS, Queues.HEALTHY, now=1, lease=1000)
             tried = Try(turn, 0.1, 200, "delivered")
             work.settle([Settlement(claim, tried, Ruling(Verdict.DELIVERED)) for claim in claims])
             times.append((time.perf_counter() - began) / len(claims) * 1e6)

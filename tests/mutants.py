@@ -109,8 +109,6 @@ EQUIVALENT = {
     "relay/policy._asked: return -1 (2)": _LEAST,
     "relay/policy.Breaker.__init__: self.until = 1  # when an open one lets the next try through": _UNASKED,
     "relay/policy.Breaker.__init__: self.until = -1  # when an open one lets the next try through": _UNASKED,
-    "relay/policy.Breaker.saw: pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._pauses, 31))": _BOUNDED,
-    "relay/policy.Breaker.saw: pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._pauses, 29))": _BOUNDED,
 }
 
 # What is not changed: documentation, types, imports.

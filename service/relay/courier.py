@@ -49,6 +49,8 @@ class Courier:
         self._now = now
         self._log = logs.get("relay")
         self._running = Group()
+        self._running_failed = 0  # of them, of queues whose last attempt failed
+        self._others = 0  # attempts of other queues since the last one of those
         self._sender = Sender(
             destination.url,
             internal=destination.internal,
@@ -60,6 +62,17 @@ class Courier:
         """Say how many tries may begin; *now* is in milliseconds since the epoch."""
         return self.breaker.room(len(self._running), self.entry.destination.concurrency, now=now)
 
+    @property
+    def is_recovering(self) -> bool:
+        """Return whether fewer attempts run at once than may, since the destination failed a while ago."""
+        concurrency = self.entry.destination.concurrency
+        return self.breaker.at_once(concurrency) < concurrency
+
+    def shares(self) -> policy.Shares:
+        """Return how many of the attempts that may begin now are for queues whose last one failed."""
+        at_once = self.breaker.at_once(self.entry.destination.concurrency)
+        return policy.shares(at_once, self._running_failed, self._others)
+
     def running(self) -> int:
         """Say how many tries are under way, with those that just reported."""
         return len(self._running)
@@ -67,6 +80,11 @@ class Courier:
     def hand(self, claim: Claim, event: Event) -> None:
         """Have *event* be tried."""
         self.breaker.began()
+        if claim.tries:
+            self._running_failed += 1
+            self._others = 0
+        else:
+            self._others += 1
         self._running.spawn(self._run, claim, event)
 
     def stop(self, patience: float | None = None) -> None:
@@ -84,6 +102,7 @@ class Courier:
         except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
             self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
             answer = Answer(NO_ANSWER, "error")
+        self._running_failed -= bool(claim.tries)
         self._report(Result(self, claim, Try(at, time.perf_counter() - started, answer.status, answer.outcome), answer))
 
     def _tried(self, claim: Claim, event: Event, now: int) -> Answer:

@@ -1,7 +1,7 @@
 """From what is owed to tries, and from tries to what is written down."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import gevent
@@ -14,7 +14,7 @@ from service.relay import policy
 from service.relay.book import Entry
 from service.relay.courier import Courier, Result
 from service.relay.sender import NO_ANSWER
-from service.relay.state import RETENTION, Claim, Claims, DeadLetterEvents, Ruling, Settlement, Try, Verdict
+from service.relay.state import RETENTION, Claim, Claims, DeadLetterEvents, Queues, Ruling, Settlement, Try, Verdict
 from service.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
@@ -131,15 +131,34 @@ class Dispatcher:
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
 
     def _is_due(self, names: Iterable[str]) -> bool:
-        return any((due := self._state.next_due(name)) is not None and due <= self._milliseconds() for name in names)
+        return any(due <= self._milliseconds() for name in names for due in self._dues(name))
 
     def _wait(self, names: Iterable[str]) -> float:
-        dues = [due for name in names if (due := self._state.next_due(name)) is not None]
+        dues = [due for name in names for due in self._dues(name)]
         return min([IDLE, *(max(due - self._milliseconds(), 0) / 1000 for due in dues)])
 
+    def _dues(self, name: str) -> Iterator[int]:
+        """Yield when the next queue of each kind is due that there is room for."""
+        courier = self._couriers[name]
+        kinds = [Queues.HEALTHY]
+        if courier.breaker.state is not policy.State.CLOSED or courier.shares().most:
+            kinds.append(Queues.FAILED)
+        for kind in kinds:
+            if (due := self._state.next_due(name, kind)) is not None:
+                yield due
+
+    def _claims(self, name: str, room: int) -> Sequence[Claim]:
+        courier, now = self._couriers[name], self._milliseconds()
+        if courier.breaker.state is not policy.State.CLOSED:  # the one that sees whether it is back
+            return self._state.take(
+                name, room, Queues.HEALTHY, now=now, lease=courier.lease, at_random=True
+            ) or self._state.take(name, room, Queues.FAILED, now=now, lease=courier.lease, at_random=True)
+        return take_shares(
+            self._state, name, room, courier.shares(), now=now, lease=courier.lease, at_random=courier.is_recovering
+        )
+
     def _taken(self, name: str, room: int) -> Iterator[tuple[Claim, Event | None]]:
-        claims = self._state.take(name, room, now=self._milliseconds(), lease=self._couriers[name].lease)
-        if claims:
+        if claims := self._claims(name, room):
             records = self._inbox().at([claim.position for claim in claims])
             found = {record.position: record.event for record in records}
             if missing := [claim.position for claim in claims if claim.position not in found]:
@@ -165,7 +184,7 @@ class Dispatcher:
         courier, claim, tried, answer = result
         name, breaker = claim.destination, courier.breaker
         before = breaker.state
-        breaker.saw(answer, now)
+        breaker.saw(answer, now, queue=claim.lane, failed_before=claim.tries > 0)
         if breaker.state is not before:
             self._log.warning("breaker", destination=name, state=str(breaker.state), outcome=answer.outcome)
         self._metrics.tried(name, answer.outcome, tried.seconds)
@@ -176,3 +195,20 @@ class Dispatcher:
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
+
+
+def take_shares(
+    state: Claims, name: str, room: int, shares: policy.Shares, *, now: int, lease: int, at_random: bool = False
+) -> Sequence[Claim]:
+    """Take as many queues as there is *room* for: the share of those that failed, then healthy ones, then the rest.
+
+    *at_random* chooses among the healthy ones, of which some may be untried and not deliverable.
+    """
+
+    def take(most: int, queues: Queues, *, at_random: bool = False) -> Sequence[Claim]:
+        return state.take(name, most, queues, now=now, lease=lease, at_random=at_random) if most > 0 else ()
+
+    failed = take(min(shares.first, room), Queues.FAILED)
+    healthy = take(room - len(failed), Queues.HEALTHY, at_random=at_random)
+    left = room - len(failed) - len(healthy)
+    return [*failed, *healthy, *take(min(left, shares.most - len(failed)), Queues.FAILED)]

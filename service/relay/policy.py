@@ -4,10 +4,11 @@ Pure: time and chance are arguments. Sources: "Exponential Backoff And Jitter" (
 RFC 9110 section 10.2.3 (Retry-After).
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.relay.sender import Answer
 from service.relay.state import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
@@ -20,9 +21,16 @@ GONE: Final = 410
 TOO_MANY: Final = 429
 EXPIRED: Final = "expired"
 
-FAILURES: Final = 5  # in a row, of the destination and not of one event
+FAILURES: Final = 5  # queues of which the last attempts all failed, so that it is the destination and not one event
+MOST_FAILURES: Final = 40
+SHORT: Final = 60_000  # milliseconds, as all times here: an outage this short was none, but events not taken
 FIRST_PAUSE: Final = 1_000
+PAUSED_PART: Final = 4  # a destination is left alone for the fourth part of the time for which it has failed
 LONGEST_PAUSE: Final = 60_000
+INTERNAL_ERROR: Final = 500  # an application that answers so lives: it may be about one event
+LONGEST_PAUSE_OF_500: Final = 1_000
+GUARANTEED_SHARE: Final = 4  # at least the fourth part of the attempts at once is for queues that failed
+LARGEST_SHARE: Final = 2  # and at most the half, so that one that did not fail need not wait for a timeout
 FIRST_AT_ONCE: Final = 2
 MOST_AT_ONCE: Final = 256
 
@@ -62,16 +70,40 @@ class State(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class Breaker:
-    """Leaves a destination alone that fails again and again, then lets one try see whether it is back.
+class Shares(NamedTuple):
+    """How many attempts of queues that failed may begin now: *first* before all others, *most* together with those."""
 
-    If it is, the number of tries at once grows from two again, doubled by each that goes well: no stampede.
+    first: int
+    most: int
+
+
+def shares(at_once: int, running: int, others: int) -> Shares:
+    """Return what is for queues whose last attempt failed, of *at_once* attempts; *running* are of such queues.
+
+    *others* counts the attempts of other queues since the last one of theirs: a single attempt at once is shared by
+    turns.
+    """
+    if at_once == 1:
+        return Shares(int(others >= GUARANTEED_SHARE - 1), 1)
+    first, most = max(at_once // GUARANTEED_SHARE, 1), max(at_once // LARGEST_SHARE, 1)
+    return Shares(max(first - running, 0), max(most - running, 0))
+
+
+class Breaker:
+    """Leaves a destination alone that fails for everybody, then lets one attempt see whether it is back.
+
+    It opens if the last attempts of some queues all failed, of which most were untried or healthy: five queues, or
+    twice as many each time that the destination was back within a minute, as then it was about the events. A pause is
+    a quarter of the time since the first failure, within bounds. After it the number of attempts at once grows from
+    two again, doubled by each that goes well: no stampede.
     """
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
-        self._failures = 0
-        self._pauses = 0
+        self._failed: OrderedDict[str, bool] = OrderedDict()  # the last queues, without a success since; were they new
+        self._has_succeeded = False  # until then nobody knows which queues are at fault themselves
+        self._needed = FAILURES
+        self._failing_since: int | None = None
         self._at_once = MOST_AT_ONCE
         self.state = State.CLOSED
         self.until = 0  # when an open one lets the next try through
@@ -82,7 +114,7 @@ class Breaker:
         if self.state is State.HALF_OPEN and not running:
             self.state = State.OPEN  # the one that was to see whether it is back came to nothing
         if self.state is State.CLOSED:
-            return max(min(most, self._at_once) - running, 0)
+            return max(self.at_once(most) - running, 0)
         return int(self.state is State.OPEN and now >= self.until)
 
     def began(self) -> None:
@@ -90,16 +122,35 @@ class Breaker:
         if self.state is State.OPEN:
             self.state = State.HALF_OPEN
 
-    def saw(self, answer: Answer, now: int) -> None:
-        """Learn from a try."""
+    def at_once(self, most: int) -> int:
+        """Return how many attempts may run now, of *most* at once."""
+        return min(most, self._at_once) if self.state is State.CLOSED else 1
+
+    def saw(self, answer: Answer, now: int, *, queue: str, failed_before: bool) -> None:
+        """Learn from an attempt of *queue*; *failed_before* is whether the one before it failed."""
         if answer.status and answer.status < 500 and answer.status != TOO_MANY:  # noqa: PLR2004  it lives
-            self._at_once = min(2 * self._at_once, MOST_AT_ONCE) if self.state is State.CLOSED else FIRST_AT_ONCE
-            self._failures = self._pauses = 0
-            self.state = State.CLOSED
+            self._succeeded(now)
             return
-        self._failures += 1
-        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and self._failures >= FAILURES):
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._pauses, 30))
-            self._pauses += 1
+        if self._failing_since is None:
+            self._failing_since = now
+        self._failed[queue] = self._failed.pop(queue, False) or not (failed_before and self._has_succeeded)
+        if len(self._failed) > self._needed:
+            self._failed.popitem(last=False)
+        is_general = len(self._failed) == self._needed and 2 * sum(self._failed.values()) >= self._needed
+        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and is_general):
+            longest = LONGEST_PAUSE_OF_500 if answer.status == INTERNAL_ERROR else LONGEST_PAUSE
+            pause = min(max((now - self._failing_since) // PAUSED_PART, FIRST_PAUSE), longest)
             self.state = State.OPEN
             self.until = now + int(pause * (0.5 + self._chance() / 2))
+
+    def _succeeded(self, now: int) -> None:
+        if self.state is State.CLOSED:
+            self._at_once = min(2 * self._at_once, MOST_AT_ONCE)
+        else:
+            self._at_once = FIRST_AT_ONCE
+            was_short = self._failing_since is not None and 0 <= now - self._failing_since < SHORT
+            self._needed = min(2 * self._needed, MOST_FAILURES) if was_short else FAILURES
+        self._failed.clear()
+        self._failing_since = None
+        self._has_succeeded = True
+        self.state = State.CLOSED

@@ -177,6 +177,13 @@ class DeadLetterEvents(Protocol):
         ...
 
 
+class Queues(StrEnum):
+    """Which delivery queues are asked for; a queue failed if the last attempt of it did."""
+
+    HEALTHY = "healthy"
+    FAILED = "failed"
+
+
 class Claims(Protocol):
     """What is owed, one lane at a time."""
 
@@ -184,12 +191,14 @@ class Claims(Protocol):
         """Make one transaction of what is within: all of it or nothing."""
         ...
 
-    def next_due(self, name: str) -> int | None:
-        """Say when the next lane is due; None where nothing is owed, or the destination is disabled."""
+    def next_due(self, name: str, queues: Queues) -> int | None:
+        """Return when the next queue is due; None if there is none, or the destination is disabled."""
         ...
 
-    def take(self, name: str, most: int, *, now: int, lease: int) -> Sequence[Claim]:
-        """Take at most so many lanes that are due, those that waited longest.
+    def take(
+        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    ) -> Sequence[Claim]:
+        """Take at most so many queues that are due: those that waited longest, or some at random.
 
         For *lease* milliseconds nobody else gets them.
         """

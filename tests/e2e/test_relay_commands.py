@@ -19,7 +19,7 @@ from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.meta import catalogue
 from service.relay import stores
 from service.relay.sqlite import SqliteRecords, SqliteWork, Store
-from service.relay.state import Owed, Ruling, Settlement, Standing, Try, Verdict
+from service.relay.state import Owed, Queues, Ruling, Settlement, Standing, Try, Verdict
 
 BROKEN = OK.replace(b"200 OK", b"500 X")
 
@@ -142,7 +142,7 @@ def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> No
     with closing(opened(tmp_path)) as inbox:
         (lost,) = keep(inbox, message(1, 100))
     assert work.plan("app", 6, 7, [Owed(7, lost.partitionkey, lost.received_at)], now=lost.received_at)
-    (claim,) = work.take("app", 1, now=lost.received_at, lease=1000)
+    (claim,) = work.take("app", 1, Queues.HEALTHY, now=lost.received_at, lease=1000)
     bad = Try(lost.received_at, 0.1, 500, "5xx")
     work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])
     store.close()
@@ -237,7 +237,7 @@ def _dead_letter(directory: Path, number: int) -> Event:
     work = SqliteWork(store)
     ((position, _),) = [each for each in _events(directory) if each[1].id == lost.id]
     assert work.plan("app", position - 1, position, [Owed(position, lost.partitionkey, lost.received_at)], now=1)
-    (claim,) = work.take("app", 1, now=lost.received_at, lease=1000)
+    (claim,) = work.take("app", 1, Queues.HEALTHY, now=lost.received_at, lease=1000)
     bad = Try(lost.received_at, 0.1, 500, "5xx")
     work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])
     store.close()

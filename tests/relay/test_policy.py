@@ -1,5 +1,7 @@
 """What follows from a try: pure, so every edge is a line."""
 
+import itertools
+
 import pytest
 
 from service.metrics import relay as metrics
@@ -15,9 +17,11 @@ from service.relay.policy import (
     LONGEST_WAIT,
     MAX_DELIVERY_AGE_MS,
     MOST_AT_ONCE,
+    MOST_FAILURES,
     Breaker,
     State,
     rule,
+    shares,
 )
 from service.relay.sender import Answer
 from service.relay.state import Claim, Ruling, Verdict
@@ -93,9 +97,17 @@ def test_retry_after(said: str, wait: int) -> None:
     assert ruled(503, retry_after=said).due == NOW + wait
 
 
-def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 500) -> None:
+QUEUES = itertools.count()
+
+
+def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 503, *, failed_before: bool = False) -> None:
+    """Fail so many queues, each for once."""
     for _ in range(times):
-        breaker.saw(Answer(status, "5xx"), now)
+        breaker.saw(Answer(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
+
+
+def succeed(breaker: Breaker, status: int = 200) -> None:
+    breaker.saw(Answer(status, "word"), NOW, queue="good", failed_before=False)
 
 
 def test_what_is_promised() -> None:
@@ -130,6 +142,25 @@ def admits(breaker: Breaker, now: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    ("at_once", "running", "others", "expected"),
+    [
+        (8, 0, 0, (2, 4)),
+        (8, 1, 0, (1, 3)),
+        (8, 2, 9, (0, 2)),
+        (8, 9, 9, (0, 0)),
+        (256, 0, 0, (64, 128)),
+        (3, 0, 0, (1, 1)),
+        (2, 1, 0, (0, 0)),
+        (1, 0, 2, (0, 1)),
+        (1, 0, 3, (1, 1)),
+    ],
+)
+def test_the_share_of_queues_that_failed(at_once: int, running: int, others: int, expected: tuple[int, int]) -> None:
+    """A quarter is theirs, half at most; a single attempt at once is every fourth time theirs."""
+    assert shares(at_once, running, others) == expected
+
+
 class TestTheBreaker:
     """Leaves a destination alone that is down, and finds out that it is back."""
 
@@ -151,30 +182,42 @@ class TestTheBreaker:
         assert admits(breaker, NOW + FIRST_PAUSE)
         assert breaker.state is State.HALF_OPEN
         assert breaker.room(1, 4, now=NOW + FIRST_PAUSE * 100) == 0
-        breaker.saw(Answer(200, "delivered"), NOW)
+        succeed(breaker)
         assert breaker.state is State.CLOSED
         fail(breaker, FAILURES - 1)
         assert admits(breaker, NOW)
 
-    def test_pauses_grow_with_jitter(self) -> None:
-        """From half of the bound to all of it, up to a minute."""
-        for chance, share in ((0.0, 0.5), (1.0, 1.0)):
-            breaker = Breaker(lambda chance=chance: chance)
-            fail(breaker, FAILURES)
-            pauses = [breaker.until - NOW]
-            for _ in range(10):
-                assert admits(breaker, breaker.until)
-                fail(breaker, 1)
-                pauses.append(breaker.until - NOW)
-            assert pauses[:3] == [int(FIRST_PAUSE * share * factor) for factor in (1, 2, 4)]
-            assert pauses[-1] == LONGEST_PAUSE * share
+    @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (1.0, 1.0)])
+    def test_pauses_grow_with_jitter(self, chance: float, share: float) -> None:
+        """From half of the bound to all of it: a quarter of the time that it has failed for, up to a minute."""
+        breaker = Breaker(lambda: chance)
+        fail(breaker, FAILURES)
+        for failed_for, pause in ((0, 1), (3_999, 1), (4_000, 1), (40_000, 10), (240_000, 60), (9_000_000, 60)):
+            assert admits(breaker, NOW + failed_for + LONGEST_PAUSE)
+            fail(breaker, 1, now=NOW + failed_for)
+            assert breaker.until - (NOW + failed_for) == int(pause * 1000 * share)
+
+    def test_who_was_back_soon_was_never_down(self) -> None:
+        """Each time more queues have to fail before it is left alone; a real outage ends that."""
+        breaker = Breaker(lambda: 1.0)
+        for needed in (FAILURES, 2 * FAILURES, 4 * FAILURES, MOST_FAILURES, MOST_FAILURES):
+            fail(breaker, needed - 1)
+            assert breaker.state is State.CLOSED
+            fail(breaker, 1)
+            assert admits(breaker, NOW + FIRST_PAUSE)
+            succeed(breaker)
+        fail(breaker, MOST_FAILURES, now=NOW - 60_000)
+        assert admits(breaker, NOW)
+        succeed(breaker)
+        fail(breaker, FAILURES)
+        assert breaker.state is State.OPEN
 
     @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
     def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
         """It answers, so it lives."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES - 1)
-        breaker.saw(Answer(status, "word"), NOW)
+        succeed(breaker, status)
         fail(breaker, FAILURES - 1)
         assert breaker.state is State.CLOSED
 
@@ -183,6 +226,38 @@ class TestTheBreaker:
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES + 11)
         assert breaker.until == NOW + FIRST_PAUSE
+
+    def test_one_queue_says_nothing_of_the_destination(self) -> None:
+        """However often its first event is not taken."""
+        breaker = Breaker(lambda: 1.0)
+        for _ in range(FAILURES * 10):
+            breaker.saw(Answer(503, "5xx"), NOW, queue="poisoned", failed_before=True)
+        fail(breaker, FAILURES - 2)
+        assert breaker.state is State.CLOSED
+
+    @pytest.mark.parametrize(("healthy", "state"), [(0, "closed"), (2, "closed"), (3, "open"), (5, "open")])
+    def test_queues_that_failed_before_say_little(self, healthy: int, state: str) -> None:
+        """At least half of those whose last attempts failed must have been untried or healthy."""
+        breaker = Breaker(lambda: 1.0)
+        succeed(breaker)
+        fail(breaker, 3 * FAILURES, failed_before=True)
+        fail(breaker, healthy)
+        assert breaker.state == state
+
+    def test_before_the_first_success_nobody_knows_who_is_at_fault(self) -> None:
+        """A relay that begins again while the destination is down pauses as well."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES, failed_before=True)
+        assert breaker.state is State.OPEN
+
+    def test_an_application_that_fails_is_asked_again_within_a_second(self) -> None:
+        """It lives, and what it fails of may be one event."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, FAILURES, status=500)
+        for _ in range(10):
+            assert breaker.until == NOW + 1000
+            assert admits(breaker, breaker.until)
+            fail(breaker, 1, status=500)
 
     def test_a_probe_that_came_to_nothing_is_made_again(self) -> None:
         """Half-open with nothing under way would be so for ever."""
@@ -217,11 +292,11 @@ class TestTheBreaker:
     def test_what_is_back_is_not_overrun(self) -> None:
         """From two at once to twice as many with each try that goes well, and from two again after the next fall."""
         breaker = Breaker(lambda: 1.0)
-        for _ in range(2):
-            fail(breaker, FAILURES)
+        for number in range(2):
+            fail(breaker, FAILURES * (number + 1))
             assert admits(breaker, breaker.until)
             rooms = []
             for _ in range(5):
-                breaker.saw(Answer(200, "delivered"), NOW)
+                succeed(breaker)
                 rooms.append(breaker.room(0, 20, now=NOW))
             assert rooms == [FIRST_AT_ONCE, 4, 8, 16, 20]

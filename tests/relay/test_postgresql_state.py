@@ -13,7 +13,22 @@ import pytest
 from contract.engines import Servers
 from destination import destination
 from prometheus_client import CollectorRegistry
-from relay.test_state import BAD, DAY, DELIVERED, EXPIRED, LEASE, NOW, OK, State, later, opened, owe, settle, take
+from relay.test_state import (
+    BAD,
+    DAY,
+    DELIVERED,
+    EXPIRED,
+    LEASE,
+    NOW,
+    OK,
+    State,
+    later,
+    next_due,
+    opened,
+    owe,
+    settle,
+    take,
+)
 from relaying import Relay, keep, message, write
 from relaying import opened as opened_inbox
 from server import until
@@ -148,7 +163,7 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
     (standing,) = first.standings()
     assert standing.owed == 0
     assert take(first, now=NOW * 2, most=9) == []
-    assert first.next_due("bot") is None, "a lane is left in which nothing is owed"
+    assert next_due(first) is None, "a lane is left in which nothing is owed"
     first.close()
 
 
@@ -209,13 +224,17 @@ def test_claims_stay_flat(url: InboxUrl) -> None:
             db.execute("VACUUM ANALYZE")
             key = db.execute("SELECT id FROM whatsapp_webhook.destination WHERE name = %s", (name,)).fetchone()
             assert key
-            plan = db.execute(
-                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT lane FROM whatsapp_webhook.lane "
-                "WHERE destination = %s AND due <= %s ORDER BY due, lane LIMIT 1 FOR UPDATE SKIP LOCKED",
-                (key[0], NOW * 2),
-            ).fetchone()
-            assert plan
-            pages.append(plan[0][0]["Plan"]["Shared Hit Blocks"] + plan[0][0]["Plan"]["Shared Read Blocks"])
+            plans = [
+                db.execute(
+                    "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT lane FROM whatsapp_webhook.lane "
+                    f"WHERE destination = %s AND least(tries, 1) = {kind} AND due <= %s ORDER BY due, lane LIMIT 1 "
+                    "FOR UPDATE SKIP LOCKED",
+                    (key[0], NOW * 2),
+                ).fetchone()
+                for kind in (0, 1)
+            ]
+            found = [plan[0][0]["Plan"] for plan in plans if plan]
+            pages.append(sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in found))
         state.close()
     print(f"pages: {pages}")
     assert pages[1] <= pages[0] + 6

@@ -1,6 +1,9 @@
 """The relay in one process: a real inbox, real destinations, and a clock that a test moves."""
 
+import os
 import random
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -231,9 +234,9 @@ def test_after_three_days_it_is_dead(house: House) -> None:
     """With its reason and attempts; what comes behind it in its queue is tried, with the same patience."""
     (first,) = keep(house.inbox, message(1, 1))
     with destination(saying(OK.replace(b"200", b"500"))) as broken:
-        house.start(to(broken), chance=lambda: 0.0)
+        house.start(to(broken), chance=lambda: 1.0)
         while house.attempts() <= LEAST_TRIES:
-            house.advance(61, broken)  # the longest pause of the breaker
+            house.advance(HOUR, broken)  # the longest wait
         house.advance(MAX_DELIVERY_AGE_MS / 2000, broken)
         (second,) = keep(house.inbox, message(1, 2))
         until(lambda: house.standing().owed == 2, "never planned")
@@ -242,11 +245,66 @@ def test_after_three_days_it_is_dead(house: House) -> None:
         broken.behave = saying()
         assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "expired")]
         assert house.dead()[0].tries > LEAST_TRIES
-        house.advance(61, broken)
+        house.ahead += HOUR
         until(lambda: house.standing().owed == 0, "never delivered")
     assert broken.requests[-1].body == second.data
     assert broken.requests[0].body == first.data
     assert house.metric("dead_letters_total", {"destination": "app", "reason": "expired"}) == 1
+
+
+def poisoned(how: str, customers: int) -> Callable[[Request, Any], None]:
+    """Fail what is of the first so many customers, take everything else."""
+
+    def answer(request: Request, client: Any) -> None:
+        if int(request.headers["ce-partitionkey"][-3:]) >= customers:
+            client.sendall(OK)
+        elif how == "timeout":
+            time.sleep(1.5)
+        elif how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(client.detach())
+        else:
+            client.sendall(OK.replace(b"200", how.encode()))
+
+    return answer
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("customers", "within"), [(30, 9.4), pytest.param(100, 38, marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["500", "502", "504", "reset", "timeout"])
+def test_customers_whose_message_is_not_taken_stop_nobody_else(
+    house: House, how: str, customers: int, within: float
+) -> None:
+    """Of forty-eight others nine in ten are delivered within so many seconds, and all in the end."""
+    keep(house.inbox, *(message(number, number) for number in range(customers)))
+    with destination(poisoned(how, customers)) as app:
+        house.start(to(app, timeout="1s", concurrency=8))
+        until(lambda: len(app.requests) >= 5, "nothing came")
+        kept_at: dict[bytes, float] = {}
+        for number in range(48):
+            (event,) = keep(house.inbox, message(200 + number, 1000 + number))
+            kept_at[event.data] = time.monotonic()
+            time.sleep(0.1)
+
+        def delays() -> list[float]:
+            came = {request.body: request.at for request in reversed(app.requests)}
+            return sorted(came[body] - at for body, at in kept_at.items() if body in came)
+
+        until(lambda: len(delays()) == 48, lambda: f"{len(delays())} of 48", patience=4 * within)
+        print(f"{how}, {customers} of them: median {delays()[24]:.1f} s, nine in ten {delays()[43]:.1f} s")
+        assert delays()[43] < within
+
+
+def test_an_application_that_fails_for_everybody(house: House) -> None:
+    """Gets at most five attempts a second, however many customers write."""
+    keep(house.inbox, *messages(400, 200))
+    with destination(saying(OK.replace(b"200", b"500"))) as app:
+        house.start(to(app, concurrency=8))
+        until(lambda: app.requests, "nothing came")
+        time.sleep(0.5)
+        before = len(app.requests)
+        time.sleep(4)
+        assert 1 <= len(app.requests) - before <= 4 * 5
 
 
 def test_down_for_an_hour(house: House, app: Destination) -> None:

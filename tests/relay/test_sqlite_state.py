@@ -5,7 +5,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from relay.test_state import NOW, SqliteState, owe, settle, take, taken
+from relay.test_state import NOW, SqliteState, next_due, owe, settle, take, taken
 
 from service.errors import InboxUnavailable
 from service.relay.sqlite import Store, needed
@@ -81,7 +81,7 @@ def test_claims_stay_flat(tmp_path: Path) -> None:
             return False
 
         state._store._db.set_progress_handler(count, 1)
-        assert state.next_due("bot")
+        assert next_due(state)
         assert settle(state, taken(state, NOW * 2))
         steps.append(counted[0])
         state.close()

@@ -15,7 +15,7 @@ from contract.test_inbox import event
 from service.config import InboxUrl, inbox_url
 from service.inbox.base import Record
 from service.relay import postgresql, sqlite
-from service.relay.state import GONE_LONG, Claim, Owed, Records, Ruling, Settlement, Story, Try, Verdict
+from service.relay.state import GONE_LONG, Claim, Owed, Queues, Records, Ruling, Settlement, Story, Try, Verdict
 from service.relay.state import State as Work
 
 NOW = 1_795_000_000_000
@@ -82,7 +82,20 @@ def owe(state: State, *lanes: str, since: int = 0, name: str = "bot") -> None:
 
 
 def take(state: State, now: int = NOW + 1000, name: str = "bot", most: int = 1) -> list[Claim]:
-    return sorted(state.take(name, most, now=now, lease=LEASE))
+    """Take what waited longest, of either kind."""
+    claims: list[Claim] = []
+    while len(claims) < most:
+        dues = {queues: state.next_due(name, queues) or NOW * 9 for queues in (Queues.HEALTHY, Queues.FAILED)}
+        found = state.take(name, 1, min(dues, key=lambda queues: dues[queues]), now=now, lease=LEASE)
+        if not found:
+            break
+        claims += found
+    return sorted(claims)
+
+
+def next_due(state: State, name: str = "bot") -> int | None:
+    dues = [due for queues in Queues if (due := state.next_due(name, queues)) is not None]
+    return min(dues, default=None)
 
 
 def taken(state: State, now: int = NOW + 1000, name: str = "bot") -> Claim:
@@ -109,7 +122,7 @@ def test_a_lane_goes_in_order(state: State) -> None:
         assert take(state) == []
         assert settle(state, claim)
     assert take(state) == []
-    assert state.next_due("bot") is None
+    assert next_due(state) is None
 
 
 def test_lanes_go_side_by_side_the_longest_waiting_first(state: State) -> None:
@@ -130,7 +143,7 @@ def test_lanes_go_side_by_side_the_longest_waiting_first(state: State) -> None:
 def test_what_comes_next_in_a_lane_waits_its_turn(state: State) -> None:
     """Behind the lanes that waited while the one before was tried, and with a history of its own."""
     owe(state, "a", "b", "a")
-    assert settle(state, taken(state), BAD, later(NOW))
+    assert settle(state, taken(state), BAD, later(NOW - 1))
     assert settle(state, taken(state), OK._replace(at=NOW + 500))
     assert [taken(state).lane for _ in range(2)] == ["b", "a"]
     again = taken(state, NOW + 1000 + 2 * LEASE)
@@ -140,7 +153,7 @@ def test_what_comes_next_in_a_lane_waits_its_turn(state: State) -> None:
 def test_a_lane_is_due_since_its_first_event(state: State) -> None:
     """Not since its last."""
     assert state.plan("bot", 0, 2, [Owed(1, "a", NOW - 50), Owed(2, "a", NOW - 10)], now=NOW) is True
-    assert state.next_due("bot") == NOW - 50
+    assert next_due(state) == NOW - 50
     assert state.plan("bot", 0, 2, [], now=NOW) is False
 
 
@@ -199,11 +212,31 @@ def test_many_are_taken_at_once(state: State) -> None:
     assert take(state, most=9) == []
 
 
+def test_queues_that_failed_are_asked_for_apart(state: State) -> None:
+    """Each kind by its own due times."""
+    owe(state, "a", "b", "c", "d")
+    failed = take(state, most=2)
+    for claim in failed:
+        assert settle(state, claim, BAD, later(NOW + 2000))
+    assert [state.next_due("bot", queues) for queues in Queues] == [NOW, NOW + 2000]
+    assert {each.lane for each in state.take("bot", 9, Queues.HEALTHY, now=NOW + 9000, lease=LEASE)} == {"c", "d"}
+    assert {each.lane for each in state.take("bot", 1, Queues.FAILED, now=NOW + 9000, lease=LEASE)} == {"a"}
+    assert {each.lane for each in state.take("bot", 9, Queues.FAILED, now=NOW + 9000, lease=LEASE)} == {"b"}
+    assert all(not state.take("bot", 9, queues, now=NOW + 9000, lease=LEASE) for queues in Queues)
+
+
+def test_a_queue_at_random(state: State) -> None:
+    """Else each probe of a destination would be of the queue whose first event it does not take."""
+    owe(state, *map(str, range(40)))
+    first = [state.take("bot", 1, Queues.HEALTHY, now=NOW + 1000, lease=0, at_random=True)[0].lane for _ in range(12)]
+    assert len(set(first)) > 3
+
+
 def test_nothing_is_due_before_its_time(state: State) -> None:
     """Exactly then it is."""
     owe(state, "a")
     assert settle(state, taken(state), BAD, later(NOW + 5000))
-    assert state.next_due("bot") == NOW + 5000
+    assert next_due(state) == NOW + 5000
     assert take(state, NOW + 4999) == []
     assert taken(state, NOW + 5000).tries == 1
 
@@ -233,7 +266,7 @@ def test_a_lane_that_waits_is_not_hurried_by_what_comes(state: State) -> None:
     owe(state, "a")
     assert settle(state, taken(state), BAD, later(NOW + 5000))
     owe(state, "a", since=1)
-    assert state.next_due("bot") == NOW + 5000
+    assert next_due(state) == NOW + 5000
     assert taken(state, NOW + 5000).position == 1
 
 
@@ -254,7 +287,7 @@ def test_a_disabled_destination_gets_nothing(state: State, url: InboxUrl) -> Non
     owe(state, "a")
     assert state.disable("bot", "answered 410")
     assert take(state) == []
-    assert state.next_due("bot") is None
+    assert next_due(state) is None
     assert needed(url, now=NOW) is None
     owe(state, "b", since=1)
     (standing,) = state.standings()
@@ -368,17 +401,17 @@ def test_one_that_takes_something_keeps_the_rest(state: State) -> None:
 def test_a_clock_that_ran_ahead(state: State) -> None:
     """Nothing waits for longer than anything may; an event from the future is due now."""
     assert state.plan("bot", 0, 1, [Owed(1, "a", NOW + DAY)], now=NOW)
-    assert state.next_due("bot") == NOW
+    assert next_due(state) == NOW
     assert settle(state, taken(state), BAD, later(NOW + DAY * 30))
     state.expire(0, now=NOW, patience=DAY, keep=DAY)
-    assert state.next_due("bot") == NOW
+    assert next_due(state) == NOW
 
 
 def test_a_destination_that_says_no_more(state: State) -> None:
     """Is disabled with the settlement that says so, and why."""
     owe(state, "a")
     late = state.settle([Settlement(taken(state), BAD, later(NOW), "it answered 410")])
-    assert (late, state.standings()[0].disabled, state.next_due("bot")) == ([], "it answered 410", None)
+    assert (late, state.standings()[0].disabled, next_due(state)) == ([], "it answered 410", None)
 
 
 def test_another_log(state: State) -> None:
@@ -433,7 +466,7 @@ def test_a_replay_of_a_lane_that_is_empty_is_due(state: State) -> None:
     """Now."""
     assert state.plan("bot", 0, 1, [], now=NOW)
     assert state.replay("bot", [Owed(1, "a", NOW - DAY)], now=NOW) == 1
-    assert state.next_due("bot") == NOW
+    assert next_due(state) == NOW
 
 
 def test_what_is_still_needed(state: State, url: InboxUrl) -> None:
@@ -455,7 +488,7 @@ def test_everything_stays(url: InboxUrl) -> None:
     assert settle(first, taken(first), BAD, later(NOW + 5000))
     first.close()
     second = opened(url)
-    assert second.next_due("bot") == NOW + 5000
+    assert next_due(second) == NOW + 5000
     claim = taken(second, NOW + 5000)
     assert (claim.tries, claim.first_tried) == (1, BAD.at)
     assert settle(second, claim, BAD._replace(at=NOW + 5000), later(NOW + 6000))

@@ -3,12 +3,16 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from service.inbox.postgresql.connection import Connection
 from service.inbox.postgresql.schema import NAME as T
 from service.relay.postgresql.lanes import ORDER, Keys, columns, let_go, rows
 from service.relay.postgresql.store import Store
-from service.relay.state import Claim, Settlement, Verdict, freed
+from service.relay.state import Claim, Queues, Settlement, Verdict, freed
+
+# As the index has it; PostgreSQL rewrites a negated condition so that it does not.
+_WHICH: Final = {Queues.HEALTHY: "least(tries, 1) = 0", Queues.FAILED: "least(tries, 1) = 1"}
 
 
 class PostgresqlClaims:
@@ -24,25 +28,28 @@ class PostgresqlClaims:
         with self._store.transaction():
             yield
 
-    def next_due(self, name: str) -> int | None:
-        """Say when the next lane is due; see `Claims`."""
-        ((due,),) = self._store.rows(
-            f"""SELECT min(due) FROM {T}.lane WHERE destination =
-                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL)""",
+    def next_due(self, name: str, queues: Queues) -> int | None:
+        """Return when the next queue is due; see `Claims`."""
+        dues = self._store.rows(
+            f"""SELECT due FROM {T}.lane WHERE destination =
+                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL) AND {_WHICH[queues]}
+                ORDER BY due LIMIT 1""",
             (name,),
         )
-        return None if due is None else int(due)
+        return int(dues[0][0]) if dues else None
 
-    def take(self, name: str, most: int, *, now: int, lease: int) -> Sequence[Claim]:
+    def take(
+        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    ) -> Sequence[Claim]:
         """Take what is due and nobody else is just taking; see `Claims`."""
         key, token = self._keys[name], secrets.randbits(62)
         with self._store.transaction() as db:
             lanes = rows(
                 db,
                 f"""UPDATE {T}.lane SET due = %s, token = %s WHERE destination = %s AND lane = ANY(ARRAY(
-                      SELECT lane FROM {T}.lane WHERE destination = %s AND due <= %s
+                      SELECT lane FROM {T}.lane WHERE destination = %s AND {_WHICH[queues]} AND due <= %s
                         AND (SELECT disabled FROM {T}.destination WHERE id = %s) IS NULL
-                      ORDER BY due, lane LIMIT %s FOR UPDATE SKIP LOCKED))
+                      ORDER BY {"random()" if at_random else "due, lane"} LIMIT %s FOR UPDATE SKIP LOCKED))
                     RETURNING lane, tries, first_tried""",
                 *(now + lease, token, key),
                 *(key, now, key, most),

@@ -95,6 +95,13 @@ STEPS: Final = (
         """,
         works_with=1,
     ),
+    Step(
+        """
+        DROP INDEX whatsapp_webhook.lane_due;
+        CREATE INDEX lane_due ON whatsapp_webhook.lane (destination, least(tries, 1), due, lane);
+        """,
+        works_with=1,
+    ),
 )
 TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
 

@@ -81,6 +81,10 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX saved_event_of_subject ON saved_event (subject);
     """,
+    """
+    DROP INDEX lane_due;
+    CREATE INDEX lane_due ON lane (destination, (tries > 0), due);
+    """,
 )
 TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
 

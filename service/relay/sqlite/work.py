@@ -14,9 +14,25 @@ import msgspec
 from service.events import Event
 from service.inbox.base import Record
 from service.relay.sqlite.store import TABLES, Rows, Store
-from service.relay.state import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Claim, Owed, Settlement, Verdict, freed
+from service.relay.state import (
+    EXPIRED,
+    LEAST_TRIES,
+    LONGEST_WAIT,
+    RETENTION,
+    Claim,
+    Owed,
+    Queues,
+    Settlement,
+    Verdict,
+    freed,
+)
 
 FORGOTTEN_AT_ONCE: Final = 4000
+# As the index has it.
+_WHICH: Final = {
+    Queues.HEALTHY: "(tries > 0) = 0",
+    Queues.FAILED: "(tries > 0) = 1",
+}
 
 
 class SqliteWork:
@@ -157,26 +173,29 @@ class SqliteWork:
         with self._store.transaction():
             yield
 
-    def next_due(self, name: str) -> int | None:
-        """Say when the next lane is due; see `Claims`."""
-        ((due,),) = self._store.rows(
-            """SELECT min(due) FROM lane WHERE destination =
-                 (SELECT id FROM destination WHERE name = ? AND disabled IS NULL)""",
+    def next_due(self, name: str, queues: Queues) -> int | None:
+        """Return when the next queue is due; see `Claims`."""
+        dues = self._store.rows(
+            f"""SELECT due FROM lane WHERE destination =
+                  (SELECT id FROM destination WHERE name = ? AND disabled IS NULL) AND {_WHICH[queues]}
+                ORDER BY due LIMIT 1""",  # noqa: S608  constants
             (name,),
         )
-        return None if due is None else int(due)
+        return int(dues[0][0]) if dues else None
 
-    def take(self, name: str, most: int, *, now: int, lease: int) -> Sequence[Claim]:
+    def take(
+        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    ) -> Sequence[Claim]:
         """Take what is due; see `Claims`."""
         key, token = self._key(name), next(self._tokens)
         with self._store.transaction() as db:
             lanes = _rows(
                 db,
-                """UPDATE lane SET due = ?, token = ? WHERE destination = ? AND lane IN (
-                     SELECT lane FROM lane WHERE destination = ? AND due <= ?
-                       AND (SELECT disabled FROM destination WHERE id = ?) IS NULL
-                     ORDER BY due LIMIT ?)
-                   RETURNING lane, tries, first_tried""",
+                f"""UPDATE lane SET due = ?, token = ? WHERE destination = ? AND lane IN (
+                      SELECT lane FROM lane WHERE destination = ? AND {_WHICH[queues]} AND due <= ?
+                        AND (SELECT disabled FROM destination WHERE id = ?) IS NULL
+                      ORDER BY {"random()" if at_random else "due"} LIMIT ?)
+                    RETURNING lane, tries, first_tried""",  # noqa: S608  constants
                 *(now + lease, token, key),
                 *(key, now, key, most),
             )

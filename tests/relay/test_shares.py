@@ -1,0 +1,65 @@
+"""Who goes first at a destination that is busy: a simulation of hours, by a clock that is moved."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.relay.dispatcher import take_shares
+from service.relay.policy import rule, shares
+from service.relay.sender import Answer
+from service.relay.sqlite import SqliteWork, Store
+from service.relay.state import Claim, Owed, Settlement, Try, Verdict
+
+NOW = 1_795_000_000_000
+SECONDS = int(os.environ.get("TEST_SIMULATED_SECONDS", "40"))
+NEW_PER_SECOND = 500
+AT_ONCE = 8
+ROUNDS_PER_SECOND = 100  # an attempt takes 10 ms
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[SqliteWork]:
+    store = Store(tmp_path / "relay.db")
+    work = SqliteWork(store)
+    work.join({"bot": 0}, now=NOW)
+    yield work
+    store.close()
+
+
+def is_poisoned(claim: Claim) -> bool:
+    return claim.position % NEW_PER_SECOND == 1
+
+
+def test_nobody_waits_for_ever(work: SqliteWork) -> None:
+    """500 new queues a second, one of them never delivered: no failed one waits longer than twice its backoff.
+
+    `TEST_SIMULATED_SECONDS=3600` is the long form.
+    """
+    due: dict[str, tuple[int, int]] = {}  # of queues that failed: when they are, and for how long they wait till then
+    delivered = 0
+    for second in range(SECONDS):
+        start = NOW + second * 1000
+        first = second * NEW_PER_SECOND
+        new = [Owed(first + number, f"queue {first + number}", start) for number in range(1, NEW_PER_SECOND + 1)]
+        assert work.plan("bot", first, first + NEW_PER_SECOND, new, now=start)
+        for round_ in range(ROUNDS_PER_SECOND):
+            now = start + round_ * 1000 // ROUNDS_PER_SECOND
+            claims = take_shares(work, "bot", AT_ONCE, shares(AT_ONCE, 0, 0), now=now, lease=1000)
+            if not claims:
+                break
+            settlements = []
+            for claim in claims:
+                if claim.tries:
+                    was_due, backoff = due.pop(claim.lane)
+                    assert now - was_due <= backoff, claim
+                status = 500 if is_poisoned(claim) else 200
+                ruling = rule(claim, Answer(status, "word"), now=now, chance=lambda: 1.0)
+                if ruling.verdict is Verdict.AGAIN:
+                    due[claim.lane] = ruling.due, ruling.due - now
+                delivered += status == 200
+                settlements.append(Settlement(claim, Try(now, 0.01, status, "word"), ruling))
+            assert not work.settle(settlements)
+    assert len(due) == SECONDS
+    assert delivered == SECONDS * (NEW_PER_SECOND - 1)

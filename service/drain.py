@@ -3,11 +3,15 @@
 `whatsapp-webhook drain` sets it, the server looks at it, the next start removes it.
 """
 
+import os
+import stat
 from pathlib import Path
+
+from service import run_directory
 
 
 def mark(run_dir: Path) -> None:
-    """Say that this instance is draining; raises OSError where the directory can't be written."""
+    """Say that this instance is draining; raises OSError if no server made the directory, or it can't be written."""
     _path(run_dir).touch()
 
 
@@ -17,9 +21,13 @@ def clear(run_dir: Path) -> None:
 
 
 def is_marked(run_dir: Path) -> bool:
-    """Say whether the instance is draining."""
-    return _path(run_dir).exists()
+    """Return whether the instance is draining: whether the service's user, or root, left a mark."""
+    try:
+        found = _path(run_dir).lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid in (os.geteuid(), 0)
 
 
 def _path(run_dir: Path) -> Path:
-    return run_dir / "draining"
+    return run_directory.own(run_dir) / "draining"

@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from service import __version__, drain, logs, metrics
+from service import __version__, drain, logs, metrics, run_directory
 from service.config import Config
 from service.inbox.source import Source
 from service.running import running
@@ -81,8 +81,8 @@ class Server(BaseApplication):
             "bind": f"fd://{self._listener.detach()}",  # gunicorn closes it
             "workers": config.workers,
             "worker_class": Worker,
-            "worker_connections": config.connections,
-            "worker_tmp_dir": str(config.run_dir),
+            "worker_connections": _connections(config.connections),
+            "worker_tmp_dir": str(run_directory.own(config.run_dir)),
             "keepalive": math.ceil(config.keepalive_timeout),
             "timeout": 30,
             "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
@@ -106,10 +106,11 @@ class Server(BaseApplication):
     def _on_starting(self, _arbiter: Arbiter) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        if most < self.config.connections + SPARE_FILES:
+        if (connections := _connections(self.config.connections)) < self.config.connections:
             logs.get("server").warning(
                 "too few open files",
-                detail=f"the hard limit is {most}: raise it, or lower WEBHOOK_CONNECTIONS to {most - SPARE_FILES}",
+                detail=f"the hard limit is {most}, so that {connections} connections are served at once: "
+                f"raise it to {self.config.connections + SPARE_FILES}, or lower WEBHOOK_CONNECTIONS",
             )
         drain.clear(self.config.run_dir)
         metrics.forget_files(self._metrics_dir)
@@ -130,13 +131,19 @@ class Server(BaseApplication):
 
     @property
     def _metrics_dir(self) -> Path:
-        return self.config.run_dir / "metrics"
+        return run_directory.own(self.config.run_dir) / "metrics"
 
     def _measured(self) -> metrics.Measured:
         version, inbox = __version__, self.config.inbox
         if self.config.workers == 1:
             return metrics.of_one_process(version=version, engine=inbox.engine, weak=inbox.weak)
         return metrics.of_slot(self._metrics_dir, self._slot, version=version, engine=inbox.engine, weak=inbox.weak)
+
+
+def _connections(wanted: int) -> int:
+    """Return how many connections a worker serves at once: a limit of files must not leave none for the rest."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - SPARE_FILES), 1)
 
 
 class Master(Arbiter):

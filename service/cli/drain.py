@@ -22,7 +22,7 @@ def drain(seconds: float) -> None:
         mark.mark(config.run_dir)
     except OSError as ex:
         raise click.ClickException(
-            f"{config.run_dir} can't be written: {ex.strerror}. Is WEBHOOK_RUN_DIR right?"
+            f"no server can be told by {config.run_dir}: {ex.strerror}. Is WEBHOOK_RUN_DIR right, and does one run?"
         ) from ex
     click.echo(f"Draining; waiting {seconds:g} seconds.")
     time.sleep(seconds)

@@ -2,16 +2,16 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
 import click
 
-from service import __version__, logs
+from service import __version__, logs, run_directory
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
 from service.environment import Ignored
+from service.errors import ConfigurationError
 from service.gunicorn_conf import BACKLOG, Server
 from service.inbox.base import Terms
 from service.inbox.source import Source
@@ -35,7 +35,10 @@ def serve(ignored: Ignored) -> None:
         logs.get("server").warning("environment variables ignored", problems=told)
     if problems := ignored.problems():
         logs.get("server").error("tracing is off", problems=problems)
-    _make_directory(config.run_dir)
+    try:
+        run_directory.prepare(config.run_dir)
+    except ConfigurationError as ex:
+        raise click.ClickException(str(ex)) from ex
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
     _announce(config)
@@ -73,15 +76,3 @@ def _announce(config: Config) -> None:
     )
     if config.inbox.weak:
         log.warning("weak durability", detail=_WEAK.get(config.inbox.engine, _UNCHECKED))
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as ex:
-        raise click.ClickException(
-            f"WEBHOOK_RUN_DIR {path} can't be written: {ex.strerror}. Name a directory that can, best in memory."
-        ) from ex

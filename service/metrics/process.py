@@ -5,6 +5,7 @@ that the next worker of the slot goes on counting where a dead one stopped.
 """
 
 import os
+import re
 import struct
 import time
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from service.metrics.names import PREFIX, CredentialMetrics, HttpMetrics, InboxM
 from service.metrics.relay import RelayMetrics
 
 TRIES: Final = 10
+_FILE: Final = re.compile(r"(counter|summary|histogram|gauge_[a-z]+)_w[0-9]+\.db")  # as prometheus_client names them
 
 
 class Metrics:
@@ -88,10 +90,13 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str, weak: bool
 
 
 def forget_files(directory: Path) -> None:
-    """Begin anew: drop the files of an earlier start."""
+    """Begin anew: drop the files of an earlier start, and nothing else that may be there."""
+    if directory.is_symlink():
+        directory.unlink()
     directory.mkdir(parents=True, exist_ok=True)
-    for file in directory.glob("*.db"):
-        file.unlink(missing_ok=True)
+    for file in directory.iterdir():
+        if _FILE.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def forget_gauges(directory: Path, slot: int) -> None:

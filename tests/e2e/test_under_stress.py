@@ -274,7 +274,7 @@ def test_several_workers_and_a_dead_one(tmp_path: Path) -> None:
         for _ in range(20):
             assert server.notify(catalogue.notification("message text")).status == 200
         until(lambda: server.metric("whatsapp_webhook_notifications_total", **accepted) == 60, "counting did not go on")
-        files = {file.name for file in (tmp_path / "run" / "metrics").glob("counter_*.db")}
+        files = {file.name for file in (tmp_path / "run" / "whatsapp-webhook" / "metrics").glob("counter_*.db")}
         assert files <= {"counter_w0.db", "counter_w1.db"}
         assert server.metric("whatsapp_webhook_build_info", engine="memory") == 1
 

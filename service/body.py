@@ -1,12 +1,14 @@
 """The body of a request: read under a limit and a deadline, counted while it is in flight."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
 CHUNK: Final = 16384
+HASHED: Final = 16384  # bytes of a body that are hashed at once
 SMALL: Final = 65536  # bytes up to which a body is one of the usual, for which room is kept
 
 
@@ -60,14 +62,24 @@ class Lease:
         self._bodies.held -= self._held
 
 
-def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float, lease: Lease) -> bytes:
+def read_body(
+    stream: Stream,
+    *,
+    length: int | None,
+    limit: int,
+    deadline: float,
+    lease: Lease,
+    update: Callable[[memoryview], None],
+) -> bytes:
     """Read a request's body to its end, chunked or not.
 
     *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the
-    last byte. A wait for the next piece is ended by the server, with TimeoutError. Raises TooLarge, ReadTimeout,
-    Overloaded, or Aborted where the client went away or broke the framing.
+    last byte; *update* gets all of the body in steps of at least HASHED bytes, and what is left at its end. A wait for
+    the next piece is ended by the server, with TimeoutError. Raises TooLarge, ReadTimeout, Overloaded, or Aborted if
+    the client went away or broke the framing.
     """
     received = bytearray()  # small pieces cost more than what they hold
+    updated = 0
     try:
         while len(received) != length and (piece := stream.read(CHUNK)):
             if time.monotonic() > deadline:
@@ -76,6 +88,8 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
                 raise TooLarge
             lease.take(len(piece))
             received += piece
+            if len(received) - updated >= HASHED:
+                updated = _pass_on(received, updated, update)
     except (TooLarge, Overloaded, ReadTimeout):
         raise
     except TimeoutError as ex:
@@ -84,4 +98,11 @@ def read_body(stream: Stream, *, length: int | None, limit: int, deadline: float
         raise Aborted from ex
     if length is not None and len(received) < length:
         raise Aborted
+    _pass_on(received, updated, update)
     return bytes(received)
+
+
+def _pass_on(received: bytearray, start: int, update: Callable[[memoryview], None]) -> int:
+    with memoryview(received) as whole, whole[start:] as rest:
+        update(rest)
+        return len(whole)

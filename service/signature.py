@@ -26,20 +26,36 @@ def digest_in(header: str | None) -> bytes:
     return bytes.fromhex(found[1])
 
 
-def match(body: bytes, claimed: bytes, secrets: Sequence[bytes]) -> int:
-    """Find the position, from 1, of the secret that makes *claimed* from *body*, or raise BadSignature.
+class Check:
+    """The signature of one body under each of several secrets, made while the body arrives.
 
-    Every secret is tried and compared in constant time, whichever matches.
+    A body that is hashed only when it is complete keeps everybody else waiting: 4 MiB under four secrets for 30 ms.
     """
-    position = 0
-    for index, secret in enumerate(secrets, start=1):
-        keyed = _keyed(secret).copy()
-        keyed.update(body)
-        if hmac.compare_digest(keyed.digest(), claimed):
-            position = position or index
-    if not position:
-        raise BadSignature
-    return position
+
+    __slots__ = ("_claimed", "_keyed")
+
+    def __init__(self, claimed: bytes, secrets: Sequence[bytes]) -> None:
+        """*claimed* are the 32 bytes of the header, *secrets* the ones that are accepted."""
+        self._claimed = claimed
+        self._keyed = [_keyed(secret).copy() for secret in secrets]
+
+    def update(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next piece of the body."""
+        for keyed in self._keyed:
+            keyed.update(piece)
+
+    def match(self) -> int:
+        """Return the position, from 1, of the secret that makes the claimed signature, or raise BadSignature.
+
+        Every secret is compared in constant time, whichever matches.
+        """
+        position = 0
+        for index, keyed in enumerate(self._keyed, start=1):
+            if hmac.compare_digest(keyed.digest(), self._claimed):
+                position = position or index
+        if not position:
+            raise BadSignature
+        return position
 
 
 @lru_cache(maxsize=8)

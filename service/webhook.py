@@ -109,15 +109,16 @@ class Webhook:
         secrets = self._credentials().app_secrets
         if not secrets:
             raise NotConfigured
-        claimed = signature.digest_in(req.env.get("HTTP_X_HUB_SIGNATURE_256"))
+        check = signature.Check(signature.digest_in(req.env.get("HTTP_X_HUB_SIGNATURE_256")), secrets)
         received = body.read_body(
             req.env["wsgi.input"],
             length=length,
             limit=self._limits.body_bytes,
             deadline=req.env.get(READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
             lease=lease,
+            update=check.update,
         )
-        self._matched(APP_SECRET, signature.match(received, claimed, secrets))
+        self._matched(APP_SECRET, check.match())
         return received
 
     def _parse(self, req: falcon.Request, lease: body.Lease, trace: Context | None) -> Sequence[Event]:

@@ -13,7 +13,10 @@ BODY = b'{"object":"whatsapp_business_account","entry":[]}'
 
 
 def check(body: bytes, header: str | None, *secrets: bytes) -> int:
-    return signature.match(body, signature.digest_in(header), secrets)
+    made = signature.Check(signature.digest_in(header), secrets)
+    for start in range(0, len(body), 7):
+        made.update(body[start : start + 7])
+    return made.match()
 
 
 def test_the_published_vector_is_let_in() -> None:

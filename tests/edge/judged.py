@@ -5,7 +5,7 @@ import socket
 import sys
 from wsgiref.validate import validator
 
-from service import logs
+from service import logs, run_directory
 from service.cli.settings import configured
 from service.gunicorn_conf import Server
 from service.inbox.base import Terms
@@ -25,7 +25,7 @@ class Judged(Server):
 if __name__ == "__main__":
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    run_directory.prepare(config.run_dir)
     inbox = Source(
         config.inbox, Terms(retention=int(config.retention * 1000), body_retention=int(config.body_retention * 1000))
     )

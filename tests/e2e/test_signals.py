@@ -59,9 +59,11 @@ def test_a_relay_ignores_them_too(tmp_path: Path) -> None:
 
 def test_out_of_file_descriptors(tmp_path: Path) -> None:
     """Every line of the log is JSON, and once there are some again it answers."""
-    server = Server(tmp_path, WEBHOOK_LOG_FORMAT="json")
-    server.command = ["prlimit", "--nofile=60:60", *server.command]
-    with server:
+    with Server(tmp_path, WEBHOOK_LOG_FORMAT="json") as server:
+        assert server.process
+        (worker,) = psutil.Process(server.process.pid).children()
+        limit = worker.num_fds() + 20  # below what the worker reckons with
+        worker.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
         clients = []
         for _ in range(120):
             with suppress(OSError):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -64,6 +64,19 @@ def test_a_put_purges_what_is_too_old_if_it_needs_the_room(path: Path) -> None:
         for number in range(last, last + last // 2, 100):
             recent = [event(number + each, at=int(time.time() * 1000)) for each in range(100)]
             inbox.put([msgspec.structs.replace(each, data=os.urandom(4_000)) for each in recent])
+
+
+@pytest.mark.needs("mounts")
+def test_a_volume_without_room_for_the_start(path: Path) -> None:
+    """Every byte taken, and no reserve: it is full, not broken, and says what to do."""
+    SqliteInbox(path, Terms(HOUR, HOUR)).close()
+    path.with_name("inbox.db-reserve").unlink()
+    with suppress(OSError), (path.parent / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    with pytest.raises(InboxUnavailable, match="enlarge it") as raised:
+        SqliteInbox(path, Terms(HOUR, HOUR))
+    assert raised.value.reason == FULL
 
 
 def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Final
 
 import apsw
 
-from service.errors import InboxUnavailable
+from service.errors import FULL, InboxUnavailable
 
 _ABOUT_ACCESS: Final = ("read_only", "cannot_open")
 _ACCESS_REMEDY: Final = "Give it to that user (chown; in Kubernetes podSecurityContext.fsGroup), or mount it writable"
 _REASONS: Final[tuple[tuple[type[apsw.Error], str, str, bool], ...]] = (
-    (apsw.FullError, "full", "the volume is full: enlarge it; no restart is needed", False),
+    (apsw.FullError, FULL, "the volume is full: enlarge it; no restart is needed", False),
     (apsw.BusyError, "locked", "another process holds the database's lock: end it", False),
     (apsw.LockedError, "locked", "another process holds the database's lock: end it", False),
     (apsw.ReadOnlyError, "read_only", f"it can't be written. {_ACCESS_REMEDY}", True),
@@ -38,6 +38,8 @@ def translating(path: Path) -> Iterator[None]:
 
 def translated(ex: apsw.Error | OSError, path: Path) -> InboxUnavailable:
     """Return why, with the remedy, and whether the handle is still to be trusted."""
+    if isinstance(ex, apsw.IOError) and getattr(ex, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+        return InboxUnavailable(FULL, f"the volume has not even 32 KiB left: enlarge it ({_code(ex)})", reopen=True)
     for kind, reason, remedy, reopen in _REASONS:
         if isinstance(ex, kind):
             if reason in _ABOUT_ACCESS:

@@ -141,6 +141,8 @@ class SqliteInbox:
     def _make_room(self, size: int) -> bool:
         """Start the WAL over, and purge what is too old until *size* bytes fit; return whether they do."""
         now = int(time.time() * 1000)
+        if not self._is_old(self._first, now - self._terms.retention):
+            return False  # the reserve is not for that
         for _ in range(MAX_PURGES_FOR_ROOM):
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if self._fits(size):

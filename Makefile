@@ -116,6 +116,7 @@ bench: install ## what a request costs, and a delivery
 faults: install ## kill -9 and power loss, the long form (about an hour; the power loss wants root)
 	TEST_KILL_ROUNDS=200 TEST_POWER_TRIALS=200 TEST_RELAY_EVENTS=20000 TEST_STOPPED_SECONDS=10 \
 	  $(BIN)/pytest tests/faults --timeout 7200
+	TEST_ATTACK_SECONDS=20 $(BIN)/pytest tests/faults/test_attacks.py -s --timeout 600
 	TEST_SIMULATED_SECONDS=3600 $(BIN)/pytest tests/relay/test_relay.py tests/relay/test_shares.py -m "long or not alone"
 
 mutants: install ## are the tests any good: of who gets in, of how deliveries are decided, of what is changed at Meta

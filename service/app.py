@@ -13,7 +13,6 @@ import falcon
 
 from service import errors, logs
 from service.admin import Check, Health, Livez, MetricsPage, Readyz
-from service.body import BodiesInFlight
 from service.credentials import Credentials
 from service.events import Event
 from service.inbox.base import Outcome
@@ -61,7 +60,6 @@ class Parts:
     path: str
     chosen: frozenset[str]
     limits: Limits
-    bodies: BodiesInFlight
     credentials: Callable[[], Credentials]
     submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]]
     metrics: Metrics
@@ -81,7 +79,6 @@ def create_app(parts: Parts) -> Wsgi:
         submit=parts.submit,
         chosen=parts.chosen,
         limits=parts.limits,
-        bodies=parts.bodies,
         metrics=parts.metrics.webhook,
         matched=parts.metrics.credentials.matched,
         traced=parts.traced,

@@ -75,7 +75,7 @@ class BadSignature(NotificationRefused):
 
 
 class Overloaded(NotificationRefused):
-    """The bodies in flight are at their bound in bytes."""
+    """The requests in flight are at their limit in bytes, and this one moved the least."""
 
     outcome = "overloaded"
 

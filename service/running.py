@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from service import logs, tracing
 from service.admin import AdminServer, MetricsPage
 from service.app import Parts, create_admin, create_app
-from service.body import BodiesInFlight
 from service.config import Config
 from service.inbox.source import Source
 from service.inbox.writer import Writer
@@ -64,7 +63,6 @@ def running(
                 read_timeout=config.read_timeout,
                 accept_timeout=config.accept_timeout,
             ),
-            bodies=BodiesInFlight(config.bodies_bytes),
             credentials=watch.credentials,
             submit=writer.submit,
             metrics=metrics,

@@ -44,7 +44,6 @@ class Webhook:
         submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]],
         chosen: Collection[str],
         limits: Limits,
-        bodies: body.BodiesInFlight,
         metrics: WebhookMetrics,
         matched: Callable[[str, int], None],
         traced: Tracing,
@@ -60,7 +59,6 @@ class Webhook:
         self._submit = submit
         self._chosen = chosen
         self._limits = limits
-        self._bodies = bodies
         self._metrics = metrics
         self._matched = matched
         self._traced = traced
@@ -87,9 +85,8 @@ class Webhook:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Keep every event of the notification, then say so."""
         try:
-            with self._bodies.lease() as lease:
-                trace = self._traced.request(req.env)
-                kept, outcomes = self._keep(self._parse(req, lease, trace), trace)
+            trace = self._traced.request(req.env)
+            kept, outcomes = self._keep(self._parse(req, trace), trace)
         except (NotificationRefused, InboxUnavailable) as ex:
             self._metrics.notification(ex.outcome)
             raise
@@ -97,7 +94,7 @@ class Webhook:
         self._count(kept, outcomes)
         resp.status = falcon.HTTP_200
 
-    def _receive(self, req: falcon.Request, lease: body.Lease) -> bytes:
+    def _receive(self, req: falcon.Request) -> bytes:
         length = req.content_length
         if length is not None and length > self._limits.body_bytes:
             raise TooLarge
@@ -115,16 +112,15 @@ class Webhook:
             length=length,
             limit=self._limits.body_bytes,
             deadline=req.env.get(READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
-            lease=lease,
             update=check.update,
         )
         self._matched(APP_SECRET, check.match())
         return received
 
-    def _parse(self, req: falcon.Request, lease: body.Lease, trace: Context | None) -> Sequence[Event]:
+    def _parse(self, req: falcon.Request, trace: Context | None) -> Sequence[Event]:
         # The body is let go of on return: while its events wait for their commit, they alone take memory.
         return events.parse(
-            self._receive(req, lease),
+            self._receive(req),
             received_at=int(self._now() * 1000),
             nonce=self._nonce(),
             traceparent=tracing.traceparent(trace),

@@ -1,4 +1,4 @@
-"""The body of a request: its limits to the byte, what it holds meanwhile, and how it is hashed."""
+"""The body of a request: its limit to the byte, its ends, and how it is hashed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from service import body
-from service.body import HASHED, SMALL, BodiesInFlight, read_body
+from service.body import HASHED, read_body
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge, WebhookError
 
 
@@ -28,23 +28,21 @@ class Pieces:
 def read(
     stream: body.Stream,
     *,
-    bodies: BodiesInFlight,
     length: int | None = None,
     limit: int = 2**20,
     update: Callable[[memoryview], None] = lambda _: None,
     seconds: float = 5,
 ) -> bytes:
-    with bodies.lease() as lease:
-        deadline = time.monotonic() + seconds
-        return read_body(stream, length=length, limit=limit, deadline=deadline, lease=lease, update=update)
+    deadline = time.monotonic() + seconds
+    return read_body(stream, length=length, limit=limit, deadline=deadline, update=update)
 
 
 @pytest.mark.parametrize("length", [None, 100])
 def test_the_limit_is_exact(length: int | None) -> None:
     """A body of just so many bytes is taken, one of a byte more is not; by length or chunked."""
-    assert len(read(Pieces([b"x" * 60, b"x" * 40]), bodies=BodiesInFlight(10**6), length=length, limit=100)) == 100
+    assert len(read(Pieces([b"x" * 60, b"x" * 40]), length=length, limit=100)) == 100
     with pytest.raises(TooLarge):
-        read(Pieces([b"x" * 60, b"x" * 41]), bodies=BodiesInFlight(10**6), length=length and 101, limit=100)
+        read(Pieces([b"x" * 60, b"x" * 41]), length=length and 101, limit=100)
 
 
 @pytest.mark.parametrize(
@@ -57,38 +55,16 @@ def test_the_limit_is_exact(length: int | None) -> None:
         (Overloaded(), Overloaded),
     ],
 )
-def test_what_was_held_is_given_back(end: Exception | None, error: type[WebhookError]) -> None:
-    """However the body ends: too late, cut, broken, short; and when it is whole."""
-    bodies = BodiesInFlight(10**6)
+def test_a_body_that_does_not_come(end: Exception | None, error: type[WebhookError]) -> None:
+    """Too late, cut, broken, short, or given up for others."""
     with pytest.raises(error):
-        read(Pieces([b"x" * 50], end), bodies=bodies, length=100)
-    assert bodies.held == 0
-    with pytest.raises(TooLarge):
-        read(Pieces([b"x" * 50, b"x" * 51]), bodies=bodies, limit=100)
-    assert bodies.held == 0
-    read(Pieces([b"x" * 50]), bodies=bodies)
-    assert bodies.held == 0
+        read(Pieces([b"x" * 50], end), length=100)
 
 
 def test_a_deadline_that_passed() -> None:
     """Holds for a client that is never waited for, too."""
     with pytest.raises(ReadTimeout):
-        read(Pieces([b"x"]), bodies=BodiesInFlight(10**6), seconds=-1)
-
-
-def test_large_bodies_leave_room_for_small_ones() -> None:
-    """A body counts as large from its 65,537th byte on, also if it comes in small pieces."""
-    bodies = BodiesInFlight(8 * SMALL)
-    with bodies.lease() as first:
-        for _ in range(7 * SMALL // 1024):
-            first.take(1024)
-        with pytest.raises(Overloaded):
-            first.take(1)
-        with bodies.lease() as second:
-            second.take(SMALL)
-            with pytest.raises(Overloaded):
-                second.take(1)
-    assert bodies.held == 0
+        read(Pieces([b"x"]), seconds=-1)
 
 
 @pytest.mark.parametrize("size", [0, 1, HASHED - 1, HASHED, HASHED + 1, 5 * HASHED + 3])
@@ -98,7 +74,7 @@ def test_it_is_hashed_as_it_comes(size: int, piece: int) -> None:
     content = bytes(number % 251 for number in range(size))
     steps: list[bytes] = []
     pieces = [content[start : start + piece] for start in range(0, size, piece)]
-    read(Pieces(pieces), bodies=BodiesInFlight(10**6), update=lambda step: steps.append(bytes(step)))
+    read(Pieces(pieces), update=lambda step: steps.append(bytes(step)))
     assert b"".join(steps) == content
     assert all(len(step) >= HASHED for step in steps[:-1])
     assert all(len(step) < HASHED + piece for step in steps)

@@ -16,7 +16,6 @@ from test_writer import Held
 
 from service import logs, metrics, signature
 from service.app import Parts, create_app
-from service.body import BodiesInFlight
 from service.credentials import Credentials
 from service.errors import InboxUnavailable
 from service.inbox.base import Inbox, Outcome
@@ -25,7 +24,9 @@ from service.meta import catalogue
 from service.tracing import Tracing, Wsgi
 from service.webhook import Limits
 from service.worker.connection import Connection
+from service.worker.places import Places
 from service.worker.request import Refused
+from service.worker.waiting import Waiting
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 BODY = catalogue.batch(100)
@@ -46,7 +47,6 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
             path="/webhooks",
             chosen=frozenset(),
             limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
-            bodies=BodiesInFlight(2**30),
             credentials=lambda: Credentials(app_secrets=(SECRET,)),
             submit=writer.submit,
             metrics=measured,
@@ -127,7 +127,16 @@ def test_a_connection_that_was_refused_is_not_kept() -> None:
 def refuse() -> None:
     client, other = gevent.socket.socketpair()
     with client, other:
-        connection = Connection(client, {}, patience=1, keepalive=1, most_of_body=1, max_field_bytes=8190, idle={})
+        connection = Connection(
+            client,
+            {},
+            patience=1,
+            keepalive=1,
+            most_of_body=1,
+            max_field_bytes=8190,
+            waiting=Waiting(places=10, bytes_limit=10**6, free=lambda: 10),
+            places=Places(),
+        )
         other.send(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
         with pytest.raises(Refused):
             connection.next()

@@ -62,7 +62,7 @@ SETTINGS = (
         "WEBHOOK_RUN_DIR",
         "/run/whatsapp-webhook",
         Path,
-        "A directory in memory: heartbeat, drain mark, metrics of several workers.",
+        "A directory in memory: heartbeat, drain mark, metrics of several workers. Of the service's user, or a mount.",
     ),
     Setting(
         "WEBHOOK_INBOX",
@@ -94,7 +94,12 @@ SETTINGS = (
     ),
     Setting("WEBHOOK_WORKERS", "1", count(256), "Worker processes. SQLite serves one."),
     Setting("WEBHOOK_CONNECTIONS", "4096", count(2**20), "Connections a worker holds at once."),
-    Setting("WEBHOOK_BODIES_BYTES", "134217728", count(2**40), "Bytes of bodies in flight, a worker; above it 503."),
+    Setting(
+        "WEBHOOK_BODIES_BYTES",
+        "134217728",
+        count(2**40),
+        "Bytes of requests in flight, a worker; above it the slowest unfinished one gives way.",
+    ),
     Setting("WEBHOOK_RETENTION", "8d", duration, "How long an event's id is remembered, so that a repeat is told."),
     Setting("WEBHOOK_BODY_RETENTION", "8d", duration, "How long an event's data is kept; at most the retention."),
     Setting(

@@ -11,19 +11,25 @@ import gunicorn.config
 from gevent import socket
 from gunicorn.http import wsgi
 
+from service.errors import Overloaded
 from service.loopback import unmapped
 from service.worker.parsing import Parser
+from service.worker.places import Places
 from service.worker.request import BAD, Refused, Request
+from service.worker.waiting import WINDOW_SECONDS, Waiting
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024
 PIECE: Final = 16_384  # bytes received at once
-BREATH: Final = 0.0001  # seconds; with none, gevent may go on for fifty turns before it looks at sockets
-TURN: Final = 0.001  # seconds after which a connection whose bytes never let it wait lets others go first
+TURN_SECONDS: Final = 0.001  # after which a connection whose bytes never let it wait lets others go first
 
 
 class Stopping(BaseException):
     """Thrown into a connection that waits for its next request, where it is to wait no longer."""
+
+
+class GaveWay(BaseException):
+    """Thrown into a connection that waits for more of a request: others need its place, or its memory."""
 
 
 class Unread(OSError):
@@ -33,7 +39,8 @@ class Unread(OSError):
 class Connection:
     """The requests of one connection, in order: one deadline for the first byte of each, one for all that follow.
 
-    It holds every part of a request to a number of bytes, and gives way to others however fast its bytes come.
+    It holds every part of a request to a number of bytes. If its bytes never let it wait, or its last request was
+    refused, it waits for a place, so that everybody else goes first; and it gives way if it is slow.
     """
 
     def __init__(
@@ -45,22 +52,29 @@ class Connection:
         keepalive: float,
         most_of_body: int,
         max_field_bytes: int,
-        idle: dict[socket.socket, float],
+        waiting: Waiting,
+        places: Places,
     ) -> None:
-        """*shared* is of all environs; *patience* and *keepalive* are seconds.
-
-        *idle* is where the client is entered while nobody would miss it, with the time until which it may wait.
-        """
+        """*shared* is of all environs; *patience* and *keepalive* are seconds."""
         self._client = client
         self._parser = Parser(shared, self._pull, max_field_bytes=max_field_bytes)
         self._patience = patience
         self._keepalive = keepalive
         self._most_of_body = most_of_body
-        self._idle = idle
+        self._waiting = waiting
+        self._places = places
         self._first_wait = patience
         self._loop = gevent.get_hub().loop
         self._turn = (0, 0.0)  # of the loop, and when this connection was first seen in it
+        self._is_busy = False
+        self._place = -1  # the turn of the loop in which this connection had one
         self._left = most_of_body
+        self._window = 0.0  # when the present second of counting began
+        self._moved = self._moved_before = 0  # bytes in it, and in the one before
+        self.held = 0
+        self.gave_way = False
+        self.has_head = False
+        self.is_answered = False
         self.dismissed = False
         self.deadline: float | None = None
 
@@ -69,13 +83,28 @@ class Connection:
         """Say whether the first byte of the present request came."""
         return self.deadline is not None
 
+    def moved(self, now: float) -> int:
+        """Return the bytes that came in about the last second."""
+        if now - self._window < WINDOW_SECONDS:
+            return self._moved + self._moved_before
+        return self._moved if now - self._window < 2 * WINDOW_SECONDS else 0
+
+    def give_way(self) -> None:
+        """End the request that is not complete, or the wait for the next one; see `Waiter`."""
+        raised: BaseException = Stopping()
+        if self.began:
+            self.gave_way = True
+            raised = GaveWay()
+        # Reaches only who still waits when it is its turn.
+        gevent.get_hub().cancel_wait(self._client._read_event, raised)  # noqa: SLF001  gevent has no public name for it
+
     def next(self) -> Request | None:
         """Wait for a request's head; None where the client closed between two.
 
-        Raises Refused, TimeoutError, Stopping, or OSError where the client is gone.
+        Raises Refused, TimeoutError, Stopping, GaveWay, or OSError where the client is gone.
         """
         parser = self._parser
-        parser.go_on()
+        self._go_on()
         while not parser.requests:
             if parser.refused:
                 raise Refused(*parser.refused)
@@ -84,20 +113,45 @@ class Connection:
                     return None
                 raise Refused(BAD)
         self._left = self._most_of_body
-        return parser.requests.popleft()
+        self.has_head = True
+        request = parser.requests.popleft()
+        if request.is_complete:
+            self._waiting.finished(self)
+        return request
 
     def close(self) -> None:
         """Free the memory; the socket is its opener's to close."""
+        self._waiting.gone(self)
         self._parser.close()
 
-    def expect_next(self) -> None:
-        """Wait for another request; what of it was pipelined counts as begun."""
-        now = time.monotonic()
+    def expect_next(self, *, was_refused: bool) -> None:
+        """Wait for another request; what of it was pipelined counts as begun. The last one *was_refused* or not."""
+        self._waiting.finished(self)
+        self._waiting.release(self)
+        self._parser.forget()
+        self.has_head = False
+        self._is_busy = self._is_busy or was_refused
         self._first_wait = self._keepalive
-        self._parser.go_on()
-        is_idle = self._parser.is_between and not self._parser.requests
-        self.deadline = None if is_idle else now + self._patience
-        self._give_way(now)
+        self.deadline = None if self._parser.is_between else time.monotonic() + self._patience
+
+    def linger(self) -> None:
+        """Let the client read the answer before the connection goes: closing over unread bytes would reset it."""
+        client, left = self._client, LINGER_BYTES
+        now = time.monotonic()
+        over = self.deadline = now + LINGER_SECONDS
+        self.gave_way = self.has_head = False
+        self.is_answered = True
+        self._waiting.release(self)
+        self._waiting.lingers(self, now)
+        with suppress(OSError, GaveWay):
+            client.shutdown(socket.SHUT_WR)
+            while left > 0 and not self.gave_way and (patience := over - time.monotonic()) > 0:
+                client.settimeout(patience)
+                piece = client.recv(65536)
+                if not piece:
+                    return
+                left -= len(piece)
+                self._count(len(piece), time.monotonic())
 
     def _pull(self, request: Request) -> None:
         """Wait for more of the body of *request*, and say so to a client that waits to be asked."""
@@ -106,10 +160,15 @@ class Connection:
         if request.expects:
             request.expects = False
             send(self._client, b"HTTP/1.1 100 Continue\r\n\r\n")
-        received = self._receive()
+        try:
+            received = self._receive()
+        except GaveWay:
+            raise Overloaded from None
         self._left -= received
         if not received or self._left < 0:
             raise Refused(BAD)
+        if request.is_complete:
+            self._waiting.finished(self)
 
     def _receive(self) -> int:
         """Feed the parser with what there is; gives how many bytes, none at the end."""
@@ -119,7 +178,7 @@ class Connection:
             now = time.monotonic()
             if now >= self.deadline:  # a socket that has bytes does not look at its timeout
                 raise TimeoutError
-            self._give_way(now)
+            self._waiting.unfinished(self, now)
             self._client.timeout = self.deadline - now
             try:
                 piece = self._client.recv(PIECE)
@@ -127,20 +186,53 @@ class Connection:
                 self.dismissed = True
                 return self._receive()
         if piece:
+            now = time.monotonic()
+            self._count(len(piece), now)
+            self._take_turn(now)
             self._parser.feed(piece)
+            self._end_turn()
         return len(piece)
 
-    def _give_way(self, now: float) -> None:
+    def _go_on(self) -> None:
+        """Read on in what was received already."""
+        if not self._parser.is_between:
+            self._take_turn(time.monotonic())
+            self._parser.go_on()
+            self._end_turn()
+
+    def _take_turn(self, now: float) -> None:
+        """Wait for a place if this connection is a busy one; with one it may go on for the rest of a turn."""
         turn, since = self._turn
+        if self._is_busy and (turn != self._place or turn != self._loop.iteration or now - since > TURN_SECONDS):
+            self._places.wait()
+            self._is_busy = False
+            self._place = self._loop.iteration
+            now = time.monotonic()
+            if self.deadline is not None and now >= self.deadline:
+                raise TimeoutError
         if turn != self._loop.iteration:  # it waited meanwhile, for whatever
             self._turn = self._loop.iteration, now
-        elif now - since > TURN:
-            gevent.sleep(BREATH)
+        if self.gave_way:
+            raise GaveWay
+
+    def _end_turn(self) -> None:
+        turn, since = self._turn
+        if turn == self._loop.iteration and time.monotonic() - since > TURN_SECONDS:
+            self._is_busy = True
+        if not self._waiting.hold(self, self._parser.held):
+            self.gave_way = True
+            raise GaveWay
+
+    def _count(self, size: int, now: float) -> None:
+        if now - self._window >= WINDOW_SECONDS:
+            self._moved_before = self._moved if now - self._window < 2 * WINDOW_SECONDS else 0
+            self._window, self._moved = now, 0
+        self._moved += size
 
     def _first_piece(self) -> bytes:
         client = self._client
         client.timeout = None  # whose time is up is dismissed: a timer for each wait costs more than one look at all
-        self._idle[client] = time.monotonic() + self._first_wait
+        self._waiting.idle(self, time.monotonic() + self._first_wait)
         try:
             client._wait(client._read_event)  # noqa: SLF001  to try first is nearly always in vain, and costs as much again
             piece: bytes = client.recv(PIECE)
@@ -152,7 +244,7 @@ class Connection:
             except BlockingIOError:
                 raise Stopping from None
         finally:
-            self._idle.pop(client, None)
+            self._waiting.began(self)
         self.deadline = time.monotonic() + self._patience
         return piece
 
@@ -184,6 +276,11 @@ class Answer:
         self._headers = headers
 
     @property
+    def status(self) -> str:
+        """Return the status, with its reason."""
+        return self._status
+
+    @property
     def is_final(self) -> bool:
         """Say whether the client broke something, so that nothing more of it is read."""
         return self._status.startswith(("400", "408", "413"))
@@ -209,17 +306,3 @@ def send(client: socket.socket, answer: bytes) -> None:
             client.sendall(answer[sent:])
     except TimeoutError as ex:
         raise Unread from ex
-
-
-def linger(client: socket.socket) -> None:
-    """Let the client read the answer before the connection goes: closing over unread bytes would reset it."""
-    over = time.monotonic() + LINGER_SECONDS
-    left = LINGER_BYTES
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_WR)
-        while left > 0 and (patience := over - time.monotonic()) > 0:
-            client.settimeout(patience)
-            piece = client.recv(65536)
-            if not piece:
-                return
-            left -= len(piece)

@@ -34,6 +34,7 @@ EMPTY_LINE: Final = b"\r\n\r\n"
 HEAD_BYTES: Final = 32_768  # of a request's line and headers
 TARGET_BYTES: Final = 4_094
 LINE_BYTES: Final = TARGET_BYTES + 64  # of a request whose method llhttp does not know
+START_BYTES: Final = LINE_BYTES + 64  # of a head that are kept until it is complete
 FIELD_BYTES: Final = 8_190
 FIELDS: Final = 100
 KNOWN: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
@@ -81,8 +82,9 @@ class Parser:
         self._cut = 0  # where it ends then
         self._slice = b""
         self._body = 0  # bytes of the slice that are a body's
-        self._head: list[bytes] = []  # the present head, in the pieces that it came in
-        self._raw = 0  # bytes of them
+        self._start = b""  # of the present head
+        self._raw = 0  # bytes of that head
+        self._of_body = 0  # bytes of the body behind it, so far
         self._between = 0  # bytes since the last of a body: sizes, extensions, trailers
         self._is_strange = False
         self._resumed_head = b""  # of a request whose upgrade is ignored: its framing, for another parser
@@ -93,6 +95,15 @@ class Parser:
     def is_between(self) -> bool:
         """Say whether nothing of a next request came yet, as far as `go_on` went."""
         return self._request is None and not self._is_begun and not self._rest
+
+    @property
+    def held(self) -> int:
+        """Return about how many bytes of memory the present request takes: its head is in the environ as well."""
+        return 2 * self._raw + self._of_body + len(self._rest) - self._at
+
+    def forget(self) -> None:
+        """Count nothing of a request that was answered."""
+        self._raw = self._of_body = 0
 
     def close(self) -> None:
         """Free what refers back to the parser, so that its memory does not wait for the garbage collector."""
@@ -148,9 +159,10 @@ class Parser:
             self.refused = Refusal(BAD)
 
     def _add_to_head(self, piece: bytes) -> None:
-        self._head.append(piece)
+        if len(self._start) < START_BYTES:
+            self._start = (self._start + piece).lstrip(b"\r\n")[:START_BYTES]
         self._raw += len(piece)
-        if self._raw > 2 * HEAD_BYTES:  # a field of that size is not seen before it is whole
+        if self._raw > HEAD_BYTES:  # a field is not seen before it is whole
             self.refused = Refusal(HEAD_TOO_LARGE)
 
     def _resume(self) -> None:
@@ -215,7 +227,7 @@ class Parser:
         method, version = llhttp.get_method(), llhttp.get_http_version()
         said = _line(method, self._target, version)
         line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
-        if not b"".join(self._head).lstrip(b"\r\n").startswith(line):
+        if not self._start.startswith(line):
             raise Refused(BAD)
         coding = environ.get("HTTP_TRANSFER_ENCODING")
         if coding is not None:
@@ -238,6 +250,7 @@ class Parser:
         """Take a piece of the body."""
         assert self._request  # noqa: S101  its head is complete
         self._body += len(piece)
+        self._of_body += len(piece)
         self._between = 0
         self._request.add(piece)
 
@@ -249,12 +262,12 @@ class Parser:
         self._request.is_complete = True
         self._request = None
         self._is_begun = False
-        self._head.clear()
+        self._start = b""
 
     def _begin(self) -> None:
         self._is_begun = False
-        self._head.clear()
-        self._raw = 0
+        self._start = b""
+        self._raw = self._of_body = 0
         self._target = b""
         self._size = 0
         self._fields = 0
@@ -268,7 +281,7 @@ class Parser:
 
     def _take_strange(self) -> None:
         """Pass on a request of a method that llhttp does not know, by its line alone; nothing behind it is read."""
-        line, end, _ = b"".join(self._head).lstrip(b"\r\n").partition(b"\r\n")
+        line, end, _ = self._start.partition(b"\r\n")
         if line.startswith(PROXIED) or self._slice.startswith(PROXIED):
             self.refused = Refusal(BAD, NOT_SPOKEN)
         elif not _UNFINISHED.fullmatch(line[:LINE_BYTES]):

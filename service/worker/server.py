@@ -22,18 +22,23 @@ from service.worker.connection import (
     LINGER_SECONDS,
     Answer,
     Connection,
+    GaveWay,
     Stopping,
     Unread,
     connection_environ,
-    linger,
     send,
 )
+from service.worker.memory import Memory
+from service.worker.places import Places
 from service.worker.request import Refused, Request
+from service.worker.waiting import SLOW_BYTES, Waiter, Waiting
 
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
-SPARE: Final = 65_536  # bytes on top of twice a body's: small bodies in small chunks
+SPARE: Final = 131_072  # bytes on top of twice a body's: small bodies in small chunks; and of a head, held twice
 GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
+HEAD_PATIENCE: Final = 1.0  # seconds after the stop for a head that is not complete, and for a body that is slow
+BODY_PATIENCE: Final = 3.0  # seconds for a body that moves
 TAKE_UP: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
 
 
@@ -44,7 +49,7 @@ class Configured(Protocol):
 
 
 class Worker(GeventWorker):
-    """Answers every request whose first byte came, each within its time."""
+    """Answers every request whose head came, each within its time."""
 
     app: Configured
     sockets: list[Any]
@@ -85,7 +90,6 @@ class Worker(GeventWorker):
         # The thread that commits wants the interpreter for moments only: it must not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         self._closing = False
-        self._idle: dict[socket.socket, float] = {}  # who waits longest first, and until when
         self._most_of_body = 2 * config.max_body_bytes + SPARE
         self._log = logs.get("server")
         self._floods = logs.Floods(self._log)
@@ -104,6 +108,13 @@ class Worker(GeventWorker):
     def run(self) -> None:
         """Serve until told to stop, then finish what began."""
         pool = self._pool = Pool(self.worker_connections)
+        self._places = Places()
+        self._waiting = Waiting(
+            places=self.worker_connections,
+            bytes_limit=self.app.config.bodies_bytes + SPARE,  # so that the largest body fits with its head
+            free=pool.free_count,
+        )
+        memory = Memory(lambda: self._waiting.held)
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
@@ -116,8 +127,9 @@ class Worker(GeventWorker):
             self.notify()
             self._closing = drain.is_marked(self._run_dir)
             self._floods.flush()
-            self._make_room()
-            self._dismiss_late()
+            self._waiting.make_room()
+            self._waiting.dismiss_late()
+            memory.look()
             gevent.sleep(LOOK)
         self._closing = True
         gevent.sleep(TAKE_UP)
@@ -127,33 +139,21 @@ class Worker(GeventWorker):
         self._floods.flush(force=True)
 
     def _finish(self, pool: Pool) -> None:
-        for client in list(self._idle):
-            self._dismiss(client)
-        over = time.monotonic() + self.cfg.graceful_timeout - GRACE
-        while len(pool) and time.monotonic() < over:
+        """Answer what can be, and have what is slow give way: with SQLite nobody is served until this process ends."""
+        self._waiting.dismiss_idle()
+        began = time.monotonic()
+        cut = 0
+        while len(pool) and time.monotonic() < began + self.cfg.graceful_timeout - GRACE:
             self.notify()
             pool.join(timeout=LOOK)
-        if len(pool):
-            self._log.warning("connections cut at the stop", connections=len(pool))
-            pool.kill(timeout=1)
-
-    def _make_room(self) -> None:
-        """Have who waits longest for nothing give way to who may have something."""
-        if self._pool.full() and self._idle:
-            self._dismiss(next(iter(self._idle)))
-
-    def _dismiss_late(self) -> None:
-        now = time.monotonic()
-        for client in [client for client, until in self._idle.items() if until < now]:
-            self._dismiss(client)
-
-    def _dismiss(self, client: socket.socket) -> None:
-        # Reaches only who still waits when it is its turn: a request whose first byte came goes on.
-        gevent.get_hub().cancel_wait(client._read_event, Stopping())  # noqa: SLF001  gevent has no public name for it
+            cut += self._waiting.cut(partial(_is_late, since=began, now=time.monotonic()))
+        if cut or len(pool):
+            self._log.warning("connections cut at the stop", connections=cut + len(pool))
+        pool.kill(timeout=1)
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: tuple[Any, ...]) -> None:
         """Answer the requests of one connection, in order."""
-        self._make_room()
+        self._waiting.make_room()
         connection = Connection(
             client,
             connection_environ(self.cfg, client, listener.getsockname(), addr),
@@ -161,20 +161,24 @@ class Worker(GeventWorker):
             keepalive=self.cfg.keepalive,
             most_of_body=self._most_of_body,
             max_field_bytes=self.app.config.max_header_bytes,
-            idle=self._idle,
+            waiting=self._waiting,
+            places=self._places,
         )
         try:
-            while (request := connection.next()) and self._answer(request, connection, client):
-                connection.expect_next()
-        except Stopping:
+            while request := connection.next():
+                status, close = self._answer(request, connection, client)
+                if close:
+                    break
+                connection.expect_next(was_refused=status.startswith("4"))
+        except (Stopping, GaveWay):
             pass
         except Unread:
             self._floods.add("answer not read", "timeout")
         except Refused as ex:
-            self._refuse(client, *ex.refusal)
+            self._refuse(connection, client, *ex.refusal)
         except TimeoutError:
             if connection.began:
-                self._refuse(client, "408 Request Timeout")
+                self._refuse(connection, client, "408 Request Timeout")
         except OSError:
             pass  # the client is gone
         except Exception as ex:  # noqa: BLE001  one connection must not take the worker with it
@@ -183,7 +187,8 @@ class Worker(GeventWorker):
             connection.close()
             client.close()
 
-    def _answer(self, request: Request, connection: Connection, client: socket.socket) -> bool:
+    def _answer(self, request: Request, connection: Connection, client: socket.socket) -> tuple[str, bool]:
+        """Answer a request; return the status, and whether the connection ends with it."""
         environ, request.environ = request.environ, {}  # the environ holds the request: no circle for the collector
         environ[READ_DEADLINE] = connection.deadline
         client.timeout = self._read_timeout  # a client that does not read is cut as well
@@ -201,8 +206,8 @@ class Worker(GeventWorker):
         client.timeout = self._read_timeout  # the connection sets it as it goes
         send(client, answer.written(close=close) + (b"" if environ["REQUEST_METHOD"] == "HEAD" else body))
         if not whole or request.is_last:
-            linger(client)
-        return not close
+            connection.linger()
+        return answer.status, close
 
     def _count_request(self) -> None:
         self.nr += 1
@@ -210,7 +215,7 @@ class Worker(GeventWorker):
             self._log.info("worker ends after its last request", count=self.nr)
             self.alive = False
 
-    def _refuse(self, client: socket.socket, status: str, why: str = "") -> None:
+    def _refuse(self, connection: Connection, client: socket.socket, status: str, why: str = "") -> None:
         self._floods.add("request refused", why or status)
         text = f"{status[4:].lower()}\n".encode("ascii")
         answer = Answer()
@@ -218,4 +223,11 @@ class Worker(GeventWorker):
         client.settimeout(LINGER_SECONDS)
         with suppress(OSError):
             client.sendall(answer.written(close=True) + text)
-            linger(client)
+            connection.linger()
+
+
+def _is_late(waiter: Waiter, *, since: float, now: float) -> bool:
+    """Return whether a request that is not complete gives way to the stop, which began at *since*."""
+    if not waiter.has_head:
+        return now - since >= HEAD_PATIENCE
+    return now - since >= (BODY_PATIENCE if waiter.moved(now) >= SLOW_BYTES else HEAD_PATIENCE)

@@ -41,7 +41,11 @@ class Echo(BaseApplication):
         self._settings = dict(setting.split("=") for setting in settings)
         self._directory = tempfile.mkdtemp()
         self.config = SimpleNamespace(
-            read_timeout=READ_TIMEOUT, run_dir=Path(self._directory), max_body_bytes=1 << 20, max_header_bytes=8190
+            read_timeout=READ_TIMEOUT,
+            run_dir=Path(self._directory),
+            max_body_bytes=1 << 20,
+            max_header_bytes=8190,
+            bodies_bytes=1 << 27,
         )
         super().__init__()
 

@@ -14,7 +14,9 @@ import pytest
 from server import Server, keep_alive, post, read_answer, until
 
 from service.meta import catalogue
-from service.worker.connection import Connection, Stopping
+from service.worker.connection import Connection
+from service.worker.places import Places
+from service.worker.waiting import Waiting
 
 
 def worker_of(server: Server) -> psutil.Process:
@@ -45,8 +47,17 @@ def test_a_client_that_stops_within_a_request(server: Server) -> None:
 def test_a_dismissal_that_comes_too_late() -> None:
     """A connection is told to go while its next request is coming in: the request is answered all the same."""
     ours, theirs = gevent.socket.socketpair()
-    idle: dict[gevent.socket.socket, float] = {}
-    connection = Connection(ours, {}, patience=5, keepalive=75, most_of_body=1000, max_field_bytes=8190, idle=idle)
+    waiting = Waiting(places=10, bytes_limit=10**6, free=lambda: 10)
+    connection = Connection(
+        ours,
+        {},
+        patience=5,
+        keepalive=75,
+        most_of_body=1000,
+        max_field_bytes=8190,
+        waiting=waiting,
+        places=Places(),
+    )
     request = gevent.spawn(connection.next)
     gevent.sleep(0.05)
     loop = gevent.get_hub().loop
@@ -55,8 +66,7 @@ def test_a_dismissal_that_comes_too_late() -> None:
         theirs.send(b"GET / HT")
         for _ in range(400):  # more than the loop does before it looks at sockets
             loop.run_callback(time.sleep, 0.0005)
-        for client in idle:
-            gevent.get_hub().cancel_wait(client._read_event, Stopping())
+        waiting.dismiss_idle()
         theirs.send(b"TP/1.1\r\n")
 
     gevent.spawn(dismiss).join()

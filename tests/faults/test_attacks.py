@@ -1,0 +1,107 @@
+"""What strangers cost honest traffic: nothing that it would notice. `make faults` prints the table of the long form."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from server import Server, until
+from traffic import Traffic
+
+SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "3"))
+MEMORY = 512 * 2**20
+GROWN = 64 * 2**20  # bytes that the allocator may keep afterwards
+
+
+class Attack(NamedTuple):
+    """A kind of strangers, how many of them, how many a second, and the p99 of honest answers in milliseconds."""
+
+    kind: str
+    connections: int
+    per_second: int
+    p99: int
+
+
+# The limits are twice what a prototype of the defence reached.
+SHORT = [
+    Attack("pipelines", 200, 0, 260),
+    Attack("chunks", 50, 0, 260),
+    Attack("drips", 0, 330, 216),
+    Attack("last_bytes", 26, 0, 126),
+]
+# The last two keep both processors of a small machine busy by themselves.
+LONG = [
+    Attack("pipelines", 800, 0, 260),
+    Attack("bodies", 2049, 0, 260),
+    Attack("heads", 4080, 0, 2200),
+    Attack("drips", 0, 2000, 2200),
+]
+
+
+@contextmanager
+def strangers(server: Server, attack: Attack) -> Iterator[None]:
+    """Have them attack until the block ends."""
+    command = [sys.executable, "-m", "faults.attackers", attack.kind, str(server.port)]
+    process = subprocess.Popen(
+        [*command, str(attack.connections), str(attack.per_second)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def percentile(traffic: Traffic, share: float) -> float:
+    """Return milliseconds."""
+    return sorted(traffic.latencies)[int(len(traffic.latencies) * share)] * 1000
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    "attack",
+    [*SHORT, *(pytest.param(attack, marks=pytest.mark.long) for attack in LONG)],
+    ids=lambda attack: f"{attack.kind}-{attack.connections or attack.per_second}",
+)
+def test_strangers_cost_honest_traffic_nothing(tmp_path: Path, attack: Attack) -> None:
+    """Every notification is answered 200, soon; memory stays within its limit; afterwards all is as before."""
+    with Server(tmp_path) as server:
+        assert server.process
+        (worker,) = psutil.Process(server.process.pid).children()
+        with Traffic(server, threads=2, pause=0.02) as before:
+            time.sleep(1)
+        calm = worker.memory_info().rss
+        peak = 0
+        with strangers(server, attack):
+            time.sleep(1.5)
+            with Traffic(server, threads=2, pause=0.02) as during:
+                over = time.monotonic() + SECONDS
+                while time.monotonic() < over:
+                    time.sleep(0.1)
+                    peak = max(peak, worker.memory_info().rss)
+        ended = time.monotonic()
+        until(lambda: server.notify(b"{}").status == 200, "not served again")
+        recovered = time.monotonic() - ended
+        until(
+            lambda: worker.memory_info().rss < calm + GROWN, lambda: f"{worker.memory_info().rss / 2**20:.0f} MiB left"
+        )
+        forgotten = time.monotonic() - ended
+        print(
+            f"\n{attack.kind} {attack.connections or attack.per_second}: honest p50/p99 before "
+            f"{percentile(before, 0.5):.0f}/{percentile(before, 0.99):.0f} ms, during "
+            f"{percentile(during, 0.5):.0f}/{percentile(during, 0.99):.0f} ms, peak {peak / 2**20:.0f} MiB, "
+            f"answers {dict(during.answers)}, recovered in {recovered:.1f} s, memory in {forgotten:.1f} s"
+        )
+        # One that is idle may be closed as its client writes; it asks again on another connection.
+        assert set(during.answers) <= {"200", "BrokenPipeError", "RemoteDisconnected", "ConnectionResetError"}
+        assert during.answers["200"] >= 0.95 * during.answers.total()
+        assert peak < MEMORY
+        assert percentile(during, 0.99) < attack.p99 + percentile(before, 0.99)

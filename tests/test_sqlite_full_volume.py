@@ -40,6 +40,12 @@ def fill(inbox: SqliteInbox, size: int, *, first: int) -> int:
     raise AssertionError("it never was full")
 
 
+def take_every_byte(volume: Path) -> None:
+    with suppress(OSError), (volume / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+
+
 @pytest.mark.needs("mounts")
 @pytest.mark.parametrize("size", [4_000, 60_000, 1_000_000])
 def test_what_is_too_old_is_purged_each_time_it_is_full(path: Path, size: int) -> None:
@@ -67,13 +73,26 @@ def test_a_put_purges_what_is_too_old_if_it_needs_the_room(path: Path) -> None:
 
 
 @pytest.mark.needs("mounts")
+def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
+    """Also if the reserve was used up, and somebody else took every byte that the stop had freed."""
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        fill(inbox, 4_000, first=1)
+        inbox.purge(int(time.time() * 1000))  # which gives the reserve up
+        path.with_name("inbox.db-reserve").unlink(missing_ok=True)
+    take_every_byte(path.parent)
+    time.sleep(0.01)
+    with closing(SqliteInbox(path, Terms(10, 10))) as inbox:
+        while inbox.purge(int(time.time() * 1000)):
+            pass
+        assert inbox.size().events == 0
+
+
+@pytest.mark.needs("mounts")
 def test_a_volume_without_room_for_the_start(path: Path) -> None:
     """Every byte taken, and no reserve: it is full, not broken, and says what to do."""
     SqliteInbox(path, Terms(HOUR, HOUR)).close()
     path.with_name("inbox.db-reserve").unlink()
-    with suppress(OSError), (path.parent / "filler").open("wb", buffering=0) as filler:
-        while filler.write(bytes(4096)):
-            pass
+    take_every_byte(path.parent)
     with pytest.raises(InboxUnavailable, match="enlarge it") as raised:
         SqliteInbox(path, Terms(HOUR, HOUR))
     assert raised.value.reason == FULL

@@ -14,7 +14,7 @@ from service.errors import FULL, InboxUnavailable
 _ABOUT_ACCESS: Final = ("read_only", "cannot_open")
 _ACCESS_REMEDY: Final = "Give it to that user (chown; in Kubernetes podSecurityContext.fsGroup), or mount it writable"
 _REASONS: Final[tuple[tuple[type[apsw.Error], str, str, bool], ...]] = (
-    (apsw.FullError, FULL, "the volume is full: enlarge it; no restart is needed", False),
+    (apsw.FullError, "full", "the volume is full: enlarge it; no restart is needed", False),
     (apsw.BusyError, "locked", "another process holds the database's lock: end it", False),
     (apsw.LockedError, "locked", "another process holds the database's lock: end it", False),
     (apsw.ReadOnlyError, "read_only", f"it can't be written. {_ACCESS_REMEDY}", True),

@@ -244,7 +244,8 @@ class SqliteInbox:
         """Close the database, which takes the WAL in, and let another process write."""
         try:
             self._db.close()
-        except apsw.Error:  # what is in the WAL is taken in at the next start
+            self._reserve.make_of_what_is_left()
+        except (apsw.Error, OSError):  # what is in the WAL is taken in at the next start
             pass
         finally:
             os.close(self._lock)

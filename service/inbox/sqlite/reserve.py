@@ -23,13 +23,23 @@ class Reserve:
         self.bytes = min(MAX_BYTES, _volume_bytes(inbox.parent) // SHARE_OF_VOLUME)
 
     def make(self) -> None:
-        """Make the file, if there is none and twice its size is free."""
-        if self.bytes < MIN_BYTES or self._path.exists() or free_bytes(self._path.parent) < 2 * self.bytes:
+        """Make the file, if there is none of its size, and twice that is free."""
+        if self.size() < self.bytes and free_bytes(self._path.parent) >= 2 * self.bytes:
+            self.release()
+            self._allocate(self.bytes)
+
+    def make_of_what_is_left(self) -> None:
+        """Make the file, if there is none, as large as there is room: the next start needs some."""
+        if not self.size():
+            self._allocate(min(self.bytes, free_bytes(self._path.parent)))
+
+    def _allocate(self, size: int) -> None:
+        if size < MIN_BYTES:
             return
         with suppress(OSError):  # without it nothing is lost but the way out of a full volume
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                os.posix_fallocate(handle, 0, self.bytes)
+                os.posix_fallocate(handle, 0, size)
             except OSError:
                 self._path.unlink()
                 raise

@@ -7,6 +7,7 @@ from typing import Final, NoReturn
 import click
 
 from service import __version__
+from service.cli import terminal
 from service.cli.check import check
 from service.cli.destinations import destinations
 from service.cli.doctor import doctor
@@ -17,7 +18,7 @@ from service.cli.registration import status, subscribe, unsubscribe
 from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
-from service.cli.tables import ended, printable
+from service.cli.tables import ended
 from service.environment import Ignored
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 
@@ -33,7 +34,10 @@ def commands(context: click.Context) -> None:
 
     Configuration comes from WEBHOOK_* environment variables: `whatsapp-webhook check` looks at all of them at once.
     """
-    if (told := context.obj.told()) and context.invoked_subcommand not in LOGGING:
+    if context.invoked_subcommand in LOGGING:
+        return
+    terminal.guard()
+    if told := context.obj.told():
         click.echo(f"warning: these environment variables are not followed: {', '.join(told)}.", err=True)
 
 
@@ -76,7 +80,7 @@ def main(ignored: Ignored = NOTHING_IGNORED) -> NoReturn:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)
     except GraphRefused as ex:
-        click.echo(f"Error: {ended(printable(ex.what))}\nOn whose side: {ex.side}. {ex.remedy}", err=True)
+        click.echo(f"Error: {ended(ex.what)}\nOn whose side: {ex.side}. {ex.remedy}", err=True)
         sys.exit(1)
     except InboxUnavailable as ex:
         click.echo(f"Error: {ended(ex.detail)}", err=True)

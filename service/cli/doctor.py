@@ -12,7 +12,7 @@ from rich.text import Text
 from service.cli import explain
 from service.cli.registration import asked, keys
 from service.cli.registration.asked import ID
-from service.cli.tables import console, printable, wrapped
+from service.cli.tables import console, wrapped
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
 from service.doctor import Circumstances, Finding, State, diagnose
@@ -140,14 +140,14 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
 
 def _tell(finding: Finding) -> None:
     screen, indent = console(), _STATE + _WIDTH
-    text = f"{finding.state:<{_STATE}}{finding.check:<{_WIDTH}}{printable(finding.detail)}"
+    text = f"{finding.state:<{_STATE}}{finding.check:<{_WIDTH}}{finding.detail}"
     line = Text(wrapped(text, screen, indent))
     line.stylize(_COLOURS[finding.state], 0, _STATE)
     line.stylize("bold", _STATE, indent)
     screen.print(line, soft_wrap=True)
     if finding.state is not State.OK:
         # Not broken, since a command may be in it, to be copied.
-        remedy = f"-> {printable(finding.remedy)}"
+        remedy = f"-> {finding.remedy}"
         screen.print(" " * (indent if indent + len(remedy) <= screen.width else 3) + remedy, soft_wrap=True)
 
 
@@ -172,8 +172,8 @@ def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
         more = sum(finding.state is State.WRONG for finding in found) - 1
-        yield printable(f"Begin here: {cause.check}: {cause.detail}")
-        yield printable(f"-> {cause.remedy}")
+        yield f"Begin here: {cause.check}: {cause.detail}"
+        yield f"-> {cause.remedy}"
         if more:
             yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
         return

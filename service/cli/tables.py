@@ -19,11 +19,6 @@ def console() -> Console:
     return made
 
 
-def printable(text: str) -> str:
-    """Leave out of a text of somebody else's what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def ended(sentence: str) -> str:
     """Put a full stop behind a sentence that has no end."""
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."

@@ -121,12 +121,17 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
     except ValueError as ex:
         yield Finding.wrong("url", f"{url}, which is registered, is no URL that Meta can call: it {ex}.", _REGISTER)
         return
-    found, addresses = way.walk(way.place(url, in_cluster=about.in_cluster))
+    where = way.place(url, in_cluster=about.in_cluster)
+    found, addresses = way.walk(where)
     yield from found
     if not addresses:
         yield Finding.unknown(
             "beyond", "What comes after that was not looked at.", "Mend that first, and run this again."
         )
+        return
+    if not where.is_secure and not all(loopback.is_loopback(str(each[0])) for each in addresses):
+        what = "Nothing was sent there: without TLS, whoever is on the way could read the verify token."
+        yield Finding.unknown("beyond", what, "Run this again with the https URL.")
         return
     caller = Caller(url)
     token = about.credentials.verify_tokens[0] if about.has_credentials else b""

@@ -73,6 +73,20 @@ def cause(found: list[dict[str, str]]) -> dict[str, str]:
     return (wrong or [each for each in found if each["state"] == "unknown" and each["check"] != "name"])[0]
 
 
+def test_a_verify_token_is_not_sent_in_the_clear(world: World) -> None:
+    """Without TLS nothing is sent, unless it stays on this machine."""
+    port, handshakes = world.server.port, "whatsapp_webhook_handshakes_total"
+    before = sum(world.server.metric(handshakes, outcome=outcome) for outcome in ("verified", "wrong_token"))
+    done = world.run("doctor", "--json", "--url", f"http://0.0.0.0:{port}/webhooks")
+    (stop,) = [each for each in findings(done.stdout) if each["check"] == "beyond"]
+    assert "without TLS" in stop["detail"]
+    assert "https" in stop["remedy"]
+    after = sum(world.server.metric(handshakes, outcome=outcome) for outcome in ("verified", "wrong_token"))
+    assert after == before
+    loopback = world.run("doctor", "--json", "--url", f"http://127.0.0.1:{port}/webhooks")
+    assert "beyond" not in [each["check"] for each in findings(loopback.stdout)]
+
+
 @pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
 def test_a_set_up_that_is_whole(world: World, proxy: str) -> None:
     """Nothing is wrong, from outside and from within; what can't be seen is unknown, with the way to see it."""

@@ -1,7 +1,6 @@
 """`events list` and `events show`: look at what is kept."""
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,7 +21,6 @@ from service.inbox.base import Placed
 SHOWN: Final = 20
 # What the table shows, and from how many columns of the terminal on.
 COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
-_STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @click.command("list")
@@ -42,7 +40,7 @@ def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool
     with look.looking(url) as at:
         if as_json:
             for _, event in at.found(wanted, most):
-                sys.stdout.buffer.write(structured(event) + b"\n")
+                _write(structured(event))
             sys.stdout.flush()
         else:
             _print_table(list(at.found(wanted, most)), at.kept())
@@ -69,9 +67,15 @@ def show(inbox: str | None, which: str) -> None:
     if url.engine not in engine.STREAMS:
         told["deliveries"] = _story(url, int(position))
     text = json.dumps(told, indent=2, ensure_ascii=False)
-    # What somebody wrote must not steer the terminal, nor turn its direction.
-    harmless = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    Console(soft_wrap=True).print(JSONHighlighter()(Text(harmless)))
+    Console(soft_wrap=True).print(JSONHighlighter()(Text(text)))
+
+
+def _write(line: bytes) -> None:
+    """Write a line byte for byte; on a terminal, which it must not steer, as text."""
+    if sys.stdout.isatty():
+        click.echo(line.decode(errors="backslashreplace"))
+    else:
+        sys.stdout.buffer.write(line + b"\n")
 
 
 def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:

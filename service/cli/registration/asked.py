@@ -13,7 +13,7 @@ import click
 
 from service.cli.registration import keys
 from service.cli.settings import configured
-from service.cli.tables import console, printable, wrapped
+from service.cli.tables import console, wrapped
 from service.config import SECRETS, Config, ids, public_url
 from service.errors import GraphRefused
 from service.meta.graph import client, registered, urls
@@ -102,9 +102,9 @@ def tell(steps: Iterable[Step]) -> None:
     """Say what is there now, and what will be."""
     screen = console()
     for step in steps:
-        click.echo(printable(step.what))
+        click.echo(step.what)
         for word, there in (("now", step.now), ("then", step.then)):
-            click.echo(wrapped(f"  {word:<6}{printable(there)}", screen, 8))
+            click.echo(wrapped(f"  {word:<6}{there}", screen, 8))
 
 
 def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan], *, dry_run: bool, yes: bool) -> None:
@@ -115,7 +115,7 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
     plan = _permitted(first(), "Nothing was changed.")
     tell(plan.steps)
     for note in plan.notes:
-        click.echo(f"note: {printable(note)}")
+        click.echo(f"note: {note}")
     if not plan.steps:
         click.echo("Nothing to change: at Meta it is so already.")
         return
@@ -143,14 +143,14 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
 
 def _permitted(plan: Plan, otherwise: str) -> Plan:
     if plan.refusals:
-        raise Refused("\n".join((otherwise, *map(printable, plan.refusals))))
+        raise Refused("\n".join((otherwise, *plan.refusals)))
     return plan
 
 
 def take(graph: Graph, steps: Iterable[Step]) -> None:
     """Take steps in order; raises GraphRefused, having said which one it was."""
     for step in steps:
-        what = printable(step.what)
+        what = step.what
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:

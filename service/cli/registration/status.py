@@ -7,7 +7,7 @@ import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
-from service.cli.tables import console, printable, wrapped
+from service.cli.tables import console, wrapped
 from service.meta.graph import registered
 from service.meta.graph.registered import Account, App, Number
 
@@ -41,7 +41,7 @@ def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
 def _tell(lines: Iterable[str]) -> None:
     screen = console()
     for line in lines:
-        click.echo(wrapped(printable(line), screen, 16))
+        click.echo(wrapped(line, screen, 16))
 
 
 def _document(app: App, accounts: Sequence[Account], numbers: Sequence[Number]) -> dict[str, object]:

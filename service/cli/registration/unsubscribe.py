@@ -4,7 +4,6 @@ import click
 
 from service.cli.registration import asked as asked_
 from service.cli.registration.asked import Asked
-from service.cli.tables import printable
 from service.meta.graph import plan, registered, urls
 from service.meta.graph.step import Allowed, Plan
 
@@ -53,8 +52,8 @@ def unsubscribe(
     first = made()
     if not first.steps and not first.refusals:
         click.echo(
-            f"Nothing to change: of what was looked at, nothing is sent to {printable(callback_url)}. "
-            + (f"The app sends to {printable(own)}." if own else "The app has no callback URL.")
+            f"Nothing to change: of what was looked at, nothing is sent to {callback_url}. "
+            + (f"The app sends to {own}." if own else "The app has no callback URL.")
         )
         return
     asked_.carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)

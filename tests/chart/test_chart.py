@@ -103,7 +103,7 @@ def test_a_chart_above_can_switch_it_on_and_off(tmp_path: Path) -> None:
 )
 def test_the_network_policy_lets_spans_out(endpoint: str, port: int) -> None:
     """By the port of the endpoint, however it is written."""
-    (_, spans) = one("NetworkPolicy", {"tracing": {"endpoint": endpoint}})["spec"]["egress"]
+    (_, spans) = one("NetworkPolicy", {"tracing": {"endpoint": endpoint}}, end="-webhook")["spec"]["egress"]
     assert spans == {"ports": [{"port": port}]}
 
 
@@ -160,11 +160,17 @@ def test_golden() -> None:
     assert [*yaml.safe_load_all(GOLDEN.read_text())] == rendered()
 
 
-def test_the_secret_is_mounted_whole_and_may_come_later() -> None:
-    """No items and no subPath, which would never be rotated."""
+def test_the_secret_may_come_later_and_holds_no_access_token_for_the_receiver() -> None:
+    """What the service reads, and no subPath, which would never be rotated."""
     spec = one("StatefulSet")["spec"]["template"]["spec"]
     (secret,) = [it["secret"] for it in spec["volumes"] if "secret" in it]
-    assert secret == {"secretName": "wh-whatsapp-webhook-credentials", "optional": True, "defaultMode": 0o440}
+    keys = [{"key": name, "path": name} for name in ("verify-token", "app-secret", "log-key")]
+    assert secret == {
+        "secretName": "wh-whatsapp-webhook-credentials",
+        "optional": True,
+        "defaultMode": 0o440,
+        "items": keys,
+    }
     assert not any("subPath" in mount for mount in container()["volumeMounts"])
     assert "Secret" not in [found["kind"] for found in rendered()]
 
@@ -271,12 +277,29 @@ def test_the_network_policy_lets_deliveries_out(urls: list[str], ports: list[int
     """To the destinations' ports, anywhere but on the link; or to the peers that were given."""
     entries = [BOT | {"name": f"d{number}", "url": url, "internal": True} for number, url in enumerate(urls)]
     values = {"relay": {"destinations": entries}}
-    rule = one("NetworkPolicy", values)["spec"]["egress"][-1]
+    rule = one("NetworkPolicy", values, end="-webhook")["spec"]["egress"][-1]
     assert rule["ports"] == [{"port": port} for port in ports]
     excepted = [address for peer in rule["to"] if "ipBlock" in peer for address in peer["ipBlock"]["except"]]
     assert sorted(excepted) == sorted(map(str, FORBIDDEN))
     peers = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
-    assert one("NetworkPolicy", values | {"networkPolicy": {"egress": peers}})["spec"]["egress"][-1]["to"] == peers
+    other = one("NetworkPolicy", values | {"networkPolicy": {"egress": peers}}, end="-webhook")
+    assert other["spec"]["egress"][-1]["to"] == peers
+
+
+def test_the_pod_of_helm_test_reaches_the_receiver_only() -> None:
+    """By HTTP and by its metrics, and the name server; nobody reaches it. It has the two values that it needs."""
+    spec = one("NetworkPolicy", end="-test")["spec"]
+    pod = one("Pod", end="-test")
+    assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert (spec["policyTypes"], spec.get("ingress")) == (["Ingress", "Egress"], None)
+    names, receiver = spec["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert [port["port"] for port in receiver["ports"]] == ["http", "admin"]
+    (peer,) = receiver["to"]
+    receivers = one("StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= receivers.items()
+    (volume,) = pod["spec"]["volumes"]
+    assert [item["key"] for item in volume["secret"]["items"]] == ["verify-token", "app-secret"]
 
 
 @pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])

@@ -43,12 +43,17 @@ spec:
     {{- end }}
   volumes:
     {{- if eq $component "receiver" }}
-    # Whole and optional: the pod runs without it, and what is rotated appears in the files.
+    # Optional, and no subPath: the pod runs without it, and what is rotated appears in the files. Only what the receiver
+    # reads: whoever gets into it has no access token.
     - name: credentials
       secret:
         secretName: {{ include "whatsapp-webhook.secret" . | quote }}
         optional: true
         defaultMode: 0440
+        items:
+          - {key: verify-token, path: verify-token}
+          - {key: app-secret, path: app-secret}
+          - {key: log-key, path: log-key}
     {{- end }}
     {{- if include "whatsapp-webhook.served" . }}
     # Whole, for what the URL names beside itself; without it the pod would not know where to keep anything, so it waits.

@@ -123,7 +123,7 @@ mutants: install ## are the tests any good: of who gets in, of how deliveries ar
 	$(BIN)/python tests/mutants.py
 
 fuzz: install ## an hour of bytes for the HTTP parser, begun with the corpus (atheris: Linux, Python 3.11 to 3.13)
-	$(BIN)/uv pip install --quiet atheris
+	$(PIP) --require-hashes --only-binary :all: -r requirements-fuzz.lock
 	mkdir -p .fuzz && PYTHONPATH=.:tests $(BIN)/python -c "from edge.cases import read; from pathlib import Path; \
 	  [Path('.fuzz', case.name).write_bytes(b'x' + case.raw) for case in read()]"
 	PYTHONPATH=.:tests $(BIN)/python tests/edge/fuzz.py -max_total_time=$(FUZZ_SECONDS) .fuzz
@@ -145,6 +145,7 @@ lock: ## update the lock files
 	$(LOCK) --group build -o requirements-build.lock
 	$(LOCK) --group build --group example --all-extras -o requirements-run.lock pyproject.toml
 	$(LOCK) --group dev --all-extras -o requirements-dev.lock pyproject.toml
+	$(LOCK) --group fuzz -o requirements-fuzz.lock
 
 clean:
 	rm -rf .venv .dev .fuzz build *.egg-info

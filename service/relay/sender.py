@@ -6,8 +6,10 @@ whatever it waits for: a name, a connection, a handshake, an answer that drips.
 
 import http
 import http.client
+import io
 import socket
 import ssl
+import time
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,6 +24,10 @@ from service.relay.addresses import is_forbidden
 from service.relay.message import Message
 
 MOST_OF_ANSWER: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
+MOST_OF_HEAD: Final = 65_536  # bytes of an answer up to the end of its head, with the interim answers before it
+PIECE: Final = 8_192
+FRAMING: Final = 6  # bytes of a chunk besides what it holds
+TURN: Final = 0.001  # seconds for which one answer may keep the loop
 NO_ANSWER: Final = 0
 MOST_INTERIM: Final = 20  # answers of 1xx before the one that counts
 LOOKUPS: Final = 2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
@@ -88,7 +94,7 @@ class Sender:
                 preload_content=False,
                 decode_content=False,
             )
-            if len(answer.read(MOST_OF_ANSWER)) < MOST_OF_ANSWER:
+            if _is_read_to_its_end(answer):
                 answer.release_conn()
         except _Late as ex:
             if ex is not late:
@@ -190,8 +196,46 @@ def _connected(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: flo
     raise failure
 
 
+def _is_read_to_its_end(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Read what follows a head, to a bound and in turns; return whether that was all of it."""
+    taken, since = 0, time.perf_counter()
+    for piece in answer.stream(PIECE):
+        taken += len(piece) + FRAMING
+        if taken >= MOST_OF_ANSWER:
+            return False
+        if time.perf_counter() - since > TURN:
+            gevent.sleep(0)
+            since = time.perf_counter()
+    return True
+
+
+class _Head(io.BufferedReader):
+    """The bytes of an answer, bounded until its head is complete."""
+
+    left: int | None = MOST_OF_HEAD
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if self.left is not None:
+            self.left -= len(line)
+            if self.left < 0:
+                raise http.client.HTTPException("no end of the answer's head")
+        return line
+
+
 class _Response(http.client.HTTPResponse):
     """Reads over interim answers, of which http.client knows one, to a bound; other greenlets get their turn."""
+
+    fp: _Head
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = _Head(self.fp.detach())
+
+    def begin(self) -> None:
+        super().begin()
+        if isinstance(self.fp, _Head):  # None once an answer without a body was read
+            self.fp.left = None
 
     def _read_status(self) -> tuple[str, int, str]:
         for number in range(MOST_INTERIM):

@@ -14,7 +14,7 @@ import pytest
 from server import Server, until
 from traffic import Traffic
 
-SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "3"))
+SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "1.5"))
 MEMORY = 512 * 2**20
 GROWN = 64 * 2**20  # bytes that the allocator may keep afterwards
 
@@ -77,11 +77,11 @@ def test_strangers_cost_honest_traffic_nothing(tmp_path: Path, attack: Attack) -
         assert server.process
         (worker,) = psutil.Process(server.process.pid).children()
         with Traffic(server, threads=2, pause=0.02) as before:
-            time.sleep(1)
+            time.sleep(0.5)
         calm = worker.memory_info().rss
         peak = 0
         with strangers(server, attack):
-            time.sleep(1.5)
+            time.sleep(1)
             with Traffic(server, threads=2, pause=0.02) as during:
                 over = time.monotonic() + SECONDS
                 while time.monotonic() < over:

@@ -144,8 +144,9 @@ def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Call
 def test_a_handshake_that_does_not_end() -> None:
     """Nothing is said after the connection: the deadline is that of all of a try."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = sender(listener.getsockname()[1], scheme="https")
         started = time.monotonic()
-        waiting = gevent.spawn(sender(listener.getsockname()[1], scheme="https").send, MESSAGE)
+        waiting = gevent.spawn(made.send, MESSAGE)
         gevent.sleep(0.01)
         assert time.monotonic() - started < TIMEOUT / 2
         assert waiting.get() == Answer(0, "timeout")
@@ -194,6 +195,57 @@ def test_interim_answers_without_end_hold_up_nobody() -> None:
         started = time.monotonic()
         assert sender(port).send(MESSAGE).status == 0
         assert time.monotonic() - started < TIMEOUT + SLACK
+
+
+def chunks(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000)
+
+
+def interim(client: socket.socket) -> None:
+    head = b"".join(b"X%d: y\r\n" % number for number in range(99))
+    while True:
+        client.sendall((b"HTTP/1.1 103 Early Hints\r\n" + head + b"\r\n") * 10)
+
+
+def headers(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\n")
+    for number in range(99):
+        client.sendall(b"X%d: " % number + b"y" * 60_000 + b"\r\n")
+    client.sendall(b"Content-Length: 0\r\n\r\n")
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("answer", "status"), [(chunks, 200), (interim, 0), (headers, 0)])
+def test_an_answer_never_holds_up_other_destinations(answer: Callable[[socket.socket], None], status: int) -> None:
+    """Chunks of a byte, interim answers with 99 headers, 6 MB of headers: nobody waits for longer than 50 ms.
+
+    What comes before the head is complete is bounded; behind it the status counts, whatever follows.
+    """
+    gaps: list[float] = []
+
+    def tick() -> None:
+        last = time.monotonic()
+        while True:
+            gevent.sleep(0.001)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    with serving(answer) as (port, _):
+        ticking = gevent.spawn(tick)
+        made = sender(port)
+        answers = [gevent.spawn(made.send, MESSAGE).get().status for _ in range(3)]
+        ticking.kill()
+    assert answers == [status] * 3
+    assert sorted(gaps)[-3] < 0.05, sorted(gaps)[-5:]
+
+
+@pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 0)])
+def test_the_limit_of_a_head(size: int, status: int) -> None:
+    """64 KiB, in fields of any size; a body has another limit."""
+    fields = b"".join(b"X%d: " % number + b"y" * (size // 10) + b"\r\n" for number in range(10))
+    with serving(saying(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok")) as (port, _):
+        assert sender(port).send(MESSAGE).status == status
 
 
 def test_a_connection_that_was_just_let_go_of_is_no_failure() -> None:

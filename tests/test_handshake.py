@@ -20,6 +20,16 @@ def reason(query: str, tokens: tuple[bytes, ...] = TOKENS) -> str:
     return refused.value.reason
 
 
+@pytest.mark.parametrize("at", [0, 31, 63, 64, 65, 199])
+def test_every_character_of_a_token_counts(at: int) -> None:
+    """However long it is; and so does its length."""
+    token = "t" * 200
+    assert verify(urlencode(GOOD | {"hub.verify_token": token}), (token.encode(),)).position == 1
+    for other in (token[:at] + "u" + token[at + 1 :], token[:at], token + "t"):
+        with pytest.raises(HandshakeRefused, match="wrong_token"):
+            verify(urlencode(GOOD | {"hub.verify_token": other}), (token.encode(),))
+
+
 def test_the_challenge_comes_back_with_the_token_position() -> None:
     """Each token in force is accepted, and which one is told."""
     assert verify(urlencode(GOOD), TOKENS) == ("1158201444", 1)

@@ -202,6 +202,34 @@ def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    "header", ["", f"{signature.HEADER}: sha256=00\r\n", f"{signature.HEADER}: sha1={'0' * 64}\r\n"]
+)
+def test_a_signature_that_can_be_none_is_refused_before_the_body(shared_server: Server, header: str) -> None:
+    """Nothing of the body is waited for."""
+    with shared_server.connect() as client:
+        client.sendall(f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 1000\r\n\r\n".encode())
+        client.settimeout(3)
+        assert read_answer(client).status == 401
+
+
+def test_the_secrets_are_those_at_the_end_of_the_head(server: Server) -> None:
+    """A rotation during the body refuses nobody; the next request is judged by the new secrets alone."""
+    raw = post(catalogue.notification("message text"), server.secret)
+    with server.connect() as client:
+        client.sendall(raw[:-10])
+        until(lambda: server.metric("http_server_active_requests") == 1, "not there")
+        changed = "whatsapp_webhook_credentials_changed_timestamp_seconds"
+        before = server.metric(changed)
+        server.write_credentials(server.token, "fedcba9876543210fedcba9876543210")
+        until(lambda: server.metric(changed) > before, "not seen")
+        client.sendall(raw[-10:])
+        assert read_answer(client).status == 200
+    with server.connect() as client:
+        client.sendall(raw)
+        assert read_answer(client).status == 401
+
+
+@pytest.mark.parametrize(
     ("raw", "status"),
     [
         (b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),

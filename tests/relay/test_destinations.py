@@ -103,6 +103,20 @@ destinations:
         assert [problem for problem in found if f"d.yaml: {part}" in problem], (part, found)
 
 
+OWN = (
+    "Host content-type Content-Length transfer-encoding connection X-Hub-Signature-256 x-hub-anything ce-id CE-Type "
+    "webhook-id webhook-signature traceparent tracestate User-Agent"
+)
+
+
+@pytest.mark.parametrize("name", OWN.split())
+def test_a_header_of_the_relays_own(name: str) -> None:
+    """No destination says it otherwise; its value may be in a file or not."""
+    for value in ("x", "{file: x}"):
+        (problem,) = problems_of(GOOD + f"    headers: {{{name}: {value}}}\n")
+        assert "is the relay's own to say" in problem
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

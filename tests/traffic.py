@@ -38,16 +38,24 @@ class Traffic(Senders):
     """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
 
     def __init__(
-        self, server: Server, threads: int = 4, *, pause: float = 0.005, kinds: tuple[str, ...] = ("message text",)
+        self,
+        server: Server,
+        threads: int = 4,
+        *,
+        pause: float = 0.005,
+        kinds: tuple[str, ...] = ("message text",),
+        port: int | None = None,
     ) -> None:
+        """*port* is that of a proxy before the server."""
         self.server, self.pause, self.kinds = server, pause, kinds
+        self.port = port or server.port
         self.answers: Counter[str] = Counter()
         self.latencies: list[float] = []
         self.kept: list[bytes] = []
         super().__init__(threads)
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=15)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
         number = 0
         while not self._over.is_set():
             number += 1

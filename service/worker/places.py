@@ -1,6 +1,7 @@
 """Turns of the loop for connections that keep it busy: a few of them run in each, everybody else is served at once."""
 
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import gevent
@@ -28,8 +29,9 @@ class Places:
             self._timer.again(self._admit)
         try:
             self._hub.switch()
-        except BaseException:  # its connection is ended
-            self._queue.remove(greenlet)
+        except BaseException:  # its connection is ended, perhaps as its turn has come
+            with suppress(ValueError):
+                self._queue.remove(greenlet)
             raise
 
     def close(self) -> None:

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import pytest
+from edge.test_proxies import before as before_it
 from server import Server, until
 from traffic import Traffic
 
@@ -26,6 +27,7 @@ class Attack(NamedTuple):
     connections: int
     per_second: int
     p99: int
+    proxy: str = ""
 
 
 # The limits are twice what a prototype of the defence reached.
@@ -41,13 +43,14 @@ LONG = [
     Attack("bodies", 2049, 0, 260),
     Attack("heads", 4080, 0, 2200),
     Attack("drips", 0, 2000, 2200),
+    Attack("pipelines", 200, 0, 260, "nginx"),
 ]
 
 
 @contextmanager
-def strangers(server: Server, attack: Attack) -> Iterator[None]:
+def strangers(port: int, attack: Attack) -> Iterator[None]:
     """Have them attack until the block ends."""
-    command = [sys.executable, "-m", "faults.attackers", attack.kind, str(server.port)]
+    command = [sys.executable, "-m", "faults.attackers", attack.kind, str(port)]
     process = subprocess.Popen(
         [*command, str(attack.connections), str(attack.per_second)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
@@ -69,20 +72,21 @@ def percentile(traffic: Traffic, share: float) -> float:
 @pytest.mark.parametrize(
     "attack",
     [*SHORT, *(pytest.param(attack, marks=pytest.mark.long) for attack in LONG)],
-    ids=lambda attack: f"{attack.kind}-{attack.connections or attack.per_second}",
+    ids=lambda attack: f"{attack.kind}-{attack.connections or attack.per_second}{attack.proxy}",
 )
 def test_strangers_cost_honest_traffic_nothing(tmp_path: Path, attack: Attack) -> None:
     """Every notification is answered 200, soon; memory stays within its limit; afterwards all is as before."""
-    with Server(tmp_path) as server:
+    with Server(tmp_path) as server, ExitStack() as stack:
         assert server.process
+        port = stack.enter_context(before_it(server.port, attack.proxy, tmp_path)) if attack.proxy else server.port
         (worker,) = psutil.Process(server.process.pid).children()
-        with Traffic(server, threads=2, pause=0.02) as before:
+        with Traffic(server, threads=2, pause=0.02, port=port) as before:
             time.sleep(0.5)
         calm = worker.memory_info().rss
         peak = 0
-        with strangers(server, attack):
+        with strangers(port, attack):
             time.sleep(1)
-            with Traffic(server, threads=2, pause=0.02) as during:
+            with Traffic(server, threads=2, pause=0.02, port=port) as during:
                 over = time.monotonic() + SECONDS
                 while time.monotonic() < over:
                     time.sleep(0.1)
@@ -95,7 +99,7 @@ def test_strangers_cost_honest_traffic_nothing(tmp_path: Path, attack: Attack) -
         )
         forgotten = time.monotonic() - ended
         print(
-            f"\n{attack.kind} {attack.connections or attack.per_second}: honest p50/p99 before "
+            f"\n{attack.kind} {attack.connections or attack.per_second} {attack.proxy}: honest p50/p99 before "
             f"{percentile(before, 0.5):.0f}/{percentile(before, 0.99):.0f} ms, during "
             f"{percentile(during, 0.5):.0f}/{percentile(during, 0.99):.0f} ms, peak {peak / 2**20:.0f} MiB, "
             f"answers {dict(during.answers)}, recovered in {recovered:.1f} s, memory in {forgotten:.1f} s"

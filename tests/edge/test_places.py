@@ -1,0 +1,63 @@
+"""Places for busy connections: a few in each turn of the loop, in the order in which they came."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from service.worker.places import PLACES, Places
+
+
+@pytest.fixture
+def places() -> Iterator[Places]:
+    made = Places()
+    yield made
+    made.close()
+
+
+def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
+    """Whoever comes again waits behind those that came before."""
+    turns: list[tuple[int, int]] = []
+    loop = gevent.get_hub().loop
+
+    def busy(number: int) -> None:
+        for _ in range(3):
+            places.wait()
+            turns.append((loop.iteration, number))
+
+    gevent.joinall([gevent.spawn(busy, number) for number in range(3 * PLACES)], raise_error=True)
+    assert [number for _, number in turns] == list(range(3 * PLACES)) * 3
+    iterations = [iteration for iteration, _ in turns]
+    assert max(map(iterations.count, iterations)) == PLACES
+
+
+def test_others_run_meanwhile(places: Places) -> None:
+    """Also if somebody always waits."""
+
+    def busy() -> None:
+        while True:
+            places.wait()
+
+    waiting = [gevent.spawn(busy) for _ in range(2 * PLACES)]
+    for _ in range(20):
+        gevent.sleep(0)
+    gevent.sleep(0.001)
+    gevent.killall(waiting)
+
+
+def test_who_is_ended_takes_no_place(places: Places) -> None:
+    """While it waits, or as its turn has come."""
+    done: list[int] = []
+
+    def busy(number: int) -> None:
+        places.wait()
+        done.append(number)
+        if number == 0:
+            greenlets[1].kill(block=False)
+
+    greenlets = [gevent.spawn(busy, number) for number in range(PLACES + 2)]
+    gevent.sleep(0)
+    greenlets[PLACES].kill(block=False)
+    gevent.joinall(greenlets)
+    assert done == [0, *range(2, PLACES), PLACES + 1] or done == [0, *range(1, PLACES), PLACES + 1]
+    assert all(greenlet.successful() or isinstance(greenlet.value, gevent.GreenletExit) for greenlet in greenlets)

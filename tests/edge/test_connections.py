@@ -117,7 +117,7 @@ def test_idle_connections_cost_the_others_little(tmp_path: Path) -> None:
     with Server(tmp_path, WEBHOOK_CONNECTIONS="6000") as server:
         ratios = []
         worker = worker_of(server)
-        for _ in range(7):
+        for _ in range(5):
             until(lambda: worker.num_fds() < 100, "connections stay open")
             alone = _late(server)
             with ExitStack() as stack:

@@ -237,7 +237,7 @@ def test_an_answer_never_holds_up_other_destinations(answer: Callable[[socket.so
         answers = [gevent.spawn(made.send, MESSAGE).get().status for _ in range(3)]
         ticking.kill()
     assert answers == [status] * 3
-    assert sorted(gaps)[-3] < 0.05, sorted(gaps)[-5:]
+    assert len([gap for gap in gaps if gap > 0.05]) <= 1, sorted(gaps)[-5:]  # the machine is shared
 
 
 @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 0)])

@@ -11,7 +11,7 @@ from service import run_directory
 
 
 def mark(run_dir: Path) -> None:
-    """Say that this instance is draining; raises OSError if no server made the directory, or it can't be written."""
+    """Mark this instance as draining; raises OSError if no server made the directory, or it can't be written."""
     _path(run_dir).touch()
 
 

@@ -90,7 +90,7 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str, weak: bool
 
 
 def forget_files(directory: Path) -> None:
-    """Begin anew: drop the files of an earlier start, and nothing else that may be there."""
+    """Delete the files of an earlier start, and nothing else that may be there."""
     if directory.is_symlink():
         directory.unlink()
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system: glibc keeps what lies below its last block for good otherwise."""
+"""Freed memory is returned to the system: by itself, glibc keeps all that lies below its last block."""
 
 import ctypes
 from collections.abc import Callable
@@ -19,12 +19,12 @@ class Memory:
         self._left = 0
 
     def look(self) -> None:
-        """Give back what was freed since much was held; call it a few times a second."""
+        """Return freed memory to the system if much was held; call it a few times a second."""
         held = self._held()
         self._peak = max(self._peak, held)
         if self._peak > LARGE_BYTES and 4 * held < self._peak:
             self._peak, self._left = held, LOOKS
-        if self._left:  # whoever gave way still holds it until its connection has ended
+        if self._left:  # a connection that gave way holds its memory until it has ended
             self._left -= 1
             with suppress(AttributeError):  # another C library
                 ctypes.CDLL(None).malloc_trim(0)

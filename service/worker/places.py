@@ -16,12 +16,12 @@ class Places:
 
     def __init__(self) -> None:
         self._hub = get_hub()
-        self._timer = self._hub.loop.timer(0, PAUSE_SECONDS)  # as it repeats, `again` starts it anew
+        self._timer = self._hub.loop.timer(0, PAUSE_SECONDS)  # it repeats, so that `again` restarts it
         self._queue: deque[gevent.Greenlet] = deque()
         self._is_running = False
 
     def wait(self) -> None:
-        """Let everybody else go first, and of those that wait here all that came before."""
+        """Wait until everybody else had a turn, and those that waited here before."""
         greenlet = gevent.getcurrent()
         self._queue.append(greenlet)
         if not self._is_running:

@@ -259,7 +259,7 @@ def poisoned(how: str, customers: int) -> Callable[[Request, Any], None]:
         if int(request.headers["ce-partitionkey"][-3:]) >= customers:
             client.sendall(OK)
         elif how == "timeout":
-            time.sleep(1.5)
+            time.sleep(0.5)
         elif how == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(client.detach())
@@ -280,7 +280,7 @@ def test_customers_whose_message_is_not_taken_stop_nobody_else(
     """Of forty-eight others nine in ten are delivered within so many seconds, and all in the end."""
     keep(house.inbox, *(message(number, number) for number in range(customers)))
     with destination(poisoned(how, customers)) as app:
-        house.start(to(app, timeout="1s", concurrency=8))
+        house.start(to(app, timeout="300ms", concurrency=8))
         until(lambda: len(app.requests) >= 5, "nothing came")
         kept_at: dict[bytes, float] = {}
         for number in range(48):

@@ -83,6 +83,11 @@ class Connection:
         """Say whether the first byte of the present request came."""
         return self.deadline is not None
 
+    @property
+    def has_request(self) -> bool:
+        """Return whether the head of a request came that nobody has answered yet."""
+        return bool(self._parser.requests)
+
     def moved(self, now: float) -> int:
         """Return the bytes that came in about the last second."""
         if now - self._window < WINDOW_SECONDS:
@@ -105,6 +110,8 @@ class Connection:
         """
         parser = self._parser
         self._go_on()
+        if parser.is_between:  # an empty line behind the last request begins none
+            self.deadline = None
         while not parser.requests:
             if parser.refused:
                 raise Refused(*parser.refused)

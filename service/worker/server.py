@@ -39,6 +39,7 @@ SPARE: Final = 131_072  # bytes on top of twice a body's: small bodies in small 
 GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
 HEAD_PATIENCE: Final = 1.0  # seconds after the stop for a head that is not complete, and for a body that is slow
 BODY_PATIENCE: Final = 3.0  # seconds for a body that moves
+RETRY_AFTER: Final = "5"  # seconds, as the application says it
 TAKE_UP: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
 
 
@@ -165,12 +166,8 @@ class Worker(GeventWorker):
             places=self._places,
         )
         try:
-            while request := connection.next():
-                status, close = self._answer(request, connection, client)
-                if close:
-                    break
-                connection.expect_next(was_refused=status.startswith("4"))
-        except (Stopping, GaveWay):
+            self._converse(connection, client)
+        except Stopping:
             pass
         except Unread:
             self._floods.add("answer not read", "timeout")
@@ -186,6 +183,17 @@ class Worker(GeventWorker):
         finally:
             connection.close()
             client.close()
+
+    def _converse(self, connection: Connection, client: socket.socket) -> None:
+        try:
+            while request := connection.next():
+                status, close = self._answer(request, connection, client)
+                if close:
+                    return
+                connection.expect_next(was_refused=status.startswith("4"))
+        except GaveWay:
+            if connection.has_request:
+                self._refuse(connection, client, "503 Service Unavailable")
 
     def _answer(self, request: Request, connection: Connection, client: socket.socket) -> tuple[str, bool]:
         """Answer a request; return the status, and whether the connection ends with it."""
@@ -219,7 +227,8 @@ class Worker(GeventWorker):
         self._floods.add("request refused", why or status)
         text = f"{status[4:].lower()}\n".encode("ascii")
         answer = Answer()
-        answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+        again = [("Retry-After", RETRY_AFTER)] if status.startswith("503") else []
+        answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text))), *again])
         client.settimeout(LINGER_SECONDS)
         with suppress(OSError):
             client.sendall(answer.written(close=True) + text)

@@ -1,10 +1,11 @@
 """What connections do beside sending requests: half-closed, reset, dropped, idle by the thousands."""
 
 import socket
+import sqlite3
 import statistics
 import struct
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import gevent
@@ -74,6 +75,39 @@ def test_a_dismissal_that_comes_too_late() -> None:
     theirs.send(b"Host: x\r\n\r\n")
     assert request.get(timeout=5).environ["HTTP_HOST"] == "x"
     assert connection.dismissed
+
+
+def test_an_empty_line_behind_a_request_begins_none(tmp_path: Path) -> None:
+    """The connection is idle, for as long as any other, and is told of no timeout."""
+    with Server(tmp_path, WEBHOOK_READ_TIMEOUT="1s") as server, server.connect() as client:
+        notification = post(catalogue.notification("message text"), server.secret)
+        for raw, status in ((b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", 404), (notification, 200)) * 2:
+            client.sendall(raw + b"\r\n")
+            assert read_answer(client).status == status
+            time.sleep(1.5)
+
+
+def test_a_newcomer_for_whom_there_is_no_memory(tmp_path: Path) -> None:
+    """All others are complete: it gets 503, and is served once there is room."""
+    limit = {"WEBHOOK_BODIES_BYTES": "300000", "WEBHOOK_MAX_BODY_BYTES": "300000", "WEBHOOK_ACCEPT_TIMEOUT": "2s"}
+    with Server(tmp_path, **limit) as server, ExitStack() as stack:
+        lock = stack.enter_context(closing(sqlite3.connect(server.inbox, isolation_level=None)))
+        lock.execute("BEGIN IMMEDIATE")
+        large, small = post(catalogue.batch(800), server.secret), post(catalogue.batch(40), server.secret)
+        holders = [stack.enter_context(server.connect()) for _ in range(2)]
+        for holder in holders:
+            holder.sendall(large)
+        time.sleep(0.5)
+        with server.connect() as client:
+            started = time.monotonic()
+            client.sendall(small)
+            answer = read_answer(client)
+            assert time.monotonic() - started < 1, "it was stored after all"
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        lock.execute("ROLLBACK")
+        for holder in holders:
+            read_answer(holder)
+        until(lambda: server.notify(catalogue.batch(20)).status == 200, "not served again")
 
 
 def test_connections_that_are_opened_and_dropped(server: Server) -> None:

@@ -1,8 +1,8 @@
 """The run directory: heartbeat, drain mark, metrics of several workers.
 
 `WEBHOOK_RUN_DIR` may be in a place where others write as well, such as `/tmp`. So it is taken only if it is ours, and
-everything is in a subdirectory that only we can write: whoever plants a file or a link there could end our process, or
-have us delete what is not ours.
+everything is in a subdirectory that only we can write: a file or a link that somebody else plants there could end our
+process, or make us delete what is not ours.
 """
 
 import os

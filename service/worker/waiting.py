@@ -68,7 +68,7 @@ class Waiting:
         self._unfinished.pop(waiter, None)
 
     def release(self, waiter: Waiter) -> None:
-        """Give back what a request held."""
+        """Release the bytes of a request."""
         self.held -= waiter.held
         waiter.held = 0
 
@@ -127,7 +127,7 @@ class Waiting:
             self._displace(waiter)
 
     def cut(self, is_due: Callable[[Waiter], bool]) -> int:
-        """Have those give way of which *is_due* says so; return how many were not answered."""
+        """End the requests for which *is_due* returns true; return how many were not answered."""
         found = [each for each in self._unfinished if is_due(each)]
         for waiter in found:
             self._displace(waiter)

@@ -6,7 +6,7 @@ import pytest
 
 from service import config, fields
 from service.cli.settings import configured
-from service.config import values
+from service.config import SECRETS, values
 from service.errors import ConfigurationError
 
 
@@ -95,6 +95,14 @@ def test_a_misspelt_name_is_named_with_what_was_meant() -> None:
     """A typo must not silently mean the default."""
     assert "did you mean WEBHOOK_RETENTION?" in problems(WEBHOOK_RETENSION="8d")[0]
     assert "is not a setting" in problems(WEBHOOK_QQQQQQQ="1")[0]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_a_servers_environment(name: str) -> None:
+    """It would be accepted by nobody, and seen by everybody: the server reads the file, and says which."""
+    (problem,) = problems(**{name: "0123456789abcdef"})
+    assert f"a server reads the file {SECRETS[name]}" in problem
+    assert "0123456789abcdef" not in problem
 
 
 def test_everything_is_said_at_once() -> None:

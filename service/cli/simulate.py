@@ -80,8 +80,9 @@ def simulate(
     if target is None:
         raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
     if not is_loopback(target.hostname or "") and not yes:
+        clear = " Without TLS the verify token can be read on the way." if target.scheme == "http" else ""
         click.confirm(
-            f"{target.hostname} is not this machine. Its events would go where real ones go. Send?", abort=True
+            f"{target.hostname} is not this machine. Its events would go where real ones go.{clear} Send?", abort=True
         )
     credentials = _credentials(directory)
     console = Console()

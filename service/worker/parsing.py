@@ -81,7 +81,7 @@ class Parser:
         self._tail = b""  # the last bytes received, in which an empty line may have begun
         self._cut = 0  # where it ends then
         self._slice = b""
-        self._body = 0  # bytes of the slice that are a body's
+        self._body = 0  # bytes of the slice that are the present body's
         self._start = b""  # of the present head
         self._raw = 0  # bytes of that head
         self._of_body = 0  # bytes of the body behind it, so far
@@ -155,6 +155,7 @@ class Parser:
             self._resume()
         except HttpParserError:
             self.refused = Refusal(BAD)
+        self._of_body += self._body  # once, as a piece holds thousands of chunks
         if self._request is not None and self._between > HEAD_BYTES:
             self.refused = Refusal(BAD)
 
@@ -185,9 +186,10 @@ class Parser:
         """Start with a request."""
         if self._is_resuming:
             return
+        head = self._slice[self._body :]
         self._begin()
         self._is_begun = True
-        self._add_to_head(self._slice[self._body :])
+        self._add_to_head(head)
 
     def on_url(self, piece: bytes) -> None:
         """Take a piece of the target."""
@@ -250,7 +252,6 @@ class Parser:
         """Take a piece of the body."""
         assert self._request  # noqa: S101  its head is complete
         self._body += len(piece)
-        self._of_body += len(piece)
         self._between = 0
         self._request.add(piece)
 
@@ -267,7 +268,7 @@ class Parser:
     def _begin(self) -> None:
         self._is_begun = False
         self._start = b""
-        self._raw = self._of_body = 0
+        self._raw = self._of_body = self._body = 0
         self._target = b""
         self._size = 0
         self._fields = 0

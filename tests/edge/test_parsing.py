@@ -7,6 +7,8 @@ from edge.outcome import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.worker.parsing import Parser
+
 
 def test_every_boundary() -> None:
     """Each case of the corpus, split at each of its bytes, and a byte at a time."""
@@ -29,6 +31,30 @@ def test_every_pair_of_boundaries() -> None:
     assert len(whole[0]) == 2
     for first, second in itertools.combinations(range(1, len(raw)), 2):
         assert outcome([raw[:first], raw[first:second], raw[second:]]) == whole, (first, second)
+
+
+def test_what_a_request_holds() -> None:
+    """The bytes of its head twice, and of its body; nothing of the one before it, even if one piece holds both."""
+    parser = Parser({}, lambda _: None)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    parser.feed(head + b"abc")
+    assert parser.held == 2 * len(head) + 3
+    parser.feed(b"de" + head[:7])
+    parser.requests.popleft()
+    parser.go_on()
+    assert parser.held == 2 * 7
+    parser.feed(head[7:] + b"abcd")
+    assert parser.held == 2 * len(head) + 4
+
+
+def test_chunks_of_a_byte_are_counted() -> None:
+    """However many come in one piece."""
+    parser = Parser({}, lambda _: None)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parser.feed(head)
+    for _ in range(2):
+        parser.feed(b"1\r\nx\r\n" * 1000)
+    assert parser.held == 2 * len(head) + 2000
 
 
 TOKEN = st.sampled_from(["GET", "POST", "HEAD", "get", "FOO", "G T", "", "CONNECT"])

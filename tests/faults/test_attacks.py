@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 from edge.test_proxies import before as before_it
-from server import Server, until
+from server import Server, post, read_answer, until
 from traffic import Traffic
 
 SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "1.5"))
@@ -21,7 +21,7 @@ GROWN = 64 * 2**20  # bytes that the allocator may keep afterwards
 
 
 class Attack(NamedTuple):
-    """A kind of strangers, how many of them, how many a second, and the p99 of honest answers in milliseconds."""
+    """The kinds of strangers, how many of each, how many a second, and the p99 of honest answers in milliseconds."""
 
     kind: str
     connections: int
@@ -37,29 +37,33 @@ SHORT = [
     Attack("drips", 0, 330, 216),
     Attack("last_bytes", 26, 0, 126),
 ]
-# The last two keep both processors of a small machine busy by themselves.
+# The last ones keep both processors of a small machine busy by themselves.
 LONG = [
     Attack("pipelines", 800, 0, 260),
     Attack("bodies", 2049, 0, 260),
     Attack("heads", 4080, 0, 2200),
     Attack("drips", 0, 2000, 2200),
     Attack("pipelines", 200, 0, 260, "nginx"),
+    Attack("heads+bodies+last_bytes+chunks+pipelines", 600, 0, 5000),  # its memory is what counts
 ]
 
 
 @contextmanager
 def strangers(port: int, attack: Attack) -> Iterator[None]:
-    """Have them attack until the block ends."""
-    command = [sys.executable, "-m", "faults.attackers", attack.kind, str(port)]
-    process = subprocess.Popen(
-        [*command, str(attack.connections), str(attack.per_second)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    """Have them attack until the block ends, each kind in a process of its own."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "faults.attackers", kind, *map(str, (port, attack.connections, attack.per_second))],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        for kind in attack.kind.split("+")
+    ]
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def percentile(traffic: Traffic, share: float) -> float:
@@ -109,3 +113,25 @@ def test_strangers_cost_honest_traffic_nothing(tmp_path: Path, attack: Attack) -
         assert during.answers["200"] >= 0.95 * during.answers.total()
         assert peak < MEMORY
         assert percentile(during, 0.99) < attack.p99 + percentile(before, 0.99)
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    ("size", "bits_per_second"), [(600_000, 4_000_000), pytest.param(3_000_000, 1_000_000, marks=pytest.mark.long)]
+)
+def test_a_slow_notification_is_never_cut_for_strangers(tmp_path: Path, size: int, bits_per_second: int) -> None:
+    """One that moves keeps its connection until its deadline, however many stalled ones want a place."""
+    body = b'{"object":"whatsapp_business_account","entry":[{"id":"1","x":"' + b"x" * size + b'"}]}'
+    with Server(tmp_path, WEBHOOK_READ_TIMEOUT="60s", WEBHOOK_CONNECTIONS="256") as server:
+        raw = post(body, server.secret)
+        with strangers(server.port, Attack("drips", 0, 330, 0)), server.connect() as client:
+            began = time.monotonic()
+            sent = 0
+            while sent < len(raw):
+                due = int((time.monotonic() - began) * bits_per_second / 8)
+                client.sendall(raw[sent : max(sent, due)])
+                sent = max(sent, due)
+                time.sleep(0.02)
+            assert read_answer(client).status == 200
+        assert time.monotonic() - began > len(raw) * 8 / bits_per_second * 0.95

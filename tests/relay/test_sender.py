@@ -22,11 +22,11 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 @contextmanager
 def serving(
-    answer: Callable[[socket.socket], None], context: ssl.SSLContext | None = None
+    answer: Callable[[socket.socket], None], context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> Iterator[tuple[int, list[bytes]]]:
     """A server that reads a request and does what *answer* does; gives its port and what it received."""
     received: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, 0)) as listener:
 
         def serve(client: socket.socket) -> None:
             with suppress(OSError), client:
@@ -309,6 +309,45 @@ def test_a_name_that_leads_to_loopback_is_left() -> None:
     """Judged is the address that was connected to; nothing was said there."""
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, received):
         assert sender(port, internal=False).send(MESSAGE) == Answer(0, "forbidden")
+        assert received == []
+
+
+def own_address() -> str:
+    """Return the address by which this machine reaches others: one that is not forbidden."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize("first", ["forbidden", "allowed"])
+def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    """Each is judged; the attempt uses those that are allowed, and never looks the name up again."""
+    own, lookups = own_address(), list[str]()
+
+    def look_up(host: str, port: int, *_more: object) -> list[object]:
+        lookups.append(host)
+        addresses = ["127.0.0.1", own] if first == "forbidden" else [own, "127.0.0.1"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with serving(saying(GOOD), host=own) as (port, received):
+        made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        assert made.send(MESSAGE) == Answer(200, "delivered")
+        assert len(received) == 1
+    assert lookups == ["several.invalid"]
+
+
+def test_a_forbidden_address_behind_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens on the one that is allowed: the other one is not connected to instead."""
+    own = own_address()
+    with serving(saying(GOOD)) as (port, received):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        assert made.send(MESSAGE) == Answer(0, "connection")
         assert received == []
 
 

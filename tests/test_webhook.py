@@ -1,0 +1,80 @@
+"""The resource by itself: in which order a notification is looked at."""
+
+import io
+from typing import TypeVar
+
+import falcon
+import pytest
+from falcon import testing
+
+from service import logs, signature
+from service.credentials import Credentials
+from service.errors import BadSignature
+from service.inbox.base import Outcome
+from service.metrics import WebhookMetrics
+from service.tracing import Tracing
+from service.webhook import Limits, Webhook
+
+T = TypeVar("T")
+SECRET = b"0123456789abcdef"
+BODY = b'{"object":"whatsapp_business_account","entry":[]}'
+
+
+class Recorded:
+    """A webhook, and the names of what it used, in order."""
+
+    def __init__(self) -> None:
+        self.used: list[str] = []
+        logs.configure(level="error", form="json", stream=io.StringIO())
+        self.webhook = Webhook(
+            credentials=lambda: self._use("credentials", Credentials(app_secrets=(SECRET,))),
+            submit=lambda events, *_: self._use("submit", [Outcome.NEW] * len(events)),
+            chosen=(),
+            limits=Limits(body_bytes=1000, read_timeout=1, accept_timeout=1),
+            metrics=WebhookMetrics(None),
+            matched=lambda *_: self._use("matched", None),
+            traced=Tracing(),
+            pseudonyms=logs.Pseudonyms(),
+            now=lambda: self._use("now", 0.0),
+            nonce=lambda: self._use("nonce", "nonce"),
+        )
+
+    def _use(self, name: str, value: T) -> T:
+        self.used.append(name)
+        return value
+
+    def post(self, header: str) -> falcon.Response:
+        """Have it answer a POST of BODY under the signature *header*."""
+        environ = testing.create_environ(method="POST", headers={signature.HEADER: header, "Content-Length": "49"})
+        environ["wsgi.input"] = self
+        self._left = io.BytesIO(BODY)
+        response = falcon.Response()
+        self.webhook.on_post(falcon.Request(environ), response)
+        return response
+
+    def read(self, size: int) -> bytes:
+        """Be its `wsgi.input`."""
+        return self._use("body", self._left.read(size))
+
+
+def test_the_order_of_the_checks() -> None:
+    """Which secrets are accepted is known before the body is read; only what is signed is parsed, then stored."""
+    recorded = Recorded()
+    assert recorded.post(signature.header_for(BODY, SECRET)).status == falcon.HTTP_200
+    assert recorded.used == ["credentials", "body", "matched", "now", "nonce", "submit"]
+
+
+def test_a_forged_body_is_never_parsed() -> None:
+    """Neither a parser nor the inbox sees a byte of a stranger's."""
+    recorded = Recorded()
+    with pytest.raises(BadSignature):
+        recorded.post("sha256=" + "0" * 64)
+    assert recorded.used == ["credentials", "body"]
+
+
+def test_a_header_that_no_signature_is_costs_no_body() -> None:
+    """It is refused before a byte of the body is waited for."""
+    recorded = Recorded()
+    with pytest.raises(BadSignature):
+        recorded.post("sha256=0")
+    assert recorded.used == ["credentials"]

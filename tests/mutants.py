@@ -41,6 +41,10 @@ MODULES = {
     "relay/policy": "relay/test_policy.py",
     "relay/message": "relay/test_message.py",
     "relay/sqlite/work": "relay/test_state.py",
+    "body": "test_body.py",
+    "webhook": "test_webhook.py",
+    "relay/addresses": "relay/test_forbidden_addresses.py",
+    "relay/destinations": "relay/test_destinations.py",
 }
 SQL = ("relay/sqlite/work",)  # where another letter case is the same program
 PATIENCE = 60  # seconds; a change that makes a test hang is noticed too

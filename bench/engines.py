@@ -24,11 +24,11 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.events import parse
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
 from service.meta import catalogue
-from service.relay import stores
-from service.relay.state import Owed, Queues, Ruling, Settlement, State, Try, Verdict
+from service.storage import delivery_stores
+from service.storage.deliveries import Owed, Queues, Ruling, Settlement, State, Try, Verdict
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
 
 GOALS = {"postgresql": 1.15, "kafka": 1.5}
 NOW = 1_795_000_000_000
@@ -75,7 +75,7 @@ def compare(directory: Path, engine: str, url: str) -> None:
 
 def claims(url: InboxUrl, number: int) -> float:
     """Owe so many events; give the seconds that a claim and its end take."""
-    found = stores.opened(url)
+    found = delivery_stores.opened(url)
     work: State = found.work
     work.join({"bot": 0}, now=NOW)
     for start in range(0, number, 50_000):

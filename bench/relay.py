@@ -25,10 +25,10 @@ from destination import destination
 from receiver import cpu, free_port
 
 from service.events import parse
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox, rows, schema
-from service.relay.sqlite import SqliteWork, Store
-from service.relay.state import Owed, Queues, Ruling, Settlement, Try, Verdict
+from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Try, Verdict
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox, rows, schema
+from service.storage.sqlite.deliveries import SqliteWork, Store
 
 HERE = Path(__file__).parent
 THREADS = 16

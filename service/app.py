@@ -15,8 +15,8 @@ from service import errors, logs
 from service.admin import Check, Health, Livez, MetricsPage, Readyz
 from service.credentials import Credentials
 from service.events import Event
-from service.inbox.base import Outcome
 from service.metrics import UNMATCHED, HttpMetrics, Metrics
+from service.storage.protocols import Outcome
 from service.tracing import Context, Tracing, Wsgi
 from service.webhook import Limits, Webhook
 

@@ -15,8 +15,8 @@ from gunicorn.glogging import Logger
 
 from service import __version__, drain, logs, metrics, run_directory
 from service.config import Config
-from service.inbox.source import Source
 from service.running import running
+from service.storage.url_reload import Source
 from service.tracing import Wsgi
 from service.worker import Worker
 

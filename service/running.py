@@ -11,9 +11,9 @@ from service import logs, tracing
 from service.admin import AdminServer, MetricsPage
 from service.app import Parts, create_admin, create_app
 from service.config import Config
-from service.inbox.source import Source
-from service.inbox.writer import Writer
 from service.metrics import Measured
+from service.receiver.group_commit import Writer
+from service.storage.url_reload import Source
 from service.tracing import Wsgi
 from service.watch import Watch
 from service.webhook import Limits

@@ -12,8 +12,8 @@ from service import body, events, fields, handshake, logs, signature, tracing
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
 from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfigured, NotificationRefused, TooLarge
 from service.events import Event
-from service.inbox.base import Outcome
 from service.metrics import WebhookMetrics
+from service.storage.protocols import Outcome
 from service.tracing import Context, Tracing
 
 # Set by the worker: when, on the monotonic clock, the request whose first byte came is late.

@@ -40,13 +40,13 @@ MODULES = {
     "meta/graph/plan": "test_plan.py",
     "relay/policy": "relay/test_policy.py",
     "relay/message": "relay/test_message.py",
-    "relay/sqlite/work": "relay/test_state.py",
+    "storage/sqlite/delivery_queue": "relay/test_state.py",
     "body": "test_body.py",
     "webhook": "test_webhook.py",
     "relay/addresses": "relay/test_forbidden_addresses.py",
     "relay/destinations": "relay/test_destinations.py",
 }
-SQL = ("relay/sqlite/work",)  # where another letter case is the same program
+SQL = ("storage/sqlite/delivery_queue",)  # where another letter case is the same program
 PATIENCE = 60  # seconds; a change that makes a test hang is noticed too
 # The same examples each time, and the first that fails is enough.
 CONFTEST = """

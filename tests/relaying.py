@@ -17,10 +17,9 @@ from server import Answer, ask, free_port, run_command, until
 
 from service.config import inbox_url
 from service.events import Event, parse
-from service.inbox import engine
-from service.inbox.base import Inbox, Terms
 from service.meta import catalogue
-from service.relay import stores
+from service.storage import delivery_stores, engines
+from service.storage.protocols import Inbox, Terms
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 META_SECRET = "the-secret-of-the-app"
@@ -110,9 +109,9 @@ class Relay:
     def owed(self, *names: str) -> int:
         """Say how much is still owed, to these destinations or to all, and not yet read."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
-        if not stores.exists(url):
+        if not delivery_stores.exists(url):
             return sys.maxsize
-        found = stores.opened(url)
+        found = delivery_stores.opened(url)
         try:
             return sum(each.owed for each in found.records.standings() if not names or each.name in names)
         finally:
@@ -144,7 +143,7 @@ def keep(inbox: Inbox, *bodies: bytes, at: int | None = None) -> list[Event]:
 def opened(directory: Path, url: str = "") -> Inbox:
     """Open the inbox at *url* for writing, else the one of SQLite in the directory."""
     where = inbox_url(url or f"sqlite://{directory}/inbox.db")
-    return engine.load(where).opener(where, Terms(WEEK, WEEK))()
+    return engines.load(where).opener(where, Terms(WEEK, WEEK))()
 
 
 def messages(count: int, keys: int) -> Sequence[bytes]:

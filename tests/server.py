@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import signature
 from service.config import inbox_url
-from service.inbox import engine
+from service.storage import engines
 
 PATIENCE = 20.0
 FIRST_PORT = 10_000
@@ -179,10 +179,10 @@ class Server:
     def kept(self) -> list[Any]:
         """Read all events that are kept."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
-        if url.engine in engine.STREAMS:
-            with closing(engine.load(url).open_stream(url)) as stream:
+        if url.engine in engines.STREAMS:
+            with closing(engines.load(url).open_stream(url)) as stream:
                 return [event for _, event in stream.since(None)]
-        with closing(engine.load(url).open_log(url)) as log:
+        with closing(engines.load(url).open_log(url)) as log:
             return [record.event for record in log.read(0, 10_000_000)]
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from service import logs, metrics, signature
 from service.app import Parts, create_app
 from service.credentials import Credentials
 from service.errors import InboxUnavailable
-from service.inbox.base import Inbox, Outcome
-from service.inbox.writer import Writer
 from service.meta import catalogue
+from service.receiver.group_commit import Writer
+from service.storage.protocols import Inbox, Outcome
 from service.tracing import Tracing, Wsgi
 from service.webhook import Limits
 from service.worker.connection import Connection

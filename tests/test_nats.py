@@ -14,7 +14,7 @@ from servers.nats import Nats
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.inbox.nats.settings import Settings, problems
+from service.storage.nats.settings import Settings, problems
 
 pytestmark = pytest.mark.needs("nats")
 ROOM = 2**20

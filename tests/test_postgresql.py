@@ -19,12 +19,12 @@ from servers.process import Process, directory, unprivileged
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.inbox import postgresql
-from service.inbox.base import Outcome, Terms
-from service.inbox.postgresql import PostgresqlInbox, connection, schema
-from service.inbox.postgresql.connection import Address
-from service.inbox.postgresql.inbox import COUNTED
-from service.inbox.postgresql.schema import Step
+from service.storage import postgresql
+from service.storage.postgresql import PostgresqlInbox, connection, schema
+from service.storage.postgresql.connection import Address
+from service.storage.postgresql.inbox import COUNTED
+from service.storage.postgresql.schema import Step
+from service.storage.protocols import Outcome, Terms
 
 pytestmark = pytest.mark.needs("postgresql")
 

@@ -13,8 +13,8 @@ from servers.postgresql import Postgresql
 from service.config import InboxUrl, load
 from service.errors import InboxUnavailable
 from service.fields import FIELDS
-from service.inbox.base import Outcome, Terms
-from service.inbox.source import Source, in_force
+from service.storage.protocols import Outcome, Terms
+from service.storage.url_reload import Source, in_force
 
 TERMS = Terms(HOUR, HOUR)
 

@@ -11,9 +11,9 @@ import pytest
 from contract.test_inbox import HOUR, NOW, event
 
 from service.errors import InboxUnavailable
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox, SqliteLog
-from service.inbox.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox, SqliteLog
+from service.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
 
 
 def opened(path: Path, *, body_retention: int = HOUR) -> SqliteInbox:
@@ -87,7 +87,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         directory.chmod(0o755)
     program = (
         "import os, sys\n"
-        "from pathlib import Path\nfrom service.inbox.base import Terms\nfrom service.inbox.sqlite import SqliteInbox\n"
+        "from pathlib import Path\nfrom service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\n"
         "from service.errors import InboxUnavailable\n"
         "os.setuid(65534)\n"
         "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\n"
@@ -242,8 +243,8 @@ def test_a_reader_while_nobody_writes(path: Path) -> None:
 def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None:
     """Written and never synced: it must be on the disk before a retry is answered as a repeat."""
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom service.inbox.base import Terms\n"
-        "from service.inbox.sqlite import SqliteInbox\n"
+        "import os, sys\nfrom pathlib import Path\nfrom service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\n"
         "from contract.test_inbox import event\n"
         "inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))\n"
         "inbox._db.pragma('synchronous', 'OFF')\ninbox.put([event(1)])\nos.kill(os.getpid(), 9)\n"

@@ -10,8 +10,8 @@ import pytest
 from contract.test_inbox import HOUR, event
 
 from service.events import Event
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteErasure, SqliteInbox
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteErasure, SqliteInbox
 
 PERSON = "16505559999"
 TEXT = "a-text-that-nobody-else-wrote"

@@ -12,9 +12,9 @@ import pytest
 from contract.test_inbox import HOUR, event
 
 from service.errors import FULL, InboxUnavailable
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
-from service.inbox.sqlite.volume import PROBE_BYTES, PROBE_INTERVAL_SECONDS, VolumeProbe
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
+from service.storage.sqlite.volume import PROBE_BYTES, PROBE_INTERVAL_SECONDS, VolumeProbe
 
 VOLUME_BYTES = 32 * 2**20
 

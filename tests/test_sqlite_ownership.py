@@ -13,10 +13,10 @@ import pytest
 from contract.test_inbox import HOUR, event
 
 from service.errors import InboxUnavailable
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteErasure, SqliteInbox, SqliteLog
-from service.inbox.sqlite.ownership import MAX_UNMARKED_BYTES
-from service.relay import sqlite as relay
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteErasure, SqliteInbox, SqliteLog
+from service.storage.sqlite import deliveries as relay
+from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
 
 # A process that is killed: what it left in the WAL, or in the journal, is not in the file.
 _KILLED = """
@@ -149,8 +149,8 @@ def test_an_empty_file_becomes_an_inbox(tmp_path: Path) -> None:
 _START = """
 import sys
 from pathlib import Path
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
 print("begin", flush=True)
 SqliteInbox(Path(sys.argv[1]), Terms(10**9, 10**9))
 """
@@ -188,7 +188,8 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         directory.chmod(0o755)
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom service.errors import InboxUnavailable\n"
-        "from service.inbox.base import Terms\nfrom service.inbox.sqlite import SqliteInbox\nos.setuid(65534)\n"
+        "from service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\nos.setuid(65534)\n"
         "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\nexcept InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)

@@ -12,8 +12,8 @@ import pytest
 from contract.test_inbox import HOUR, event
 
 from service.cli.terminal import escaped
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
 
 STEERING = {
     "escape": "\x1b[2J",

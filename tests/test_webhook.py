@@ -10,8 +10,8 @@ from falcon import testing
 from service import logs, signature
 from service.credentials import Credentials
 from service.errors import BadSignature
-from service.inbox.base import Outcome
 from service.metrics import WebhookMetrics
+from service.storage.protocols import Outcome
 from service.tracing import Tracing
 from service.webhook import Limits, Webhook
 

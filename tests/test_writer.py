@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.inbox.base import Outcome, Size
-from service.inbox.memory import MemoryInbox
-from service.inbox.writer import COMPANY, Writer
 from service.metrics import InboxMetrics
+from service.receiver.group_commit import COMPANY, Writer
+from service.storage.memory import MemoryInbox
+from service.storage.protocols import Outcome, Size
 from service.tracing import Tracing
 
 

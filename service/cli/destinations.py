@@ -10,7 +10,7 @@ from service.cli import state
 from service.cli.events import chosen
 from service.cli.tables import print_table
 from service.events import rfc3339
-from service.relay.state import Standing
+from service.storage.deliveries import Standing
 
 RUNNING_SECONDS: Final = 150  # a relay that runs gives a sign of life each minute
 BY_HAND: Final = "by hand"

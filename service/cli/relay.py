@@ -19,11 +19,10 @@ from service.cli.settings import configured
 from service.config import Config
 from service.environment import Ignored
 from service.errors import ConfigurationError, InboxUnavailable
-from service.inbox import engine
-from service.relay import stores
 from service.relay.book import Book
 from service.relay.relay import Relay, give_way
 from service.relay.shown import Shown
+from service.storage import delivery_stores, engines
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
@@ -41,7 +40,7 @@ def relay(ignored: Ignored) -> None:
     config = configured(os.environ)
     if not config.destinations:
         raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
-    stores.require_log(config.inbox)
+    delivery_stores.require_log(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     if told := ignored.told():
         logs.get("relay").warning("environment variables ignored", problems=told)
@@ -68,11 +67,11 @@ def _serve(config: Config) -> None:
         os.environ, version=__version__, report=lambda told: log.error(TRACING_OFF, problems=told)
     )
     # A scrape must not wait for the relay, nor the relay for a scrape.
-    store, beside = stores.opened(config.inbox), stores.opened(config.inbox)
+    store, beside = delivery_stores.opened(config.inbox), delivery_stores.opened(config.inbox)
     running = Relay(
         Book(Path(config.destinations)),
         store.work,
-        lambda: engine.load(config.inbox).open_log(store.url()),
+        lambda: engines.load(config.inbox).open_log(store.url()),
         metrics=measured,
         traced=traced,
         now=time.time,

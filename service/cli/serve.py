@@ -13,9 +13,9 @@ from service.config import Config
 from service.environment import Ignored
 from service.errors import ConfigurationError
 from service.gunicorn_conf import BACKLOG, Server
-from service.inbox.base import Terms
-from service.inbox.source import Source
-from service.relay import stores
+from service.storage import delivery_stores
+from service.storage.protocols import Terms
+from service.storage.url_reload import Source
 
 _WEAK: Final = {"memory": "the inbox keeps nothing over a restart, as WEBHOOK_INBOX says"}
 _UNCHECKED: Final = "a 200 may be lost with the server: WEBHOOK_INBOX says that its settings are not looked at"
@@ -42,7 +42,7 @@ def serve(ignored: Ignored) -> None:
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
     _announce(config)
-    hold = stores.hold(config.inbox)
+    hold = delivery_stores.hold(config.inbox)
     terms = Terms(
         retention=int(config.retention * 1000),
         body_retention=int(config.body_retention * 1000),

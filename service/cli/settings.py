@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from service import config, fields
 from service.config import Config
 from service.errors import ConfigurationError
-from service.inbox import engine
+from service.storage import engines
 
 
 def configured(environ: Mapping[str, str]) -> Config:
     """Read the configuration; raises ConfigurationError with all that is wrong."""
     found = config.load(environ, known_fields=fields.FIELDS)
-    problems = engine.problems(found.inbox)
+    problems = engines.problems(found.inbox)
     if problems:
         raise ConfigurationError(problems)
     return found

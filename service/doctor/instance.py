@@ -14,8 +14,8 @@ from service.deadline import within
 from service.doctor.finding import Finding
 from service.errors import ConfigurationError, InboxUnavailable
 from service.events import Event
-from service.inbox import engine
 from service.meta import catalogue
+from service.storage import engines
 
 READY: Final = "service"
 ASKED: Final = "so far"
@@ -103,10 +103,10 @@ class Kept:
         self._log, self._stream = None, None
         self._since = int(time.time() * 1000) - SLACK
         self._last = 0
-        if url.engine in engine.STREAMS:
-            self._stream = self._stack.enter_context(closing(engine.load(url).open_stream(url)))
+        if url.engine in engines.STREAMS:
+            self._stream = self._stack.enter_context(closing(engines.load(url).open_stream(url)))
         else:
-            self._log = self._stack.enter_context(closing(engine.load(url).open_log(url)))
+            self._log = self._stack.enter_context(closing(engines.load(url).open_log(url)))
             self._last = self._log.last()
 
     def close(self) -> None:

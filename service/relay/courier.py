@@ -12,7 +12,7 @@ from service.events import Event
 from service.relay import message, policy
 from service.relay.book import Entry
 from service.relay.sender import NO_ANSWER, Answer, Sender
-from service.relay.state import Claim, Try
+from service.storage.deliveries import Claim, Try
 from service.tracing import Tracing
 
 SPARE: Final = 15.0  # seconds that a lease is longer than a try may take

@@ -8,13 +8,23 @@ import gevent
 
 from service import logs
 from service.events import Event
-from service.inbox.base import Log
 from service.metrics import RelayMetrics
 from service.relay import policy
 from service.relay.book import Entry
 from service.relay.courier import Courier, Result
 from service.relay.sender import NO_ANSWER
-from service.relay.state import RETENTION, Claim, Claims, DeadLetterEvents, Queues, Ruling, Settlement, Try, Verdict
+from service.storage.deliveries import (
+    RETENTION,
+    Claim,
+    Claims,
+    DeadLetterEvents,
+    Queues,
+    Ruling,
+    Settlement,
+    Try,
+    Verdict,
+)
+from service.storage.protocols import Log
 from service.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from service import logs
-from service.inbox.base import Log, Record
 from service.metrics import RelayMetrics
 from service.relay.destinations import Destination
-from service.relay.state import (
+from service.storage.deliveries import (
     MAX_DELIVERY_AGE_MS,
     MAX_SAVED_BYTES,
     MIN_DEAD_LETTER_AGE_MS,
@@ -17,6 +16,7 @@ from service.relay.state import (
     Owed,
     Plans,
 )
+from service.storage.protocols import Log, Record
 
 READ_AT_ONCE: Final = 500
 EVERY: Final = 60.0  # seconds between looks at what the log no longer holds

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from service.relay.sender import Answer
-from service.relay.state import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
+from service.storage.deliveries import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
 
 FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
 LONGEST_WAIT: Final = 3_600_000

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from service.errors import InboxUnavailable
 from service.metrics import RelayMetrics
-from service.relay.state import Records
+from service.storage.deliveries import Records
 
 
 class Shown:

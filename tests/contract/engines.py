@@ -11,9 +11,9 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.events import Event
-from service.inbox import engine
-from service.inbox.base import Inbox, Terms
-from service.inbox.memory import MemoryInbox
+from service.storage import engines
+from service.storage.memory import MemoryInbox
+from service.storage.protocols import Inbox, Terms
 
 HOUR = 3_600_000
 EVERYTHING = 10_000
@@ -35,7 +35,7 @@ class Subject(NamedTuple):
     @classmethod
     def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 10.0) -> "Subject":
         terms = Terms(HOUR, body_retention, timeout)
-        return cls(url, engine.load(url).opener(url, terms))
+        return cls(url, engines.load(url).opener(url, terms))
 
     @contextmanager
     def opened(self) -> Iterator[Inbox]:
@@ -49,10 +49,10 @@ class Subject(NamedTuple):
             inbox = self.opener()
             assert isinstance(inbox, MemoryInbox)
             return [record.event for record in inbox.read(0, EVERYTHING)]
-        if self.url.engine in engine.STREAMS:
-            with closing(engine.load(self.url).open_stream(self.url)) as stream:
+        if self.url.engine in engines.STREAMS:
+            with closing(engines.load(self.url).open_stream(self.url)) as stream:
                 return [event for _, event in stream.since(None)]
-        with closing(engine.load(self.url).open_log(self.url)) as log:
+        with closing(engines.load(self.url).open_log(self.url)) as log:
             return [record.event for record in log.read(0, EVERYTHING)]
 
 

@@ -23,8 +23,8 @@ from contract.engines import (
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.inbox import engine
-from service.inbox.base import Inbox, Outcome
+from service.storage import engines
+from service.storage.protocols import Inbox, Outcome
 
 DAY = 24 * HOUR
 NOW = 1_795_000_000_000
@@ -52,22 +52,22 @@ NEW = (Outcome.NEW, Outcome.UNKNOWN)
 
 def as_read(subject: Subject, events: Sequence[Event]) -> list[Event]:
     """Give *events* as they are read back: a stream does not hold what only tells repeats."""
-    if subject.url.engine in engine.STREAMS:
+    if subject.url.engine in engines.STREAMS:
         return [msgspec.structs.replace(each, own_time=0) for each in events]
     return list(events)
 
 
-def engines(*names: str) -> list[Any]:
+def for_engines(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.needs(name)) for name in names]
 
 
-telling_repeats = pytest.mark.parametrize("subject", engines(*TELLS_REPEATS), indirect=True)
-purging = pytest.mark.parametrize("subject", engines(*PURGES), indirect=True)
-with_log = pytest.mark.parametrize("subject", engines(*WITH_LOG), indirect=True)
-with_several_writers = pytest.mark.parametrize("subject", engines(*SEVERAL_WRITERS), indirect=True)
+telling_repeats = pytest.mark.parametrize("subject", for_engines(*TELLS_REPEATS), indirect=True)
+purging = pytest.mark.parametrize("subject", for_engines(*PURGES), indirect=True)
+with_log = pytest.mark.parametrize("subject", for_engines(*WITH_LOG), indirect=True)
+with_several_writers = pytest.mark.parametrize("subject", for_engines(*SEVERAL_WRITERS), indirect=True)
 
 
-@pytest.fixture(params=engines(*ALL))
+@pytest.fixture(params=for_engines(*ALL))
 def subject(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Subject:
     return Subject.of(place(request.param, tmp_path, servers))
 
@@ -231,7 +231,7 @@ def test_what_meta_sends_again(inbox: Inbox, subject: Subject) -> None:
 def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
     """No two are alike, and the last one is that of the last event."""
     inbox.put([event(number) for number in range(100)])
-    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.load(subject.url).open_log(subject.url)) as log:
         positions = [record.position for record in log.read(0, 1000)]
         assert positions == sorted(set(positions))
         assert log.last() == positions[-1]
@@ -242,7 +242,7 @@ def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
 def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> None:
     """A reader takes pages and finds the end; without data where that is not asked for."""
     inbox.put([event(number) for number in range(10)])
-    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.load(subject.url).open_log(subject.url)) as log:
         first = log.read(0, 4)
         second = log.read(first[-1].position, 100)
         assert [record.event for record in [*first, *second]] == [event(number) for number in range(10)]
@@ -257,7 +257,7 @@ def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> Non
 def test_positions_are_never_used_again(inbox: Inbox, subject: Subject) -> None:
     """Also when everything is purged: a reader that remembers its position skips nothing."""
     inbox.put([event(number, at=NOW - 3 * DAY) for number in range(5)])
-    with closing(engine.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.load(subject.url).open_log(subject.url)) as log:
         last = log.read(0, 10)[-1].position
         while inbox.purge(NOW):
             pass
@@ -274,7 +274,7 @@ def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Pat
     other = Subject.of(place(subject.url.engine, tmp_path.joinpath("other"), servers))
     tmp_path.joinpath("other").mkdir()
     with other.opened():
-        identities = [engine.load(each.url).open_log(each.url).identity() for each in (subject, subject, other)]
+        identities = [engines.load(each.url).open_log(each.url).identity() for each in (subject, subject, other)]
     assert identities[0] == identities[1] != identities[2]
 
 
@@ -282,7 +282,7 @@ def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Pat
 def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
     """Nothing of them is left to read; that they come again is told."""
     inbox.put([event(number) for number in range(10)])
-    with engine.load(subject.url).open_erasure(subject.url) as erasure:
+    with engines.load(subject.url).open_erasure(subject.url) as erasure:
         positions = erasure.find("16505551234")
         assert len(positions) == 5
         assert erasure.erase(positions)
@@ -291,7 +291,7 @@ def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
     assert inbox.put([event(0), event(1), event(10)]) == ["repeat", "repeat", "new"]
 
 
-@pytest.mark.parametrize("subject", engines(*LIMITED), indirect=True)
+@pytest.mark.parametrize("subject", for_engines(*LIMITED), indirect=True)
 def test_an_event_that_is_too_large(inbox: Inbox, subject: Subject) -> None:
     """It is at fault, and not the inbox: nothing of what came with it is there, and all of that can be kept alone."""
     large = msgspec.structs.replace(event(1), data=b"x" * 2 * 2**20)

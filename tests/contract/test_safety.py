@@ -20,7 +20,7 @@ from servers.postgresql import Postgresql
 
 from service.config import inbox_url
 from service.errors import InboxUnavailable
-from service.inbox.base import Inbox
+from service.storage.protocols import Inbox
 
 WEAK = "durability=weak"
 

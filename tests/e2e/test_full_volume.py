@@ -12,8 +12,8 @@ import pytest
 from server import Server, until
 
 from service.errors import FULL
-from service.inbox.sqlite.volume import PROBE_BYTES
 from service.meta import catalogue
+from service.storage.sqlite.volume import PROBE_BYTES
 
 VOLUME_BYTES = 32 * 2**20
 GROWN_WITHIN = 5.0  # seconds

@@ -14,12 +14,12 @@ from server import Server, free_port, until
 
 from service.config import inbox_url
 from service.events import Event
-from service.inbox.base import Record, Terms
-from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.meta import catalogue
-from service.relay import stores
-from service.relay.sqlite import SqliteRecords, SqliteWork, Store
-from service.relay.state import Owed, Queues, Ruling, Settlement, Standing, Try, Verdict
+from service.storage import delivery_stores
+from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Standing, Try, Verdict
+from service.storage.protocols import Record, Terms
+from service.storage.sqlite import SqliteInbox, SqliteLog
+from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
 
 BROKEN = OK.replace(b"200 OK", b"500 X")
 
@@ -224,7 +224,7 @@ def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
 def _purged(directory: Path) -> None:
     """Purge the inbox as a receiver does after the retention, with all that it must not purge."""
     url = inbox_url(f"sqlite://{directory}/inbox.db")
-    with closing(SqliteInbox(url.path, Terms(1, 1, hold=stores.hold(url)))) as inbox:
+    with closing(SqliteInbox(url.path, Terms(1, 1, hold=delivery_stores.hold(url)))) as inbox:
         while inbox.purge(int(time.time() * 1000)):
             pass
 

@@ -8,8 +8,8 @@ from wsgiref.validate import validator
 from service import logs, run_directory
 from service.cli.settings import configured
 from service.gunicorn_conf import Server
-from service.inbox.base import Terms
-from service.inbox.source import Source
+from service.storage.protocols import Terms
+from service.storage.url_reload import Source
 from service.tracing import Wsgi
 
 

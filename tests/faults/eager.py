@@ -9,8 +9,8 @@ import apsw
 
 from service import cli
 from service.events import Event
-from service.inbox.base import Inbox, Outcome
-from service.inbox.source import Source
+from service.storage.protocols import Inbox, Outcome
+from service.storage.url_reload import Source
 
 
 class Eager:

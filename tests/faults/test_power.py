@@ -23,7 +23,7 @@ from faults.ledger import Ledger, kept_ids
 from server import Server
 
 from service.errors import InboxUnavailable
-from service.inbox import sqlite
+from service.storage import sqlite
 
 TRIALS = int(os.environ.get("TEST_POWER_TRIALS", "5"))
 SHUTDOWN = 0x8004587D
@@ -121,8 +121,8 @@ PUTTER = """
 import sys
 from pathlib import Path
 from contract.test_inbox import event
-from service.inbox.base import Terms
-from service.inbox.sqlite import SqliteInbox
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
 inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))
 inbox._db.pragma("synchronous", sys.argv[2])
 inbox._db.pragma("wal_autocheckpoint", 0)  # a checkpoint syncs too: nothing but the commit's own sync is to be seen

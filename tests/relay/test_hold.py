@@ -12,10 +12,10 @@ from contract.engines import Servers
 from service import logs
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.relay import stores
-from service.relay.hold import Hold
-from service.relay.sqlite.store import APPLICATION_ID, MIGRATIONS
-from service.relay.state import MAX_HEARTBEAT_AGE_MS
+from service.storage import delivery_stores
+from service.storage.deliveries import MAX_HEARTBEAT_AGE_MS
+from service.storage.low_watermark import Hold
+from service.storage.sqlite.delivery_database import APPLICATION_ID, MIGRATIONS
 
 NOW = 1_795_000_000_000
 MINUTE = 60_000
@@ -30,9 +30,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Inb
 
 def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
     """No state, nothing needed; else what the slowest destination still has to get."""
-    hold = stores.hold(url)
+    hold = delivery_stores.hold(url)
     assert hold(NOW) is None
-    state = stores.opened(url)
+    state = delivery_stores.opened(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)
     assert hold(NOW) == 8
@@ -42,22 +42,22 @@ def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     """One that can't be read needs everything."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
-    assert stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(time.time_ns() // 1_000_000) == 0
+    assert delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(time.time_ns() // 1_000_000) == 0
 
 
 def test_a_file_that_is_just_being_made(tmp_path: Path) -> None:
     """Or that could not be made, on a full disk: it needs nothing, and must not hold back for ever."""
     (tmp_path / "relay.db").touch()
-    assert stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
+    assert delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
 
 
 def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
     """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
-    state = stores.opened(url)
+    state = delivery_stores.opened(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)
     state.close()
-    hold = stores.hold(url)
+    hold = delivery_stores.hold(url)
     assert hold(NOW + MAX_HEARTBEAT_AGE_MS - 1) == 8
     assert hold(NOW + MAX_HEARTBEAT_AGE_MS) is None
     assert hold(NOW - 86_400_000) == 8
@@ -69,7 +69,7 @@ def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None
     """When it was last written counts as the last sign of life."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    hold = delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written + MAX_HEARTBEAT_AGE_MS - 1000) == 0
     assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
 
@@ -81,7 +81,7 @@ def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path:
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", 1)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    hold = delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written) == 0
     assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
 
@@ -102,7 +102,7 @@ def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: p
 
 def test_without_a_relay_nothing_is_missed(url: InboxUrl) -> None:
     """Most installations of a stream, and many of the others, have none."""
-    assert stores.hold(url).refresh(NOW) is None
+    assert delivery_stores.hold(url).refresh(NOW) is None
 
 
 def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:

@@ -24,7 +24,7 @@ from service.relay.policy import (
     shares,
 )
 from service.relay.sender import Answer
-from service.relay.state import Claim, Ruling, Verdict
+from service.storage.deliveries import Claim, Ruling, Verdict
 
 NOW = 1_795_000_000_000
 

@@ -36,10 +36,10 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.inbox.base import Log
 from service.metrics import RelayMetrics
 from service.relay.planner import Planner
-from service.relay.state import Owed, Settlement
+from service.storage.deliveries import Owed, Settlement
+from service.storage.protocols import Log
 
 pytestmark = pytest.mark.needs("postgresql")
 LANES, EVENTS, RELAYS = 20, 1200, 4

@@ -18,12 +18,12 @@ from relaying import keep, message, messages, opened, write
 from server import until
 
 from service import metrics
-from service.inbox.sqlite import SqliteInbox, SqliteLog
 from service.relay.book import Book
 from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
 from service.relay.relay import Relay
-from service.relay.sqlite import SqliteRecords, SqliteWork, Store
-from service.relay.state import Dead, Owed, Standing
+from service.storage.deliveries import Dead, Owed, Standing
+from service.storage.sqlite import SqliteInbox, SqliteLog
+from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
 from service.tracing import Tracing
 
 HOUR = 3600.0

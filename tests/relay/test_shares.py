@@ -9,8 +9,8 @@ import pytest
 from service.relay.dispatcher import take_shares
 from service.relay.policy import rule, shares
 from service.relay.sender import Answer
-from service.relay.sqlite import SqliteWork, Store
-from service.relay.state import Claim, Owed, Settlement, Try, Verdict
+from service.storage.deliveries import Claim, Owed, Settlement, Try, Verdict
+from service.storage.sqlite.deliveries import SqliteWork, Store
 
 NOW = 1_795_000_000_000
 SECONDS = int(os.environ.get("TEST_SIMULATED_SECONDS", "40"))

@@ -8,8 +8,8 @@ import pytest
 from relay.test_state import NOW, SqliteState, next_due, owe, settle, take, taken
 
 from service.errors import InboxUnavailable
-from service.relay.sqlite import Store, needed
-from service.relay.state import Owed
+from service.storage.deliveries import Owed
+from service.storage.sqlite.deliveries import Store, needed
 
 
 def opened(path: Path) -> SqliteState:

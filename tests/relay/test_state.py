@@ -13,10 +13,11 @@ from contract.engines import Servers
 from contract.test_inbox import event
 
 from service.config import InboxUrl, inbox_url
-from service.inbox.base import Record
-from service.relay import postgresql, sqlite
-from service.relay.state import GONE_LONG, Claim, Owed, Queues, Records, Ruling, Settlement, Story, Try, Verdict
-from service.relay.state import State as Work
+from service.storage.deliveries import GONE_LONG, Claim, Owed, Queues, Records, Ruling, Settlement, Story, Try, Verdict
+from service.storage.deliveries import State as Work
+from service.storage.postgresql import deliveries as postgresql
+from service.storage.protocols import Record
+from service.storage.sqlite import deliveries as sqlite
 
 NOW = 1_795_000_000_000
 LEASE = 60_000

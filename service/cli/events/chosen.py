@@ -13,7 +13,7 @@ import click
 from service.cli.settings import configured
 from service.config import InboxUrl, inbox_url
 from service.events import Event
-from service.inbox import engine
+from service.storage import engines
 
 
 class Filter(NamedTuple):
@@ -66,7 +66,7 @@ def where(value: str | None) -> InboxUrl:
         found = inbox_url(value)
     except ValueError as ex:
         raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
-    if problems := engine.load(found).problems(found):
+    if problems := engines.load(found).problems(found):
         raise click.BadParameter(f"it {problems[0]}.", param_hint="--inbox")
     return found
 

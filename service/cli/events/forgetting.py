@@ -4,7 +4,7 @@ import click
 
 from service.cli import state
 from service.cli.events import chosen
-from service.inbox import engine
+from service.storage import engines
 
 OUT_OF_REACH = """Out of reach from here, for you to see to:
   - what destinations got already, and what their applications keep of it;
@@ -33,7 +33,7 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
     whatsapp-webhook events forget --subject 16505551234
     """  # noqa: D301  click wants the character
     url = chosen.where(inbox)
-    with engine.load(url).open_erasure(url) as erasure:
+    with engines.load(url).open_erasure(url) as erasure:
         person = subject.removeprefix("+")
         with state.opened_if_any(url) as records:
             kept = records.positions_of(person) if records else ()

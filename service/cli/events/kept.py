@@ -15,8 +15,8 @@ from service.cli.events import chosen, look
 from service.cli.events.chosen import Filter
 from service.config import InboxUrl
 from service.events import rfc3339, structured
-from service.inbox import engine
-from service.inbox.base import Placed
+from service.storage import engines
+from service.storage.protocols import Placed
 
 SHOWN: Final = 20
 # What the table shows, and from how many columns of the terminal on.
@@ -64,7 +64,7 @@ def show(inbox: str | None, which: str) -> None:
         raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
     told["received"] = rfc3339(event.received_at)
     told["position"] = int(position) if position.isdecimal() else position
-    if url.engine not in engine.STREAMS:
+    if url.engine not in engines.STREAMS:
         told["deliveries"] = _story(url, int(position))
     text = json.dumps(told, indent=2, ensure_ascii=False)
     Console(soft_wrap=True).print(JSONHighlighter()(Text(text)))

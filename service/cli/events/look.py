@@ -13,9 +13,9 @@ import click
 from service.cli import state
 from service.cli.events.chosen import EVERYTHING, Filter
 from service.config import InboxUrl
-from service.inbox import engine
-from service.inbox.base import Log, Placed, Record, Stream
-from service.relay.state import Records
+from service.storage import engines
+from service.storage.deliveries import Records
+from service.storage.protocols import Log, Placed, Record, Stream
 
 PAGE: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
@@ -154,9 +154,9 @@ class StreamLook:
 @contextmanager
 def looking(url: InboxUrl) -> Iterator[Look]:
     """Open what *url* names; raises InboxUnavailable, or ConfigurationError where nobody can look at it."""
-    if url.engine in engine.STREAMS:
-        with closing(engine.load(url).open_stream(url)) as stream:
+    if url.engine in engines.STREAMS:
+        with closing(engines.load(url).open_stream(url)) as stream:
             yield StreamLook(stream)
     else:
-        with closing(engine.load(url).open_log(url)) as log:
+        with closing(engines.load(url).open_log(url)) as log:
             yield LogLook(log, url)

@@ -18,11 +18,11 @@ from service.cli.settings import configured
 from service.cli.tables import print_table
 from service.config import InboxUrl
 from service.events import rfc3339
-from service.inbox import engine
-from service.inbox.base import Log, Record
 from service.relay import destinations
 from service.relay.destinations import Destination
-from service.relay.state import Owed, Records
+from service.storage import engines
+from service.storage.deliveries import Owed, Records
+from service.storage.protocols import Log, Record
 
 SHOWN: Final = 50
 AT_ONCE: Final = 500
@@ -45,7 +45,7 @@ def dead(inbox: str | None, limit: int) -> None:
     if not letters:
         click.echo("No dead letters.")
         return
-    with closing(engine.load(url).open_log(url)) as log:
+    with closing(engines.load(url).open_log(url)) as log:
         positions = [letter.position for letter in letters]
         kinds = {position: event.type for position, event in saved.items()}
         kinds |= {record.position: record.event.type for record in log.at(positions)}
@@ -90,7 +90,7 @@ def replay(
     if which and wanted != chosen.EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = chosen.where(inbox)
-    with state.opened(url) as records, closing(engine.load(url).open_log(url)) as log:
+    with state.opened(url) as records, closing(engines.load(url).open_log(url)) as log:
         takers = _takers(names, {standing.name for standing in records.standings()})
         lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
         counts: Counter[str] = Counter()

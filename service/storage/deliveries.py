@@ -1,0 +1,268 @@
+"""What the relay must remember: how far it read, what is owed to whom, what was tried. Small protocols, one store.
+
+Times are milliseconds since the epoch. A *lane* is one partition key at one destination: its events go one after the
+other, the oldest first, and while its first one waits for another try the lane waits with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
+
+from service.events import Event
+from service.storage.protocols import Record
+
+RETENTION: Final = "retention"
+EXPIRED: Final = "expired"
+LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
+LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
+GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
+MAX_DELIVERY_AGE_MS: Final = 3 * 86_400_000  # after which what a destination never accepted is given up
+# Without a sign of life for as long, no relay will come back for what it left behind, and nothing is kept for it.
+MAX_HEARTBEAT_AGE_MS: Final = MAX_DELIVERY_AGE_MS + 86_400_000
+MAX_CLOCK_AHEAD_MS: Final = 86_400_000  # a sign of life from further in the future is of a clock that ran ahead
+MIN_DEAD_LETTER_AGE_MS: Final = 8 * 86_400_000  # how long dead letters are kept at least, whatever the retention
+MAX_SAVED_BYTES: Final = 2**30  # of dead letters' events; above it the oldest go
+SAVED_AT_ONCE: Final = 200
+
+
+class Owed(NamedTuple):
+    """An event that a destination is to get: its position in the log, its lane, when it was received."""
+
+    position: int
+    lane: str
+    received_at: int
+
+
+class Claim(NamedTuple):
+    """The first event of a lane, taken for one try; *token* proves, at the end, that it is still ours."""
+
+    destination: str
+    lane: str
+    position: int
+    owed_at: int  # when it was read in the log
+    replay: bool
+    tries: int  # of this lane, before this one, since it took something
+    first_tried: int  # of them; 0 where this is the first
+    token: int
+
+
+class Try(NamedTuple):
+    """One try as it went: when it began, how long it took in seconds, the answer's status (0 for none), and a word."""
+
+    at: int
+    seconds: float
+    status: int
+    outcome: str
+
+
+class Verdict(StrEnum):
+    """What a try, or its absence, comes to."""
+
+    DELIVERED = "delivered"
+    AGAIN = "again"
+    DEAD = "dead"
+
+
+class Ruling(NamedTuple):
+    """What becomes of a lane's first event: when it is tried again, or why it is dead."""
+
+    verdict: Verdict
+    due: int = 0
+    reason: str = ""
+
+
+class Settlement(NamedTuple):
+    """How a claim ended, and why its destination is to be disabled with it, if it is."""
+
+    claim: Claim
+    tried: Try
+    ruling: Ruling
+    disables: str | None = None
+
+
+def freed(settlement: Settlement) -> tuple[int, int, int]:
+    """Say how a lane goes on: when it is due, after how many tries, the first of which was when."""
+    claim, tried, ruling, _ = settlement
+    if ruling.verdict is Verdict.DELIVERED:
+        return tried.at, 0, 0
+    # One that is given up leaves its lane's history to the next.
+    due = ruling.due if ruling.verdict is Verdict.AGAIN else tried.at
+    return due, claim.tries + 1, claim.first_tried or tried.at
+
+
+class Dead(NamedTuple):
+    """An event that a destination will not get, unless somebody replays it."""
+
+    destination: str
+    position: int
+    reason: str
+    tries: int
+    at: int
+
+
+class Story(NamedTuple):
+    """What became of one event at one destination: `delivered`, `waiting` or `dead: ` and why; and every try."""
+
+    destination: str
+    stands: str
+    tries: Sequence[Try]
+
+
+class Standing(NamedTuple):
+    """How a destination stands: read up to where, why disabled, how much is owed and since when, how much is dead."""
+
+    name: str
+    position: int
+    disabled: str | None
+    gone_since: int | None
+    owed: int
+    oldest: int | None
+    dead: int
+
+
+class Plans(Protocol):
+    """From the log to what is owed."""
+
+    def adopt(self, identity: int, last: int) -> int:
+        """Belong to the log of this *identity*, whose newest position is *last*; gives what is no longer owed.
+
+        Of another log nothing is left, and each destination begins at the start of this one. Where this one was set
+        back (a backup), so are positions.
+        """
+        ...
+
+    def join(self, names: Mapping[str, int], *, now: int) -> None:
+        """Have exactly *names* be in the file; one that is new is read for from its position on."""
+        ...
+
+    def positions(self) -> Mapping[str, int]:
+        """Say how far the log was read for each destination that is in the file."""
+        ...
+
+    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
+        """Note what is *owed* from the log between two positions, all or nothing; False where another was faster."""
+        ...
+
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+        """Give up what is no use to wait for: how many events of each destination, by name and reason.
+
+        That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,
+        and what has been owed for *patience* by one that took nothing for as long. Drops what is told of dead letters
+        that are *keep* old. Times are in milliseconds.
+        """
+        ...
+
+    def forget_tries(self, first: int) -> None:
+        """Drop what is told of tries with events before *first*, some at a time."""
+        ...
+
+
+class DeadLetterEvents(Protocol):
+    """The events of dead letters, saved beside them: the log's retention may end before anybody looks."""
+
+    def unsaved(self, limit: int) -> Sequence[int]:
+        """Return positions of dead letters whose event was not saved yet; the log must keep them until then."""
+        ...
+
+    def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
+        """Save the events of dead letters; those of *positions* that are not among *events* no longer exist.
+
+        Above *max_bytes* in all, the oldest are dropped.
+        """
+        ...
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of these positions, by position."""
+        ...
+
+
+class Queues(StrEnum):
+    """Which delivery queues are asked for; a queue failed if the last attempt of it did."""
+
+    HEALTHY = "healthy"
+    FAILED = "failed"
+
+
+class Claims(Protocol):
+    """What is owed, one lane at a time."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of what is within: all of it or nothing."""
+        ...
+
+    def next_due(self, name: str, queues: Queues) -> int | None:
+        """Return when the next queue is due; None if there is none, or the destination is disabled."""
+        ...
+
+    def take(
+        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    ) -> Sequence[Claim]:
+        """Take at most so many queues that are due: those that waited longest, or some at random.
+
+        For *lease* milliseconds nobody else gets them.
+        """
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
+        """Write down how claims ended: a lane goes on, waits, or its first event is dead; a destination is disabled.
+
+        Gives the claims that ran out and are another's now; of them nothing is written.
+        """
+        ...
+
+
+class State(Plans, Claims, DeadLetterEvents, Protocol):
+    """All that the relay remembers by."""
+
+    def require_file(self) -> None:
+        """Raise InboxUnavailable where the store is no longer the one that was opened."""
+        ...
+
+
+class Switch(Protocol):
+    """What stops a destination."""
+
+    def disable(self, name: str, reason: str | None) -> bool:
+        """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""
+        ...
+
+
+class Records(Switch, Protocol):
+    """What a person asks, and does."""
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
+        ...
+
+    def positions_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of a person's saved events, and of events that are owed in their order."""
+        ...
+
+    def heartbeat(self) -> int:
+        """Return when a relay last said that it runs, in milliseconds since the epoch; 0 if none ever did."""
+        ...
+
+    def clear(self) -> None:
+        """Drop everything: positions, what is owed, dead letters with their events."""
+        ...
+
+    def standings(self) -> Sequence[Standing]:
+        """Say how each destination that was ever known stands."""
+        ...
+
+    def dead(self, *, limit: int | None) -> Sequence[Dead]:
+        """Give the dead letters of last, in the order in which they were given up; all with None."""
+        ...
+
+    def story(self, position: int) -> Sequence[Story]:
+        """Tell what became of the event at *position*, by destination."""
+        ...
+
+    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
+        """Owe events once more, marked as a replay; gives how many were not owed already."""
+        ...
+
+    def forget(self, positions: Sequence[int]) -> bool:
+        """Owe these events to nobody, and tell nothing of them; False where a log of the store still does."""
+        ...

@@ -1,0 +1,87 @@
+"""An inbox in memory: for trying out, for tests, and for several workers where nothing need survive."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from service.config import InboxUrl
+from service.errors import ConfigurationError
+from service.events import Event
+from service.storage.protocols import Outcome, Record, Size, Terms
+
+PURGED_AT_ONCE = 256
+
+
+class MemoryInbox:
+    """Keeps events in this process and nowhere else; `read` sees what `put` appended."""
+
+    def __init__(self, *, retention: int) -> None:
+        """*retention* is in milliseconds."""
+        self._retention = retention
+        self._records: deque[Record] = deque()
+        self._ids: set[str] = set()
+        self._position = 0
+        self._bytes = 0
+
+    def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
+        """Append *events*; see `Inbox`."""
+        return [self._append(event) for event in events]
+
+    def _append(self, event: Event) -> Outcome:
+        if event.id in self._ids:
+            return Outcome.REPEAT
+        self._position += 1
+        self._ids.add(event.id)
+        self._records.append(Record(self._position, event))
+        self._bytes += len(event.data)
+        return Outcome.NEW
+
+    def probe(self) -> None:
+        """Do nothing: memory is always there; see `Inbox`."""
+
+    def purge(self, now: int) -> bool:
+        """Drop what is too old; see `Inbox`."""
+        for _ in range(PURGED_AT_ONCE):
+            if not self._is_old(now):
+                return False
+            old = self._records.popleft().event
+            self._ids.discard(old.id)
+            self._bytes -= len(old.data)
+        return self._is_old(now)
+
+    def _is_old(self, now: int) -> bool:
+        return bool(self._records) and self._records[0].event.received_at < now - self._retention
+
+    def size(self) -> Size:
+        """Say how much is held; see `Inbox`."""
+        return Size(len(self._records), self._bytes)
+
+    def read(self, after: int, limit: int) -> Sequence[Record]:
+        """Give what follows *after*; see `Log`."""
+        return [record for record in self._records if record.position > after][:limit]
+
+    def last(self) -> int:
+        """Give the newest position; see `Log`."""
+        return self._position
+
+    def close(self) -> None:
+        """Do nothing: the events end with the process."""
+
+
+def problems(_url: InboxUrl) -> list[str]:
+    """Say what is wrong with the URL; see `Engine`."""
+    return []
+
+
+def opener(_url: InboxUrl, terms: Terms) -> Callable[[], MemoryInbox]:
+    """Make what opens the inbox, the same one each time; see `Engine`."""
+    inbox = MemoryInbox(retention=terms.retention)
+    return lambda: inbox
+
+
+def open_log(_url: InboxUrl) -> NoReturn:
+    """Refuse: nobody else can see this process's memory; see `Engine`."""
+    raise ConfigurationError(["The inbox in memory can't be read from another process: it ends with the server."])
+
+
+open_erasure = open_log

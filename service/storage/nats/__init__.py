@@ -1,0 +1,47 @@
+"""The NATS JetStream inbox: a stream, which consumers of the user's read; there is no relay.
+
+`settings` reads the URL, `connection` talks to the server, `safety` says what the stream must be, `inbox` writes,
+`stream` looks at what is there. Sources: https://docs.nats.io/nats-concepts/jetstream/streams; NATS's ADR-50 (atomic
+batch publishing); CloudEvents 1.0 "NATS Protocol Binding", section 3.1 (binary content mode).
+"""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from service.config import InboxUrl
+from service.errors import ConfigurationError
+from service.storage.nats.inbox import NatsInbox
+from service.storage.nats.settings import Settings, problems
+from service.storage.nats.stream import NatsStream
+from service.storage.protocols import Terms
+
+__all__ = ["NatsInbox", "NatsStream", "open_erasure", "open_log", "open_stream", "opener", "problems"]
+
+
+def opener(url: InboxUrl, terms: Terms) -> Callable[[], NatsInbox]:
+    """Make what opens the inbox, with a connection of its own each time; see `Engine`."""
+    return lambda: NatsInbox(Settings.of(url), terms)
+
+
+def open_stream(url: InboxUrl) -> NatsStream:
+    """Open the stream for looking at it; see `Engine`."""
+    return NatsStream(Settings.of(url))
+
+
+def open_log(_url: InboxUrl) -> NoReturn:
+    """Refuse: a stream's consumers read it themselves; see `Engine`."""
+    raise ConfigurationError(["A NATS stream is read by consumers of yours, not by the relay or its commands."])
+
+
+def open_erasure(url: InboxUrl) -> NoReturn:
+    """Refuse: events of a stream are erased with NATS's own tools; see `Engine`."""
+    stream = Settings.of(url).stream
+    raise ConfigurationError(
+        [
+            (
+                f"All of this person's events remain in the stream {stream} until they are older than its max_age "
+                f"(nats stream info {stream}). Erase each with NATS's own tool, nats stream rmm {stream} SEQUENCE: "
+                "`events list --subject WHO` shows the sequences."
+            )
+        ]
+    )

@@ -1,0 +1,88 @@
+"""Looking at what a stream holds."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import unquote
+
+import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from service.errors import InboxUnavailable
+from service.events import Event, heard
+from service.storage.nats.connection import Connection
+from service.storage.nats.settings import Settings
+from service.storage.protocols import Placed
+
+TIMEOUT: Final = 10.0  # seconds
+PAGE: Final = 500
+PREFIX: Final = "ce-"
+
+
+class NatsStream:
+    """A consumer that ends with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect; raises InboxUnavailable, also where there is no such stream."""
+        self._name = settings.stream
+        self._connection = Connection(settings, timeout=TIMEOUT)
+
+    def newest(self, limit: int) -> Sequence[Placed]:
+        """Give the newest events; see `Stream`."""
+        state = self._connection.run(self._connection.stream.stream_info(self._name)).state
+        first = max(state.last_seq - limit + 1, state.first_seq, 1)
+        return list(self._read(ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)))
+
+    def since(self, time: int | None) -> Iterator[Placed]:
+        """Give what was received since *time*; see `Stream`."""
+        if time is None:
+            return self._read(ConsumerConfig(deliver_policy=DeliverPolicy.ALL))
+        start = datetime.fromtimestamp(time / 1000, UTC)
+        return self._read(ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=start))
+
+    def at(self, position: str) -> Placed | None:
+        """Give the event at *position*, a sequence of the stream; see `Stream`."""
+        if not position.isdecimal():
+            raise ValueError("wants a sequence of the stream, such as 1057")
+        try:
+            found = self._connection.run(self._connection.stream.get_msg(self._name, int(position)))
+        except InboxUnavailable as ex:
+            if isinstance(ex.__cause__, nats.js.errors.NotFoundError):
+                return None
+            raise
+        return Placed(position, _event(found.headers, found.data))
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._connection.close()
+
+    def _read(self, config: ConsumerConfig) -> Iterator[Placed]:
+        """Read from where *config* says to what is the end now."""
+        run, stream = self._connection.run, self._connection.stream
+        config.ack_policy = AckPolicy.NONE
+        config.inactive_threshold = 60.0
+        last = run(stream.stream_info(self._name)).state.last_seq
+        made = run(stream.add_consumer(self._name, config))
+        if not made.num_pending:
+            return
+        subscribed = run(stream.pull_subscribe_bind(stream=self._name, consumer=made.name))
+        while True:
+            for message in run(subscribed.fetch(PAGE, timeout=TIMEOUT / 2)):
+                sequence = message.metadata.sequence.stream
+                yield _placed(sequence, message)
+                if sequence >= last or not message.metadata.num_pending:
+                    return
+
+
+def _placed(sequence: int, message: Msg) -> Placed:
+    return Placed(str(sequence), _event(message.headers, message.data))
+
+
+def _event(headers: dict[str, Any] | None, data: bytes | None) -> Event:
+    told = {
+        name.removeprefix(PREFIX): unquote(str(value))
+        for name, value in (headers or {}).items()
+        if name.startswith(PREFIX)
+    }
+    return heard(told, data or b"")

@@ -1,0 +1,171 @@
+"""The tables, how they came to be, and transactions on them.
+
+What is locked is locked in one order, so that relays wait for each other for moments and never in a circle: lanes
+first, by their names; then destinations.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+from service.config import InboxUrl
+from service.errors import InboxUnavailable
+from service.storage import url_reload
+from service.storage.postgresql import schema
+from service.storage.postgresql.connection import Address, Connection, connect, translating
+from service.storage.postgresql.schema import Step
+
+PART: Final = "relay"
+PATIENCE: Final = 5.0  # seconds
+TENDING: Final = 16  # who tends what is too old; beside the inbox's own locks
+# Rows that change at each try: what they leave behind is to be cleaned at a hundredth, not at a fifth, of the table.
+_BUSY: Final = (
+    "WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05)"
+)
+# Never change one that was released.
+STEPS: Final = (
+    Step(
+        f"""
+        CREATE TABLE whatsapp_webhook.relay (
+            one boolean PRIMARY KEY DEFAULT true CHECK (one), identity bigint, seen bigint NOT NULL
+        );
+        INSERT INTO whatsapp_webhook.relay (seen) VALUES (0);
+        CREATE TABLE whatsapp_webhook.destination (
+            id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            name text NOT NULL UNIQUE,
+            position bigint NOT NULL,
+            disabled text,
+            gone_since bigint,
+            failing_since bigint,
+            failures integer NOT NULL DEFAULT 0
+        );
+        CREATE TABLE whatsapp_webhook.owed (
+            destination integer NOT NULL,
+            position bigint NOT NULL,
+            lane text COLLATE "C" NOT NULL,
+            received_at bigint NOT NULL,
+            owed_at bigint NOT NULL,
+            replay boolean NOT NULL,
+            PRIMARY KEY (destination, position)
+        ) {_BUSY};
+        CREATE INDEX owed_in_lane ON whatsapp_webhook.owed (destination, lane, position);
+        CREATE TABLE whatsapp_webhook.lane (
+            destination integer NOT NULL,
+            lane text COLLATE "C" NOT NULL,
+            due bigint NOT NULL,
+            tries integer NOT NULL DEFAULT 0,
+            first_tried bigint NOT NULL DEFAULT 0,
+            token bigint,
+            PRIMARY KEY (destination, lane)
+        ) {_BUSY};
+        CREATE INDEX lane_due ON whatsapp_webhook.lane (destination, due, lane);
+        CREATE TABLE whatsapp_webhook.dead (
+            destination integer NOT NULL,
+            position bigint NOT NULL,
+            reason text NOT NULL,
+            tries integer NOT NULL,
+            at bigint NOT NULL,
+            PRIMARY KEY (destination, position)
+        );
+        CREATE TABLE whatsapp_webhook.tried (
+            position bigint NOT NULL,
+            destination integer NOT NULL,
+            at bigint NOT NULL,
+            seconds double precision NOT NULL,
+            status integer NOT NULL,
+            outcome text NOT NULL,
+            PRIMARY KEY (position, destination, at)
+        );
+        """,
+        works_with=1,
+    ),
+    Step(
+        """
+        ALTER TABLE whatsapp_webhook.dead ADD COLUMN saved boolean NOT NULL DEFAULT false;
+        CREATE INDEX dead_unsaved ON whatsapp_webhook.dead (position) WHERE NOT saved;
+        CREATE TABLE whatsapp_webhook.saved_event (
+            position bigint PRIMARY KEY,
+            saved_at bigint NOT NULL,
+            bytes bigint NOT NULL,
+            subject text,
+            event bytea NOT NULL
+        );
+        CREATE INDEX saved_event_of_subject ON whatsapp_webhook.saved_event (subject);
+        """,
+        works_with=1,
+    ),
+    Step(
+        """
+        DROP INDEX whatsapp_webhook.lane_due;
+        CREATE INDEX lane_due ON whatsapp_webhook.lane (destination, least(tries, 1), due, lane);
+        """,
+        works_with=1,
+    ),
+)
+TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+class Store:
+    """One connection, for any number of threads; made anew where it broke."""
+
+    def __init__(self, url: InboxUrl) -> None:
+        """Connect, and make the tables where there are none; raises InboxUnavailable."""
+        self.url = url
+        self.connections = 0  # so far
+        self._lock = threading.RLock()
+        self._db: Connection | None = None
+        with self._connected():
+            pass
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._lock:
+            if self._db is None or self._db.closed:
+                self._db = connect(Address.of(self.url, timeout=PATIENCE))
+                self.connections += 1
+                with translating(self._db):
+                    schema.migrate(self._db, PART, STEPS)
+            with translating(self._db):
+                yield self._db
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
+        with self._connected() as db:
+            if db.info.transaction_status:
+                yield db
+                return
+            with db.transaction():
+                yield db
+
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
+        """Read; raises InboxUnavailable."""
+        with self._connected() as db:
+            return db.execute(query, values).fetchall()
+
+    def require_url(self) -> None:
+        """Raise InboxUnavailable where the URL in force is another one by now; from then on that is used."""
+        found = url_reload.in_force(self.url)
+        if found != self.url:
+            self.close()
+            self.url = found
+            raise InboxUnavailable("moved", "the inbox's URL was changed: connecting anew", reopen=True)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+
+
+def exists(url: InboxUrl) -> bool:
+    """Say whether a relay ever made its tables; raises InboxUnavailable."""
+    db = connect(Address.of(url, timeout=PATIENCE))
+    try:
+        with translating():
+            return schema.exists(db, "relay")
+    finally:
+        db.close()

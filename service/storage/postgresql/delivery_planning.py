@@ -1,0 +1,193 @@
+"""From the log to what is owed, and what is no use to wait for."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from service.events import Event
+from service.storage.deliveries import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Owed
+from service.storage.postgresql import schema
+from service.storage.postgresql.connection import Connection
+from service.storage.postgresql.delivery_database import TABLES, TENDING, Rows, Store
+from service.storage.postgresql.delivery_queues import ORDER, Keys, columns, let_go, row, rows
+from service.storage.postgresql.schema import NAME as T
+from service.storage.protocols import Record
+
+FORGOTTEN_AT_ONCE: Final = 4000
+
+
+class PostgresqlPlans:
+    """`Plans`, see there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = Keys(store)
+
+    def require_file(self) -> None:
+        """See that the inbox's URL is still the one that was opened; raises InboxUnavailable."""
+        self._store.require_url()
+
+    def adopt(self, identity: int, last: int) -> int:  # noqa: ARG002  as below
+        """Belong to the log of this identity; see `Plans`.
+
+        That a log was set back can't be seen, nor need it: it lies in the same database, and so does this.
+        """
+        with self._store.transaction() as db:
+            (found,) = row(db, f"SELECT identity FROM {T}.relay FOR UPDATE")
+            if found == identity:
+                return 0
+            rows(db, f"SELECT 1 FROM {T}.destination ORDER BY id FOR UPDATE")
+            owed = schema.number(db, f"SELECT count(*) FROM {T}.owed")
+            if found is not None:
+                for table in TABLES:
+                    db.execute(f"DELETE FROM {T}.{table}")
+                db.execute(f"UPDATE {T}.destination SET position = 0")
+            db.execute(f"UPDATE {T}.relay SET identity = %s", (identity,))
+            return owed if found is not None else 0
+
+    def join(self, names: Mapping[str, int], *, now: int) -> None:
+        """Have exactly *names* be in the file; see `Plans`."""
+        with self._store.transaction() as db:
+            db.execute(
+                f"UPDATE {T}.destination SET gone_since = %s WHERE gone_since IS NULL AND name <> ALL(%s)",
+                (now, list(names)),
+            )
+            db.execute(
+                f"""INSERT INTO {T}.destination (name, position)
+                    SELECT * FROM unnest(%s::text[], %s::bigint[]) ORDER BY 1
+                    ON CONFLICT (name) DO UPDATE SET gone_since = NULL""",
+                (list(names), list(names.values())),
+            )
+            db.execute(f"UPDATE {T}.relay SET seen = %s", (now,))
+
+    def positions(self) -> Mapping[str, int]:
+        """Say how far the log was read; see `Plans`."""
+        return dict(self._store.rows(f"SELECT name, position FROM {T}.destination WHERE gone_since IS NULL"))
+
+    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
+        """Note what is owed; see `Plans`."""
+        key = self._keys[name]
+        with self._store.transaction() as db:
+            dues = {each.lane: min(each.received_at, now) for each in reversed(owed)}
+            # Whoever settles a lane of these waits, or is waited for: else it could find nothing owed, and drop it.
+            db.execute(
+                f"""INSERT INTO {T}.lane (destination, lane, due)
+                    SELECT %s, * FROM unnest(%s::text[], %s::bigint[]) AS new (lane, due) ORDER BY lane COLLATE "C"
+                    ON CONFLICT (destination, lane) DO UPDATE SET due = lane.due""",
+                (key, list(dues), list(dues.values())),
+            )
+            moved = f"UPDATE {T}.destination SET position = %s WHERE id = %s AND position = %s RETURNING 1"
+            if not rows(db, moved, until, key, since):
+                let_go(db, [(key, lane) for lane in dues])
+                return False
+            db.execute(
+                f"""INSERT INTO {T}.owed
+                    SELECT %s, *, %s, false FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
+                    ON CONFLICT DO NOTHING""",
+                (key, now, *columns(owed, 3)),
+            )
+            return True
+
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+        """Give up what is no use to wait for; see `Plans`. One relay at a time does."""
+        away = f"SELECT id FROM {T}.destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
+        down = f"SELECT id FROM {T}.destination WHERE disabled IS NULL AND failing_since <= %s AND failures >= %s"
+        found: Counter[tuple[str, str]] = Counter()
+        with self._store.transaction() as db:
+            if not schema.try_lock(db, TENDING):
+                return found
+            db.execute(f"UPDATE {T}.relay SET seen = %s", (now,))
+            db.execute(f"DELETE FROM {T}.dead WHERE at < %s", (now - keep,))
+            db.execute(
+                f"""DELETE FROM {T}.saved_event AS saved
+                    WHERE NOT EXISTS (SELECT 1 FROM {T}.dead WHERE dead.position = saved.position)
+                      AND NOT EXISTS (SELECT 1 FROM {T}.owed WHERE owed.position = saved.position)"""
+            )
+            # What waits for longer than anything may was written by a clock that ran ahead.
+            db.execute(
+                f"UPDATE {T}.lane SET due = %s WHERE due > %s",
+                (now, now + LONGEST_WAIT),
+            )
+            names: dict[int, str] = dict(rows(db, f"SELECT id, name FROM {T}.destination"))
+            long = now - patience
+            for reason, over, values in (
+                (RETENTION, f"position < %s AND destination IN ({away})", (first,)),
+                (EXPIRED, f"owed_at <= %s AND destination IN ({down})", (long, long, LEAST_TRIES)),
+            ):
+                gone = self._give_up(db, over, values, now)
+                db.execute(
+                    f"""INSERT INTO {T}.dead (reason, tries, at, destination, position)
+                        SELECT %s, 0, %s, * FROM unnest(%s::int[], %s::bigint[])
+                        ON CONFLICT (destination, position) DO UPDATE SET reason = excluded.reason, at = excluded.at""",
+                    (reason, now, [key for key, _, _ in gone], [position for _, _, position in gone]),
+                )
+                found.update((names[key], reason) for key, _, _ in gone)
+        return found
+
+    def _give_up(self, db: Connection, over: str, values: tuple[int, ...], now: int) -> Rows:
+        """Owe no longer what is *over*, but what somebody is just trying."""
+        lanes = rows(db, f"SELECT DISTINCT destination, lane FROM {T}.owed WHERE {over}", *values)
+        free = rows(
+            db,
+            f"""SELECT destination, lane FROM {T}.lane WHERE (destination, lane) IN (
+                  SELECT * FROM unnest(%s::int[], %s::text[])) AND (token IS NULL OR due <= %s) {ORDER}""",
+            *columns(lanes, 2),
+            now,
+        )
+        gone = rows(
+            db,
+            f"""DELETE FROM {T}.owed WHERE {over} AND (destination, lane) IN (
+                  SELECT * FROM unnest(%s::int[], %s::text[])) RETURNING destination, lane, position""",
+            *values,
+            *columns(free, 2),
+        )
+        let_go(db, [(key, lane) for key, lane, _ in gone])
+        return gone
+
+    def forget_tries(self, first: int) -> None:
+        """Drop some of what is told of events before *first*; see `Plans`."""
+        old = f"SELECT position, destination, at FROM {T}.tried WHERE position < %s ORDER BY position LIMIT %s"
+        if not self._store.rows(old, (first, 1)):
+            return
+        with self._store.transaction() as db:
+            if schema.try_lock(db, TENDING):
+                forgotten = f"DELETE FROM {T}.tried WHERE (position, destination, at) IN ({old})"
+                db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
+
+    def unsaved(self, limit: int) -> Sequence[int]:
+        """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
+        query = f"SELECT DISTINCT position FROM {T}.dead WHERE NOT saved ORDER BY position LIMIT %s"
+        return [position for (position,) in self._store.rows(query, (limit,))]
+
+    def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
+        """Save the events of dead letters; see `DeadLetterEvents`."""
+        encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
+        saved = [(record.position, len(text), record.event.subject, text) for record, text in encoded]
+        with self._store.transaction() as db:
+            if not schema.try_lock(db, TENDING):
+                return
+            db.execute(
+                f"""INSERT INTO {T}.saved_event (saved_at, position, bytes, subject, event)
+                    SELECT %s, * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bytea[])
+                    ON CONFLICT (position) DO NOTHING""",
+                (now, *columns(saved, 4)),
+            )
+            db.execute(f"UPDATE {T}.dead SET saved = true WHERE position = ANY(%s)", (list(positions),))
+            db.execute(
+                f"""DELETE FROM {T}.saved_event WHERE position IN (SELECT position FROM (
+                      SELECT position, sum(bytes) OVER (ORDER BY saved_at DESC, position DESC) AS newer
+                      FROM {T}.saved_event) AS summed WHERE newer > %s)""",
+                (max_bytes,),
+            )
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
+        return saved_events(self._store, positions)
+
+
+def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
+    """Return the saved events of these positions, by position."""
+    found = store.rows(f"SELECT position, event FROM {T}.saved_event WHERE position = ANY(%s)", (list(positions),))
+    return {position: msgspec.msgpack.decode(text, type=Event) for position, text in found}

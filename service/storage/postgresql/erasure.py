@@ -1,0 +1,54 @@
+"""Taking one person's events out of the tables, beside the servers that write them."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from service.storage.postgresql import schema
+from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.schema import NAME
+
+
+class PostgresqlErasure:
+    """`Erasure`, see there."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect; raises InboxUnavailable."""
+        self._db = connect(address)
+        with translating(self._db):
+            schema.require_version(self._db, "inbox", schema.STEPS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def find(self, subject: str) -> Sequence[int]:
+        """Give the positions of the events of *subject*; reads all that is kept."""
+        query = f"SELECT position FROM {NAME}.event WHERE subject = %s ORDER BY position"
+        with translating(self._db):
+            return [position for (position,) in self._db.execute(query, (subject,))]
+
+    def erase(self, positions: Sequence[int]) -> bool:
+        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody; see `Erasure`."""
+        with translating(self._db):
+            self._db.execute(
+                f"""UPDATE {NAME}.event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
+                    WHERE position = ANY(%s)""",
+                (list(positions),),
+            )
+            leaves = f"SELECT relid::regclass::text FROM pg_partition_tree('{NAME}.event') WHERE isleaf"
+            for (table,) in self._db.execute(leaves).fetchall():
+                self._db.execute(f"VACUUM {table}")
+        return True
+
+    def remains(self) -> str:
+        """Return what PostgreSQL's own write-ahead log has; see `Erasure`."""
+        return (
+            "PostgreSQL's write-ahead log, its archive and its standbys have the old rows until those segments are "
+            "recycled (max_wal_size, wal_keep_size, archive retention); a transaction that was open meanwhile keeps "
+            "them in the table until the next VACUUM after its end."
+        )

@@ -1,0 +1,72 @@
+"""The reading half."""
+
+import hashlib
+from collections.abc import Sequence
+
+from service.storage.postgresql import rows, schema
+from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.schema import NAME
+from service.storage.protocols import Record
+
+# Not the sequence's value: it counts what is just being appended, which a reader that begins there would pass.
+_LAST = f"""SELECT greatest((SELECT position FROM {NAME}.event ORDER BY position DESC LIMIT 1),
+                            (SELECT position FROM {NAME}.progress WHERE name = 'dropped'))"""
+
+
+class PostgresqlLog:
+    """The reading half: a connection of its own, each question a transaction of its own."""
+
+    def __init__(self, address: Address) -> None:
+        """Connect; raises InboxUnavailable, also where no server made the tables yet."""
+        self._db = connect(address)
+        try:
+            with translating():
+                schema.require_version(self._db, "inbox", schema.STEPS)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
+        """Give what follows *after*; see `Log`."""
+        columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", ''::bytea")
+        return self._records(
+            "position > %s AND data IS NOT NULL ORDER BY position LIMIT %s", after, limit, columns=columns
+        )
+
+    def at(self, positions: Sequence[int]) -> Sequence[Record]:
+        """Give the events of these positions; see `Log`."""
+        return self._records("position = ANY(%s) AND data IS NOT NULL ORDER BY position", list(positions))
+
+    def find(self, event_id: str) -> Record | None:
+        """Give the event with this id, if it is there; see `Log`."""
+        digest = hashlib.sha256(event_id.encode()).digest()[:16]
+        return next(iter(self._records("digest = %s AND data IS NOT NULL", digest)), None)
+
+    def identity(self) -> int:
+        """Give the number that is this log's alone; see `Log`."""
+        return self._number(f"SELECT position FROM {NAME}.progress WHERE name = 'identity'")
+
+    def first(self) -> int:
+        """Give the oldest position; see `Log`. One statement, as `last` must be of the same moment."""
+        oldest = f"""SELECT position FROM {NAME}.event WHERE data IS NOT NULL
+                       AND position > (SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped')
+                     ORDER BY position LIMIT 1"""
+        return self._number(f"SELECT coalesce(({oldest}), ({_LAST}) + 1)")
+
+    def last(self) -> int:
+        """Give the newest position; see `Log`. What is not committed has a higher one."""
+        return self._number(_LAST)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._db.close()
+
+    def _number(self, query: str) -> int:
+        with translating(self._db):
+            return schema.number(self._db, query)
+
+    def _records(self, condition: str, *values: object, columns: str = rows.COLUMNS) -> Sequence[Record]:
+        query = f"SELECT position, {columns} FROM {NAME}.event WHERE {condition}"
+        with translating(self._db):
+            found = self._db.execute(query, values, binary=True).fetchall()
+        return [rows.record(row) for row in found]

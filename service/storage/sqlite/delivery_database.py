@@ -1,0 +1,174 @@
+"""The file itself: how it is opened, what is in it, and its transactions."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.storage.sqlite.errors import access
+from service.storage.sqlite.ownership import make_private, require_ours
+
+NAME: Final = "relay.db"
+APPLICATION_ID: Final = 0x57484B52  # "WHKR"
+BUSY_TIMEOUT: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
+# Each step takes a database of the version that is its index to the next one. Never change one that was released.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE origin (identity INTEGER NOT NULL) STRICT;
+    CREATE TABLE destination (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        position INTEGER NOT NULL,
+        disabled TEXT,
+        gone_since INTEGER,
+        failing_since INTEGER,
+        failures INTEGER NOT NULL DEFAULT 0,
+        owed INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE owed (
+        destination INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        lane TEXT NOT NULL,
+        received_at INTEGER NOT NULL,
+        owed_at INTEGER NOT NULL,
+        replay INTEGER NOT NULL,
+        PRIMARY KEY (destination, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX owed_in_lane ON owed (destination, lane, position, owed_at, replay);
+    CREATE TABLE lane (
+        destination INTEGER NOT NULL,
+        lane TEXT NOT NULL,
+        due INTEGER NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        first_tried INTEGER NOT NULL DEFAULT 0,
+        token INTEGER,
+        PRIMARY KEY (destination, lane)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX lane_due ON lane (destination, due);
+    CREATE TABLE dead (
+        destination INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (destination, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tried (
+        position INTEGER NOT NULL,
+        destination INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        status INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        PRIMARY KEY (position, destination, at)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL) STRICT;
+    INSERT INTO heartbeat VALUES (1, 0);
+    ALTER TABLE dead ADD COLUMN saved INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX dead_unsaved ON dead (position) WHERE saved = 0;
+    CREATE TABLE saved_event (
+        position INTEGER PRIMARY KEY,
+        saved_at INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        subject TEXT,
+        event BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX saved_event_of_subject ON saved_event (subject);
+    """,
+    """
+    DROP INDEX lane_due;
+    CREATE INDEX lane_due ON lane (destination, (tries > 0), due);
+    """,
+)
+TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+class Store:
+    """One connection, for any number of threads; any number of processes have one each."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file; raises InboxUnavailable where that can't be."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            require_ours(path, APPLICATION_ID)
+            make_private(path)
+            self._db = apsw.Connection(str(path))
+            self._prepare()
+            self._inode = path.stat().st_ino
+        except (apsw.Error, OSError) as ex:
+            raise InboxUnavailable("cannot_open", f"the relay's state {access(path)}: {ex}") from ex
+
+    def _prepare(self) -> None:
+        db = self._db
+        db.set_busy_timeout(BUSY_TIMEOUT)
+        db.pragma("temp_store", "MEMORY")
+        db.pragma("secure_delete", True)  # a lane's name holds a number of somebody's
+        if db.pragma("user_version") > len(MIGRATIONS):
+            raise apsw.NotADBError("it was made by a later version of this program")
+        db.pragma("journal_mode", "wal")
+        # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
+        db.pragma("synchronous", "NORMAL")
+        db.pragma("wal_autocheckpoint", 1000)  # pages; a larger one is a longer sync, which the inbox's waits for
+        with self.transaction():
+            for step in range(db.pragma("user_version"), len(MIGRATIONS)):
+                db.execute(MIGRATIONS[step]).fetchall()
+                db.pragma("application_id", APPLICATION_ID)
+                db.pragma("user_version", step + 1)
+
+    def require_file(self) -> None:
+        """Raise InboxUnavailable where the file was moved or deleted while in use."""
+        try:
+            same = self.path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise InboxUnavailable("vanished", f"{self.path} was moved or deleted while in use: start the relay again")
+
+    @contextmanager
+    def transaction(self) -> Iterator[apsw.Connection]:
+        """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as ex:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(ex, apsw.Error):
+                    raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+                raise
+
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
+        """Read; raises InboxUnavailable where the file can't be used."""
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except apsw.Error as ex:
+                raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+
+    def clean(self) -> bool:
+        """Take the WAL in and empty it, so that it tells no more than the file; False where a reader is in the way."""
+        with self._lock:
+            try:
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()

@@ -1,0 +1,76 @@
+"""The reading half."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.storage.protocols import Record
+from service.storage.sqlite import rows, schema
+from service.storage.sqlite.errors import translating
+
+
+class SqliteLog:
+    """The reading half: short transactions, so that the writer's WAL is never held back."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
+        schema.require_library(apsw.sqlite_lib_version())
+        self._path = path
+        with translating(self._path):
+            self._db = schema.open_existing(path)
+            self._inode = path.stat().st_ino
+
+    def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
+        """Give what follows *after*; see `Log`."""
+        self._require_file()
+        columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", x''")
+        return self._records(
+            "position > ? AND data IS NOT NULL ORDER BY position LIMIT ?", after, limit, columns=columns
+        )
+
+    def at(self, positions: Sequence[int]) -> Sequence[Record]:
+        """Give the events of these positions; see `Log`."""
+        marks = ",".join("?" * len(positions))
+        return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
+
+    def identity(self) -> int:
+        """Give the number that is this log's alone; see `Log`."""
+        with translating(self._path):
+            return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
+
+    def first(self) -> int:
+        """Give the oldest position; see `Log`."""
+        with translating(self._path):
+            dropped = schema.number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
+        return next((record.position for record in self.read(dropped, 1)), self.last() + 1)
+
+    def last(self) -> int:
+        """Give the newest position; see `Log`."""
+        with translating(self._path):
+            return schema.number(self._db, schema.LAST)
+
+    def find(self, event_id: str) -> Record | None:
+        """Give the event with this id, if it is there; reads the whole index."""
+        same = f"SELECT position FROM event WHERE substr(digest, {rows.SECOND_BYTES + 1}) = ?"  # noqa: S608  no value is in the text
+        condition = f"position IN ({same}) AND data IS NOT NULL"
+        return next(iter(self._records(condition, rows.hashed(event_id))), None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _require_file(self) -> None:
+        try:
+            same = self._path.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise InboxUnavailable("vanished", f"{self._path} was moved or replaced while it was read", reopen=True)
+
+    def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
+        query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
+        with translating(self._path):
+            found = self._db.execute(query, values).fetchall()
+        return [rows.record(row) for row in found]

@@ -1,0 +1,146 @@
+"""The database itself: how it is opened, what is in it, and what is refused."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from service.errors import InboxUnavailable
+from service.storage.sqlite.ownership import Owner, require_ours
+
+OLDEST_LIBRARY: Final = (3, 51, 3)
+APPLICATION_ID: Final = 0x57484B31  # "WHK1"
+BUSY_TIMEOUT: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
+MIN_CHECKPOINT_PAGES: Final = 50
+MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change again and again are copied once
+LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
+# Each step takes a database of the version that is its index to the next one. Never change one that was released.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE event (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest BLOB NOT NULL UNIQUE,
+        id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        source TEXT NOT NULL,
+        subject TEXT,
+        partitionkey TEXT NOT NULL,
+        time INTEGER NOT NULL,
+        own_time INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        field TEXT NOT NULL,
+        test INTEGER NOT NULL,
+        traceparent TEXT,
+        data BLOB
+    ) STRICT;
+    CREATE TABLE progress (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
+    INSERT INTO progress VALUES ('bodies_dropped', 0);
+    """,
+    "INSERT INTO progress VALUES ('identity', random())",  # so that a reader sees that it is another one
+)
+
+
+def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
+    """Open or make the database at *path*, durable and of the present version; raises InboxUnavailable or apsw's.
+
+    An existing one is not written, so that it opens on a full volume too. What of the WAL is not taken in yet stays
+    within half of *reserve_bytes*, or 4,000 pages, so that giving the reserve up makes room to take it in.
+    """
+    db = apsw.Connection(str(path))
+    try:
+        prepare(db)
+        require_version(db)
+        _require_wal(db, path)
+        db.pragma("synchronous", "FULL")
+        # What is deleted is overwritten with zeros, also where SQLite moves it: an erased text is in no page.
+        db.pragma("secure_delete", True)
+        pages = reserve_bytes // 2 // int(db.pragma("page_size"))
+        db.pragma("wal_autocheckpoint", min(max(pages, MIN_CHECKPOINT_PAGES), MAX_CHECKPOINT_PAGES))
+        db.pragma("journal_size_limit", 67_108_864)
+        _migrate(db)
+        _sync_directory(path.parent)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def prepare(db: apsw.Connection) -> None:
+    """Set what every connection needs: patience with a lock, and no file beside the database.
+
+    A large batch makes SQLite spill the journal of a statement, and a container's root can't be written.
+    """
+    db.set_busy_timeout(BUSY_TIMEOUT)
+    db.pragma("temp_store", "MEMORY")
+
+
+def _require_wal(db: apsw.Connection, path: Path) -> None:
+    journal = db.pragma("journal_mode", "wal")
+    if journal != "wal":
+        raise InboxUnavailable("unsafe", f"the journal of {path} is {journal!r} and not a WAL: use a local disk")
+
+
+def _migrate(db: apsw.Connection) -> None:
+    for step in range(db.pragma("user_version"), len(MIGRATIONS)):
+        with transaction(db):
+            db.execute(MIGRATIONS[step]).fetchall()
+            db.pragma("application_id", APPLICATION_ID)
+            db.pragma("user_version", step + 1)
+
+
+def require_library(version: str) -> None:
+    """Raise InboxUnavailable where the SQLite library can damage a WAL that two connections use."""
+    if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
+        raise InboxUnavailable("unsafe", f"SQLite {version} is older than 3.51.3 and can damage a WAL: update apsw")
+
+
+def require_version(db: apsw.Connection) -> None:
+    """Raise InboxUnavailable if the database was made by a later version."""
+    if db.pragma("user_version") > len(MIGRATIONS):
+        raise InboxUnavailable("newer", "the file was made by a later version of this program: run that version")
+
+
+def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
+    """Open the inbox that a server made at *path*; raises InboxUnavailable, OSError or apsw's if there is none."""
+    if not path.is_file():
+        raise InboxUnavailable("cannot_open", f"there is no inbox {path}: is that the name of the server's inbox?")
+    if require_ours(path, APPLICATION_ID) is not Owner.OURS:
+        raise InboxUnavailable("cannot_open", f"there is no inbox in {path} yet: the server makes it when it starts")
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
+    try:
+        prepare(db)
+        require_version(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def transaction(db: apsw.Connection) -> Iterator[None]:
+    """Make one transaction of what is within: all of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself rolls back after some failures
+            db.execute("ROLLBACK")
+        raise
+
+
+def number(db: apsw.Connection, query: str, *values: int) -> int:
+    """Give the one number that *query* finds."""
+    ((found,),) = db.execute(query, values)
+    return int(found)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

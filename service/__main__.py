@@ -3,12 +3,12 @@
 import os
 from typing import NoReturn
 
-from service import environment
+from service import foreign_environment
 
 
 def main() -> NoReturn:
     """Take out what is meant for the libraries of other programs, then run the command line."""
-    ignored = environment.take_out(os.environ)
+    ignored = foreign_environment.take_out(os.environ)
     from service import cli  # noqa: PLC0415  libraries read the environment while they are imported
 
     cli.main(ignored)

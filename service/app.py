@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import falcon
 
-from service import errors, logs
+from service import errors
 from service.admin import Check, Health, Livez, MetricsPage, Readyz
 from service.credentials import Credentials
 from service.events import Event
-from service.metrics import UNMATCHED, HttpMetrics, Metrics
 from service.storage.protocols import Outcome
-from service.tracing import Context, Tracing, Wsgi
+from service.telemetry import logs
+from service.telemetry.metrics import UNMATCHED, HttpMetrics, Metrics
+from service.telemetry.tracing import Context, Tracing, Wsgi
 from service.webhook import Limits, Webhook
 
 TEXT: Final = "text/plain; charset=utf-8"

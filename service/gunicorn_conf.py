@@ -13,11 +13,12 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from service import __version__, drain, logs, metrics, run_directory
+from service import __version__, drain, run_directory
 from service.config import Config
 from service.running import running
 from service.storage.url_reload import Source
-from service.tracing import Wsgi
+from service.telemetry import logs, metrics
+from service.telemetry.tracing import Wsgi
 from service.worker import Worker
 
 BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted

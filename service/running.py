@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from service import logs, tracing
 from service.admin import AdminServer, MetricsPage
 from service.app import Parts, create_admin, create_app
 from service.config import Config
-from service.metrics import Measured
 from service.receiver.group_commit import Writer
 from service.storage.url_reload import Source
-from service.tracing import Wsgi
+from service.telemetry import logs, tracing
+from service.telemetry.metrics import Measured
+from service.telemetry.tracing import Wsgi
 from service.watch import Watch
 from service.webhook import Limits
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from service import drain, logs
+from service import drain
 from service.config import Config
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory, weak_verify_tokens
-from service.metrics import CredentialMetrics
+from service.telemetry import logs
+from service.telemetry.metrics import CredentialMetrics
 
 TICK: Final = 0.5  # seconds
 

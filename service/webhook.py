@@ -8,13 +8,14 @@ from typing import Final
 
 import falcon
 
-from service import body, events, fields, handshake, logs, signature, tracing
+from service import body, events, fields, handshake, signature
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
 from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfigured, NotificationRefused, TooLarge
 from service.events import Event
-from service.metrics import WebhookMetrics
 from service.storage.protocols import Outcome
-from service.tracing import Context, Tracing
+from service.telemetry import logs, tracing
+from service.telemetry.metrics import WebhookMetrics
+from service.telemetry.tracing import Context, Tracing
 
 # Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
 READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"

@@ -6,7 +6,7 @@ import pytest
 
 from service import config, fields
 from service.cli.settings import configured
-from service.config import SECRETS, values
+from service.config import SECRETS, parsers
 from service.errors import ConfigurationError
 
 
@@ -148,8 +148,8 @@ def test_a_misspelt_field_is_named() -> None:
 
 def test_durations_and_addresses() -> None:
     """Units are told apart."""
-    assert [values.duration(text) for text in ("500ms", "1s", "1.5m", "2h", "8d")] == [0.5, 1, 90, 7200, 691200]
-    assert str(values.address("[::1]:8080")) == "[::1]:8080"
+    assert [parsers.duration(text) for text in ("500ms", "1s", "1.5m", "2h", "8d")] == [0.5, 1, 90, 7200, 691200]
+    assert str(parsers.address("[::1]:8080")) == "[::1]:8080"
 
 
 def test_several_workers_on_memory() -> None:

@@ -10,10 +10,11 @@ import prometheus_client
 import pytest
 import transcript
 
-from service import app, cli, fields, handshake, metrics
+from service import app, cli, fields, handshake
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.errors import InboxUnavailable, NotificationRefused
-from service.metrics import relay as relay_metrics
+from service.telemetry import metrics
+from service.telemetry.metrics import relay as relay_metrics
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,14 +14,15 @@ import pytest
 from falcon.testing import create_environ
 from test_writer import Held
 
-from service import logs, metrics, signature
+from service import signature
 from service.app import Parts, create_app
 from service.credentials import Credentials
 from service.errors import InboxUnavailable
 from service.meta import catalogue
 from service.receiver.group_commit import Writer
 from service.storage.protocols import Inbox, Outcome
-from service.tracing import Tracing, Wsgi
+from service.telemetry import logs, metrics
+from service.telemetry.tracing import Tracing, Wsgi
 from service.webhook import Limits
 from service.worker.connection import Connection
 from service.worker.places import Places

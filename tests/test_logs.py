@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import logs
+from service.telemetry import logs
 
 
 @pytest.fixture

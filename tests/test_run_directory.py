@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from server import Server, until
 
-from service import drain, metrics, run_directory
+from service import drain, run_directory
 from service.errors import ConfigurationError
+from service.telemetry import metrics
 
 STRANGER = 54_321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")

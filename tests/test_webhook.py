@@ -7,12 +7,13 @@ import falcon
 import pytest
 from falcon import testing
 
-from service import logs, signature
+from service import signature
 from service.credentials import Credentials
 from service.errors import BadSignature
-from service.metrics import WebhookMetrics
 from service.storage.protocols import Outcome
-from service.tracing import Tracing
+from service.telemetry import logs
+from service.telemetry.metrics import WebhookMetrics
+from service.telemetry.tracing import Tracing
 from service.webhook import Limits, Webhook
 
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.metrics import InboxMetrics
 from service.receiver.group_commit import COMPANY, Writer
 from service.storage.memory import MemoryInbox
 from service.storage.protocols import Outcome, Size
-from service.tracing import Tracing
+from service.telemetry.metrics import InboxMetrics
+from service.telemetry.tracing import Tracing
 
 
 class Held:

@@ -19,8 +19,8 @@ from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
 from service.cli.tables import ended
-from service.environment import Ignored
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
+from service.foreign_environment import Ignored
 
 NOTHING_IGNORED: Final = Ignored()
 LOGGING: Final = ("serve", "relay")  # these warn in their log

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
-from service import fields, tracing
+from service import fields
 from service.cli.settings import configured
 from service.credentials import CredentialsDirectory, weak_verify_tokens
-from service.environment import Ignored
 from service.errors import ConfigurationError
+from service.foreign_environment import Ignored
 from service.relay.book import Book
+from service.telemetry import tracing
 
 
 @click.command()

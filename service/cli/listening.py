@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from service import logs
 from service.config import Address
+from service.telemetry import logs
 
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 EVERY_IPV6: Final = "::"

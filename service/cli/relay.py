@@ -11,18 +11,19 @@ from typing import Final
 
 import click
 
-from service import __version__, logs, metrics, tracing
+from service import __version__
 from service.admin import AdminServer, MetricsPage
 from service.app import create_admin
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
-from service.environment import Ignored
 from service.errors import ConfigurationError, InboxUnavailable
+from service.foreign_environment import Ignored
 from service.relay.book import Book
 from service.relay.relay import Relay, give_way
 from service.relay.shown import Shown
 from service.storage import delivery_stores, engines
+from service.telemetry import logs, metrics, tracing
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)

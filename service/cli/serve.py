@@ -6,16 +6,17 @@ from typing import Final
 
 import click
 
-from service import __version__, logs, run_directory
+from service import __version__, run_directory
 from service.cli.listening import listen
 from service.cli.settings import configured
 from service.config import Config
-from service.environment import Ignored
 from service.errors import ConfigurationError
+from service.foreign_environment import Ignored
 from service.gunicorn_conf import BACKLOG, Server
 from service.storage import delivery_stores
 from service.storage.protocols import Terms
 from service.storage.url_reload import Source
+from service.telemetry import logs
 
 _WEAK: Final = {"memory": "the inbox keeps nothing over a restart, as WEBHOOK_INBOX says"}
 _UNCHECKED: Final = "a 200 may be lost with the server: WEBHOOK_INBOX says that its settings are not looked at"

@@ -1,8 +1,8 @@
 """The configuration: `WEBHOOK_*` environment variables, checked at once."""
 
 from service.config.config import Config, load, misspelt
+from service.config.parsers import WITHOUT_SERVER, Address, InboxUrl, duration, ids, inbox_url, names, public_url
 from service.config.settings import INBOX_FILE, SECRETS, SETTINGS
-from service.config.values import WITHOUT_SERVER, Address, InboxUrl, duration, ids, inbox_url, names, public_url
 
 __all__ = [
     "INBOX_FILE",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from service.config.parsers import Address, InboxUrl
 from service.config.settings import INBOX_FILE, PREFIX, SECRETS, SETTINGS
-from service.config.values import Address, InboxUrl
 from service.errors import ConfigurationError
 
 LONGEST: Final = 80  # characters of a value that are said again

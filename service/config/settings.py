@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.config.values import (
+from service.config.parsers import (
     address,
     count,
     duration,

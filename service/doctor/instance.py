@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import urllib3
 
-from service import loopback, metrics
+from service import loopback
 from service.config import Config, InboxUrl
 from service.deadline import within
 from service.doctor.finding import Finding
@@ -16,6 +16,7 @@ from service.errors import ConfigurationError, InboxUnavailable
 from service.events import Event
 from service.meta import catalogue
 from service.storage import engines
+from service.telemetry import metrics
 
 READY: Final = "service"
 ASKED: Final = "so far"

@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from service import metrics, signature
+from service import signature
 from service.credentials import Credentials
 from service.meta import catalogue
+from service.telemetry import metrics
 
 NOBODY: Final = "nobody listens there"
 TIMEOUT: Final = 10.0  # seconds

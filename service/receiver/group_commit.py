@@ -14,12 +14,12 @@ from typing import Final
 import gevent
 from gevent.hub import get_hub
 
-from service import logs
 from service.errors import FULL, InboxUnavailable, Unavailability
 from service.events import Event
-from service.metrics import InboxMetrics
 from service.storage.protocols import Inbox, Outcome, Size
-from service.tracing import Context, Tracing
+from service.telemetry import logs
+from service.telemetry.metrics import InboxMetrics
+from service.telemetry.tracing import Context, Tracing
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
 MOST_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more

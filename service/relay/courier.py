@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 import gevent
 from gevent.pool import Group
 
-from service import logs
 from service.events import Event
 from service.relay import message, policy
 from service.relay.book import Entry
 from service.relay.sender import NO_ANSWER, Answer, Sender
 from service.storage.deliveries import Claim, Try
-from service.tracing import Tracing
+from service.telemetry import logs
+from service.telemetry.tracing import Tracing
 
 SPARE: Final = 15.0  # seconds that a lease is longer than a try may take
 

@@ -6,9 +6,7 @@ from typing import Final, Protocol
 
 import gevent
 
-from service import logs
 from service.events import Event
-from service.metrics import RelayMetrics
 from service.relay import policy
 from service.relay.book import Entry
 from service.relay.courier import Courier, Result
@@ -25,7 +23,9 @@ from service.storage.deliveries import (
     Verdict,
 )
 from service.storage.protocols import Log
-from service.tracing import Tracing
+from service.telemetry import logs
+from service.telemetry.metrics import RelayMetrics
+from service.telemetry.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
 IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from service import logs
-from service.metrics import RelayMetrics
 from service.relay.destinations import Destination
 from service.storage.deliveries import (
     MAX_DELIVERY_AGE_MS,
@@ -17,6 +15,8 @@ from service.storage.deliveries import (
     Plans,
 )
 from service.storage.protocols import Log, Record
+from service.telemetry import logs
+from service.telemetry.metrics import RelayMetrics
 
 READ_AT_ONCE: Final = 500
 EVERY: Final = 60.0  # seconds between looks at what the log no longer holds

@@ -15,15 +15,15 @@ import gevent
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from service import logs
 from service.errors import InboxUnavailable
-from service.metrics import RelayMetrics
 from service.relay.book import Book
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
 from service.storage.deliveries import State
 from service.storage.protocols import Log
-from service.tracing import Tracing
+from service.telemetry import logs
+from service.telemetry.metrics import RelayMetrics
+from service.telemetry.tracing import Tracing
 
 # Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
 # to what the receiver syncs before it says 200.

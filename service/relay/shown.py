@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from service.errors import InboxUnavailable
-from service.metrics import RelayMetrics
 from service.storage.deliveries import Records
+from service.telemetry.metrics import RelayMetrics
 
 
 class Shown:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from service import logs
 from service.errors import InboxUnavailable
 from service.storage.deliveries import MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS
+from service.telemetry import logs
 
 RETRY_SECONDS: Final = 60.0  # until what could not be asked is asked again: notifications wait for the answer
 HEARTBEAT_INTERVAL_SECONDS: Final = 30.0  # between looks at when a relay was there last

@@ -1,9 +1,9 @@
 """The inbox by the URL in force: that of the configuration, or what the file that it names says now."""
 
-from service import logs
 from service.config import InboxUrl, inbox_url
 from service.storage import engines
 from service.storage.protocols import Inbox, Terms
+from service.telemetry import logs
 
 
 class Source:

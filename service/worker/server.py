@@ -14,9 +14,10 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from service import drain, logs
+from service import drain
 from service.config import Config
 from service.errors import ConfigurationError
+from service.telemetry import logs
 from service.webhook import READ_DEADLINE
 from service.worker.connection import (
     LINGER_SECONDS,

@@ -10,7 +10,7 @@ import pytest
 from relaying import Relay, write
 from server import Server, until
 
-from service import environment
+from service import foreign_environment
 from service.meta import catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_a_server_and_a_relay_start(tmp_path: Path) -> None:
         until(lambda: relay.admin("/livez").status == 200, "no relay")
         for log in (server.log_lines(), relay.log_lines()):
             (told,) = [line for line in log if line["event"] == "environment variables ignored"]
-            for name in environment.OVERRIDDEN:
+            for name in foreign_environment.OVERRIDDEN:
                 assert any(name in each for each in told["problems"]) is bool(HOSTILE.get(name))
             tracing = [line for line in log if line["event"] == "tracing is off"]
             assert {line["level"] for line in tracing} == {"error"}
@@ -111,7 +111,10 @@ def test_the_table_of_the_documentation() -> None:
     """Names all that is overridden, and says what is followed."""
     page = (ROOT / "docs" / "kubernetes.md").read_text()
     section = page.split("## Variables that libraries read")[1].split("\n## ")[0]
-    for name in (*environment.OVERRIDDEN, *(f"{prefix}*" for prefix in environment.OVERRIDDEN_PREFIXES)):
+    for name in (
+        *foreign_environment.OVERRIDDEN,
+        *(f"{prefix}*" for prefix in foreign_environment.OVERRIDDEN_PREFIXES),
+    ):
         assert f"`{name}`" in section, name
     followed = re.findall(r"^\| followed \| (.*?) \|", section, re.MULTILINE)
     for name in ("OTEL_*", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "PG*", "NO_COLOR", "COLUMNS", "TZ"):

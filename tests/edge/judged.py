@@ -5,12 +5,13 @@ import socket
 import sys
 from wsgiref.validate import validator
 
-from service import logs, run_directory
+from service import run_directory
 from service.cli.settings import configured
 from service.gunicorn_conf import Server
 from service.storage.protocols import Terms
 from service.storage.url_reload import Source
-from service.tracing import Wsgi
+from service.telemetry import logs
+from service.telemetry.tracing import Wsgi
 
 
 class Judged(Server):

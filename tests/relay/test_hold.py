@@ -9,13 +9,13 @@ import apsw
 import pytest
 from contract.engines import Servers
 
-from service import logs
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.storage import delivery_stores
 from service.storage.deliveries import MAX_HEARTBEAT_AGE_MS
 from service.storage.low_watermark import Hold
 from service.storage.sqlite.delivery_database import APPLICATION_ID, MIGRATIONS
+from service.telemetry import logs
 
 NOW = 1_795_000_000_000
 MINUTE = 60_000

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 
-from service.metrics import relay as metrics
 from service.relay.policy import (
     EXPIRED,
     FAILURES,
@@ -25,6 +24,7 @@ from service.relay.policy import (
 )
 from service.relay.sender import Answer
 from service.storage.deliveries import Claim, Ruling, Verdict
+from service.telemetry.metrics import relay as metrics
 
 NOW = 1_795_000_000_000
 

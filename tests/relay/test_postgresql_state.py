@@ -36,10 +36,10 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.metrics import RelayMetrics
 from service.relay.planner import Planner
 from service.storage.deliveries import Owed, Settlement
 from service.storage.protocols import Log
+from service.telemetry.metrics import RelayMetrics
 
 pytestmark = pytest.mark.needs("postgresql")
 LANES, EVENTS, RELAYS = 20, 1200, 4

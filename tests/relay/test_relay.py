@@ -17,14 +17,14 @@ from destination import OK, Destination, Request, destination, saying
 from relaying import keep, message, messages, opened, write
 from server import until
 
-from service import metrics
 from service.relay.book import Book
 from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
 from service.relay.relay import Relay
 from service.storage.deliveries import Dead, Owed, Standing
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
-from service.tracing import Tracing
+from service.telemetry import metrics
+from service.telemetry.tracing import Tracing
 
 HOUR = 3600.0
 WEEK = 7 * 86_400.0

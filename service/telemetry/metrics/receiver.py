@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
+from service.telemetry.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
 
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"

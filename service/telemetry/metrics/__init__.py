@@ -1,7 +1,7 @@
 """What Prometheus sees: the metrics by their names, and where those of a process live."""
 
-from service.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
-from service.metrics.names import (
+from service.telemetry.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
+from service.telemetry.metrics.receiver import (
     UNMATCHED,
     CredentialMetrics,
     HttpMetrics,
@@ -9,8 +9,16 @@ from service.metrics.names import (
     WebhookMetrics,
     outcomes_in,
 )
-from service.metrics.process import Measured, Metrics, for_relay, forget_files, forget_gauges, of_one_process, of_slot
-from service.metrics.relay import RelayMetrics
+from service.telemetry.metrics.registry import (
+    Measured,
+    Metrics,
+    for_relay,
+    forget_files,
+    forget_gauges,
+    of_one_process,
+    of_slot,
+)
+from service.telemetry.metrics.relay import RelayMetrics
 
 __all__ = [
     "FAILURES",

@@ -17,8 +17,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, multiprocess, values
 from prometheus_client.registry import Collector
 
-from service.metrics.names import PREFIX, CredentialMetrics, HttpMetrics, InboxMetrics, WebhookMetrics
-from service.metrics.relay import RelayMetrics
+from service.telemetry.metrics.receiver import PREFIX, CredentialMetrics, HttpMetrics, InboxMetrics, WebhookMetrics
+from service.telemetry.metrics.relay import RelayMetrics
 
 TRIES: Final = 10
 _FILE: Final = re.compile(r"(counter|summary|histogram|gauge_[a-z]+)_w[0-9]+\.db")  # as prometheus_client names them

@@ -14,7 +14,7 @@
     ├── GraphRefused            Meta did not do what it was asked; says whose side it is on, and what to do
     └── InboxUnavailable        what was to be kept is not promised to survive; the sender tries again
 
-`service.app` holds the one table that turns them into HTTP answers.
+`service.receiver.app` holds the one table that turns them into HTTP answers.
 """
 
 from collections.abc import Sequence

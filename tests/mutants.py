@@ -43,7 +43,7 @@ MODULES = {
     "storage/sqlite/delivery_queue": "relay/test_state.py",
     "body": "test_body.py",
     "webhook": "test_webhook.py",
-    "relay/addresses": "relay/test_forbidden_addresses.py",
+    "relay/forbidden_addresses": "relay/test_forbidden_addresses.py",
     "relay/destinations": "relay/test_destinations.py",
 }
 SQL = ("storage/sqlite/delivery_queue",)  # where another letter case is the same program

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from service import body
-from service.body import HASHED, read_body
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge, WebhookError
+from service.receiver import request_body
+from service.receiver.request_body import HASHED, read_body
 
 
 class Pieces:
@@ -26,7 +26,7 @@ class Pieces:
 
 
 def read(
-    stream: body.Stream,
+    stream: request_body.Stream,
     *,
     length: int | None = None,
     limit: int = 2**20,

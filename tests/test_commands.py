@@ -13,8 +13,8 @@ import commands
 import pytest
 from server import Server, free_port
 
-from service.fields import FIELDS, NOT_CHOSEN
 from service.meta import catalogue
+from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 
 
 def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from service import config, fields
-from service.cli.settings import configured
+from service import config
+from service.cli.load_config import configured
 from service.config import SECRETS, parsers
 from service.errors import ConfigurationError
+from service.meta import webhook_fields
 
 
 def load(**environ: str) -> config.Config:
-    return config.load(environ, known_fields=fields.FIELDS)
+    return config.load(environ, known_fields=webhook_fields.FIELDS)
 
 
 def problems(**environ: str) -> tuple[str, ...]:

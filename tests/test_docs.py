@@ -10,9 +10,11 @@ import prometheus_client
 import pytest
 import transcript
 
-from service import app, cli, fields, handshake
+from service import cli, handshake
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.errors import InboxUnavailable, NotificationRefused
+from service.meta import webhook_fields
+from service.receiver import app
 from service.telemetry import metrics
 from service.telemetry.metrics import relay as relay_metrics
 
@@ -122,18 +124,18 @@ def test_a_page_is_readable(path: str) -> None:
 
 def test_each_field_says_what_it_brings() -> None:
     """One line each."""
-    assert all(meaning and "\n" not in meaning for meaning in fields.FIELDS.values())
-    assert list(fields.FIELDS) == sorted(fields.FIELDS)
+    assert all(meaning and "\n" not in meaning for meaning in webhook_fields.FIELDS.values())
+    assert list(webhook_fields.FIELDS) == sorted(webhook_fields.FIELDS)
 
 
 @pytest.mark.parametrize("path", [META, META_ES])
 def test_every_field_that_can_be_chosen(path: str) -> None:
     """Stands in the table of both pages, and no other; in English with the words of the code."""
     rows = re.findall(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \|$", _table_of_fields(path), re.MULTILINE)
-    chosen = [name for name in fields.FIELDS if name not in fields.NOT_CHOSEN]
+    chosen = [name for name in webhook_fields.FIELDS if name not in webhook_fields.NOT_CHOSEN]
     assert [name for name, _, _ in rows] == chosen
     if path == META:
-        assert [meaning for _, meaning, _ in rows] == [fields.FIELDS[name] for name in chosen]
+        assert [meaning for _, meaning, _ in rows] == [webhook_fields.FIELDS[name] for name in chosen]
 
 
 def _table_of_fields(path: str) -> str:

@@ -15,19 +15,19 @@ from falcon.testing import create_environ
 from test_writer import Held
 
 from service import signature
-from service.app import Parts, create_app
 from service.credentials import Credentials
 from service.errors import InboxUnavailable
 from service.meta import catalogue
+from service.receiver.app import Parts, create_app
 from service.receiver.group_commit import Writer
+from service.receiver.webhook import Limits
+from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.connection import Connection
+from service.receiver.worker.request import Refused
+from service.receiver.worker.slow_connections import Waiting
 from service.storage.protocols import Inbox, Outcome
 from service.telemetry import logs, metrics
 from service.telemetry.tracing import Tracing, Wsgi
-from service.webhook import Limits
-from service.worker.connection import Connection
-from service.worker.places import Places
-from service.worker.request import Refused
-from service.worker.waiting import Waiting
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 BODY = catalogue.batch(100)

@@ -8,7 +8,7 @@ import trustme
 from public import ACCOUNT, APP
 
 from service.errors import GraphRefused
-from service.meta.graph import registered
+from service.meta.graph import registration
 from service.meta.graph.client import TRIES, Graph, Keys
 
 
@@ -34,7 +34,7 @@ def test_an_answer_that_does_not_come(api: graph.Graph) -> None:
     api.faults.append({"sleep": 1, "times": 99})
     waits: list[float] = []
     with pytest.raises(GraphRefused, match="did not answer in time") as refused:
-        registered.app(client(api, waits, timeout=0.1))
+        registration.app(client(api, waits, timeout=0.1))
     assert refused.value.again
     assert len(waits) == TRIES - 1
     assert len(api.asked) == TRIES
@@ -45,15 +45,15 @@ def test_a_refusal_is_asked_for_once(api: graph.Graph) -> None:
     api.faults.append({"error": {"code": 190, "message": "m"}, "times": 99})
     waits: list[float] = []
     with pytest.raises(GraphRefused):
-        registered.app(client(api, waits))
+        registration.app(client(api, waits))
     assert waits == []
 
 
 def test_secrets_are_in_a_header(api: graph.Graph) -> None:
     """And in no URL, where a proxy on the way would write them down; nor in what an error or a repr says."""
     asking = client(api, [])
-    registered.accounts(asking, [ACCOUNT])
-    registered.app(asking)
+    registration.accounts(asking, [ACCOUNT])
+    registration.app(asking)
     (token,) = api.state["tokens"]
     secret = api.state["apps"][APP]["secret"]
     for said in (*map(str, api.asked), repr(asking.keys)):
@@ -68,7 +68,7 @@ def test_a_version_that_is_none(api: graph.Graph, version: str) -> None:
     waits: list[float] = []
     asking = Graph(f"https://localhost:{api.port}", version, client(api, waits).keys, sleep=waits.append)
     with pytest.raises(GraphRefused) as refused:
-        registered.app(asking)
+        registration.app(asking)
     assert "WEBHOOK_GRAPH_VERSION" in refused.value.remedy
 
 
@@ -77,6 +77,6 @@ def test_a_boolean_that_is_a_word(api: graph.Graph, active: object, is_so: bool)
     """Is read as one, as Meta writes either."""
     about = {"callback_url": "https://wa.example.com/", "active": active, "fields": []}
     api.state["apps"][APP]["subscriptions"][graph.OBJECT] = about
-    subscription = registered.app(client(api, [])).subscription
+    subscription = registration.app(client(api, [])).subscription
     assert subscription is not None
     assert subscription.active is is_so

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from service.meta.graph import plan
-from service.meta.graph.registered import Account, App, Number, Subscription
-from service.meta.graph.step import Allowed, Plan, Step, Wanted
+from service.meta.graph.plan_types import Allowed, Plan, Step, Wanted
+from service.meta.graph.registration import Account, App, Number, Subscription
 
 URL, AGAIN = "https://wa.example.com/webhooks", "HTTPS://WA.example.com:443/webhooks"
 ELSEWHERE, THIRD = "https://elsewhere.example/x", "https://third.example/x"

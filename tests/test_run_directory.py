@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from server import Server, until
 
-from service import drain, run_directory
 from service.errors import ConfigurationError
+from service.receiver import drain_mark, run_directory
 from service.telemetry import metrics
 
 STRANGER = 54_321
@@ -111,15 +111,15 @@ def test_a_drain_mark_of_a_stranger_is_none(tmp_path: Path) -> None:
     """Nor a link to a file of ours."""
     run_directory.prepare(tmp_path)
     mark = run_directory.own(tmp_path) / "draining"
-    drain.mark(tmp_path)
-    assert drain.is_marked(tmp_path)
+    drain_mark.mark(tmp_path)
+    assert drain_mark.is_marked(tmp_path)
     os.chown(mark, STRANGER, STRANGER)
-    assert not drain.is_marked(tmp_path)
+    assert not drain_mark.is_marked(tmp_path)
     mark.unlink()
     (tmp_path / "file").touch()
     mark.symlink_to(tmp_path / "file")
-    assert not drain.is_marked(tmp_path)
-    drain.clear(tmp_path)
+    assert not drain_mark.is_marked(tmp_path)
+    drain_mark.clear(tmp_path)
     assert (tmp_path / "file").exists()
 
 

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import signature
-from service.doctor import signatures
-from service.doctor.signatures import Key, Kind, Verdict
+from service.doctor.explain.signature import Key, Kind, Verdict, explain
 from service.meta import catalogue
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -39,7 +38,7 @@ def signed(body: bytes, key: bytes = SECRET) -> str:
 
 
 def explained(body: bytes, header: str | None = None, keys: Kind = KEYS) -> Verdict:
-    return signatures.explain(body, signed(BODY) if header is None else header, keys)
+    return explain(body, signed(BODY) if header is None else header, keys)
 
 
 def test_a_right_one() -> None:
@@ -173,7 +172,7 @@ def test_a_header_that_is_none(header: str, says: str) -> None:
 
 def test_no_header() -> None:
     """Something drops it."""
-    assert "no header" in signatures.explain(BODY, None, KEYS).what
+    assert "no header" in explain(BODY, None, KEYS).what
 
 
 def test_what_is_not_explained() -> None:
@@ -186,8 +185,8 @@ def test_what_is_not_explained() -> None:
 @given(st.binary(max_size=200), st.text(max_size=100))
 def test_no_bytes_make_it_fail(body: bytes, header: str) -> None:
     """Whatever was caught."""
-    assert signatures.explain(body, header, KEYS).what
-    assert signatures.explain(body, "sha256=" + "0" * 64, KEYS).remedy
+    assert explain(body, header, KEYS).what
+    assert explain(body, "sha256=" + "0" * 64, KEYS).remedy
 
 
 def test_a_large_one_takes_seconds() -> None:

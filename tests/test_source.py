@@ -12,7 +12,7 @@ from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, load
 from service.errors import InboxUnavailable
-from service.fields import FIELDS
+from service.meta.webhook_fields import FIELDS
 from service.storage.protocols import Outcome, Terms
 from service.storage.url_reload import Source, in_force
 

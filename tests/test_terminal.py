@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from contract.test_inbox import HOUR, event
 
-from service.cli.terminal import escaped
+from service.cli.terminal_escapes import escaped
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 

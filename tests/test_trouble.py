@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.meta.graph import callback, trouble
+from service.meta.graph import errors, handshake_errors
 
 FAILED = "(#2200) Callback verification failed with the following errors: "
 
@@ -39,9 +39,9 @@ FAILED = "(#2200) Callback verification failed with the following errors: "
 )
 def test_why_a_handshake_failed(message: str, says: str) -> None:
     """Each cause has its own words, and a remedy."""
-    found = trouble.of_answer({"code": callback.CODE, "message": message}, {})
+    found = errors.of_answer({"code": handshake_errors.CODE, "message": message}, {})
     assert says in found.what
-    assert found.side == trouble.CALLBACK
+    assert found.side == errors.CALLBACK
     assert found.remedy.endswith((".", "?"))
     assert not found.again
 
@@ -49,13 +49,13 @@ def test_why_a_handshake_failed(message: str, says: str) -> None:
 @pytest.mark.parametrize("error", [{}, {"code": "190"}, {"code": None, "message": None}, {"code": [1], "message": {}}])
 def test_a_strange_error_is_told_too(error: dict[str, object]) -> None:
     """Whatever Meta sends."""
-    assert trouble.of_answer(error, {"x-business-use-case-usage": "[]"}).what
+    assert errors.of_answer(error, {"x-business-use-case-usage": "[]"}).what
 
 
 def test_a_message_without_an_end() -> None:
     """Is not searched for ever: what tells a cause stands at its beginning."""
     started = time.monotonic()
-    found = trouble.of_answer({"code": callback.CODE, "message": 'expected value="' * 200_000}, {})
+    found = errors.of_answer({"code": handshake_errors.CODE, "message": 'expected value="' * 200_000}, {})
     assert "does not say why" in found.what
     assert time.monotonic() - started < 5
 
@@ -63,6 +63,6 @@ def test_a_message_without_an_end() -> None:
 def test_fields_of_an_object_are_not_fields_to_choose() -> None:
     """Though Meta's words for both have the word in them."""
     told = "(#100) Tried accessing nonexisting field (x) on node type (Business)"
-    assert "not of what it was given as" in trouble.of_answer({"code": 100, "message": told}, {}).what
+    assert "not of what it was given as" in errors.of_answer({"code": 100, "message": told}, {}).what
     told = "(#100) Param fields[0] must be one of {messages}"
-    assert "does not know one of the fields" in trouble.of_answer({"code": 100, "message": told}, {}).what
+    assert "does not know one of the fields" in errors.of_answer({"code": 100, "message": told}, {}).what

@@ -10,11 +10,11 @@ from falcon import testing
 from service import signature
 from service.credentials import Credentials
 from service.errors import BadSignature
+from service.receiver.webhook import Limits, Webhook
 from service.storage.protocols import Outcome
 from service.telemetry import logs
 from service.telemetry.metrics import WebhookMetrics
 from service.telemetry.tracing import Tracing
-from service.webhook import Limits, Webhook
 
 T = TypeVar("T")
 SECRET = b"0123456789abcdef"

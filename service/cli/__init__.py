@@ -7,18 +7,18 @@ from typing import Final, NoReturn
 import click
 
 from service import __version__
-from service.cli import terminal
+from service.cli import terminal_escapes
 from service.cli.check import check
+from service.cli.console import ended
 from service.cli.destinations import destinations
 from service.cli.doctor import doctor
 from service.cli.drain import drain
 from service.cli.events import events
+from service.cli.meta import status, subscribe, unsubscribe
 from service.cli.ready import ready
-from service.cli.registration import status, subscribe, unsubscribe
 from service.cli.relay import relay
 from service.cli.serve import serve
 from service.cli.simulate import simulate
-from service.cli.tables import ended
 from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 from service.foreign_environment import Ignored
 
@@ -36,7 +36,7 @@ def commands(context: click.Context) -> None:
     """
     if context.invoked_subcommand in LOGGING:
         return
-    terminal.guard()
+    terminal_escapes.guard()
     if told := context.obj.told():
         click.echo(f"warning: these environment variables are not followed: {', '.join(told)}.", err=True)
 

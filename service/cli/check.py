@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from service import fields
-from service.cli.settings import configured
+from service.cli.load_config import configured
 from service.credentials import CredentialsDirectory, weak_verify_tokens
 from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
-from service.relay.book import Book
+from service.meta import webhook_fields
+from service.relay.destination_registry import Book
 from service.telemetry import tracing
 
 
@@ -32,7 +32,7 @@ def check(ignored: Ignored) -> None:
         raise ConfigurationError([*ex.problems, *problems]) from ex
     if problems:
         raise ConfigurationError(problems)
-    for name in sorted(config.fields - set(fields.FIELDS)):
+    for name in sorted(config.fields - set(webhook_fields.FIELDS)):
         click.echo(f"note: WEBHOOK_FIELDS names {name!r}, which this version does not know; it is taken as it is.")
     directory = CredentialsDirectory(config.credentials_dir, hint=config.credentials_hint)
     directory.look()

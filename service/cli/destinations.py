@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from service.cli import state
-from service.cli.events import chosen
-from service.cli.tables import print_table
+from service.cli import delivery_store
+from service.cli.console import print_table
+from service.cli.events import filters
 from service.events import rfc3339
 from service.storage.deliveries import Standing
 
@@ -22,7 +22,7 @@ def destinations() -> None:
 
 
 @destinations.command("list")
-@chosen.inbox_option
+@filters.inbox_option
 @click.option("--json", "as_json", is_flag=True, help="An object a line.")
 def list_(inbox: str | None, *, as_json: bool) -> None:
     """List every destination that a relay ever read in the file, and what it is owed.
@@ -30,7 +30,7 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
     \b
     whatsapp-webhook destinations list
     """  # noqa: D301  click wants the character
-    with state.opened(chosen.where(inbox)) as records:
+    with delivery_store.opened(filters.where(inbox)) as records:
         standings = records.standings()
     if as_json:
         for standing in standings:
@@ -55,7 +55,7 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
 
 
 @destinations.command()
-@chosen.inbox_option
+@filters.inbox_option
 @click.argument("name")
 def enable(inbox: str | None, name: str) -> None:
     """Deliver to a destination again; what it is owed comes first, in order."""
@@ -63,7 +63,7 @@ def enable(inbox: str | None, name: str) -> None:
 
 
 @destinations.command()
-@chosen.inbox_option
+@filters.inbox_option
 @click.argument("name")
 @click.option("--reason", default=BY_HAND, show_default=True, help="What `destinations list` says of it.")
 def disable(inbox: str | None, name: str, reason: str) -> None:
@@ -72,7 +72,7 @@ def disable(inbox: str | None, name: str, reason: str) -> None:
 
 
 @destinations.command("forget-state")
-@chosen.inbox_option
+@filters.inbox_option
 @click.option("--dry-run", is_flag=True, help="Show what would be dropped, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
@@ -84,7 +84,7 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     \b
     whatsapp-webhook destinations forget-state --dry-run
     """  # noqa: D301  click wants the character
-    with state.opened(chosen.where(inbox)) as records:
+    with delivery_store.opened(filters.where(inbox)) as records:
         silent = time.time() - records.heartbeat() / 1000
         if -RUNNING_SECONDS < silent < RUNNING_SECONDS:  # further ahead, it is of a clock that ran ahead
             raise click.ClickException(
@@ -104,7 +104,7 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
 
 
 def _switch(inbox: str | None, name: str, reason: str | None) -> None:
-    with state.opened(chosen.where(inbox)) as records:
+    with delivery_store.opened(filters.where(inbox)) as records:
         known = {each.name: each for each in records.standings()}
         if name not in known:
             there = ", ".join(sorted(known)) or "none yet"

@@ -9,10 +9,10 @@ from typing import Final
 import click
 from rich.text import Text
 
-from service.cli import explain
-from service.cli.registration import asked, keys
-from service.cli.registration.asked import ID
-from service.cli.tables import console, wrapped
+from service.cli import explain_signature
+from service.cli.console import console, wrapped
+from service.cli.meta import options, secrets_source
+from service.cli.meta.options import ID
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
 from service.doctor import Circumstances, Finding, State, diagnose
@@ -55,7 +55,7 @@ def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str
     help="Where verify-token, app-secret and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@explain.options
+@explain_signature.options
 def doctor(
     url: str | None,
     app: str | None,
@@ -63,7 +63,7 @@ def doctor(
     credentials: Path | None,
     *,
     as_json: bool,
-    request: explain.Request | None,
+    request: explain_signature.Request | None,
 ) -> None:
     """Say why nothing arrives: each look ok, wrong or unknown, and what to do.
 
@@ -83,12 +83,12 @@ def doctor(
     whatsapp-webhook doctor --signature request.txt --candidate other-app-secret
     """  # noqa: D301  click wants the character
     try:
-        config = asked.asking_config()
+        config = options.asking_config()
     except ConfigurationError as ex:
         _end([Finding.wrong("configuration", problem, _CORRECT) for problem in ex.problems], as_json=as_json)
         return
     if request:
-        explain.explain(request, credentials or config.credentials_dir, as_json=as_json)
+        explain_signature.explain(request, credentials or config.credentials_dir, as_json=as_json)
         return
     about = _circumstances(config, credentials, url, app, account)
     found: list[Finding] = []
@@ -105,7 +105,7 @@ def _circumstances(
     path = named or config.credentials_dir
     directory = CredentialsDirectory(path, hint=config.credentials_hint)
     directory.look()
-    given = {name: keys.given(name, os.environ) for name in (VERIFY_TOKEN, APP_SECRET)}
+    given = {name: secrets_source.given(name, os.environ) for name in (VERIFY_TOKEN, APP_SECRET)}
     found = Credentials(
         given[VERIFY_TOKEN] or directory.current.verify_tokens, given[APP_SECRET] or directory.current.app_secrets
     )
@@ -132,10 +132,10 @@ def _circumstances(
 
 def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
     try:
-        token = keys.access_token(path, os.environ)
+        token = secrets_source.access_token(path, os.environ)
     except click.ClickException:
         token = b""
-    return asked.graph_of(config, client.Keys(app, secret, token), timeout=PATIENCE)
+    return options.graph_of(config, client.Keys(app, secret, token), timeout=PATIENCE)
 
 
 def _tell(finding: Finding) -> None:

@@ -5,8 +5,8 @@ import time
 
 import click
 
-from service import drain as mark
-from service.cli.settings import configured
+from service.cli.load_config import configured
+from service.receiver import drain_mark as mark
 
 
 @click.command()

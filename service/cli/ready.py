@@ -6,7 +6,7 @@ import click
 import urllib3
 
 from service import loopback
-from service.cli.settings import configured
+from service.cli.load_config import configured
 
 
 @click.command()

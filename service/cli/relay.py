@@ -12,16 +12,17 @@ from typing import Final
 import click
 
 from service import __version__
-from service.admin import AdminServer, MetricsPage
-from service.app import create_admin
-from service.cli.listening import listen
-from service.cli.settings import configured
+from service.admin.app import create_admin
+from service.admin.listener import AdminServer
+from service.admin.metrics_page import MetricsPage
+from service.cli.bind_listener import listen
+from service.cli.load_config import configured
 from service.config import Config
 from service.errors import ConfigurationError, InboxUnavailable
 from service.foreign_environment import Ignored
-from service.relay.book import Book
-from service.relay.relay import Relay, give_way
-from service.relay.shown import Shown
+from service.relay.destination_registry import Book
+from service.relay.gauges import Shown
+from service.relay.loop import Relay, give_way
 from service.storage import delivery_stores, engines
 from service.telemetry import logs, metrics, tracing
 

@@ -6,13 +6,14 @@ from typing import Final
 
 import click
 
-from service import __version__, run_directory
-from service.cli.listening import listen
-from service.cli.settings import configured
+from service import __version__
+from service.cli.bind_listener import listen
+from service.cli.load_config import configured
 from service.config import Config
 from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
-from service.gunicorn_conf import BACKLOG, Server
+from service.receiver import run_directory
+from service.receiver.server import BACKLOG, Server
 from service.storage import delivery_stores
 from service.storage.protocols import Terms
 from service.storage.url_reload import Source

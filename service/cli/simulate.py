@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from service.credentials import Credentials, CredentialsDirectory
 from service.loopback import is_loopback
-from service.meta import load as load_of
+from service.meta import load_generator as load_of
 from service.meta.simulator import NOBODY, Simulator, Step
 
 

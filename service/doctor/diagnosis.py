@@ -9,13 +9,21 @@ from typing import Final
 from service import loopback
 from service.config import WITHOUT_SERVER, Config, public_url
 from service.credentials import Credentials
-from service.doctor import answers, atmeta, greeting, instance, notifications, values, way
-from service.doctor.answers import Direct
-from service.doctor.atmeta import AtMeta
 from service.doctor.caller import Caller
+from service.doctor.checks import (
+    credentials,
+    handshake,
+    local_instance,
+    network,
+    notifications,
+    registration,
+    responder,
+)
+from service.doctor.checks.local_instance import Kept, Said
+from service.doctor.checks.notifications import Sides
+from service.doctor.checks.registration import AtMeta
+from service.doctor.checks.responder import Direct
 from service.doctor.finding import Finding
-from service.doctor.instance import Kept, Said
-from service.doctor.notifications import Sides
 from service.errors import InboxUnavailable
 from service.events import rfc3339
 from service.meta.graph.client import Graph
@@ -52,9 +60,9 @@ class Circumstances:
 def diagnose(about: Circumstances) -> Iterator[Finding]:
     """Look at everything that can be seen from here, in the order in which a person would."""
     yield Finding.ok("configuration", "Every setting can be read.")
-    yield from values.look(about.credentials, about.problems, about.remedy)
-    said = instance.ask(about.config)
-    kept = instance.opened(about.config.inbox) if said else ""
+    yield from credentials.look(about.credentials, about.problems, about.remedy)
+    said = local_instance.ask(about.config)
+    kept = local_instance.opened(about.config.inbox) if said else ""
     with closing(kept) if isinstance(kept, Kept) else nullcontext():
         yield from _beyond_files(about, said, kept)
 
@@ -65,8 +73,8 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
     real = _real(kept) if isinstance(kept, Kept) else None
     direct: Direct | None = None
     if said:
-        yield from instance.readiness(said)
-        yield instance.history(said, is_real=real is not None)
+        yield from local_instance.readiness(said)
+        yield local_instance.history(said, is_real=real is not None)
         if about.has_credentials:
             is_alone = about.config.inbox.engine in WITHOUT_SERVER
             itself, direct = notifications.ask_directly(
@@ -79,7 +87,9 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
     at_meta = _at_meta(about, real)
     url = about.url or at_meta.callback_url
     sides = Sides(
-        direct, at_meta.position == 1, lambda: instance.counted(about.config, "notifications").get("bad_signature")
+        direct,
+        at_meta.position == 1,
+        lambda: local_instance.counted(about.config, "notifications").get("bad_signature"),
     )
     yield from _outside(about, url, sides, taken) if url else [_no_url(about)]
     yield _kept(about, kept, taken, by_url=len(taken) > directly)
@@ -89,11 +99,11 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
 def _absent(about: Circumstances) -> Finding:
     if about.is_meant_here:
         return Finding.wrong(
-            instance.READY,
+            local_instance.READY,
             f"Nothing answers on {loopback.reachable(about.config.admin_bind)}, where its /readyz should be.",
             "Does it run? `whatsapp-webhook check` looks at the configuration, `whatsapp-webhook serve` starts it.",
         )
-    return Finding.unknown(instance.READY, "The service does not run here, so its /readyz is not seen.", _BESIDE)
+    return Finding.unknown(local_instance.READY, "The service does not run here, so its /readyz is not seen.", _BESIDE)
 
 
 def _itself(config: Config) -> Caller:
@@ -121,8 +131,8 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
     except ValueError as ex:
         yield Finding.wrong("url", f"{url}, which is registered, is no URL that Meta can call: it {ex}.", _REGISTER)
         return
-    where = way.place(url, in_cluster=about.in_cluster)
-    found, addresses = way.walk(where)
+    where = network.place(url, in_cluster=about.in_cluster)
+    found, addresses = network.walk(where)
     yield from found
     if not addresses:
         yield Finding.unknown(
@@ -135,22 +145,22 @@ def _outside(about: Circumstances, url: str, sides: Sides, taken: list[str]) -> 
         return
     caller = Caller(url)
     token = about.credentials.verify_tokens[0] if about.has_credentials else b""
-    answered, is_ours = answers.who(caller, token)
-    if is_ours and (other := answers.otherwise(caller, [str(each[0]) for each in addresses])):
+    answered, is_ours = responder.who(caller, token)
+    if is_ours and (other := responder.otherwise(caller, [str(each[0]) for each in addresses])):
         answered, is_ours = other, False
     yield answered
     if is_ours and about.has_credentials:
-        before = instance.counted(about.config, "handshakes")
-        yield from greeting.look(caller, token, lambda: _more(before, about), sides.direct)
+        before = local_instance.counted(about.config, "handshakes")
+        yield from handshake.look(caller, token, lambda: _more(before, about), sides.direct)
         yield from notifications.send(caller, about.credentials.app_secrets[0], sides, taken)
 
 
 def _more(before: Mapping[str, float], about: Circumstances) -> str | None:
     """Say which outcome of a handshake the service here has counted since: None where it can't be told."""
-    after = instance.counted(about.config, "handshakes") if before else {}
+    after = local_instance.counted(about.config, "handshakes") if before else {}
     more = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
     if after and not more:
-        return greeting.NOT_HERE
+        return handshake.NOT_HERE
     return more[0] if len(more) == 1 else None
 
 
@@ -196,9 +206,11 @@ def _real(kept: Kept) -> str | None:
 def _at_meta(about: Circumstances, real: str | None) -> AtMeta:
     if not about.graphs:
         what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
-        return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
-    found = atmeta.look(about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory)
+        return AtMeta([Finding.unknown(registration.APP, what, _outside_of(about))])
+    found = registration.look(
+        about.graphs, about.url, about.config.fields, about.accounts, real, directory=about.directory
+    )
     if about.in_cluster and not found.is_reached:
         what = "The Graph API can't be reached from this pod, which its network policy may forbid."
-        return AtMeta([Finding.unknown(atmeta.APP, what, _outside_of(about))])
+        return AtMeta([Finding.unknown(registration.APP, what, _outside_of(about))])
     return found

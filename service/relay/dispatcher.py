@@ -8,8 +8,8 @@ import gevent
 
 from service.events import Event
 from service.relay import policy
-from service.relay.book import Entry
-from service.relay.courier import Courier, Result
+from service.relay.delivery_worker import Courier, Result
+from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER
 from service.storage.deliveries import (
     RETENTION,

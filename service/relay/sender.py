@@ -20,7 +20,7 @@ import urllib3
 from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from service.relay.addresses import is_forbidden
+from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
 
 MOST_OF_ANSWER: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read

@@ -30,8 +30,8 @@ from chart.helm import (
 
 from service import __version__
 from service.relay import destinations
-from service.relay.addresses import FORBIDDEN
 from service.relay.destinations import Destination
+from service.relay.forbidden_addresses import FORBIDDEN
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"

@@ -32,7 +32,7 @@ from chart.helm import (
 )
 
 from service.config import SETTINGS
-from service.fields import FIELDS
+from service.meta.webhook_fields import FIELDS
 
 pytestmark = pytest.mark.needs("helm")
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

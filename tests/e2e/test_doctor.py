@@ -25,8 +25,8 @@ from public import ACCOUNT, APP, NUMBER, World, findings
 from server import Server, until
 
 from service.credentials import Credentials
-from service.doctor import answers, certificate, greeting, notifications, values
 from service.doctor.caller import Caller
+from service.doctor.checks import certificate, handshake, notifications, responder
 from service.meta import catalogue
 
 pytestmark = pytest.mark.needs("nginx", "haproxy")
@@ -228,9 +228,9 @@ def test_one_of_several_addresses(world: World) -> None:
             assert certificate.look("localhost", both[:1]).state == "ok"
         with world.behind(address=addresses[1]):
             assert certificate.look("localhost", both).state == "ok"
-            assert answers.otherwise(caller, addresses) is None
+            assert responder.otherwise(caller, addresses) is None
         with world.behind(address=addresses[1], rules="return 404;"):
-            other = answers.otherwise(caller, addresses)
+            other = responder.otherwise(caller, addresses)
             assert other is not None
             assert "At 127.0.0.2, one of 2 addresses: 404" in other.detail
 
@@ -247,12 +247,12 @@ def test_it_calls_as_meta_does(world: World) -> None:
 def test_one_of_several_instances(world: World) -> None:
     """May have answered, where they share an inbox: then it need not have other credentials."""
     token, secret = world.server.token.encode(), world.server.secret.encode()
-    direct = answers.Direct(greets=True, takes=True, is_alone=False)
+    direct = responder.Direct(greets=True, takes=True, is_alone=False)
     rules = "http-request del-header x-hub-signature-256\n    http-request set-query x=1"
     with world.behind("haproxy", rules=rules), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(world.trusted))
         caller = Caller(world.url)
-        (greeted,) = greeting.look(caller, token, lambda: greeting.NOT_HERE, direct)
+        (greeted,) = handshake.look(caller, token, lambda: handshake.NOT_HERE, direct)
         sides = notifications.Sides(direct, is_the_apps=True, refused=lambda: 5.0)
         (sent,) = notifications.send(caller, secret, sides, [])
     for found in (greeted, sent):
@@ -288,10 +288,10 @@ def test_an_answer_that_comes_too_late(world: World) -> None:
     """Is no handshake to Meta, whatever it says."""
     caller = Caller(f"http://127.0.0.1:{world.server.port}/webhooks")
     token = world.server.token.encode()
-    (found,) = greeting.look(caller, token, lambda: None, None, late=0.0)
+    (found,) = handshake.look(caller, token, lambda: None, None, late=0.0)
     assert found.state == "wrong"
     assert "Meta waits for six" in found.detail
-    assert [each.state for each in greeting.look(caller, token, lambda: None, None)] == ["ok"]
+    assert [each.state for each in handshake.look(caller, token, lambda: None, None)] == ["ok"]
 
 
 def test_in_a_pod_that_may_not_go_out(world: World) -> None:
@@ -417,7 +417,7 @@ def test_more_secrets_than_are_taken(world: World) -> None:
 def test_a_token_of_ones_own_is_none_of_an_examples(token: str) -> None:
     """However it reads."""
     credentials = Credentials((token.encode(),), (b"0123456789abcdef0123456789abcdef",))
-    assert {each.state for each in values.look(credentials, (), "")} <= {"ok", "unknown"}
+    assert {each.state for each in credentials.look(credentials, (), "")} <= {"ok", "unknown"}
 
 
 class Hostile(BaseHTTPRequestHandler):

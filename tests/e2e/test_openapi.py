@@ -20,8 +20,9 @@ import yaml
 from schemathesis import checks
 from server import PATIENCE, Answer, Server, post, read_answer, until
 
-from service import app, errors, signature
+from service import errors, signature
 from service.meta import catalogue
+from service.receiver import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 WITH_EVERY_ANSWER = {"date", "content-length", "content-type"}

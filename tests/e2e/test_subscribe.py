@@ -17,7 +17,7 @@ import pytest
 from public import ACCOUNT, APP, NUMBER, World
 from server import free_port
 
-from service.fields import FIELDS, NOT_CHOSEN
+from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 
 pytestmark = pytest.mark.needs("nginx")
 ELSEWHERE = "https://elsewhere.example.com/hook"

@@ -10,8 +10,8 @@ from wsgiref.validate import validator
 
 from gunicorn.app.base import BaseApplication
 
-from service.gunicorn_conf import QuietLogger
-from service.worker import Worker
+from service.receiver.server import QuietLogger
+from service.receiver.worker import Worker
 
 READ_TIMEOUT = 1.0
 

@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["service.worker.parsing"]):
+with atheris.instrument_imports(include=["service.receiver.worker.http_parser"]):
     from edge.outcome import outcome
 
 

@@ -5,9 +5,9 @@ import socket
 import sys
 from wsgiref.validate import validator
 
-from service import run_directory
-from service.cli.settings import configured
-from service.gunicorn_conf import Server
+from service.cli.load_config import configured
+from service.receiver import run_directory
+from service.receiver.server import Server
 from service.storage.protocols import Terms
 from service.storage.url_reload import Source
 from service.telemetry import logs

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from service.worker.parsing import Parser
-from service.worker.request import Request
+from service.receiver.worker.http_parser import Parser
+from service.receiver.worker.request import Request
 
 Outcome = tuple[list[Any], str | None]
 

@@ -15,9 +15,9 @@ import pytest
 from server import Server, keep_alive, post, read_answer, until
 
 from service.meta import catalogue
-from service.worker.connection import Connection
-from service.worker.places import Places
-from service.worker.waiting import Waiting
+from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.connection import Connection
+from service.receiver.worker.slow_connections import Waiting
 
 
 def worker_of(server: Server) -> psutil.Process:

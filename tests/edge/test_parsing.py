@@ -7,7 +7,7 @@ from edge.outcome import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.worker.parsing import Parser
+from service.receiver.worker.http_parser import Parser
 
 
 def test_every_boundary() -> None:

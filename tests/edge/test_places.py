@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from service.worker.places import PLACES, Places
+from service.receiver.worker.busy_connections import PLACES, Places
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Who gives way when places or memory run short: the slowest, and never what is complete or moves."""
 
-from service.worker.waiting import SLOW_BYTES, Waiting
+from service.receiver.worker.slow_connections import SLOW_BYTES, Waiting
 
 
 class Client:

@@ -9,7 +9,7 @@ from contract.test_inbox import event
 
 from service.errors import ConfigurationError
 from service.events import Event
-from service.relay.book import Book
+from service.relay.destination_registry import Book
 from service.relay.destinations import Destination, parse
 
 GOOD = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.relay.addresses import is_forbidden
+from service.relay.forbidden_addresses import is_forbidden
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from destination import OK, Destination, Request, destination, saying
 from relaying import keep, message, messages, opened, write
 from server import until
 
-from service.relay.book import Book
+from service.relay.destination_registry import Book
+from service.relay.loop import Relay
 from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
-from service.relay.relay import Relay
 from service.storage.deliveries import Dead, Owed, Standing
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store

@@ -4,9 +4,9 @@ import signal
 
 import click
 
-from service.cli.events.forgetting import forget
-from service.cli.events.kept import list_, show
-from service.cli.events.undelivered import dead, replay
+from service.cli.events.dead_letters import dead, replay
+from service.cli.events.erase import forget
+from service.cli.events.list_show import list_, show
 
 
 @click.group()

@@ -13,7 +13,7 @@ from urllib3.util import make_headers, parse_url
 
 from service.deadline import within
 from service.errors import GraphRefused
-from service.meta.graph import trouble
+from service.meta.graph import errors
 
 TIMEOUT: Final = 20.0  # seconds; a subscription waits for the handshake, which Meta gives six
 TRIES: Final = 3
@@ -83,7 +83,7 @@ class Graph:
             if not following:
                 break  # there is more, and nobody says where
             after = following
-        raise trouble.of_stranger(HTTPStatus.OK, f"{self._base}/{path}")
+        raise errors.of_stranger(HTTPStatus.OK, f"{self._base}/{path}")
 
     def _asked(self, method: str, path: str, parameters: dict[str, str], *, as_app: bool) -> dict[str, Any]:
         keys = self.keys
@@ -110,7 +110,7 @@ class Graph:
         try:
             answer, content = within(self._timeout, ask)
         except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
-            raise trouble.of_transport(ex, self._base) from ex
+            raise errors.of_transport(ex, self._base) from ex
         told = {**parameters, **json.loads(parameters.get("webhook_configuration", "{}"))}
         secrets = [told.get(name, "") for name in ("verify_token", "appsecret_proof")]
         hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *secrets]
@@ -144,13 +144,13 @@ def _content(
         found = None
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         error = {key: _without(value, hidden) for key, value in found["error"].items()}
-        raise trouble.of_answer(error, answer.headers, callback_url)
+        raise errors.of_answer(error, answer.headers, callback_url)
     if found is True:  # some edges say so, and nothing else
         found = {"success": True}
     if answer.status != HTTPStatus.OK or not isinstance(found, dict):
-        raise trouble.of_stranger(answer.status, base)
+        raise errors.of_stranger(answer.status, base)
     if str(found.get("success", "true")).lower() != "true":
-        raise trouble.of_stranger(answer.status, base)
+        raise errors.of_stranger(answer.status, base)
     return found
 
 

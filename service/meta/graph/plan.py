@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from service.meta.graph.registered import OBJECT, Account, App, Number
-from service.meta.graph.step import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, Step, Wanted
+from service.meta.graph.plan_types import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, Step, Wanted
+from service.meta.graph.registration import OBJECT, Account, App, Number
 from service.meta.graph.urls import same
 
 

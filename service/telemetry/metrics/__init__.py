@@ -1,5 +1,8 @@
 """What Prometheus sees: the metrics by their names, and where those of a process live."""
 
+from prometheus_client import CollectorRegistry
+
+from service.telemetry.metrics.exposition import encoded
 from service.telemetry.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
 from service.telemetry.metrics.receiver import (
     UNMATCHED,
@@ -25,6 +28,7 @@ __all__ = [
     "HANDSHAKES",
     "OUTCOMES",
     "UNMATCHED",
+    "CollectorRegistry",
     "CredentialMetrics",
     "HttpMetrics",
     "InboxMetrics",
@@ -32,6 +36,7 @@ __all__ = [
     "Metrics",
     "RelayMetrics",
     "WebhookMetrics",
+    "encoded",
     "for_relay",
     "forget_files",
     "forget_gauges",

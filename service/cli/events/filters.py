@@ -1,0 +1,102 @@
+"""Which events a command is about: its options."""
+
+import fnmatch
+import functools
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import click
+
+from service.cli.load_config import configured
+from service.config import InboxUrl, inbox_url
+from service.events import Event
+from service.storage import engines
+
+
+class Filter(NamedTuple):
+    """Which events to give; None lets everything through. Times are milliseconds since the epoch."""
+
+    kind: str | None
+    subject: str | None
+    number: str | None
+    since: int | None
+    until: int | None
+
+    def takes(self, event: Event) -> bool:
+        """Say whether *event* is one of those asked for."""
+        return (
+            (self.kind is None or fnmatch.fnmatchcase(event.type, self.kind))
+            and (self.subject is None or event.subject == self.subject.removeprefix("+"))
+            and (self.number is None or self.number in event.source.split("/"))
+            and (self.since is None or event.received_at >= self.since)
+            and (self.until is None or event.received_at < self.until)
+        )
+
+
+EVERYTHING: Final = Filter(None, None, None, None, None)
+
+
+class Moment(click.ParamType[int]):
+    """A time: RFC 3339, or an age such as 15m, 2h or 3d."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it into milliseconds since the epoch."""
+        text = str(value)
+        age = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+        if age:
+            seconds = int(age[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[2]]
+            return int((datetime.now(UTC).timestamp() - seconds) * 1000)
+        try:
+            found = datetime.fromisoformat(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no time: write 2026-11-23T10:00:00Z, or an age such as 15m or 2h", param, ctx)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def where(value: str | None) -> InboxUrl:
+    """Read `--inbox`, or where it is not given, the configuration."""
+    if value is None:
+        return configured(os.environ).inbox
+    try:
+        found = inbox_url(value)
+    except ValueError as ex:
+        raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
+    if problems := engines.load(found).problems(found):
+        raise click.BadParameter(f"it {problems[0]}.", param_hint="--inbox")
+    return found
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a filter, and the filter as `wanted`."""
+
+    @functools.wraps(command)
+    def with_filter(
+        kind: str | None,
+        subject: str | None,
+        number: str | None,
+        since: int | None,
+        until: int | None,
+        **more: Any,
+    ) -> None:
+        command(wanted=Filter(kind, subject, number, since, until), **more)
+
+    for option in reversed(_OPTIONS):
+        with_filter = option(with_filter)
+    return with_filter
+
+
+_OPTIONS: Final = (
+    click.option("--type", "kind", metavar="TYPE", help="Only this type; * is anything: 'com.whatsapp.message.*'"),
+    click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id."),
+    click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours."),
+    click.option("--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d."),
+    click.option("--until", type=Moment(), help="Received before, written as for --since."),
+)
+inbox_option = click.option(
+    "--inbox", metavar="URL", help="Where the events are, if not where WEBHOOK_INBOX says: sqlite:///path/inbox.db"
+)

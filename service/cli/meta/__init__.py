@@ -1,0 +1,7 @@
+"""`subscribe`, `unsubscribe`, `status`: what is registered at Meta, and changing it."""
+
+from service.cli.meta.status import status
+from service.cli.meta.subscribe import subscribe
+from service.cli.meta.unsubscribe import unsubscribe
+
+__all__ = ["status", "subscribe", "unsubscribe"]

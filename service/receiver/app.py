@@ -1,0 +1,145 @@
+"""The public application: its routes, and the table of what each error is answered.
+
+`create_app` is pure; `lifecycle` starts the parts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final
+
+import falcon
+
+from service import errors
+from service.admin.probes import Check, Health
+from service.credentials import Credentials
+from service.events import Event
+from service.receiver.responses import ANSWERS, FAILED, Answer
+from service.receiver.webhook import Limits, Webhook
+from service.storage.protocols import Outcome
+from service.strict_app import METHODS, TEXT, strict_app
+from service.telemetry import logs
+from service.telemetry.metrics import UNMATCHED, HttpMetrics, Metrics
+from service.telemetry.tracing import Context, Tracing, Wsgi
+
+RETRY_AFTER: Final = "5"  # seconds
+
+
+_EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
+_SENT_AGAIN: Final = "it was answered 503, so Meta sends it again; /readyz says why the inbox can't be written"
+STARTED: Final = "whatsapp_webhook.started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the public application is made of."""
+
+    path: str
+    chosen: frozenset[str]
+    limits: Limits
+    credentials: Callable[[], Credentials]
+    submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]]
+    metrics: Metrics
+    traced: Tracing
+    pseudonyms: logs.Pseudonyms
+    floods: logs.Floods
+    now: Callable[[], float]
+    nonce: Callable[[], str]
+    health_path: str
+    checks: Mapping[str, Check]
+
+
+def create_app(parts: Parts) -> Wsgi:
+    """Make the public application; starts nothing."""
+    resource = Webhook(
+        credentials=parts.credentials,
+        submit=parts.submit,
+        chosen=parts.chosen,
+        limits=parts.limits,
+        metrics=parts.metrics.webhook,
+        matched=parts.metrics.credentials.matched,
+        traced=parts.traced,
+        pseudonyms=parts.pseudonyms,
+        now=parts.now,
+        nonce=parts.nonce,
+    )
+
+    def build() -> falcon.App[Any, Any]:
+        app = strict_app([_Observer(parts.metrics.http)])
+        app.add_route(parts.path, resource)
+        if parts.health_path:
+            app.add_route(parts.health_path, Health(parts.checks))
+        for error, answer in ANSWERS.items():
+            app.add_error_handler(error, _refusal(answer, parts.floods))
+        app.add_error_handler(falcon.HTTPBadRequest, _no_method)
+        app.add_error_handler(Exception, _failure(parts.metrics))
+        return app
+
+    return parts.traced.wrap(build)
+
+
+def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
+    def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
+        reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
+        if isinstance(ex, errors.InboxUnavailable):
+            floods.add("notification not stored", reason, level="error", hint=_SENT_AGAIN)
+        else:
+            event = "handshake refused" if req.method == "GET" else "notification refused"
+            floods.add(event, reason, **({"hint": _EXPLAINED} if isinstance(ex, errors.BadSignature) else {}))
+        _give(resp, answer)
+
+    return handle
+
+
+def _no_method(req: falcon.Request, _resp: falcon.Response, ex: falcon.HTTPBadRequest, _params: object) -> None:
+    """Falcon keeps some names of methods for itself, and answers them before anything else is asked."""
+    if req.method not in METHODS:
+        raise falcon.HTTPMethodNotAllowed(["GET", "POST"])
+    raise ex
+
+
+def _failure(metrics: Metrics) -> Callable[..., None]:
+    log = logs.get("app")
+
+    def handle(req: falcon.Request, resp: falcon.Response, ex: Exception, _params: object) -> None:
+        if isinstance(ex, falcon.HTTPError):
+            raise ex
+        if req.method == "POST":
+            metrics.webhook.notification("error")
+        log.error("request failed", exc_info=ex)
+        _give(resp, FAILED)
+
+    return handle
+
+
+def _give(resp: falcon.Response, answer: Answer) -> None:
+    resp.status = answer.status
+    resp.content_type = TEXT
+    resp.text = answer.text
+    if answer.again:
+        resp.set_header("Retry-After", RETRY_AFTER)
+
+
+class _Observer:
+    """Times every request, whatever it is answered."""
+
+    def __init__(self, metrics: HttpMetrics) -> None:
+        self._metrics = metrics
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        self._metrics.active += 1
+        req.env[STARTED] = perf_counter()
+
+    def process_response(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        resource: object,
+        _succeeded: bool,  # noqa: FBT001  Falcon's
+    ) -> None:
+        if STARTED not in req.env:  # refused before it could be observed
+            self.process_request(req, resp)
+        self._metrics.active -= 1
+        method = req.method if req.method in METHODS else "_OTHER"
+        route = str(req.uri_template) if resource is not None else UNMATCHED
+        self._metrics.answered(method, route, str(resp.status)[:3], perf_counter() - req.env[STARTED])

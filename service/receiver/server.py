@@ -1,0 +1,178 @@
+"""gunicorn's settings and hooks."""
+
+import math
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partialmethod
+from pathlib import Path
+from typing import Any, Final
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from service import __version__
+from service.config import Config
+from service.receiver import drain_mark, run_directory
+from service.receiver.lifecycle import running
+from service.receiver.worker import Worker
+from service.storage.url_reload import Source
+from service.telemetry import logs, metrics
+from service.telemetry.tracing import Wsgi
+
+BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted
+MARGIN: Final = 3.0  # seconds on top of what a request may take
+SPARE_FILES: Final = 64  # besides connections: the inbox, the log, the admin listener
+
+
+class Server(BaseApplication):
+    """The gunicorn application: one process that watches, and workers that serve."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        listener: socket.socket,
+        admin_listener: socket.socket,
+        inbox: Source,
+        relay_seen: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
+        """*listener* and *admin_listener* are bound and listening: all workers accept from them.
+
+        *relay_seen* returns, at a time in milliseconds since the epoch, when a relay last said that it runs.
+        """
+        self.config = config
+        self._listener = listener
+        self._environ = environ
+        self._admin_listener = admin_listener
+        self._inbox = inbox
+        self._relay_seen = relay_seen
+        self._parts = ExitStack()
+        self._slot = 0
+        super().__init__()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        Master(self).run()
+
+    def load_config(self) -> None:
+        """Hand gunicorn its settings."""
+        for name, value in self._settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Wsgi:
+        """Start the parts of a worker; gunicorn calls it after the fork."""
+        return self._parts.enter_context(
+            running(
+                self.config,
+                self._environ,
+                version=__version__,
+                measured=self._measured(),
+                admin_listener=self._admin_listener,
+                inbox=self._inbox,
+                relay_seen=self._relay_seen,
+            )
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "bind": f"fd://{self._listener.detach()}",  # gunicorn closes it
+            "workers": config.workers,
+            "worker_class": Worker,
+            "worker_connections": _connections(config.connections),
+            "worker_tmp_dir": str(run_directory.own(config.run_dir)),
+            "keepalive": math.ceil(config.keepalive_timeout),
+            "timeout": 30,
+            "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
+            "backlog": BACKLOG,
+            # Nothing here depends on what a proxy says of the client.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
+            "control_socket_disable": True,
+            "accesslog": None,
+            "loglevel": "info",
+            "logger_class": QuietLogger,
+            "proc_name": "whatsapp-webhook",
+            "on_starting": self._on_starting,
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "child_exit": self._child_exit,
+            "worker_exit": self._worker_exit,
+        }
+
+    def _on_starting(self, _arbiter: Arbiter) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if (connections := _connections(self.config.connections)) < self.config.connections:
+            logs.get("server").warning(
+                "too few open files",
+                detail=f"the hard limit is {most}, so that {connections} connections are served at once: "
+                f"raise it to {self.config.connections + SPARE_FILES}, or lower WEBHOOK_CONNECTIONS",
+            )
+        drain_mark.clear(self.config.run_dir)
+        metrics.forget_files(self._metrics_dir)
+
+    def _pre_fork(self, arbiter: Arbiter, worker: Worker) -> None:
+        taken = {each.slot for each in arbiter.WORKERS.values()}
+        worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def _post_fork(self, _arbiter: Arbiter, worker: Worker) -> None:
+        self._slot = worker.slot
+
+    def _child_exit(self, _arbiter: Arbiter, worker: Worker) -> None:
+        if self.config.workers > 1:
+            metrics.forget_gauges(self._metrics_dir, worker.slot)
+
+    def _worker_exit(self, _arbiter: Arbiter, _worker: Worker) -> None:
+        self._parts.close()
+
+    @property
+    def _metrics_dir(self) -> Path:
+        return run_directory.own(self.config.run_dir) / "metrics"
+
+    def _measured(self) -> metrics.Measured:
+        version, inbox = __version__, self.config.inbox
+        if self.config.workers == 1:
+            return metrics.of_one_process(version=version, engine=inbox.engine, weak=inbox.weak)
+        return metrics.of_slot(self._metrics_dir, self._slot, version=version, engine=inbox.engine, weak=inbox.weak)
+
+
+def _connections(wanted: int) -> int:
+    """Return how many connections a worker serves at once: a limit of files must not leave none for the rest."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - SPARE_FILES), 1)
+
+
+class Master(Arbiter):
+    """The first process: it stops on TERM, INT and QUIT, and ignores what would change how many workers there are.
+
+    A second worker could not open SQLite's inbox, so that half of the answers would be 503.
+    """
+
+    def _ignore(self, name: str) -> None:
+        logs.get("server").info("signal ignored", signal=name)
+
+    handle_hup = partialmethod(_ignore, "SIGHUP")
+    handle_ttin = partialmethod(_ignore, "SIGTTIN")
+    handle_ttou = partialmethod(_ignore, "SIGTTOU")
+    handle_usr2 = partialmethod(_ignore, "SIGUSR2")
+    handle_winch = partialmethod(_ignore, "SIGWINCH")
+
+
+class QuietLogger(Logger):
+    """Leaves gunicorn's lines to the process's log, in its form, and writes no access log."""
+
+    def setup(self, cfg: object) -> None:
+        """Pass lines on, whatever gunicorn's settings say."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+        self.error_log.handlers = []
+
+    def access(self, *_args: object) -> None:
+        """Write nothing: the query string holds the verify token."""

@@ -1,9 +1,0 @@
-"""The server's worker: gunicorn's gevent worker with llhttp as its parser, patching nothing, with deadlines.
-
-Only the sockets wait cooperatively; threads, locks, the exporters and the database client are the ordinary ones.
-A connection is one greenlet, so that a stalled client costs that and no more.
-"""
-
-from service.worker.server import Worker
-
-__all__ = ["Worker"]

@@ -120,22 +120,22 @@ faults: install ## kill -9 and power loss, the long form (about an hour; the pow
 	TEST_SIMULATED_SECONDS=3600 $(BIN)/pytest tests/relay/test_relay.py tests/relay/test_shares.py -m "long or not alone"
 
 mutants: install ## are the tests any good: of who gets in, of how deliveries are decided, of what is changed at Meta
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python -m tests.mutants
 
 fuzz: install ## an hour of bytes for the HTTP parser, begun with the corpus (atheris: Linux, Python 3.11 to 3.13)
 	$(PIP) --require-hashes --only-binary :all: -r requirements-fuzz.lock
-	mkdir -p .fuzz && PYTHONPATH=.:tests $(BIN)/python -c "from edge.cases import read; from pathlib import Path; \
+	mkdir -p .fuzz && $(BIN)/python -c "from tests.receiver.worker.cases import read; from pathlib import Path; \
 	  [Path('.fuzz', case.name).write_bytes(b'x' + case.raw) for case in read()]"
-	PYTHONPATH=.:tests $(BIN)/python tests/edge/fuzz.py -max_total_time=$(FUZZ_SECONDS) .fuzz
+	$(BIN)/python -m tests.receiver.worker.fuzz -max_total_time=$(FUZZ_SECONDS) .fuzz
 
 dashboard: install ## write the chart's dashboard from its generator
 	PYTHONPATH=deploy $(BIN)/python -m dashboard
 
 picture: install ## draw the dashboard's queries for the README (wants prometheus; five minutes)
-	PYTHONPATH=.:tests:deploy $(BIN)/python tests/chart/picture.py
+	PYTHONPATH=deploy $(BIN)/python -m tests.chart.picture
 
 transcript: install ## run subscribe and doctor for the README (wants nginx)
-	PYTHONPATH=.:tests $(BIN)/python tests/transcript.py
+	$(BIN)/python -m tests.support.transcript
 
 golden: ## write what the chart renders without values, for its test
 	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml

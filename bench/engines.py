@@ -15,12 +15,8 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from receiver import COUNT, ROUNDS, batches, cpu, free_port, memory, percentile, send, serving, settings
-from servers import kafka
-from servers.kafka import Kafka
-from servers.nats import Nats
-from servers.postgresql import Postgresql
 
 from service.config import InboxUrl, inbox_url
 from service.events import parse
@@ -29,6 +25,10 @@ from service.storage import delivery_stores
 from service.storage.deliveries import Owed, Queues, Ruling, Settlement, State, Try, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
+from tests.support.servers import kafka
+from tests.support.servers.kafka import Kafka
+from tests.support.servers.nats import Nats
+from tests.support.servers.postgresql import Postgresql
 
 GOALS = {"postgresql": 1.15, "kafka": 1.5}
 NOW = 1_795_000_000_000

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from contract.engines import Servers
-from server import Server
-from servers import kafka, nats, postgresql
+
+from tests.support.engines import Servers
+from tests.support.server import Server
+from tests.support.servers import kafka, nats, postgresql
 
 ROOT = Path(__file__).parent.parent
 CASES = Path(os.environ.get("TEST_CASES", ROOT / "../shared/cases"))
@@ -74,7 +75,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
     "kafka": (
         lambda: kafka.program() is not None,
-        "Kafka: in TEST_KAFKA a program that starts one, see tests/servers/kafka.py",
+        "Kafka: in TEST_KAFKA a program that starts one, see tests/support/servers/kafka.py",
     ),
     "memory": (lambda: True, "nothing"),
     "postgresql": (

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import prometheus_client
 import pytest
-import transcript
 
 from service import cli, handshake
 from service.config import INBOX_FILE, SETTINGS, Config
@@ -17,6 +16,7 @@ from service.meta import webhook_fields
 from service.receiver import app
 from service.telemetry import metrics
 from service.telemetry.metrics import relay as relay_metrics
+from tests.support import transcript
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

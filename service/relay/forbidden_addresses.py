@@ -39,8 +39,8 @@ _EMBEDDING: Final = tuple(map(ipaddress.ip_network, ("::/96", "::ffff:0:0:0/96",
 
 def is_forbidden(address: str) -> bool:
     """Return whether an address, or an IPv4 address that it stands for, is in a forbidden network."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return any(each in network for each in _meanings(found) for network in FORBIDDEN if each.version == network.version)
+    found = ipaddress.ip_address(address)
+    return any(each in network for each in _meanings(found) for network in FORBIDDEN)
 
 
 def _meanings(found: Address) -> Iterator[Address]:

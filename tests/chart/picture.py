@@ -18,12 +18,13 @@ from typing import Any
 
 import dashboard
 import matplotlib as mpl
-from chart.prometheus import Prometheus, scraping
-from destination import OK, Request, destination
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from relaying import Relay, write
-from server import Server
+
+from tests.chart.prometheus import Prometheus, scraping
+from tests.support.destination import OK, Request, destination
+from tests.support.relaying import Relay, write
+from tests.support.server import Server
 
 FILE = Path(__file__).parents[2] / "docs" / "dashboard.png"
 # What is played: notifications a second, each for PHASE seconds.

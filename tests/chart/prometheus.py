@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 from dashboard.panels import OURS_ALONE
-from server import free_port, until
+
+from tests.support.server import free_port, until
 
 EVERY = "500ms"
 STRANGER = "stranger-0"

@@ -10,7 +10,12 @@ import dashboard
 import kubernetes_validate
 import pytest
 import yaml
-from chart.helm import (
+
+from service import __version__
+from service.relay import destinations
+from service.relay.destinations import Destination
+from service.relay.forbidden_addresses import FORBIDDEN
+from tests.chart.helm import (
     BOT,
     CHART,
     DASHBOARD,
@@ -27,11 +32,6 @@ from chart.helm import (
     one,
     rendered,
 )
-
-from service import __version__
-from service.relay import destinations
-from service.relay.destinations import Destination
-from service.relay.forbidden_addresses import FORBIDDEN
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"

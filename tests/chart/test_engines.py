@@ -11,7 +11,8 @@ import dashboard
 import kubernetes_validate
 import pytest
 import yaml
-from chart.helm import (
+
+from tests.chart.helm import (
     APART,
     AUTOSCALED,
     BOT,

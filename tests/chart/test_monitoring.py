@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from chart.helm import APART, RELAY, one
-from chart.prometheus import STRANGER, Prometheus, scraping
 from dashboard import PANELS
-from destination import destination
-from relaying import Relay, write
-from server import Server, until
+
+from tests.chart.helm import APART, RELAY, one
+from tests.chart.prometheus import STRANGER, Prometheus, scraping
+from tests.support.destination import destination
+from tests.support.relaying import Relay, write
+from tests.support.server import Server, until
 
 RULE = {"prometheusRule": {"enabled": True}}
 # Receiver and relay in one pod, or each in its own; and the values with which that is so.

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 import pytest
-from chart.helm import APART, CHART, INGRESS, POSTGRESQL, ROUTE, SUBSCRIBE, notes, one, refusal, rendered
 
 from service.config import SETTINGS
+from tests.chart.helm import APART, CHART, INGRESS, POSTGRESQL, ROUTE, SUBSCRIBE, notes, one, refusal, rendered
 
 pytestmark = pytest.mark.needs("helm")
 URL = "https://wa.example.com/webhooks"

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from chart.helm import (
+
+from service.config import SETTINGS
+from service.meta.webhook_fields import FIELDS
+from tests.chart.helm import (
     APART,
     AUTOSCALED,
     BOT,
@@ -30,9 +33,6 @@ from chart.helm import (
     refusal,
     rendered,
 )
-
-from service.config import SETTINGS
-from service.meta.webhook_fields import FIELDS
 
 pytestmark = pytest.mark.needs("helm")
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

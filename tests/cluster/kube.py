@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import yaml
-from cluster import pods
+
+from tests.cluster import pods
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
 POD = "wh-whatsapp-webhook-0"

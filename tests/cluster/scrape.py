@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.kube import Namespace
+from tests.cluster.kube import Namespace
 
 
 @contextmanager

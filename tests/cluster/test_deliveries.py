@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster import pods
-from cluster.kube import POD, SELF, Namespace, until
 from standardwebhooks import Webhook
 
 from service import signature
+from tests.cluster import pods
+from tests.cluster.kube import POD, SELF, Namespace, until
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.timeout(900)]
 KEY = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="

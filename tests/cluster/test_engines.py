@@ -16,10 +16,11 @@ from importlib import import_module
 from urllib.parse import urlsplit
 
 import pytest
-from cluster import pods
-from cluster.kube import POD, Load, Namespace, until
-from cluster.test_deliveries import KEY, taken, to
-from cluster.test_deliveries import SECRET as RELAY_SECRET
+
+from tests.cluster import pods
+from tests.cluster.kube import POD, Load, Namespace, until
+from tests.cluster.test_deliveries import KEY, taken, to
+from tests.cluster.test_deliveries import SECRET as RELAY_SECRET
 
 pytestmark = [pytest.mark.needs("cluster", "cluster_postgresql"), pytest.mark.timeout(3600)]
 DEPLOYMENT = "deployment/wh-whatsapp-webhook"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.kube import POD, SECRET, run
+
+from tests.cluster.kube import POD, SECRET, run
 
 pytestmark = [pytest.mark.needs("cluster", "crds"), pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]

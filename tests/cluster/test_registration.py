@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import graph
 import pytest
 import trustme
-from cluster import pods
-from cluster.kube import CHART, POD, SECRET, Namespace, image_values, run, until
+
+from tests.cluster import pods
+from tests.cluster.kube import CHART, POD, SECRET, Namespace, image_values, run, until
+from tests.support import graph
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.timeout(900)]
 JOB = "wh-whatsapp-webhook-subscribe"

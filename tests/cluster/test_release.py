@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chart.helm import EVERYTHING, helm
-from chart.prometheus import scraping
-from cluster import scrape
-from cluster.kube import CHART, POD, SECRET, Load, Namespace, image_values, run, until
+
+from tests.chart.helm import EVERYTHING, helm
+from tests.chart.prometheus import scraping
+from tests.cluster import scrape
+from tests.cluster.kube import CHART, POD, SECRET, Load, Namespace, image_values, run, until
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.timeout(900)]
 

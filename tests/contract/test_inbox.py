@@ -8,9 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from contract.engines import (
+
+from service.errors import InboxUnavailable
+from service.events import Event
+from service.storage import engines
+from service.storage.protocols import Inbox, Outcome
+from tests.support.engines import (
     ALL,
-    HOUR,
     LIMITED,
     PURGES,
     SEVERAL_WRITERS,
@@ -20,32 +24,7 @@ from contract.engines import (
     Subject,
     place,
 )
-
-from service.errors import InboxUnavailable
-from service.events import Event
-from service.storage import engines
-from service.storage.protocols import Inbox, Outcome
-
-DAY = 24 * HOUR
-NOW = 1_795_000_000_000
-
-
-def event(number: int, *, at: int = NOW, data: bytes = b"{}") -> Event:
-    return Event(
-        id=f"106:wamid.{number}:0123456789abcdef",
-        type="com.whatsapp.message.text",
-        source="/102/106",
-        subject=None if number % 2 else "16505551234",
-        partitionkey="106:16505551234",
-        time=at - 1000,
-        own_time=at - 1000 if number % 5 else 0,
-        received_at=at,
-        field="messages",
-        test=number % 3 == 0,
-        traceparent=None if number % 2 else "00-1-2-01",
-        data=data,
-    )
-
+from tests.support.events import DAY, NOW, event
 
 NEW = (Outcome.NEW, Outcome.UNKNOWN)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from server import Server, run_command
 
 from service.loopback import is_loopback, unmapped
+from tests.support.server import Server, run_command
 
 # Runs in a network namespace that has ::1 and no IPv4 address at all.
 _IN_NAMESPACE = """
 import json, subprocess, sys
 from pathlib import Path
-from server import until
+from tests.support.server import until
 import urllib3
 
 def status(url):
@@ -71,7 +71,7 @@ def test_ipv6_only(tmp_path: Path) -> None:
     """As in a cluster of IPv6 alone: receiver, admin listener and relay answer, and the commands find them."""
     setup = 'ip link set lo up && ip -4 addr flush dev lo && exec "$@"'
     command = ["unshare", "-n", "sh", "-c", setup, "sh", sys.executable, "-c", _IN_NAMESPACE, str(tmp_path / "log")]
-    environ = os.environ | everywhere(tmp_path) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environ = os.environ | everywhere(tmp_path) | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
     found = json.loads(done.stdout)

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from e2e.test_traces import Receiver, settings
-from server import Server, read_answer, until
 
 from service import signature
 from service.meta import catalogue
+from tests.e2e.test_traces import Receiver, settings
+from tests.support.server import Server, read_answer, until
 
 NUMBER = "4915112345678"
 TEXT = "canary-text-of-a-person"

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from contract.engines import Servers, place
-from e2e.test_receiving import DOCS, ROOT, running
-from server import Server, until
 
 from service.meta import catalogue
+from tests.e2e.test_receiving import DOCS, ROOT, running
+from tests.support.engines import Servers, place
+from tests.support.server import Server, until
 
 
 @pytest.mark.parametrize("engine", [pytest.param(each, marks=pytest.mark.needs(each)) for each in ("kafka", "nats")])

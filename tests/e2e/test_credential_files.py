@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import Server, until
 
 from service import signature
 from service.meta import catalogue
+from tests.support.server import Server, until
 
 SECRET = "0123456789abcdef0123456789abcdef"
 FILES = {

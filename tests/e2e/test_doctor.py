@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from public import ACCOUNT, APP, NUMBER, World, findings
-from server import Server, until
 
 from service.credentials import Credentials
 from service.doctor.caller import Caller
 from service.doctor.checks import certificate, handshake, notifications, responder
 from service.meta import catalogue
+from tests.support.public import ACCOUNT, APP, NUMBER, World, findings
+from tests.support.server import Server, until
 
 pytestmark = pytest.mark.needs("nginx", "haproxy")
 ELSEWHERE = "https://elsewhere.example.com/hook"

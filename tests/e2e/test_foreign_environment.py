@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from relaying import Relay, write
-from server import Server, until
 
 from service import foreign_environment
 from service.meta import catalogue
+from tests.support.relaying import Relay, write
+from tests.support.server import Server, until
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = {

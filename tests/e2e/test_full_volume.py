@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from server import Server, until
 
 from service.errors import FULL
 from service.meta import catalogue
 from service.storage.sqlite.volume import PROBE_BYTES
+from tests.support.server import Server, until
 
 VOLUME_BYTES = 32 * 2**20
 GROWN_WITHIN = 5.0  # seconds

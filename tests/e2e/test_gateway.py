@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from server import Server, free_port, until
+
+from tests.support.server import Server, free_port, until
 
 pytestmark = pytest.mark.needs("nginx")
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from server import Server, read_answer, until
-from traffic import Traffic
+
+from tests.support.server import Server, read_answer, until
+from tests.support.traffic import Traffic
 
 FORGED = b"X-Hub-Signature-256: sha256=" + b"0" * 64
 CHUNKED = b"POST /webhooks HTTP/1.1\r\nHost: a\r\n" + FORGED + b"\r\nTransfer-Encoding: chunked\r\n\r\n"

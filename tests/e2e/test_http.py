@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from server import Answer, Server, keep_alive, post, read_answer, run_command, until
 
 from service import signature
 from service.meta import catalogue
+from tests.support.server import Answer, Server, keep_alive, post, read_answer, run_command, until
 
 NEW_SECRET = "fedcba9876543210fedcba9876543210"
 

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from destination import destination
-from relaying import Relay, write
-from server import Server, until
-
 from service.meta import catalogue
+from tests.support.destination import destination
+from tests.support.relaying import Relay, write
+from tests.support.server import Server, until
 
 
 def test_a_symbolic_link_is_the_file_that_it_names(tmp_path: Path) -> None:

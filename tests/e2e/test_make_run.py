@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import ask, free_port, until
+
+from tests.support.server import ask, free_port, until
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,11 +18,11 @@ import requests
 import schemathesis
 import yaml
 from schemathesis import checks
-from server import PATIENCE, Answer, Server, post, read_answer, until
 
 from service import errors, signature
 from service.meta import catalogue
 from service.receiver import app
+from tests.support.server import PATIENCE, Answer, Server, post, read_answer, until
 
 DOCS = Path(__file__).parents[2] / "docs"
 WITH_EVERY_ANSWER = {"date", "content-length", "content-type"}

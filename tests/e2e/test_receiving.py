@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from relaying import META_SECRET, Relay, write
-from server import Server, free_port, until
 
 from service.meta import catalogue
+from tests.support.relaying import META_SECRET, Relay, write
+from tests.support.server import Server, free_port, until
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"

@@ -8,9 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from destination import OK, Destination, destination, saying
-from relaying import Relay, keep, message, messages, opened, write
-from server import Server, free_port, until
 
 from service.config import inbox_url
 from service.events import Event
@@ -20,6 +17,9 @@ from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Standin
 from service.storage.protocols import Record, Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
+from tests.support.destination import OK, Destination, destination, saying
+from tests.support.relaying import Relay, keep, message, messages, opened, write
+from tests.support.server import Server, free_port, until
 
 BROKEN = OK.replace(b"200 OK", b"500 X")
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from contract.engines import Servers, place
-from destination import destination
-from relaying import Relay, keep, message, opened, write
-from server import Server, until
-from traffic import Traffic
+
+from tests.support.destination import destination
+from tests.support.engines import Servers, place
+from tests.support.relaying import Relay, keep, message, opened, write
+from tests.support.server import Server, until
+from tests.support.traffic import Traffic
 
 SIGNALS = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 

@@ -4,11 +4,11 @@ import json
 import os
 from pathlib import Path
 
-import commands
 import pytest
 
 from service import signature
 from service.meta import catalogue
+from tests.support import commands
 
 SECRET = "0123456789abcdef0123456789abcdef"
 BODY = catalogue.notification("message text")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from public import ACCOUNT, APP, NUMBER, World
-from server import free_port
 
 from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
+from tests.support.public import ACCOUNT, APP, NUMBER, World
+from tests.support.server import free_port
 
 pytestmark = pytest.mark.needs("nginx")
 ELSEWHERE = "https://elsewhere.example.com/hook"

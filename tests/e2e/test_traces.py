@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from server import Server, until
-from test_commands import run
 
 from service.meta import catalogue
+from tests.cli.test_commands import run
+from tests.support.server import Server, until
 
 
 class Receiver(http.server.ThreadingHTTPServer):

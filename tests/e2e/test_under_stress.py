@@ -15,10 +15,10 @@ from pathlib import Path
 import apsw
 import psutil
 import pytest
-from server import Server, post, read_answer, until
-from traffic import Traffic
 
 from service.meta import catalogue
+from tests.support.server import Server, post, read_answer, until
+from tests.support.traffic import Traffic
 
 OTHER_SECRET = "fedcba9876543210fedcba9876543210"
 HEAD = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256=" + b"0" * 64

@@ -1,4 +1,4 @@
-"""Strangers, as a program of their own: `python -m faults.attackers KIND PORT CONNECTIONS`, until they are killed.
+"""Strangers, as a program: `python -m tests.faults.attackers KIND PORT CONNECTIONS PER_SECOND`, until it is killed.
 
 They have no secret. Each connection that is cut is opened again, unless the kind says otherwise.
 """

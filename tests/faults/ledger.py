@@ -6,10 +6,9 @@ import secrets
 import time
 from collections import Counter
 
-from server import Server
-from traffic import Senders
-
 from service import signature
+from tests.support.server import Server
+from tests.support.traffic import Senders
 
 
 class Ledger(Senders):

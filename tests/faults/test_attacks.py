@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from edge.test_proxies import before as before_it
-from server import Server, post, read_answer, until
-from traffic import Traffic
+
+from tests.receiver.worker.test_proxies import before as before_it
+from tests.support.server import Server, post, read_answer, until
+from tests.support.traffic import Traffic
 
 SECONDS = float(os.environ.get("TEST_ATTACK_SECONDS", "1.5"))
 MEMORY = 512 * 2**20
@@ -53,8 +54,13 @@ def strangers(port: int, attack: Attack) -> Iterator[None]:
     """Have them attack until the block ends, each kind in a process of its own."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "faults.attackers", kind, *map(str, (port, attack.connections, attack.per_second))],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            [
+                sys.executable,
+                "-m",
+                "tests.faults.attackers",
+                kind,
+                *map(str, (port, attack.connections, attack.per_second)),
+            ],
         )
         for kind in attack.kind.split("+")
     ]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from contract.engines import Servers, place
-from faults.ledger import Ledger, kept_ids
-from server import Server
+
+from tests.faults.ledger import Ledger, kept_ids
+from tests.support.engines import Servers, place
+from tests.support.server import Server
 
 ROUNDS = int(os.environ.get("TEST_KILL_ROUNDS", "8"))
 
@@ -60,7 +61,7 @@ def test_every_acknowledged_event_survives(engine: str, tmp_path: Path, servers:
 
 def test_the_control_loses(tmp_path: Path) -> None:
     """A server that answers before it commits must be caught, or the test above proves nothing."""
-    server = Server(tmp_path, command=[sys.executable, str(Path(__file__).parent / "eager.py"), "serve"])
+    server = Server(tmp_path, command=[sys.executable, "-m", "tests.faults.eager", "serve"])
     server.write_credentials(server.token, server.secret)
     lost = 0
     try:

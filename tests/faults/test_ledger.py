@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import trustme
-from contract.engines import Servers
-from destination import OK, Request, destination, saying
-from relaying import Relay, keep, message, messages, opened, write
-from server import Server, until
 
 from service.events import Event
 from service.meta import catalogue
+from tests.support.destination import OK, Request, destination, saying
+from tests.support.engines import Servers
+from tests.support.relaying import Relay, keep, message, messages, opened, write
+from tests.support.server import Server, until
 
 EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "1000"))
 SHARE = 0.1  # of the requests that meet a fault

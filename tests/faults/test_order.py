@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from server import Server, until
 
 from service.meta import catalogue
+from tests.support.server import Server, until
 
 
 @contextmanager

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import apsw
 import pytest
-from faults.ledger import Ledger, kept_ids
-from server import Server
 
 from service.errors import InboxUnavailable
 from service.storage import sqlite
+from tests.faults.ledger import Ledger, kept_ids
+from tests.support.server import Server
 
 TRIALS = int(os.environ.get("TEST_POWER_TRIALS", "5"))
 SHUTDOWN = 0x8004587D
@@ -120,7 +120,7 @@ def test_every_acknowledged_event_survives(tmp_path: Path) -> None:
 PUTTER = """
 import sys
 from pathlib import Path
-from contract.test_inbox import event
+from tests.support.events import event
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))
@@ -140,7 +140,7 @@ def survivors(disk: Disk, synchronous: str) -> tuple[int, int]:
     with subprocess.Popen(
         [sys.executable, "-c", PUTTER, str(path), synchronous],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     ) as putter:
         drain = threading.Thread(target=lambda: acknowledged.extend(putter.stdout))
         acknowledged: list[bytes] = []

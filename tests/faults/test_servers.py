@@ -12,12 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
-from contract.engines import Servers
-from faults.ledger import Ledger, kept_ids
-from server import Server, until
-from servers.nats import Nats
-from servers.postgresql import Postgresql
-from servers.process import directory
+
+from tests.faults.ledger import Ledger, kept_ids
+from tests.support.engines import Servers
+from tests.support.server import Server, until
+from tests.support.servers.nats import Nats
+from tests.support.servers.postgresql import Postgresql
+from tests.support.servers.process import directory
 
 LATEST = 2.5  # seconds until every request is answered
 BACK = 5.0  # seconds until the service is ready again

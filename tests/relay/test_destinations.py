@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from contract.test_inbox import event
 
 from service.errors import ConfigurationError
 from service.events import Event
 from service.relay.destination_registry import Book
 from service.relay.destinations import Destination, parse
+from tests.support.events import event
 
 GOOD = """
 destinations:

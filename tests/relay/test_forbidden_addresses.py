@@ -41,6 +41,7 @@ from service.relay.forbidden_addresses import is_forbidden
         ("fd00:ec2::24", False),
         ("::ffff:0:93.184.216.34", False),
         ("64:ff9b::5db8:d822", False),
+        ("64:ff9b::192.0.0.193", False),
         ("2002:5db8:d822::", False),
         ("10.0.0.1", False),
         ("192.168.1.1", False),

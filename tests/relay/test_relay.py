@@ -13,9 +13,6 @@ from typing import Any
 
 import apsw
 import pytest
-from destination import OK, Destination, Request, destination, saying
-from relaying import keep, message, messages, opened, write
-from server import until
 
 from service.relay.destination_registry import Book
 from service.relay.loop import Relay
@@ -25,6 +22,9 @@ from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
 from service.telemetry import metrics
 from service.telemetry.tracing import Tracing
+from tests.support.destination import OK, Destination, Request, destination, saying
+from tests.support.relaying import keep, message, messages, opened, write
+from tests.support.server import until
 
 HOUR = 3600.0
 WEEK = 7 * 86_400.0

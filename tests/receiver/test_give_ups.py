@@ -1,0 +1,149 @@
+"""An outage: what is answered 503 must not stay in memory, whatever the garbage collector does."""
+
+import gc
+import io
+import logging
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import pytest
+from falcon.testing import create_environ
+
+from service import signature
+from service.credentials import Credentials
+from service.errors import InboxUnavailable
+from service.meta import catalogue
+from service.receiver.app import Parts, create_app
+from service.receiver.group_commit import Writer
+from service.receiver.webhook import Limits
+from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.connection import Connection
+from service.receiver.worker.request import Refused
+from service.receiver.worker.slow_connections import Waiting
+from service.storage.protocols import Inbox, Outcome
+from service.telemetry import logs, metrics
+from service.telemetry.tracing import Tracing, Wsgi
+from tests.receiver.test_group_commit import Held
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+BODY = catalogue.batch(100)
+REQUESTS = 100
+
+
+@contextmanager
+def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
+    """Yield the application with a writer of its own, whose inbox is the given one."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    logs.configure(level="error", form="json", stream=io.StringIO())
+    measured, _ = metrics.of_one_process(version="0", engine="memory", weak=False)
+    writer = Writer(open_inbox, metrics=measured.inbox, traced=Tracing())
+    writer.start()
+    yield create_app(
+        Parts(
+            path="/webhooks",
+            chosen=frozenset(),
+            limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
+            credentials=lambda: Credentials(app_secrets=(SECRET,)),
+            submit=writer.submit,
+            metrics=measured,
+            traced=Tracing(),
+            pseudonyms=logs.Pseudonyms(),
+            floods=logs.Floods(logs.get("server")),
+            now=time.time,
+            nonce=lambda: "1",
+            health_path="",
+            checks={},
+        )
+    )
+    writer.stop()
+    root.handlers, root.level = handlers, level
+
+
+def post(app: Wsgi) -> str:
+    headers = {signature.HEADER: signature.header_for(BODY, SECRET)}
+    environ = create_environ(path="/webhooks", method="POST", headers=headers, body=BODY)
+    answered: list[str] = []
+
+    def start_response(status: str, *_: Any) -> Any:
+        answered.append(status[:3])
+
+    for _ in app(environ, start_response):
+        pass
+    return answered[0]
+
+
+class Frozen(Held):
+    """Does not answer, as a frozen disk does."""
+
+    def put(self, events: Sequence[Any]) -> Sequence[Outcome]:
+        self.gate.clear()
+        return super().put(events)
+
+
+class Locked(Held):
+    """Refuses, as a locked database does."""
+
+    def put(self, _events: Sequence[Any]) -> Sequence[Outcome]:
+        raise InboxUnavailable("locked", "another process writes")
+
+
+@pytest.mark.parametrize("kind", [Frozen, Locked])
+def test_nothing_of_a_request_is_kept(kind: type[Held]) -> None:
+    """A hundred are given up without the collector; less memory is held than two of them take."""
+    held = kind()
+    with application(held.open) as app:
+        answers = [post(app)]
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            answers += [post(app) for _ in range(REQUESTS)]
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+            held.gate.set()
+    assert answers == ["503"] * (REQUESTS + 1)
+    assert after - before < 2 * 2 * len(BODY)
+
+
+def test_a_connection_that_was_refused_is_not_kept() -> None:
+    """Its head is of up to 32 KiB, and strangers make as many as they like."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        for _ in range(10):
+            refuse()
+        assert connections() == before
+    finally:
+        gc.enable()
+
+
+def connections() -> int:
+    return sum(isinstance(each, Connection) for each in gc.get_objects())
+
+
+def refuse() -> None:
+    client, other = gevent.socket.socketpair()
+    with client, other:
+        connection = Connection(
+            client,
+            {},
+            patience=1,
+            keepalive=1,
+            most_of_body=1,
+            max_field_bytes=8190,
+            waiting=Waiting(places=10, bytes_limit=10**6, free=lambda: 10),
+            places=Places(),
+        )
+        other.send(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
+        with pytest.raises(Refused):
+            connection.next()
+        connection.close()

@@ -1,0 +1,258 @@
+"""The SQLite inbox beyond the contract: what it refuses, what a second process sees, what the retention drops."""
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from service.errors import InboxUnavailable
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox, SqliteLog
+from service.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
+from tests.support.events import HOUR, NOW, event
+
+
+def opened(path: Path, *, body_retention: int = HOUR) -> SqliteInbox:
+    return SqliteInbox(path, Terms(HOUR, body_retention))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.db"
+
+
+def refusal(path: Path) -> InboxUnavailable:
+    with pytest.raises(InboxUnavailable) as refused:
+        opened(path)
+    return refused.value
+
+
+@pytest.mark.parametrize("version", ["3.51.2", "3.40.1", "3.46.1", "2.99.9"])
+def test_a_library_that_can_damage_a_wal_is_refused(version: str) -> None:
+    """Below 3.51.3, as Debian and Python have it."""
+    with pytest.raises(InboxUnavailable, match=r"older than 3\.51\.3"):
+        require_library(version)
+
+
+@pytest.mark.parametrize("version", ["3.51.3", "3.54.1", "4.0.0", apsw.sqlite_lib_version()])
+def test_a_library_that_is_mended_is_taken(version: str) -> None:
+    """The one that is installed is among them."""
+    require_library(version)
+
+
+def test_it_is_durable_by_its_own_words(path: Path) -> None:
+    """A WAL, synced at every commit; a memory map never."""
+    with closing(opened(path)) as inbox:
+        assert inbox._db.pragma("journal_mode") == "wal"
+        assert inbox._db.pragma("synchronous") == 2
+        assert inbox._db.pragma("mmap_size") in (0, None)
+
+
+def test_a_journal_that_is_no_wal_is_refused(path: Path) -> None:
+    """As on a file system without shared memory."""
+    apsw.set_default_vfs("unix-none")
+    try:
+        refused = refusal(path)
+    finally:
+        apsw.set_default_vfs("unix")
+    assert refused.reason == "unsafe"
+    assert "not a WAL" in refused.detail
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(path: Path) -> None:
+    """Two pods on one volume; a reader is welcome."""
+    first = opened(path)
+    assert refusal(path).reason == "locked"
+    first.put([event(1)])
+    with closing(SqliteLog(path)) as log:
+        assert len(log.read(0, 10)) == 1
+    first.close()
+    opened(path).close()
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    """Said with the path and the system's reason."""
+    refused = refusal(tmp_path / "nowhere" / "inbox.db")
+    assert refused.reason == "cannot_open"
+    assert "nowhere" in refused.detail
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """As another user: root may write everywhere."""
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\nfrom service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\n"
+        "from service.errors import InboxUnavailable\n"
+        "os.setuid(65534)\n"
+        "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\n"
+        "except InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
+    )
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o555)
+        program = program.replace("os.setuid(65534)", "")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "inbox.db")], capture_output=True, text=True, check=False
+    )
+    assert "cannot_open" in done.stdout, done.stderr
+    assert "Permission denied" in done.stdout
+
+
+def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+    """Numbers, names and texts are in them."""
+    with closing(opened(path)) as inbox:
+        inbox.probe()
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert len(modes) == 5
+
+
+def test_a_file_that_is_no_database(path: Path) -> None:
+    """It is left alone."""
+    path.write_bytes(b"something else entirely, and long enough to be looked at" * 100)
+    assert refusal(path).reason == "corrupt"
+    assert path.read_bytes().startswith(b"something else")
+
+
+def test_another_programs_database(path: Path) -> None:
+    """It is left alone as well."""
+    with closing(apsw.Connection(str(path))) as other:
+        other.pragma("user_version", 7)
+    before = path.read_bytes()
+    assert refusal(path).reason == "foreign"
+    assert path.read_bytes() == before
+
+
+def test_a_later_versions_database(path: Path) -> None:
+    """A rollback says so instead of writing into a schema that it does not know; the reader too."""
+    opened(path).close()
+    with closing(apsw.Connection(str(path))) as other:
+        other.pragma("user_version", len(MIGRATIONS) + 1)
+    assert refusal(path).reason == "newer"
+    with pytest.raises(InboxUnavailable):
+        SqliteLog(path)
+
+
+def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
+    """Step by step; what is in it stays, and it has an identity that no other has."""
+    db = apsw.Connection(str(path))
+    db.execute(MIGRATIONS[0]).fetchall()
+    db.pragma("application_id", APPLICATION_ID)
+    db.pragma("user_version", 1)
+    db.close()
+    with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
+        assert inbox._db.pragma("user_version") == len(MIGRATIONS)
+        inbox.put([event(1)])
+        identity = log.identity()
+    with closing(opened(path.with_name("other.db"))), closing(SqliteLog(path.with_name("other.db"))) as other:
+        assert other.identity() != identity
+    with closing(opened(path)), closing(SqliteLog(path)) as log:
+        assert log.identity() == identity
+
+
+def test_a_log_that_was_replaced_is_noticed(path: Path) -> None:
+    """Its reader would look at the old file for ever."""
+    with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
+        inbox.put([event(1)])
+        assert len(log.read(0, 9)) == 1
+        path.rename(path.with_name("old.db"))
+        with pytest.raises(InboxUnavailable) as raised:
+            log.read(0, 9)
+        assert (raised.value.reason, raised.value.reopen) == ("vanished", True)
+
+
+def test_a_file_that_is_moved_away_is_noticed(path: Path) -> None:
+    """What was put since is not promised, and the next one opens anew."""
+    with closing(opened(path)) as inbox:
+        path.rename(path.with_name("elsewhere.db"))
+        with pytest.raises(InboxUnavailable) as lost:
+            inbox.put([event(1)])
+        assert (lost.value.reason, lost.value.reopen) == ("vanished", True)
+        with pytest.raises(InboxUnavailable):
+            inbox.probe()
+
+
+def test_a_wal_that_is_deleted_is_noticed(path: Path) -> None:
+    """What is written to it would be gone with the process."""
+    with closing(opened(path)) as inbox:
+        inbox.put([event(1)])
+        path.with_name("inbox.db-wal").unlink()
+        with pytest.raises(InboxUnavailable) as refused:
+            inbox.put([event(2)])
+        assert refused.value.reason == "vanished"
+
+
+def test_bodies_go_earlier_than_ids(path: Path) -> None:
+    """A repeat is told for the whole retention; the data may be gone."""
+    with closing(opened(path, body_retention=HOUR // 2)) as inbox, closing(SqliteLog(path)) as log:
+        inbox.put([event(number, at=NOW - HOUR * 3 // 4) for number in range(600)])
+        inbox.put([event(number) for number in range(600, 610)])
+        assert inbox.purge(NOW)
+        while inbox.purge(NOW):
+            pass
+        assert [record.event for record in log.read(0, 1000)] == [event(number) for number in range(600, 610)]
+        assert log.find(event(5).id) is None
+        assert log.find(event(605).id) is not None
+        assert set(inbox.put([event(5), event(605)])) == {"repeat"}
+        assert inbox.size().events == 610
+        while inbox.purge(NOW + HOUR // 2):
+            pass
+        assert inbox.size().events == 10
+        assert not inbox.purge(NOW + HOUR // 2)
+
+
+def test_what_a_reader_needs_is_not_purged(path: Path) -> None:
+    """However old; what comes before it is, and the rest once it is no longer needed. Bodies neither."""
+    needed: list[int | None] = [400]
+    inbox = SqliteInbox(path, Terms(HOUR, HOUR // 2, hold=lambda _: needed[0]))
+    with closing(inbox), closing(SqliteLog(path)) as log:
+        inbox.put([event(number) for number in range(1, 601)])
+        for later in (HOUR * 3 // 4, 2 * HOUR):
+            while inbox.purge(NOW + later):
+                pass
+            assert [record.position for record in log.read(0, 1000)] == list(range(400, 601))
+            assert not inbox.purge(NOW + later)
+        needed[0] = None
+        while inbox.purge(NOW + 2 * HOUR):
+            pass
+        assert inbox.size().events == 0
+
+
+def test_a_reader_of_nothing(path: Path) -> None:
+    """Said, not made."""
+    with pytest.raises(InboxUnavailable):
+        SqliteLog(path)
+    assert not path.exists()
+
+
+def test_a_reader_while_nobody_writes(path: Path) -> None:
+    """The server is down: its events can still be looked at."""
+    inbox = opened(path)
+    inbox.put([event(1)])
+    inbox.close()
+    with closing(SqliteLog(path)) as log:
+        assert len(log.read(0, 10)) == 1
+
+
+def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None:
+    """Written and never synced: it must be on the disk before a retry is answered as a repeat."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\n"
+        "from tests.support.events import event\n"
+        "inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))\n"
+        "inbox._db.pragma('synchronous', 'OFF')\ninbox.put([event(1)])\nos.kill(os.getpid(), 9)\n"
+    )
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program, str(path)], env=environ, check=False)
+    wal = path.with_name("inbox.db-wal")
+    assert wal.stat().st_size > 0
+    with closing(opened(path)) as inbox:
+        assert wal.stat().st_size == 0
+        assert inbox.put([event(1)]) == ["repeat"]

@@ -1,0 +1,105 @@
+"""The relay's state in SQLite: the file itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from service.errors import InboxUnavailable
+from service.storage.deliveries import Owed
+from service.storage.sqlite.deliveries import Store, needed
+from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
+
+
+def opened(path: Path) -> SqliteState:
+    return SqliteState(Store(path))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+def state(path: Path) -> Iterator[SqliteState]:
+    made = opened(path)
+    made.join({"bot": 0}, now=NOW)
+    yield made
+    made.close()
+
+
+def test_a_file_that_vanishes_is_noticed(state: SqliteState, path: Path) -> None:
+    """What is written to it would be gone with the process."""
+    state.require_file()
+    path.rename(path.with_name("other"))
+    with pytest.raises(InboxUnavailable, match="moved or deleted"):
+        state.require_file()
+    path.touch()
+    with pytest.raises(InboxUnavailable, match="moved or deleted"):
+        state.require_file()
+
+
+def test_nobody_else_reads_the_file(state: SqliteState, path: Path) -> None:
+    """Numbers of people are in it."""
+    owe(state, "16505551234")
+    assert {file.stat().st_mode & 0o777 for file in path.parent.glob("relay.db*")} == {0o600}
+
+
+@pytest.mark.parametrize(("pragma", "value", "said"), [("application_id", 7, "another"), ("user_version", 99, "later")])
+def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int, said: str) -> None:
+    """It is not written."""
+    if pragma == "user_version":
+        Store(path).close()
+    db = apsw.Connection(str(path))
+    db.pragma(pragma, value)
+    db.close()
+    with pytest.raises(InboxUnavailable, match=said):
+        Store(path)
+
+
+def test_a_failure_leaves_nothing_half_done(state: SqliteState) -> None:
+    """What can't be written is not written in part, and the next one can be."""
+    with pytest.raises(InboxUnavailable, match="can't be used"):
+        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)], now=NOW)
+    assert state.positions() == {"bot": 0}
+    owe(state, "a")
+
+
+def test_claims_stay_flat(tmp_path: Path) -> None:
+    """A claim reads as little of a hundred thousand owed as of a hundred: by the steps of SQLite's machine."""
+    steps = []
+    for number in (100, 100_000):
+        state = opened(tmp_path / f"{number}.db")
+        state.join({"bot": 0}, now=NOW)
+        for start in range(0, number, 10_000):
+            owe(state, *(f"lane {index}" for index in range(start, min(start + 10_000, number))), since=start)
+        counted = [0]
+
+        def count(counted: list[int] = counted) -> bool:
+            counted[0] += 1
+            return False
+
+        state._store._db.set_progress_handler(count, 1)
+        assert next_due(state)
+        assert settle(state, taken(state, NOW * 2))
+        steps.append(counted[0])
+        state.close()
+    assert steps[1] < steps[0] * 1.5
+
+
+def test_what_is_needed_of_a_file_that_is_none(path: Path) -> None:
+    """Without a file nothing is; of one that can't be read, nobody knows."""
+    assert needed(path.with_name("none.db"), now=NOW) is None
+    path.with_name("none.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(InboxUnavailable):
+        needed(path.with_name("none.db"), now=NOW)
+
+
+def test_a_log_that_was_set_back(state: SqliteState) -> None:
+    """What it no longer has is not owed, and what it will have at the same positions is read."""
+    state.adopt(7, 0)
+    owe(state, "a", "b", "c")
+    assert state.adopt(7, 2) == 1
+    assert state.positions() == {"bot": 2}
+    assert [claim.position for claim in take(state, most=9)] == [1, 2]

@@ -1,0 +1,116 @@
+"""The SQLite inbox on a full volume: a purge finds its way out, again and again, and readiness does not flap."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.errors import FULL, InboxUnavailable
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
+from service.storage.sqlite.volume import PROBE_BYTES, PROBE_INTERVAL_SECONDS, VolumeProbe
+from tests.support.events import HOUR, event
+
+VOLUME_BYTES = 32 * 2**20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", str(tmp_path)]
+    subprocess.run(command, check=True)
+    yield tmp_path / "inbox.db"
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def fill(inbox: SqliteInbox, size: int, *, first: int) -> int:
+    """Store recent events of *size* bytes until there is no room; return the number after the last."""
+    now = int(time.time() * 1000)
+    for number in range(first, first + 20_000):
+        try:
+            inbox.put([msgspec.structs.replace(event(number, at=now), data=os.urandom(size))])
+        except InboxUnavailable as ex:
+            if ex.reason != FULL:
+                raise
+            return number
+    raise AssertionError("it never was full")
+
+
+def take_every_byte(volume: Path) -> None:
+    with suppress(OSError), (volume / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.needs("mounts")
+@pytest.mark.parametrize("size", [4_000, 60_000, 1_000_000])
+def test_what_is_too_old_is_purged_each_time_it_is_full(path: Path, size: int) -> None:
+    """Also without the reserve, which is not made again as the file does not shrink; and events of any size."""
+    number = 1
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        for _ in range(3):
+            number = fill(inbox, size, first=number)
+            for _ in range(2000):
+                if not inbox.purge(int(time.time() * 1000) + 2 * HOUR):
+                    break
+            assert inbox.size().events == 0
+
+
+@pytest.mark.needs("mounts")
+def test_a_put_purges_what_is_too_old_if_it_needs_the_room(path: Path) -> None:
+    """After a shorter retention, however far the purge has come: a put does not wait for it."""
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        last = fill(inbox, 4_000, first=1)
+    time.sleep(0.01)
+    with closing(SqliteInbox(path, Terms(10, 10))) as inbox:
+        for number in range(last, last + last // 2, 100):
+            recent = [event(number + each, at=int(time.time() * 1000)) for each in range(100)]
+            inbox.put([msgspec.structs.replace(each, data=os.urandom(4_000)) for each in recent])
+
+
+@pytest.mark.needs("mounts")
+def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
+    """Also if the reserve was used up, and somebody else took every byte that the stop had freed."""
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        fill(inbox, 4_000, first=1)
+        inbox.purge(int(time.time() * 1000))  # which gives the reserve up
+        path.with_name("inbox.db-reserve").unlink(missing_ok=True)
+    take_every_byte(path.parent)
+    time.sleep(0.01)
+    with closing(SqliteInbox(path, Terms(10, 10))) as inbox:
+        while inbox.purge(int(time.time() * 1000)):
+            pass
+        assert inbox.size().events == 0
+
+
+@pytest.mark.needs("mounts")
+def test_a_volume_without_room_for_the_start(path: Path) -> None:
+    """Every byte taken, and no reserve: it is full, not broken, and says what to do."""
+    SqliteInbox(path, Terms(HOUR, HOUR)).close()
+    path.with_name("inbox.db-reserve").unlink()
+    take_every_byte(path.parent)
+    with pytest.raises(InboxUnavailable, match="enlarge it") as raised:
+        SqliteInbox(path, Terms(HOUR, HOUR))
+    assert raised.value.reason == FULL
+
+
+def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> None:
+    """Else it would be ready for a moment, each time that a little fits and the next notification does not."""
+    clock = [0.0]
+    probe = VolumeProbe(tmp_path, now=lambda: clock[0])
+    probe.free = lambda: 0  # type: ignore[method-assign]
+    probe.failed(3_000_000)
+    assert probe.is_due(6_000_000)
+    assert not probe.is_due(6_000_000 - 1)
+    probe.trying()
+    probe.failed()
+    clock[0] += PROBE_INTERVAL_SECONDS - 0.1
+    assert not probe.is_due(6_000_000), "not twice at once"
+    clock[0] += 0.1
+    assert probe.is_due(6_000_000)
+    probe.succeeded()
+    assert probe.needed == PROBE_BYTES

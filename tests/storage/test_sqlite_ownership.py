@@ -1,0 +1,225 @@
+"""Another program's SQLite file is left as it is, byte for byte; one of ours that was killed young goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from service.errors import InboxUnavailable
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteErasure, SqliteInbox, SqliteLog
+from service.storage.sqlite import deliveries as relay
+from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
+from tests.support.events import HOUR, event
+
+# A process that is killed: what it left in the WAL, or in the journal, is not in the file.
+_KILLED = """
+import os, sys, apsw
+db = apsw.Connection(sys.argv[1])
+for statement in sys.argv[2:]:
+    db.execute(statement).fetchall()
+os.kill(os.getpid(), 9)
+"""
+TABLE = "CREATE TABLE theirs (a); INSERT INTO theirs VALUES (randomblob(5000))"
+
+
+def killed(path: Path, *statements: str) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(path), *statements], check=False)
+
+
+def plain(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute(TABLE).fetchall()
+
+
+def version_alone(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.pragma("user_version", 7)
+
+
+def other_id(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.pragma("application_id", 0x0F055112)
+
+
+def wal_mode(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.pragma("journal_mode", "wal")
+        db.execute(TABLE).fetchall()
+
+
+def tables_in_the_wal_alone(path: Path) -> None:
+    killed(path, "PRAGMA journal_mode=wal", TABLE)
+    assert path.with_name("inbox.db-wal").stat().st_size > 0
+    assert path.stat().st_size == 4096, "the file has no table yet"
+
+
+def hot_journal(path: Path) -> None:
+    plain(path)
+    killed(path, "PRAGMA cache_size=1", "PRAGMA cache_spill=1", "BEGIN", "UPDATE theirs SET a = randomblob(400000)")
+    assert path.with_name("inbox.db-journal").stat().st_size > 0
+
+
+def dropped_in_a_hot_journal(path: Path) -> None:
+    """The file has no table any more, and the journal would bring it back."""
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("CREATE TABLE theirs (a)").fetchall()
+        db.execute("BEGIN; DROP TABLE theirs").fetchall()
+        db.cache_flush()
+        saved = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for name, content in saved.items():
+        (path.parent / name).write_bytes(content)
+    assert "inbox.db-journal" in saved
+
+
+def large(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute(
+            f"CREATE TABLE theirs (a); INSERT INTO theirs VALUES (zeroblob({MAX_UNMARKED_BYTES + 1}))"
+        ).fetchall()
+
+
+FOREIGN: dict[str, Callable[[Path], None]] = {
+    made.__name__: made
+    for made in (
+        plain,
+        version_alone,
+        other_id,
+        wal_mode,
+        tables_in_the_wal_alone,
+        hot_journal,
+        dropped_in_a_hot_journal,
+        large,
+    )
+}
+OPENERS: dict[str, Callable[[Path], object]] = {
+    "inbox": lambda path: SqliteInbox(path, Terms(HOUR, HOUR)),
+    "log": SqliteLog,
+    "erasure": SqliteErasure,
+    "relay": relay.Store,
+    "low-watermark": lambda path: relay.needed(path, now=0),
+}
+
+
+def files(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in directory.iterdir()}
+
+
+@pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_another_programs_database_is_left_alone(
+    make: Callable[[Path], None], opener: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Its file, `-wal`, `-shm` and `-journal`: nothing is written, removed or made beside it."""
+    path = tmp_path / "inbox.db"
+    make(path)
+    before = files(tmp_path)
+    with pytest.raises(InboxUnavailable) as refused:
+        opener(path)
+    assert refused.value.reason == "foreign"
+    assert str(path) in refused.value.detail
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("opener", ["log", "erasure"])
+def test_what_reads_makes_no_inbox_of_an_empty_file(opener: str, tmp_path: Path) -> None:
+    """Only the server makes one."""
+    path = tmp_path / "inbox.db"
+    path.touch()
+    with pytest.raises(InboxUnavailable, match="there is no inbox"):
+        OPENERS[opener](path)
+    assert files(tmp_path).keys() == {"inbox.db"}
+    assert path.stat().st_size == 0
+
+
+def test_an_empty_file_becomes_an_inbox(tmp_path: Path) -> None:
+    """As `touch`, or a volume's template, leaves it."""
+    path = tmp_path / "inbox.db"
+    path.touch()
+    with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+        assert inbox.put([event(1)]) == ["new"]
+
+
+_START = """
+import sys
+from pathlib import Path
+from service.storage.protocols import Terms
+from service.storage.sqlite import SqliteInbox
+print("begin", flush=True)
+SqliteInbox(Path(sys.argv[1]), Terms(10**9, 10**9))
+"""
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync,fsync", "ftruncate", "unlink"])
+def test_a_first_start_that_is_killed_at_any_step_starts_again(call: str, tmp_path: Path) -> None:
+    """With -9 at the first, second, ... write, sync, change of size or removal, until one start is not killed."""
+    for step in range(1, 200):
+        path = tmp_path / str(step) / "inbox.db"
+        path.parent.mkdir()
+        inject = f"inject={call}:signal=KILL:when={step}"
+        command = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
+        done = subprocess.run([*command, sys.executable, "-c", _START, str(path)], capture_output=True, check=False)
+        with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
+            assert inbox.put([event(1)]) == ["new"]
+        with closing(SqliteLog(path)) as log:
+            assert len(log.read(0, 10)) == 1
+        if done.returncode == 0:
+            break
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+    assert done.returncode == 0
+    if call in ("pwrite64", "fdatasync,fsync"):
+        assert step > 3, "it was never killed"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's file is needed")
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """By name, owner and our own user."""
+    path = tmp_path / "inbox.db"
+    plain(path)
+    path.chmod(0o600)
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom service.errors import InboxUnavailable\n"
+        "from service.storage.protocols import Terms\n"
+        "from service.storage.sqlite import SqliteInbox\nos.setuid(65534)\n"
+        "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\nexcept InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    for said in (
+        "cannot_open",
+        f"{path} can't be used by uid 65534",
+        "is of 0:0, -rw-------",
+        "SQLITE_CANTOPEN",
+        "chown",
+    ):
+        assert said in done.stdout, done.stdout + done.stderr
+
+
+def locks(path: Path) -> int:
+    """Count this process's locks on a file."""
+    mine = (f" {os.getpid()} ", f":{path.stat().st_ino} ")
+    return sum(all(word in line for word in mine) for line in Path("/proc/locks").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="Linux tells which locks there are")
+def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
+    """A process that closes a file gives up its locks on it, and so those of a connection that is in use."""
+    path = tmp_path / "relay.db"
+    first = relay.Store(path)
+    held = locks(path)
+    assert held
+    second = relay.Store(path)  # as the relay has two
+    assert locks(path) == held
+    second.close()
+    assert locks(path) == held
+    relay.needed(path, now=0)
+    assert locks(path) == held
+    first.close()

@@ -1,0 +1,137 @@
+"""The inbox's URL in a file: changed while it is used, and what is wrong with it then."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.config import InboxUrl, load
+from service.errors import InboxUnavailable
+from service.meta.webhook_fields import FIELDS
+from service.storage.protocols import Outcome, Terms
+from service.storage.url_reload import Source, in_force
+from tests.faults.ledger import Ledger, kept_ids
+from tests.support.engines import Servers
+from tests.support.events import HOUR, event
+from tests.support.server import Server, until
+from tests.support.servers.postgresql import Postgresql
+
+TERMS = Terms(HOUR, HOUR)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "url"
+
+
+def configured(file: Path, text: str) -> InboxUrl:
+    write(file, text)
+    return load({"WEBHOOK_INBOX_FILE": str(file)}, known_fields=FIELDS).inbox
+
+
+def write(file: Path, text: str) -> None:
+    """Write it as the kubelet does: another file takes its place."""
+    new = file.with_name("new")
+    new.write_text(text + "\n")
+    new.replace(file)
+
+
+def test_what_moved_is_opened(file: Path, tmp_path: Path) -> None:
+    """By who asks next; until then it is the one that was opened."""
+    source = Source(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    with closing(source()) as inbox:
+        inbox.put([event(1)])
+        assert not source.moved()
+        write(file, f"sqlite://{tmp_path}/other.db")
+        assert source.moved()
+        with closing(source()) as other:
+            assert not source.moved()
+            assert other.put([event(1)]) == [Outcome.NEW]
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "postgresql://host:x/y", "memory://?durability=weak"])
+def test_a_file_that_says_nothing_of_use(file: Path, tmp_path: Path, text: str) -> None:
+    """Empty, not a URL, not one for its engine, another engine: the last good value stays."""
+    url = configured(file, f"sqlite://{tmp_path}/one.db")
+    source = Source(url, TERMS)
+    write(file, text)
+    assert not source.moved()
+    assert in_force(url) == url
+    source().close()
+    assert (tmp_path / "one.db").exists()
+
+
+def test_a_file_that_is_gone(file: Path, tmp_path: Path) -> None:
+    """As one that says nothing of use."""
+    url = configured(file, f"sqlite://{tmp_path}/one.db")
+    file.unlink()
+    assert not Source(url, TERMS).moved()
+    assert in_force(url) == url
+
+
+@pytest.mark.needs("postgresql")
+def test_a_password_is_rotated_under_load(tmp_path: Path) -> None:
+    """A new user and its password, the old one dropped: no answer but 200, and nobody restarts anything."""
+    with Postgresql() as database:
+        url = database.new_database()
+        name = url.rpartition("/")[2]
+        for user in ("one", "two"):
+            database.execute(f"CREATE ROLE {user} LOGIN SUPERUSER PASSWORD '{user}-secret'")
+        file = tmp_path / "url"
+        rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        (database.data / "pg_hba.conf").write_text(rules)
+        database.configure()
+        write(file, url.replace("postgres@", "one:one-secret@"))
+        server = Server(tmp_path, WEBHOOK_INBOX_FILE=str(file), WEBHOOK_INBOX="")
+        with server, Ledger(server) as ledger:
+
+            def users() -> set[str]:
+                rows = database.execute(f"SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = '{name}'")
+                return {str(user) for (user,) in rows}
+
+            ledger.wait_for(50)
+            assert users() == {"one"}
+            write(file, url.replace("postgres@", "two:wrong@"))
+            until(lambda: "inbox not changed" in server.log_file.read_text(), "nobody noticed")
+            write(file, url.replace("postgres@", "two:two-secret@"))
+            until(lambda: users() == {"two"}, lambda: f"still {users()}")
+            database.execute("ALTER ROLE one NOLOGIN")
+            ledger.wait_for(len(ledger.acknowledged) + 200)
+        assert set(ledger.answers) == {200}
+        server.environ["WEBHOOK_INBOX"] = url
+        assert ledger.acknowledged <= kept_ids(server)
+        text = server.log_file.read_text()
+        assert "inbox changed" in text
+        assert "secret" not in text.replace("app-secret", "").replace("app_secret", "")
+        assert "wrong" not in text
+
+
+@pytest.mark.needs("postgresql")
+def test_a_url_is_not_told(servers: Servers, tmp_path: Path) -> None:
+    """With its password in the environment: neither in what is logged nor in what is answered."""
+    url = servers.postgresql().new_database().replace("postgres@", "postgres:canary@")
+    with Server(tmp_path, WEBHOOK_INBOX=url) as server:
+        servers.postgresql().execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+        until(lambda: server.admin("/readyz").status == 503, "it is still ready")
+        assert b"canary" not in server.admin("/readyz").body + server.admin("/metrics").body
+    assert "canary" not in server.log_file.read_text()
+
+
+def test_an_unknown_failure_is_one(file: Path, tmp_path: Path) -> None:
+    """A directory that is not there is said when it is opened, not when the file is read."""
+    source = Source(configured(file, f"sqlite://{tmp_path}/nowhere/inbox.db"), TERMS)
+    with pytest.raises(InboxUnavailable, match="nowhere"):
+        source()
+
+
+def test_what_could_not_be_opened_is_tried_again(file: Path, tmp_path: Path) -> None:
+    """It stays another one until it was opened."""
+    source = Source(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    source().close()
+    write(file, f"sqlite://{tmp_path}/later/other.db")
+    with pytest.raises(InboxUnavailable):
+        source()
+    assert source.moved()
+    (tmp_path / "later").mkdir()
+    source().close()
+    assert not source.moved()

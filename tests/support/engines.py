@@ -1,0 +1,97 @@
+"""The engines, as the contract's tests see them: one line each, and real servers for those that have one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from service.config import InboxUrl, inbox_url
+from service.events import Event
+from service.storage import engines
+from service.storage.memory import MemoryInbox
+from service.storage.protocols import Inbox, Terms
+from tests.support.servers.kafka import Kafka
+from tests.support.servers.nats import Nats
+from tests.support.servers.postgresql import Postgresql
+
+HOUR = 3_600_000
+EVERYTHING = 10_000
+ALL = ("sqlite", "postgresql", "kafka", "nats", "memory")
+# What not every engine can, and the contract asks of these only.
+WITH_LOG = ("sqlite", "postgresql")
+SEVERAL_WRITERS = ("postgresql", "kafka", "nats", "memory")
+TELLS_REPEATS = ("sqlite", "postgresql", "nats", "memory")
+LIMITED = ("kafka", "nats")  # in how large an event may be, by default 1 MB
+PURGES = ("sqlite", "postgresql", "memory")
+
+
+class Subject(NamedTuple):
+    """An engine with an inbox of its own for the test, empty, with an hour of retention."""
+
+    url: InboxUrl
+    opener: Callable[[], Inbox]
+
+    @classmethod
+    def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 10.0) -> "Subject":
+        terms = Terms(HOUR, body_retention, timeout)
+        return cls(url, engines.load(url).opener(url, terms))
+
+    @contextmanager
+    def opened(self) -> Iterator[Inbox]:
+        """Open the inbox, and close it at the end."""
+        with closing(self.opener()) as inbox:
+            yield inbox
+
+    def kept(self) -> list[Event]:
+        """Read everything, in order, as another process would."""
+        if self.url.engine == "memory":
+            inbox = self.opener()
+            assert isinstance(inbox, MemoryInbox)
+            return [record.event for record in inbox.read(0, EVERYTHING)]
+        if self.url.engine in engines.STREAMS:
+            with closing(engines.load(self.url).open_stream(self.url)) as stream:
+                return [event for _, event in stream.since(None)]
+        with closing(engines.load(self.url).open_log(self.url)) as log:
+            return [record.event for record in log.read(0, EVERYTHING)]
+
+
+class Servers:
+    """Servers that are started when the first test wants them."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._postgresql: Postgresql | None = None
+        self._kafka: Kafka | None = None
+        self._nats: Nats | None = None
+
+    def postgresql(self) -> Postgresql:
+        if self._postgresql is None:
+            self._postgresql = self._stack.enter_context(Postgresql())
+        return self._postgresql
+
+    def kafka(self) -> Kafka:
+        """Three brokers."""
+        if self._kafka is None:
+            self._kafka = self._stack.enter_context(Kafka())
+        return self._kafka
+
+    def nats(self) -> Nats:
+        if self._nats is None:
+            self._nats = self._stack.enter_context(Nats())
+        return self._nats
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
+    """Give the URL of an inbox of its own: one line an engine."""
+    return inbox_url(
+        {
+            "sqlite": lambda: f"sqlite://{directory}/inbox.db",
+            "postgresql": lambda: servers.postgresql().new_database(),
+            "kafka": lambda: servers.kafka().new_topic(),
+            "nats": lambda: servers.nats().new_stream(),
+            "memory": lambda: "memory://?durability=weak",
+        }[name]()
+    )

@@ -1,0 +1,52 @@
+"""`make transcript`: run `subscribe` and `doctor` against the test Graph API and a real proxy, for the README.
+
+The name of the host is this machine's own: in what is shown, example.com's stands for it.
+"""
+
+import datetime as dt
+import re
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.public import ACCOUNT, APP, World
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- made by `make transcript` -->\n", "<!-- to here -->\n"
+SHOWN = "https://wa.example.com/webhooks"
+PORT = re.compile(r"localhost(:\d+)?")
+
+
+def made() -> str:
+    """Run the commands, and give what is shown of them."""
+    with tempfile.TemporaryDirectory() as directory, World(Path(directory)) as world:
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(days=60, hours=1)
+        certificate = world.authority.issue_cert("localhost", not_after=until)
+        with world.behind(certificate=certificate):
+            first = _run(world, "subscribe", world.url, "--fields", "messages,account_update", answer="y")
+        with world.behind(certificate=certificate, rules=""):  # nginx as it comes takes 1 MB
+            second = _run(world, "doctor", "--url", world.url)
+    named = f"$ export WEBHOOK_APP_ID={APP} WEBHOOK_ACCOUNTS={ACCOUNT}\n"
+    return f"```console\n{named}{first}```\n\n```console\n{second}```\n"
+
+
+def _run(world: World, *arguments: str, answer: str = "") -> str:
+    done = world.run(*arguments, text=answer + "\n", here=True)
+    assert not done.stderr, done.stderr
+    said = done.stdout.replace("[y/N]: ", f"[y/N]: {answer}\n") if answer else done.stdout
+    text = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{said}"
+    name = PORT.sub("wa.example.com", text.replace(f"Port {world.port}", "Port 443"))
+    return re.sub(r"\(nginx/[0-9.]+\)", "(nginx)", name)
+
+
+def shown() -> str:
+    """Give what the README shows."""
+    return README.read_text().partition(BEGIN)[2].partition(END)[0]
+
+
+if __name__ == "__main__":
+    page = README.read_text()
+    if BEGIN not in page:
+        sys.exit(f"README has no line {BEGIN.strip()}")
+    README.write_text(page.replace(shown(), made()))

@@ -21,7 +21,7 @@ from receiver import COUNT, ROUNDS, batches, cpu, free_port, memory, percentile,
 from service.config import InboxUrl, inbox_url
 from service.events import parse
 from service.meta import catalogue
-from service.storage import delivery_stores
+from service.storage import engines
 from service.storage.deliveries import Owed, Queues, Ruling, Settlement, State, Try, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
@@ -75,7 +75,7 @@ def compare(directory: Path, engine: str, url: str) -> None:
 
 def claims(url: InboxUrl, number: int) -> float:
     """Owe so many events; give the seconds that a claim and its end take."""
-    found = delivery_stores.opened(url)
+    found = engines.deliveries(url).open(url)
     work: State = found.work
     work.join({"bot": 0}, now=NOW)
     for start in range(0, number, 50_000):

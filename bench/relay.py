@@ -28,7 +28,8 @@ from service.events import parse
 from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Try, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox, rows, schema
-from service.storage.sqlite.deliveries import SqliteWork, Store
+from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_queue import SqliteWork
 
 HERE = Path(__file__).parent
 THREADS = 16

@@ -11,6 +11,7 @@ from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
 from service.meta import webhook_fields
 from service.relay.destination_registry import Book
+from service.storage import engines
 from service.telemetry import tracing
 
 
@@ -47,10 +48,7 @@ def check(ignored: Ignored) -> None:
             raise ConfigurationError(book.problems)
         for warning in book.warnings:
             click.echo(f"warning: {warning}")
-    directory_of_inbox = config.inbox.path.parent
-    if config.inbox.engine == "sqlite" and not os.access(directory_of_inbox, os.W_OK | os.X_OK):
-        click.echo(
-            f"note: not ready until {directory_of_inbox}, where the inbox is to be, is a directory that can be written."
-        )
+    for note in engines.load(config.inbox).notes(config.inbox):
+        click.echo(f"note: {note}")
     chosen = ", ".join(sorted(config.fields)) or "all"
     click.echo(f"The configuration is good. Inbox: {config.inbox.engine}; fields: {chosen}.")

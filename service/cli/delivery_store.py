@@ -6,27 +6,28 @@ from contextlib import contextmanager
 import click
 
 from service.config import InboxUrl
-from service.storage import delivery_stores
+from service.storage import engines
 from service.storage.deliveries import Records
 
 
 @contextmanager
 def opened(url: InboxUrl) -> Iterator[Records]:
     """Open the state that lies beside the inbox; raises ClickException where no relay ever ran."""
-    delivery_stores.require_log(url)
+    stored = engines.deliveries(url)
     with opened_if_any(url) as records:
         if records is None:
-            raise click.ClickException(f"There is no {delivery_stores.place(url)}: no relay has run with this inbox.")
+            raise click.ClickException(f"There is no {stored.location(url)}: no relay has run with this inbox.")
         yield records
 
 
 @contextmanager
 def opened_if_any(url: InboxUrl) -> Iterator[Records | None]:
     """Open the state that lies beside the inbox; None where no relay ever ran."""
-    if not delivery_stores.exists(url):
+    stored = engines.load(url).deliveries
+    if stored is None or not stored.exists(url):
         yield None
         return
-    found = delivery_stores.opened(url)
+    found = stored.open(url)
     try:
         yield found.records
     finally:

@@ -23,7 +23,7 @@ from service.foreign_environment import Ignored
 from service.relay.destination_registry import Book
 from service.relay.gauges import Shown
 from service.relay.loop import Relay, give_way
-from service.storage import delivery_stores, engines
+from service.storage import engines
 from service.telemetry import logs, metrics, tracing
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -42,7 +42,7 @@ def relay(ignored: Ignored) -> None:
     config = configured(os.environ)
     if not config.destinations:
         raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
-    delivery_stores.require_log(config.inbox)
+    engines.deliveries(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     if told := ignored.told():
         logs.get("relay").warning("environment variables ignored", problems=told)
@@ -69,11 +69,12 @@ def _serve(config: Config) -> None:
         os.environ, version=__version__, report=lambda told: log.error(TRACING_OFF, problems=told)
     )
     # A scrape must not wait for the relay, nor the relay for a scrape.
-    store, beside = delivery_stores.opened(config.inbox), delivery_stores.opened(config.inbox)
+    stored = engines.deliveries(config.inbox)
+    store, beside = stored.open(config.inbox), stored.open(config.inbox)
     running = Relay(
         Book(Path(config.destinations)),
         store.work,
-        lambda: engines.load(config.inbox).open_log(store.url()),
+        lambda: engines.open_log(store.url()),
         metrics=measured,
         traced=traced,
         now=time.time,

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Final
 
 import click
 
@@ -14,13 +13,10 @@ from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
 from service.receiver import run_directory
 from service.receiver.server import BACKLOG, Server
-from service.storage import delivery_stores
+from service.storage import engines, low_watermark
 from service.storage.protocols import Terms
 from service.storage.url_reload import Source
 from service.telemetry import logs
-
-_WEAK: Final = {"memory": "the inbox keeps nothing over a restart, as WEBHOOK_INBOX says"}
-_UNCHECKED: Final = "a 200 may be lost with the server: WEBHOOK_INBOX says that its settings are not looked at"
 
 
 @click.command()
@@ -44,12 +40,12 @@ def serve(ignored: Ignored) -> None:
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
     _announce(config)
-    hold = delivery_stores.hold(config.inbox)
+    watermark = low_watermark.of(config.inbox)
     terms = Terms(
         retention=int(config.retention * 1000),
         body_retention=int(config.body_retention * 1000),
         timeout=config.accept_timeout,
-        hold=hold,
+        hold=watermark,
     )
     Server(
         config,
@@ -57,7 +53,7 @@ def serve(ignored: Ignored) -> None:
         listener=listener,
         admin_listener=admin_listener,
         inbox=Source(config.inbox, terms),
-        relay_seen=hold.refresh,
+        relay_seen=watermark.refresh,
     ).run()
 
 
@@ -77,4 +73,4 @@ def _announce(config: Config) -> None:
         ),
     )
     if config.inbox.weak:
-        log.warning("weak durability", detail=_WEAK.get(config.inbox.engine, _UNCHECKED))
+        log.warning("weak durability", detail=engines.load(config.inbox).weak_means)

@@ -1,14 +1,13 @@
 """The configuration: `WEBHOOK_*` environment variables, checked at once."""
 
 from service.config.config import Config, load, misspelt
-from service.config.parsers import WITHOUT_SERVER, Address, InboxUrl, duration, ids, inbox_url, names, public_url
+from service.config.parsers import Address, InboxUrl, duration, ids, inbox_url, names, public_url
 from service.config.settings import INBOX_FILE, SECRETS, SETTINGS
 
 __all__ = [
     "INBOX_FILE",
     "SECRETS",
     "SETTINGS",
-    "WITHOUT_SERVER",
     "Address",
     "Config",
     "InboxUrl",

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,10 +50,16 @@ class Config:
     log_format: str
 
 
-def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config:
+def load(
+    environ: Mapping[str, str],
+    *,
+    known_fields: Collection[str],
+    inbox_problems: Callable[[InboxUrl, int], Sequence[str]],
+) -> Config:
     """Read the configuration from *environ*; a variable that is set but empty has its default.
 
-    *known_fields* are Meta's names of webhook fields: a name close to one of them is a misspelling.
+    *known_fields* are Meta's names of webhook fields: a name close to one of them is a misspelling. *inbox_problems*
+    returns what is wrong with a URL for so many workers, in whole sentences.
     Raises ConfigurationError with every problem at once.
     """
     problems: list[str] = []
@@ -69,6 +75,8 @@ def load(environ: Mapping[str, str], *, known_fields: Collection[str]) -> Config
             shown = "" if setting.name == "WEBHOOK_INBOX" or "@" in text else f" (it is {text[:LONGEST]!r})"
             problems.append(f"{setting.name} {ex}{shown}.")
     problems += _unknown(texts) + _contradictions(values)
+    if "inbox" in values:
+        problems += inbox_problems(values["inbox"], values.get("workers", 1))
     if "fields" in values:
         problems += [
             f"WEBHOOK_FIELDS names {name!r}, which Meta does not have: did you mean {close!r}?"
@@ -129,11 +137,6 @@ _CONTRADICTIONS: Final[tuple[tuple[tuple[str, str], Callable[[Any, Any], bool], 
         ("body_retention", "retention"),
         lambda bodies, ids: bodies > ids,
         "WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.",
-    ),
-    (
-        ("inbox", "workers"),
-        lambda inbox, workers: inbox.engine == "sqlite" and workers > 1,
-        "WEBHOOK_WORKERS is above 1, and SQLite serves one worker of one pod: set it to 1.",
     ),
     (
         ("bodies_bytes", "max_body_bytes"),

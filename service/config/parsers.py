@@ -4,15 +4,12 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-ENGINES = ("sqlite", "postgresql", "kafka", "nats", "memory")
 SYNONYMS = {"postgres": "postgresql"}  # as libpq reads it
-WITHOUT_SERVER = ("sqlite", "memory")
 LAST_PORT = 65535
 LONGEST = 3650 * 86400.0  # seconds
 DIGITS = 15
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(:[0-9]{1,5})?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -31,8 +28,8 @@ class InboxUrl(NamedTuple):
     """Which engine stores the events, and where.
 
     *text* is the URL as it was given, with what is secret in it; *file* is where it was read, None where it was not.
-    *path* is the file of an engine that has one: percent-decoded, and without symbolic links, so that two names of one
-    file are one inbox.
+    *path* is that of a URL without a host: percent-decoded, and without symbolic links, so that two names of one file
+    are one inbox.
     """
 
     engine: str
@@ -45,7 +42,7 @@ class InboxUrl(NamedTuple):
         """Give it without users, passwords and parameters."""
         url = urlsplit(self.text)
         hosts = url.netloc.rpartition("@")[2]
-        return f"{self.engine}://{hosts}{url.path if self.engine != 'memory' else ''}"
+        return f"{self.engine}://{hosts}{url.path}"
 
 
 def address(text: str) -> Address:
@@ -91,25 +88,19 @@ def health_path(text: str) -> str:
 def inbox_url(text: str) -> InboxUrl:
     """Read where the events are kept: `sqlite:///path/inbox.db`, `postgresql://host/database`, and so on.
 
-    What is engine's own in it, the engine looks at.
+    Whether there is such an engine, and what is its own in the URL, is for `storage.engines` to check.
     """
     try:
         url = urlsplit(text)
     except ValueError as ex:
         raise ValueError("wants a URL such as sqlite:///var/lib/inbox.db") from ex
-    engine = SYNONYMS.get(url.scheme, url.scheme)
-    if engine not in ENGINES:
-        raise ValueError(f"knows the engines {', '.join(ENGINES)} only, such as sqlite:///var/lib/inbox.db")
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    durability = query.pop("durability", "")
+    if not url.scheme:
+        raise ValueError("wants a URL such as sqlite:///var/lib/inbox.db")
+    durability = dict(parse_qsl(url.query, keep_blank_values=True)).get("durability", "")
     if durability not in ("", "weak"):
         raise ValueError("has a durability that it does not know; it knows durability=weak, or nothing")
-    if engine in WITHOUT_SERVER:
-        _require_no_server(url, query, weak=bool(durability))
-    else:
-        _require_hosts(url)
-    path = _real_path(url.path) if engine == "sqlite" else Path()
-    return InboxUrl(engine, text, bool(durability), path=path)
+    path = Path() if url.netloc else _real_path(url.path)
+    return InboxUrl(SYNONYMS.get(url.scheme, url.scheme), text, bool(durability), path=path)
 
 
 def _real_path(written: str) -> Path:
@@ -126,34 +117,6 @@ def _real_path(written: str) -> Path:
         return path.resolve()
     except (OSError, RuntimeError) as ex:
         raise ValueError("has a symbolic link in its path that leads to itself") from ex
-
-
-def _require_hosts(url: SplitResult) -> None:
-    """Refuse what a password in it may have broken up, without saying any of it again."""
-    if not url.netloc and "host=" not in url.query:
-        raise ValueError(f"wants a host: {url.scheme}://host/name")
-    hosts = url.netloc.rpartition("@")[2]
-    if "@" in url.path or url.fragment or (hosts and not all(map(_HOST.fullmatch, hosts.split(",")))):
-        raise ValueError(
-            "wants hosts with a port that is a number, and what is odd in a password percent-encoded (%40 for @)"
-        )
-
-
-def _require_no_server(url: SplitResult, query: Collection[str], *, weak: bool) -> None:
-    if query:
-        raise ValueError(
-            f"has a parameter that it does not know ({', '.join(sorted(query))}); it knows durability=weak"
-        )
-    if url.fragment:
-        raise ValueError("has a # in it: write it as %23 in a path")
-    if url.netloc:
-        raise ValueError(f"wants three slashes ({url.scheme}:///path): the engine has no host")
-    if url.scheme == "memory" and not weak:
-        raise ValueError("keeps nothing over a restart: say memory://?durability=weak where that is wanted")
-    if url.scheme == "sqlite" and (len(url.path) <= 1 or url.path.endswith("/")):
-        raise ValueError("wants the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db")
-    if url.scheme == "sqlite" and weak:
-        raise ValueError("is always durable with SQLite: drop ?durability=weak")
 
 
 def names(text: str) -> frozenset[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service import loopback
-from service.config import WITHOUT_SERVER, Config, public_url
+from service.config import Config, public_url
 from service.credentials import Credentials
 from service.doctor.caller import Caller
 from service.doctor.checks import (
@@ -27,6 +27,7 @@ from service.doctor.finding import Finding
 from service.errors import InboxUnavailable
 from service.events import rfc3339
 from service.meta.graph.client import Graph
+from service.storage import engines
 
 _BESIDE: Final = (
     "Run it where the service runs: whatsapp-webhook doctor, on its machine and with its settings; "
@@ -76,7 +77,7 @@ def _beyond_files(about: Circumstances, said: Said | None, kept: Kept | str) -> 
         yield from local_instance.readiness(said)
         yield local_instance.history(said, is_real=real is not None)
         if about.has_credentials:
-            is_alone = about.config.inbox.engine in WITHOUT_SERVER
+            is_alone = not engines.load(about.config.inbox).has_server
             itself, direct = notifications.ask_directly(
                 _itself(about.config), about.credentials, taken, is_alone=is_alone
             )

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from service.config import InboxUrl
 from service.errors import InboxUnavailable
+from service.storage import engines, url_reload
 from service.storage.deliveries import MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS
 from service.telemetry import logs
 
@@ -15,7 +17,7 @@ SILENT_MS: Final = 3_600_000  # without a sign of life for as long, a relay is m
 _HOUR_MS: Final = 3_600_000
 
 
-class Hold:
+class LowWatermark:
     """The low-watermark of the relay's state; if that can't be read, everything is needed, but not forever.
 
     A relay holds events back as long as it gave a sign of life within the maximum delivery age and a day: one that was
@@ -89,3 +91,14 @@ class Hold:
             hint="start the relay again, or forget its state: whatsapp-webhook destinations forget-state",
             key="no relay runs" if left > 0 else "nothing is kept for it",
         )
+
+
+def of(url: InboxUrl) -> LowWatermark:
+    """Return the low-watermark of the inbox of *url*."""
+    stored = engines.load(url).deliveries
+    if stored is None:
+        return LowWatermark(lambda _: None)
+    return LowWatermark(
+        lambda now: stored.low_watermark(url_reload.in_force(url), now),
+        lambda: stored.heartbeat(url_reload.in_force(url)),
+    )

@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from service.config import InboxUrl
 from service.errors import ConfigurationError
 from service.events import Event
+from service.storage.engine import Engine
 from service.storage.protocols import Outcome, Record, Size, Terms
 
 PURGED_AT_ONCE = 256
@@ -68,20 +69,30 @@ class MemoryInbox:
         """Do nothing: the events end with the process."""
 
 
-def problems(_url: InboxUrl) -> list[str]:
-    """Say what is wrong with the URL; see `Engine`."""
+def _problems(url: InboxUrl) -> list[str]:
+    if not url.weak:
+        return ["keeps nothing over a restart: say memory://?durability=weak where that is wanted"]
     return []
 
 
-def opener(_url: InboxUrl, terms: Terms) -> Callable[[], MemoryInbox]:
-    """Make what opens the inbox, the same one each time; see `Engine`."""
+def _opener(_url: InboxUrl, terms: Terms) -> Callable[[], MemoryInbox]:
     inbox = MemoryInbox(retention=terms.retention)
     return lambda: inbox
 
 
-def open_log(_url: InboxUrl) -> NoReturn:
-    """Refuse: nobody else can see this process's memory; see `Engine`."""
-    raise ConfigurationError(["The inbox in memory can't be read from another process: it ends with the server."])
+def _open_erasure(_url: InboxUrl) -> NoReturn:
+    raise ConfigurationError([_NO_LOG])
 
 
-open_erasure = open_log
+_NO_LOG: Final = (
+    "An inbox in memory can't be read from another process, and ends with the server: use SQLite or PostgreSQL."
+)
+ENGINE: Final = Engine(
+    name="memory",
+    problems=_problems,
+    inbox_opener=_opener,
+    open_erasure=_open_erasure,
+    no_log=_NO_LOG,
+    has_server=False,
+    weak_means="the inbox keeps nothing over a restart, as WEBHOOK_INBOX says",
+)

@@ -12,7 +12,7 @@ class Source:
     def __init__(self, url: InboxUrl, terms: Terms) -> None:
         self._url = url
         self._terms = terms
-        self._open = engines.load(url).opener(url, terms)
+        self._open = engines.load(url).inbox_opener(url, terms)
         self._lasting = logs.LastingTrouble(logs.get("inbox"))
 
     def __call__(self) -> Inbox:
@@ -20,7 +20,7 @@ class Source:
         found = self._look()
         if found == self._url:
             return self._open()
-        opener = engines.load(found).opener(found, self._terms)
+        opener = engines.load(found).inbox_opener(found, self._terms)
         inbox = opener()
         self._url, self._open = found, opener  # not before it could be opened: else it would not be tried again
         return inbox
@@ -56,6 +56,6 @@ def _read(url: InboxUrl) -> InboxUrl:
     if url.file is None:
         return url
     found = inbox_url(url.file.read_text(encoding="utf-8-sig").strip())._replace(file=url.file)
-    if found != url and (problems := engines.load(found).problems(found)):
-        raise ValueError("; ".join(problems))
+    if found != url and (problems := engines.problems(found)):
+        raise ValueError(" ".join(problems))
     return found

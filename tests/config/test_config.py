@@ -8,11 +8,10 @@ from service import config
 from service.cli.load_config import configured
 from service.config import SECRETS, parsers
 from service.errors import ConfigurationError
-from service.meta import webhook_fields
 
 
 def load(**environ: str) -> config.Config:
-    return config.load(environ, known_fields=webhook_fields.FIELDS)
+    return configured(environ)
 
 
 def problems(**environ: str) -> tuple[str, ...]:

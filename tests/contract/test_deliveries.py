@@ -11,11 +11,16 @@ import msgspec
 import pytest
 
 from service.config import InboxUrl, inbox_url
+from service.storage import engines
 from service.storage.deliveries import GONE_LONG, Claim, Owed, Queues, Records, Ruling, Settlement, Story, Try, Verdict
 from service.storage.deliveries import State as Work
-from service.storage.postgresql import deliveries as postgresql
+from service.storage.postgresql import PostgresqlWork
+from service.storage.postgresql import delivery_database as postgresql_database
+from service.storage.postgresql.delivery_admin import PostgresqlRecords
 from service.storage.protocols import Record
-from service.storage.sqlite import deliveries as sqlite
+from service.storage.sqlite import delivery_database as sqlite_database
+from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_queue import SqliteWork
 from tests.support.engines import Servers
 from tests.support.events import event
 
@@ -34,14 +39,14 @@ class State(Work, Records, Protocol):
     def close(self) -> None: ...
 
 
-class SqliteState(sqlite.SqliteWork, sqlite.SqliteRecords):
+class SqliteState(SqliteWork, SqliteRecords):
     """In a file."""
 
     def close(self) -> None:
         self._store.close()
 
 
-class PostgresqlState(postgresql.PostgresqlWork, postgresql.PostgresqlRecords):
+class PostgresqlState(PostgresqlWork, PostgresqlRecords):
     """In tables."""
 
     def close(self) -> None:
@@ -50,12 +55,12 @@ class PostgresqlState(postgresql.PostgresqlWork, postgresql.PostgresqlRecords):
 
 def opened(url: InboxUrl) -> State:
     if url.engine == "postgresql":
-        return PostgresqlState(postgresql.Store(url))
-    return SqliteState(sqlite.Store(url.path))
+        return PostgresqlState(postgresql_database.Store(url))
+    return SqliteState(sqlite_database.Store(url.path))
 
 
 def needed(url: InboxUrl, *, now: int) -> int | None:
-    return postgresql.needed(url, now=now) if url.engine == "postgresql" else sqlite.needed(url.path, now=now)
+    return engines.deliveries(url).low_watermark(url, now)
 
 
 STORES: dict[str, Callable[[Path, Servers], str]] = {

@@ -31,7 +31,7 @@ NEW = (Outcome.NEW, Outcome.UNKNOWN)
 
 def as_read(subject: Subject, events: Sequence[Event]) -> list[Event]:
     """Give *events* as they are read back: a stream does not hold what only tells repeats."""
-    if subject.url.engine in engines.STREAMS:
+    if engines.load(subject.url).open_stream:
         return [msgspec.structs.replace(each, own_time=0) for each in events]
     return list(events)
 
@@ -210,7 +210,7 @@ def test_what_meta_sends_again(inbox: Inbox, subject: Subject) -> None:
 def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
     """No two are alike, and the last one is that of the last event."""
     inbox.put([event(number) for number in range(100)])
-    with closing(engines.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.open_log(subject.url)) as log:
         positions = [record.position for record in log.read(0, 1000)]
         assert positions == sorted(set(positions))
         assert log.last() == positions[-1]
@@ -221,7 +221,7 @@ def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
 def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> None:
     """A reader takes pages and finds the end; without data where that is not asked for."""
     inbox.put([event(number) for number in range(10)])
-    with closing(engines.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.open_log(subject.url)) as log:
         first = log.read(0, 4)
         second = log.read(first[-1].position, 100)
         assert [record.event for record in [*first, *second]] == [event(number) for number in range(10)]
@@ -236,7 +236,7 @@ def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> Non
 def test_positions_are_never_used_again(inbox: Inbox, subject: Subject) -> None:
     """Also when everything is purged: a reader that remembers its position skips nothing."""
     inbox.put([event(number, at=NOW - 3 * DAY) for number in range(5)])
-    with closing(engines.load(subject.url).open_log(subject.url)) as log:
+    with closing(engines.open_log(subject.url)) as log:
         last = log.read(0, 10)[-1].position
         while inbox.purge(NOW):
             pass
@@ -253,7 +253,7 @@ def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Pat
     other = Subject.of(place(subject.url.engine, tmp_path.joinpath("other"), servers))
     tmp_path.joinpath("other").mkdir()
     with other.opened():
-        identities = [engines.load(each.url).open_log(each.url).identity() for each in (subject, subject, other)]
+        identities = [engines.open_log(each.url).identity() for each in (subject, subject, other)]
     assert identities[0] == identities[1] != identities[2]
 
 

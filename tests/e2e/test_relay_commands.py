@@ -12,11 +12,13 @@ import pytest
 from service.config import inbox_url
 from service.events import Event
 from service.meta import catalogue
-from service.storage import delivery_stores
+from service.storage import low_watermark
 from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Standing, Try, Verdict
 from service.storage.protocols import Record, Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
-from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
+from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_queue import SqliteWork
 from tests.support.destination import OK, Destination, destination, saying
 from tests.support.relaying import Relay, keep, message, messages, opened, write
 from tests.support.server import Server, free_port, until
@@ -224,7 +226,7 @@ def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
 def _purged(directory: Path) -> None:
     """Purge the inbox as a receiver does after the retention, with all that it must not purge."""
     url = inbox_url(f"sqlite://{directory}/inbox.db")
-    with closing(SqliteInbox(url.path, Terms(1, 1, hold=delivery_stores.hold(url)))) as inbox:
+    with closing(SqliteInbox(url.path, Terms(1, 1, hold=low_watermark.of(url)))) as inbox:
         while inbox.purge(int(time.time() * 1000)):
             pass
 

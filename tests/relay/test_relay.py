@@ -19,7 +19,9 @@ from service.relay.loop import Relay
 from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
 from service.storage.deliveries import Dead, Owed, Standing
 from service.storage.sqlite import SqliteInbox, SqliteLog
-from service.storage.sqlite.deliveries import SqliteRecords, SqliteWork, Store
+from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_queue import SqliteWork
 from service.telemetry import metrics
 from service.telemetry.tracing import Tracing
 from tests.support.destination import OK, Destination, Request, destination, saying

@@ -10,7 +10,8 @@ from service.relay.dispatcher import take_shares
 from service.relay.policy import rule, shares
 from service.relay.sender import Answer
 from service.storage.deliveries import Claim, Owed, Settlement, Try, Verdict
-from service.storage.sqlite.deliveries import SqliteWork, Store
+from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_queue import SqliteWork
 
 NOW = 1_795_000_000_000
 SECONDS = int(os.environ.get("TEST_SIMULATED_SECONDS", "40"))

@@ -10,9 +10,9 @@ import pytest
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.storage import delivery_stores
+from service.storage import engines, low_watermark
 from service.storage.deliveries import MAX_HEARTBEAT_AGE_MS
-from service.storage.low_watermark import Hold
+from service.storage.low_watermark import LowWatermark
 from service.storage.sqlite.delivery_database import APPLICATION_ID, MIGRATIONS
 from service.telemetry import logs
 from tests.support.engines import Servers
@@ -30,9 +30,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Inb
 
 def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
     """No state, nothing needed; else what the slowest destination still has to get."""
-    hold = delivery_stores.hold(url)
+    hold = low_watermark.of(url)
     assert hold(NOW) is None
-    state = delivery_stores.opened(url)
+    state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)
     assert hold(NOW) == 8
@@ -42,22 +42,22 @@ def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     """One that can't be read needs everything."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
-    assert delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(time.time_ns() // 1_000_000) == 0
+    assert low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(time.time_ns() // 1_000_000) == 0
 
 
 def test_a_file_that_is_just_being_made(tmp_path: Path) -> None:
     """Or that could not be made, on a full disk: it needs nothing, and must not hold back for ever."""
     (tmp_path / "relay.db").touch()
-    assert delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
+    assert low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
 
 
 def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
     """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
-    state = delivery_stores.opened(url)
+    state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, patience=1, keep=1)
     state.close()
-    hold = delivery_stores.hold(url)
+    hold = low_watermark.of(url)
     assert hold(NOW + MAX_HEARTBEAT_AGE_MS - 1) == 8
     assert hold(NOW + MAX_HEARTBEAT_AGE_MS) is None
     assert hold(NOW - 86_400_000) == 8
@@ -69,7 +69,7 @@ def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None
     """When it was last written counts as the last sign of life."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written + MAX_HEARTBEAT_AGE_MS - 1000) == 0
     assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
 
@@ -81,7 +81,7 @@ def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path:
         db.pragma("application_id", APPLICATION_ID)
         db.pragma("user_version", 1)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = delivery_stores.hold(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written) == 0
     assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
 
@@ -93,7 +93,7 @@ def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path:
 def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     """From the first hour on, with what to do."""
     logs.configure(level="info", form="json", stream=sys.stdout)
-    hold = Hold(lambda _: None, lambda: NOW)
+    hold = LowWatermark(lambda _: None, lambda: NOW)
     assert hold.refresh(NOW + silent) == NOW
     told = capsys.readouterr().out
     assert (said or "") in told
@@ -102,7 +102,7 @@ def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: p
 
 def test_without_a_relay_nothing_is_missed(url: InboxUrl) -> None:
     """Most installations of a stream, and many of the others, have none."""
-    assert delivery_stores.hold(url).refresh(NOW) is None
+    assert low_watermark.of(url).refresh(NOW) is None
 
 
 def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:
@@ -113,6 +113,6 @@ def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:
         asked.append(now)
         raise InboxUnavailable("slow", "no answer")
 
-    hold = Hold(needed)
+    hold = LowWatermark(needed)
     assert [hold(NOW), hold(NOW + 1), hold(NOW + 2)] == [0, 0, 0]
     assert asked == [NOW]

@@ -14,7 +14,7 @@ import trustme
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.storage import postgresql
+from service.storage import engines, postgresql
 from service.storage.postgresql import PostgresqlInbox, connection, schema
 from service.storage.postgresql.connection import Address
 from service.storage.postgresql.inbox import COUNTED
@@ -35,7 +35,7 @@ def url(servers: Servers) -> InboxUrl:
 
 
 def opened(url: InboxUrl, *, body_retention: int = HOUR, **terms: float) -> PostgresqlInbox:
-    return postgresql.opener(url, Terms(HOUR, body_retention, **terms))()
+    return postgresql.ENGINE.inbox_opener(url, Terms(HOUR, body_retention, **terms))()
 
 
 def partitions_of(inbox: PostgresqlInbox) -> set[str]:
@@ -69,7 +69,7 @@ def test_a_partition_goes_whole(url: InboxUrl) -> None:
     """Once everything in it is too old, and nobody needs any of it."""
     needed: list[int | None] = [1]
     terms = Terms(HOUR, HOUR, hold=lambda _: needed[0])
-    with closing(postgresql.opener(url, terms)()) as inbox:
+    with closing(postgresql.ENGINE.inbox_opener(url, terms)()) as inbox:
         old = [
             msgspec.structs.replace(event(number), own_time=NOW - 3 * DAY, received_at=NOW - 3 * DAY)
             for number in range(5)
@@ -102,7 +102,7 @@ def test_a_reader_holds_a_drop_back_and_is_not_held(url: InboxUrl) -> None:
 
 def test_bodies_go_earlier_and_ids_stay(url: InboxUrl) -> None:
     """By `body_retention`; a repeat is still told."""
-    with closing(opened(url, body_retention=HOUR // 2)) as inbox, closing(postgresql.open_log(url)) as log:
+    with closing(opened(url, body_retention=HOUR // 2)) as inbox, closing(engines.open_log(url)) as log:
         inbox.put([event(number, at=NOW - HOUR * 3 // 4) for number in range(300)])
         inbox.put([event(number) for number in range(300, 303)])
         while inbox.purge(NOW):
@@ -114,7 +114,7 @@ def test_bodies_go_earlier_and_ids_stay(url: InboxUrl) -> None:
 
 def test_what_commits_late_is_not_passed(url: InboxUrl) -> None:
     """A reader sees no position before all that come earlier: who appends next waits for who is just committing."""
-    with closing(opened(url)) as slow, closing(opened(url)) as fast, closing(postgresql.open_log(url)) as log:
+    with closing(opened(url)) as slow, closing(opened(url)) as fast, closing(engines.open_log(url)) as log:
         slow.purge(NOW)
         slow.put([event(0)])
         slow._db.execute("BEGIN")
@@ -138,7 +138,7 @@ def test_a_later_version_that_we_still_work_with(url: InboxUrl) -> None:
         with closing(connection.connect(Address.of(url, timeout=2))) as db:
             schema.migrate(db, "inbox", (*schema.STEPS, step))
         assert old.put([event(1), event(2)]) == [Outcome.REPEAT, Outcome.NEW]
-    with closing(opened(url)) as again, closing(postgresql.open_log(url)) as log:
+    with closing(opened(url)) as again, closing(engines.open_log(url)) as log:
         again.put([event(3)])
         assert len(log.read(0, 10)) == 3
 
@@ -180,7 +180,7 @@ def test_a_migration_under_load(url: InboxUrl) -> None:
 def test_an_empty_database_for_a_reader(url: InboxUrl) -> None:
     """It is not made by who only looks."""
     with pytest.raises(InboxUnavailable, match="holds no inbox yet"):
-        postgresql.open_log(url)
+        engines.open_log(url)
 
 
 def test_a_user_that_may_not(servers: Servers, url: InboxUrl) -> None:
@@ -323,7 +323,7 @@ def test_where_an_empty_log_ends(url: InboxUrl) -> None:
         inbox.purge(NOW)
         inbox.put([event(0)])
         inbox._db.execute("TRUNCATE whatsapp_webhook.event")
-        with closing(postgresql.open_log(url)) as log:
+        with closing(engines.open_log(url)) as log:
             inbox._db.execute("BEGIN")
             inbox.put([event(1)])
             last = log.last()

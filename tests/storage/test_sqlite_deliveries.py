@@ -8,7 +8,8 @@ import pytest
 
 from service.errors import InboxUnavailable
 from service.storage.deliveries import Owed
-from service.storage.sqlite.deliveries import Store, needed
+from service.storage.sqlite.delivery_admin import needed
+from service.storage.sqlite.delivery_database import Store
 from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
 
 

@@ -14,7 +14,8 @@ import pytest
 from service.errors import InboxUnavailable
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteErasure, SqliteInbox, SqliteLog
-from service.storage.sqlite import deliveries as relay
+from service.storage.sqlite.delivery_admin import needed
+from service.storage.sqlite.delivery_database import Store
 from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
 from tests.support.events import HOUR, event
 
@@ -102,8 +103,8 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "inbox": lambda path: SqliteInbox(path, Terms(HOUR, HOUR)),
     "log": SqliteLog,
     "erasure": SqliteErasure,
-    "relay": relay.Store,
-    "low-watermark": lambda path: relay.needed(path, now=0),
+    "relay": Store,
+    "low-watermark": lambda path: needed(path, now=0),
 }
 
 
@@ -213,13 +214,13 @@ def locks(path: Path) -> int:
 def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
     """A process that closes a file gives up its locks on it, and so those of a connection that is in use."""
     path = tmp_path / "relay.db"
-    first = relay.Store(path)
+    first = Store(path)
     held = locks(path)
     assert held
-    second = relay.Store(path)  # as the relay has two
+    second = Store(path)  # as the relay has two
     assert locks(path) == held
     second.close()
     assert locks(path) == held
-    relay.needed(path, now=0)
+    needed(path, now=0)
     assert locks(path) == held
     first.close()

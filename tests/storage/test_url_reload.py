@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.config import InboxUrl, load
+from service.cli import load_config
+from service.config import InboxUrl
 from service.errors import InboxUnavailable
-from service.meta.webhook_fields import FIELDS
 from service.storage.protocols import Outcome, Terms
 from service.storage.url_reload import Source, in_force
 from tests.faults.ledger import Ledger, kept_ids
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 def configured(file: Path, text: str) -> InboxUrl:
     write(file, text)
-    return load({"WEBHOOK_INBOX_FILE": str(file)}, known_fields=FIELDS).inbox
+    return load_config.configured({"WEBHOOK_INBOX_FILE": str(file)}).inbox
 
 
 def write(file: Path, text: str) -> None:

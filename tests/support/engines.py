@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     @classmethod
     def of(cls, url: InboxUrl, *, body_retention: int = HOUR, timeout: float = 10.0) -> "Subject":
         terms = Terms(HOUR, body_retention, timeout)
-        return cls(url, engines.load(url).opener(url, terms))
+        return cls(url, engines.load(url).inbox_opener(url, terms))
 
     @contextmanager
     def opened(self) -> Iterator[Inbox]:
@@ -48,10 +48,10 @@ class Subject(NamedTuple):
             inbox = self.opener()
             assert isinstance(inbox, MemoryInbox)
             return [record.event for record in inbox.read(0, EVERYTHING)]
-        if self.url.engine in engines.STREAMS:
-            with closing(engines.load(self.url).open_stream(self.url)) as stream:
+        if open_stream := engines.load(self.url).open_stream:
+            with closing(open_stream(self.url)) as stream:
                 return [event for _, event in stream.since(None)]
-        with closing(engines.load(self.url).open_log(self.url)) as log:
+        with closing(engines.open_log(self.url)) as log:
             return [record.event for record in log.read(0, EVERYTHING)]
 
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.config import inbox_url
 from service.events import Event, parse
 from service.meta import catalogue
-from service.storage import delivery_stores, engines
+from service.storage import engines
 from service.storage.protocols import Inbox, Terms
 from tests.support.server import Answer, ask, free_port, run_command, until
 
@@ -109,9 +109,9 @@ class Relay:
     def owed(self, *names: str) -> int:
         """Say how much is still owed, to these destinations or to all, and not yet read."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
-        if not delivery_stores.exists(url):
+        if not engines.deliveries(url).exists(url):
             return sys.maxsize
-        found = delivery_stores.opened(url)
+        found = engines.deliveries(url).open(url)
         try:
             return sum(each.owed for each in found.records.standings() if not names or each.name in names)
         finally:
@@ -143,7 +143,7 @@ def keep(inbox: Inbox, *bodies: bytes, at: int | None = None) -> list[Event]:
 def opened(directory: Path, url: str = "") -> Inbox:
     """Open the inbox at *url* for writing, else the one of SQLite in the directory."""
     where = inbox_url(url or f"sqlite://{directory}/inbox.db")
-    return engines.load(where).opener(where, Terms(WEEK, WEEK))()
+    return engines.load(where).inbox_opener(where, Terms(WEEK, WEEK))()
 
 
 def messages(count: int, keys: int) -> Sequence[bytes]:

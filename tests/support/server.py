@@ -179,10 +179,10 @@ class Server:
     def kept(self) -> list[Any]:
         """Read all events that are kept."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
-        if url.engine in engines.STREAMS:
-            with closing(engines.load(url).open_stream(url)) as stream:
+        if open_stream := engines.load(url).open_stream:
+            with closing(open_stream(url)) as stream:
                 return [event for _, event in stream.since(None)]
-        with closing(engines.load(url).open_log(url)) as log:
+        with closing(engines.open_log(url)) as log:
             return [record.event for record in log.read(0, 10_000_000)]
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def dead(inbox: str | None, limit: int) -> None:
     if not letters:
         click.echo("No dead letters.")
         return
-    with closing(engines.load(url).open_log(url)) as log:
+    with closing(engines.open_log(url)) as log:
         positions = [letter.position for letter in letters]
         kinds = {position: event.type for position, event in saved.items()}
         kinds |= {record.position: record.event.type for record in log.at(positions)}
@@ -90,7 +90,7 @@ def replay(
     if which and wanted != filters.EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = filters.where(inbox)
-    with delivery_store.opened(url) as records, closing(engines.load(url).open_log(url)) as log:
+    with delivery_store.opened(url) as records, closing(engines.open_log(url)) as log:
         takers = _takers(names, {standing.name for standing in records.standings()})
         lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
         counts: Counter[str] = Counter()

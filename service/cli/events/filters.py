@@ -66,8 +66,8 @@ def where(value: str | None) -> InboxUrl:
         found = inbox_url(value)
     except ValueError as ex:
         raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
-    if problems := engines.load(found).problems(found):
-        raise click.BadParameter(f"it {problems[0]}.", param_hint="--inbox")
+    if problems := engines.problems(found):
+        raise click.BadParameter(problems[0].replace("WEBHOOK_INBOX", "it", 1), param_hint="--inbox")
     return found
 
 

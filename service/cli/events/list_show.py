@@ -64,7 +64,7 @@ def show(inbox: str | None, which: str) -> None:
         raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
     told["received"] = rfc3339(event.received_at)
     told["position"] = int(position) if position.isdecimal() else position
-    if url.engine not in engines.STREAMS:
+    if engines.load(url).deliveries:
         told["deliveries"] = _story(url, int(position))
     text = json.dumps(told, indent=2, ensure_ascii=False)
     Console(soft_wrap=True).print(JSONHighlighter()(Text(text)))

@@ -154,9 +154,9 @@ class StreamLook:
 @contextmanager
 def looking(url: InboxUrl) -> Iterator[Look]:
     """Open what *url* names; raises InboxUnavailable, or ConfigurationError where nobody can look at it."""
-    if url.engine in engines.STREAMS:
-        with closing(engines.load(url).open_stream(url)) as stream:
+    if open_stream := engines.load(url).open_stream:
+        with closing(open_stream(url)) as stream:
             yield StreamLook(stream)
     else:
-        with closing(engines.load(url).open_log(url)) as log:
+        with closing(engines.open_log(url)) as log:
             yield LogLook(log, url)

@@ -104,10 +104,10 @@ class Kept:
         self._log, self._stream = None, None
         self._since = int(time.time() * 1000) - SLACK
         self._last = 0
-        if url.engine in engines.STREAMS:
-            self._stream = self._stack.enter_context(closing(engines.load(url).open_stream(url)))
+        if open_stream := engines.load(url).open_stream:
+            self._stream = self._stack.enter_context(closing(open_stream(url)))
         else:
-            self._log = self._stack.enter_context(closing(engines.load(url).open_log(url)))
+            self._log = self._stack.enter_context(closing(engines.open_log(url)))
             self._last = self._log.last()
 
     def close(self) -> None:

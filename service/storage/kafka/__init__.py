@@ -6,35 +6,24 @@ CONFIGURATION.md; CloudEvents 1.0 "Kafka Protocol Binding", section 3.2 (binary 
 """
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from service.config import InboxUrl
 from service.errors import ConfigurationError
+from service.storage.engine import Engine
 from service.storage.kafka.inbox import KafkaInbox
 from service.storage.kafka.settings import Settings, problems
 from service.storage.kafka.stream import KafkaStream
 from service.storage.protocols import Terms
 
-__all__ = ["KafkaInbox", "KafkaStream", "open_erasure", "open_log", "open_stream", "opener", "problems"]
+__all__ = ["ENGINE"]
 
 
-def opener(url: InboxUrl, terms: Terms) -> Callable[[], KafkaInbox]:
-    """Make what opens the inbox, with a producer of its own each time; see `Engine`."""
+def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], KafkaInbox]:
     return lambda: KafkaInbox(Settings.of(url), terms)
 
 
-def open_stream(url: InboxUrl) -> KafkaStream:
-    """Open the topic for looking at it; see `Engine`."""
-    return KafkaStream(Settings.of(url))
-
-
-def open_log(_url: InboxUrl) -> NoReturn:
-    """Refuse: a topic has no order over its partitions, and its consumers read it themselves; see `Engine`."""
-    raise ConfigurationError(["A Kafka topic is read by consumers of yours, not by the relay or its commands."])
-
-
-def open_erasure(url: InboxUrl) -> NoReturn:
-    """Refuse: nothing is taken out of the middle of a topic; see `Engine`."""
+def _open_erasure(url: InboxUrl) -> NoReturn:
     topic = Settings.of(url).topic
     raise ConfigurationError(
         [
@@ -45,3 +34,13 @@ def open_erasure(url: InboxUrl) -> NoReturn:
             )
         ]
     )
+
+
+ENGINE: Final = Engine(
+    name="kafka",
+    problems=problems,
+    inbox_opener=_inbox_opener,
+    open_stream=lambda url: KafkaStream(Settings.of(url)),
+    open_erasure=_open_erasure,
+    no_log="A Kafka topic is read by consumers of yours, not by the relay or its commands: docs/engines.md shows how.",
+)

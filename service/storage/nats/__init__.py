@@ -6,35 +6,24 @@ batch publishing); CloudEvents 1.0 "NATS Protocol Binding", section 3.1 (binary 
 """
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from service.config import InboxUrl
 from service.errors import ConfigurationError
+from service.storage.engine import Engine
 from service.storage.nats.inbox import NatsInbox
 from service.storage.nats.settings import Settings, problems
 from service.storage.nats.stream import NatsStream
 from service.storage.protocols import Terms
 
-__all__ = ["NatsInbox", "NatsStream", "open_erasure", "open_log", "open_stream", "opener", "problems"]
+__all__ = ["ENGINE"]
 
 
-def opener(url: InboxUrl, terms: Terms) -> Callable[[], NatsInbox]:
-    """Make what opens the inbox, with a connection of its own each time; see `Engine`."""
+def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], NatsInbox]:
     return lambda: NatsInbox(Settings.of(url), terms)
 
 
-def open_stream(url: InboxUrl) -> NatsStream:
-    """Open the stream for looking at it; see `Engine`."""
-    return NatsStream(Settings.of(url))
-
-
-def open_log(_url: InboxUrl) -> NoReturn:
-    """Refuse: a stream's consumers read it themselves; see `Engine`."""
-    raise ConfigurationError(["A NATS stream is read by consumers of yours, not by the relay or its commands."])
-
-
-def open_erasure(url: InboxUrl) -> NoReturn:
-    """Refuse: events of a stream are erased with NATS's own tools; see `Engine`."""
+def _open_erasure(url: InboxUrl) -> NoReturn:
     stream = Settings.of(url).stream
     raise ConfigurationError(
         [
@@ -45,3 +34,13 @@ def open_erasure(url: InboxUrl) -> NoReturn:
             )
         ]
     )
+
+
+ENGINE: Final = Engine(
+    name="nats",
+    problems=problems,
+    inbox_opener=_inbox_opener,
+    open_stream=lambda url: NatsStream(Settings.of(url)),
+    open_erasure=_open_erasure,
+    no_log="A NATS stream is read by consumers of yours, not by the relay or its commands: docs/engines.md shows how.",
+)

@@ -6,29 +6,50 @@ ddl-partitioning.html, explicit-locking.html#ADVISORY-LOCKS.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from service.config import InboxUrl
-from service.storage.postgresql.connection import Address, problems
+from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
+from service.storage.postgresql import connection, delivery_admin, delivery_database
+from service.storage.postgresql.connection import Address
+from service.storage.postgresql.delivery_admin import PostgresqlRecords
+from service.storage.postgresql.delivery_claims import PostgresqlClaims
+from service.storage.postgresql.delivery_database import Store
+from service.storage.postgresql.delivery_planning import PostgresqlPlans
 from service.storage.postgresql.erasure import PostgresqlErasure
 from service.storage.postgresql.inbox import PostgresqlInbox
 from service.storage.postgresql.log import PostgresqlLog
 from service.storage.protocols import Terms
 
-__all__ = ["PostgresqlErasure", "PostgresqlInbox", "PostgresqlLog", "open_erasure", "open_log", "opener", "problems"]
+__all__ = ["ENGINE", "PostgresqlInbox", "PostgresqlWork"]
 
-READING = 10.0  # seconds that one question may take; nobody waits for the answer but the reader
+READ_TIMEOUT_SECONDS: Final = 10.0  # for one question; nobody waits for the answer but the reader
 
 
-def opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:
-    """Make what opens the inbox, with a connection of its own each time; see `Engine`."""
+class PostgresqlWork(PostgresqlPlans, PostgresqlClaims):
+    """`State`, see there."""
+
+
+def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:
     return lambda: PostgresqlInbox(Address.of(url, timeout=terms.timeout), terms)
 
 
-def open_log(url: InboxUrl) -> PostgresqlLog:
-    """Open the log; see `Engine`."""
-    return PostgresqlLog(Address.of(url, timeout=READING))
+def _open_deliveries(url: InboxUrl) -> DeliveryStore:
+    store = Store(url)
+    return DeliveryStore(PostgresqlWork(store), PostgresqlRecords(store), store.close, lambda: store.url)
 
 
-def open_erasure(url: InboxUrl) -> PostgresqlErasure:
-    """Open what erases; see `Engine`."""
-    return PostgresqlErasure(Address.of(url, timeout=READING))
+ENGINE: Final = Engine(
+    name="postgresql",
+    problems=connection.problems,
+    inbox_opener=_inbox_opener,
+    open_log=lambda url: PostgresqlLog(Address.of(url, timeout=READ_TIMEOUT_SECONDS)),
+    open_erasure=lambda url: PostgresqlErasure(Address.of(url, timeout=READ_TIMEOUT_SECONDS)),
+    deliveries=DeliveryStorage(
+        open=_open_deliveries,
+        exists=delivery_database.exists,
+        location=lambda url: f"relay's table in {url}",
+        low_watermark=lambda url, now: delivery_admin.needed(url, now=now),
+        heartbeat=delivery_admin.heartbeat,
+    ),
+)

@@ -4,32 +4,62 @@ Sources: https://sqlite.org/wal.html (also for the WAL-reset bug, fixed in 3.51.
 #pragma_synchronous. `apsw` brings a library of its own; the one of Python or of the distribution is not used.
 """
 
+import os
 from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
 
 from service.config import InboxUrl
+from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
 from service.storage.protocols import Terms
+from service.storage.sqlite import delivery_admin, delivery_database
+from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_queue import SqliteWork
 from service.storage.sqlite.erasure import SqliteErasure
 from service.storage.sqlite.inbox import SqliteInbox
 from service.storage.sqlite.log import SqliteLog
 
-__all__ = ["SqliteErasure", "SqliteInbox", "SqliteLog", "open_erasure", "open_log", "opener", "problems"]
+__all__ = ["ENGINE", "SqliteErasure", "SqliteInbox", "SqliteLog"]
 
 
-def problems(_url: InboxUrl) -> list[str]:
-    """Say what is wrong with the URL; see `Engine`."""
-    return []
+def _problems(url: InboxUrl) -> list[str]:
+    written = urlsplit(url.text).path
+    if len(written) <= 1 or written.endswith("/"):
+        return ["wants the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db"]
+    return ["is always durable with SQLite: drop ?durability=weak"] if url.weak else []
 
 
-def opener(url: InboxUrl, terms: Terms) -> Callable[[], SqliteInbox]:
-    """Make what opens the inbox, anew each time; see `Engine`."""
+def _notes(url: InboxUrl) -> list[str]:
+    directory = url.path.parent
+    if os.access(directory, os.W_OK | os.X_OK):
+        return []
+    return [f"not ready until {directory}, where the inbox is to be, is a directory that can be written."]
+
+
+def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], SqliteInbox]:
     return lambda: SqliteInbox(url.path, terms)
 
 
-def open_log(url: InboxUrl) -> SqliteLog:
-    """Open the log; see `Engine`."""
-    return SqliteLog(url.path)
+def _open_deliveries(url: InboxUrl) -> DeliveryStore:
+    store = Store(delivery_database.path_beside(url.path))
+    return DeliveryStore(SqliteWork(store), SqliteRecords(store), store.close, lambda: url)
 
 
-def open_erasure(url: InboxUrl) -> SqliteErasure:
-    """Open what erases; see `Engine`."""
-    return SqliteErasure(url.path)
+ENGINE: Final = Engine(
+    name="sqlite",
+    problems=_problems,
+    inbox_opener=_inbox_opener,
+    open_log=lambda url: SqliteLog(url.path),
+    open_erasure=lambda url: SqliteErasure(url.path),
+    deliveries=DeliveryStorage(
+        open=_open_deliveries,
+        exists=lambda url: delivery_database.path_beside(url.path).exists(),
+        location=lambda url: str(delivery_database.path_beside(url.path)),
+        low_watermark=lambda url, now: delivery_admin.needed(delivery_database.path_beside(url.path), now=now),
+        heartbeat=lambda url: delivery_admin.heartbeat(delivery_database.path_beside(url.path)),
+    ),
+    notes=_notes,
+    has_server=False,
+    has_several_writers=False,
+)

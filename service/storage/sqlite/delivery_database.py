@@ -91,6 +91,11 @@ TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
+def path_beside(inbox: Path) -> Path:
+    """Return where the deliveries of the inbox in the file *inbox* are."""
+    return inbox.with_name(NAME)
+
+
 class Store:
     """One connection, for any number of threads; any number of processes have one each."""
 

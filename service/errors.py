@@ -19,15 +19,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar
 
-FULL: Final = "full"  # the reason of InboxUnavailable if there is no room
+from service.outcomes import HandshakeOutcome, NotificationOutcome, StorageFailure
 
 
 class WebhookError(Exception):
     """The root of the tree; `outcome` is its value of the notifications metric's label."""
 
-    outcome = "error"
+    outcome: ClassVar[NotificationOutcome] = NotificationOutcome.ERROR
 
 
 class ConfigurationError(WebhookError):
@@ -41,7 +41,7 @@ class ConfigurationError(WebhookError):
 class HandshakeRefused(WebhookError):
     """The verification request is not Meta's; *reason* is for the operator, never for the caller."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: HandshakeOutcome) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -53,43 +53,43 @@ class NotificationRefused(WebhookError):
 class TooLarge(NotificationRefused):
     """The body is above `WEBHOOK_MAX_BODY_BYTES`."""
 
-    outcome = "too_large"
+    outcome = NotificationOutcome.TOO_LARGE
 
 
 class Encoded(NotificationRefused):
     """The body has a `Content-Encoding`; Meta sends none, and a signature covers the bytes as sent."""
 
-    outcome = "encoded"
+    outcome = NotificationOutcome.ENCODED
 
 
 class NotConfigured(NotificationRefused):
     """No app secret is in force, so nothing can be checked."""
 
-    outcome = "not_configured"
+    outcome = NotificationOutcome.NOT_CONFIGURED
 
 
 class BadSignature(NotificationRefused):
     """No secret in force made this signature, or there is none that could be checked."""
 
-    outcome = "bad_signature"
+    outcome = NotificationOutcome.BAD_SIGNATURE
 
 
 class Overloaded(NotificationRefused):
     """The requests in flight are at their limit in bytes, and this one moved the least."""
 
-    outcome = "overloaded"
+    outcome = NotificationOutcome.OVERLOADED
 
 
 class ReadTimeout(NotificationRefused):
     """The request was not complete in time, however it dripped."""
 
-    outcome = "timeout"
+    outcome = NotificationOutcome.TIMEOUT
 
 
 class Aborted(NotificationRefused):
     """The client went away, or broke the framing, before the body's end."""
 
-    outcome = "aborted"
+    outcome = NotificationOutcome.ABORTED
 
 
 class GraphRefused(WebhookError):
@@ -121,27 +121,28 @@ class Unavailability:
     what is stored was never raised, and what is raised is never stored.
     """
 
-    reason: str
+    reason: StorageFailure
     detail: str
     reopen: bool = False
     alone: bool = False
 
-    def error(self) -> "InboxUnavailable":
-        """Return an exception of its own, to be raised once."""
-        return InboxUnavailable(self.reason, self.detail, reopen=self.reopen, alone=self.alone)
+    def error(self, said: str = "") -> "InboxUnavailable":
+        """Return an exception of its own, to be raised once; *said* is what the engine calls it."""
+        detail = f"{self.detail} ({said})" if said else self.detail
+        return InboxUnavailable(self.reason, detail, reopen=self.reopen, alone=self.alone)
 
 
 class InboxUnavailable(WebhookError):
     """The inbox cannot promise, in time, that the events would survive a crash.
 
-    *reason* is one of a closed set (a metric's label), *detail* says it to a person with the remedy,
+    *reason* is a metric's label, *detail* says it to a person with the remedy,
     *reopen* says that the engine's handle is not to be trusted any more, *alone* that an event is at fault and not
     the inbox: others may be kept without it.
     """
 
-    outcome = "unavailable"
+    outcome = NotificationOutcome.UNAVAILABLE
 
-    def __init__(self, reason: str, detail: str, *, reopen: bool = False, alone: bool = False) -> None:
+    def __init__(self, reason: StorageFailure, detail: str, *, reopen: bool = False, alone: bool = False) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from service.errors import HandshakeRefused
+from service.outcomes import HandshakeOutcome
 
 _PARAMETERS = ("hub.mode", "hub.verify_token", "hub.challenge")
 # The challenge is opaque, and echoing it must not let a stranger have this host say what they like.
@@ -26,16 +27,15 @@ class Verified(NamedTuple):
 def verify(query: str, tokens: Sequence[bytes]) -> Verified:
     """Check the *query* string of a verification request against the *tokens* in force.
 
-    Raises HandshakeRefused with its reason: `not_configured`, `missing_parameter`, `repeated_parameter`,
-    `wrong_mode`, `bad_challenge` or `wrong_token`.
+    Raises HandshakeRefused with its reason.
     """
     if not tokens:
-        raise HandshakeRefused("not_configured")
+        raise HandshakeRefused(HandshakeOutcome.NOT_CONFIGURED)
     mode, token, challenge = _parameters(query)
     if mode != "subscribe":
-        raise HandshakeRefused("wrong_mode")
+        raise HandshakeRefused(HandshakeOutcome.WRONG_MODE)
     if not _CHALLENGE.fullmatch(challenge):
-        raise HandshakeRefused("bad_challenge")
+        raise HandshakeRefused(HandshakeOutcome.BAD_CHALLENGE)
     return Verified(challenge, _position(token.encode("latin-1"), tokens))
 
 
@@ -46,9 +46,9 @@ def _parameters(query: str) -> list[str]:
     for name in _PARAMETERS:
         values = [value for key, value in pairs if key == name]
         if not values:
-            raise HandshakeRefused("missing_parameter")
+            raise HandshakeRefused(HandshakeOutcome.MISSING_PARAMETER)
         if len(values) > 1:
-            raise HandshakeRefused("repeated_parameter")
+            raise HandshakeRefused(HandshakeOutcome.REPEATED_PARAMETER)
         found.append(values[0])
     return found
 
@@ -59,5 +59,5 @@ def _position(token: bytes, tokens: Sequence[bytes]) -> int:
         if hmac.compare_digest(token, known):
             position = position or index
     if not position:
-        raise HandshakeRefused("wrong_token")
+        raise HandshakeRefused(HandshakeOutcome.WRONG_TOKEN)
     return position

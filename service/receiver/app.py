@@ -14,6 +14,7 @@ from service import errors
 from service.admin.probes import Check, Health
 from service.credentials import Credentials
 from service.events import Event
+from service.outcomes import NotificationOutcome
 from service.receiver.responses import ANSWERS, FAILED, Answer
 from service.receiver.webhook import Limits, Webhook
 from service.storage.protocols import Outcome
@@ -105,7 +106,7 @@ def _failure(metrics: Metrics) -> Callable[..., None]:
         if isinstance(ex, falcon.HTTPError):
             raise ex
         if req.method == "POST":
-            metrics.webhook.notification("error")
+            metrics.webhook.notification(NotificationOutcome.ERROR)
         log.error("request failed", exc_info=ex)
         _give(resp, FAILED)
 

@@ -14,8 +14,9 @@ from typing import Final
 import gevent
 from gevent.hub import get_hub
 
-from service.errors import FULL, InboxUnavailable, Unavailability
+from service.errors import InboxUnavailable, Unavailability
 from service.events import Event
+from service.outcomes import StorageFailure
 from service.storage.protocols import Inbox, Outcome, Size
 from service.telemetry import logs
 from service.telemetry.metrics import InboxMetrics
@@ -27,7 +28,7 @@ TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that fai
 # Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
 # idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
 COMPANY: Final = 0.005
-_STARTING: Final = Unavailability("starting", "the inbox is being opened")
+_STARTING: Final = Unavailability(StorageFailure.STARTING, "the inbox is being opened")
 
 _Result = Sequence[Outcome] | Unavailability
 
@@ -130,7 +131,7 @@ class Writer:
     # In the loop.
 
     def _give_up(self, ticket: _Ticket) -> None:
-        slow = Unavailability("slow", "the inbox did not answer in time")
+        slow = Unavailability(StorageFailure.SLOW, "the inbox did not answer in time")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
             self._lasting.tell("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
@@ -212,7 +213,9 @@ class Writer:
         started = time.perf_counter()
         with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
             outcomes = self._ready().put(together)
-        if self._trouble is None or self._trouble.reason != FULL:  # there, what is small may fit, and the next does not
+        if (
+            self._trouble is None or self._trouble.reason != StorageFailure.FULL
+        ):  # there, what is small may fit, and the next does not
             self._recovered()
         self._metrics.committed(len(together), time.perf_counter() - started)
         start = 0
@@ -261,7 +264,9 @@ class Writer:
     def _failed(self, ex: Exception) -> Unavailability:
         unexpected = None if isinstance(ex, InboxUnavailable) else ex
         trouble = (
-            ex.stored() if isinstance(ex, InboxUnavailable) else Unavailability("error", type(ex).__name__, reopen=True)
+            ex.stored()
+            if isinstance(ex, InboxUnavailable)
+            else Unavailability(StorageFailure.ERROR, type(ex).__name__, reopen=True)
         )
         self._metrics.failed(trouble.reason)
         if trouble.alone:

@@ -13,6 +13,7 @@ from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
 from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfigured, NotificationRefused, TooLarge
 from service.events import Event
 from service.meta import webhook_fields
+from service.outcomes import HandshakeOutcome, NotificationOutcome
 from service.receiver import request_body
 from service.storage.protocols import Outcome
 from service.telemetry import logs, tracing
@@ -24,7 +25,6 @@ READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
 CHUNKED: Final = "chunked"
 IDENTITY: Final = "identity"  # of Content-Encoding: no coding was applied
 IGNORED: Final = "ignored"
-ACCEPTED: Final = "accepted"
 LOGGED_IDS: Final = 10
 
 
@@ -78,7 +78,7 @@ class Webhook:
         except HandshakeRefused as ex:
             self._metrics.handshake(ex.reason)
             raise
-        self._metrics.handshake("verified")
+        self._metrics.handshake(HandshakeOutcome.VERIFIED)
         self._matched(VERIFY_TOKEN, verified.position)
         self._log.info("handshake verified", credential=VERIFY_TOKEN, position=verified.position)
         resp.text = verified.challenge
@@ -93,7 +93,7 @@ class Webhook:
         except (NotificationRefused, InboxUnavailable) as ex:
             self._metrics.notification(ex.outcome)
             raise
-        self._metrics.notification(ACCEPTED)
+        self._metrics.notification(NotificationOutcome.ACCEPTED)
         self._count(kept, outcomes)
         resp.status = falcon.HTTP_200
 
@@ -140,7 +140,7 @@ class Webhook:
         outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
         if self._is_debug:
             self._log.debug(
-                ACCEPTED,
+                "accepted",
                 events=len(kept),
                 types=sorted({webhook_fields.label_pair(event.field, event.type)[1] for event in kept}),
                 ids=[self._pseudonyms(event.id) for event in kept[:LOGGED_IDS]],

@@ -8,6 +8,7 @@ import gevent
 from gevent.pool import Group
 
 from service.events import Event
+from service.outcomes import AttemptOutcome
 from service.relay import message, policy
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER, Answer, Sender
@@ -98,10 +99,10 @@ class Courier:
         try:
             answer = self._tried(claim, event, at // 1000)
         except gevent.GreenletExit:
-            answer = Answer(NO_ANSWER, "stopped")
+            answer = Answer(NO_ANSWER, AttemptOutcome.STOPPED)
         except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
             self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
-            answer = Answer(NO_ANSWER, "error")
+            answer = Answer(NO_ANSWER, AttemptOutcome.ERROR)
         self._running_failed -= bool(claim.tries)
         self._report(Result(self, claim, Try(at, time.perf_counter() - started, answer.status, answer.outcome), answer))
 

@@ -7,12 +7,12 @@ from typing import Final, Protocol
 import gevent
 
 from service.events import Event
+from service.outcomes import DeadLetterReason
 from service.relay import policy
 from service.relay.delivery_worker import Courier, Result
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER
 from service.storage.deliveries import (
-    RETENTION,
     Claim,
     Claims,
     DeadLetterEvents,
@@ -106,8 +106,10 @@ class Dispatcher:
             if event:
                 self._couriers[claim.destination].hand(claim, event)
             else:
-                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, RETENTION)
-                self._settlements.append(Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=RETENTION)))
+                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
+                self._settlements.append(
+                    Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=DeadLetterReason.RETENTION))
+                )
         return 0.0 if self._settlements else wait
 
     def hungry(self) -> Collection[str]:
@@ -130,13 +132,13 @@ class Dispatcher:
 
     def _written(self, late: Collection[Claim]) -> None:
         settlements, self._settlements = self._settlements, []
-        for claim, _, (verdict, _, reason), disables in settlements:
+        for claim, _, (_, _, reason), disables in settlements:
             if claim in late:
                 self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
                 continue
             if disables:
                 self._log.error("destination disabled", destination=claim.destination, reason=disables)
-            if verdict is Verdict.DEAD:
+            if reason:
                 self._metrics.died(claim.destination, reason)
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from service.outcomes import DeadLetterReason
 from service.relay.destinations import Destination
 from service.storage.deliveries import (
     MAX_DELIVERY_AGE_MS,
     MAX_SAVED_BYTES,
     MIN_DEAD_LETTER_AGE_MS,
-    RETENTION,
     SAVED_AT_ONCE,
     DeadLetterEvents,
     Owed,
@@ -108,5 +108,5 @@ class Planner:
         for name, since in self._state.positions().items():
             missed = self._first - since - 1
             if missed > 0 and self._state.plan(name, since, self._first - 1, [], now=int(self._now() * 1000)):
-                self._metrics.died(name, RETENTION, missed)
+                self._metrics.died(name, DeadLetterReason.RETENTION, missed)
                 self._log.error("events past the retention were never read", destination=name, count=missed)

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from service.outcomes import DeadLetterReason
 from service.relay.sender import Answer
 from service.storage.deliveries import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
 
@@ -19,7 +20,6 @@ LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
 LEAST_TRIES: Final = 10  # of a lane, before anything of it is given up: a clock may have jumped
 GONE: Final = 410
 TOO_MANY: Final = 429
-EXPIRED: Final = "expired"
 
 FAILURES: Final = 5  # queues of which the last attempts all failed, so that it is the destination and not one event
 MOST_FAILURES: Final = 40
@@ -43,7 +43,7 @@ def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float])
         return Ruling(Verdict.AGAIN, now)
     failing_since = max(claim.first_tried, claim.owed_at)
     if claim.first_tried and now - failing_since >= MAX_DELIVERY_AGE_MS and claim.tries >= LEAST_TRIES:
-        return Ruling(Verdict.DEAD, reason=EXPIRED)
+        return Ruling(Verdict.DEAD, reason=DeadLetterReason.EXPIRED)
     wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
     asked = _asked(answer.retry_after, now)
     return Ruling(Verdict.AGAIN, now + max(wait, min(asked, LONGEST_ASKED)))

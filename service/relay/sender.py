@@ -20,6 +20,7 @@ import urllib3
 from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from service.outcomes import AttemptOutcome
 from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
 
@@ -37,7 +38,7 @@ class Answer(NamedTuple):
     """What came of a try: the status, 0 where there was none, a word for it, and for how long to wait if it says so."""
 
     status: int
-    outcome: str
+    outcome: AttemptOutcome
     retry_after: str | None = None
 
 
@@ -100,14 +101,14 @@ class Sender:
             if ex is not late:
                 raise
             if answer is None:
-                return Answer(NO_ANSWER, "timeout")
+                return Answer(NO_ANSWER, AttemptOutcome.TIMEOUT)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
                 return _ONCE_MORE if any(isinstance(each, _Stale) for each in _chain(ex)) else _failed(ex)
         finally:
             if answer is not None and answer.connection is not None:  # not all of it was read
                 answer.close()
-        return Answer(answer.status, _word_of(answer.status), answer.headers.get("Retry-After"))
+        return Answer(answer.status, _outcome_of(answer.status), answer.headers.get("Retry-After"))
 
     def close(self) -> None:
         """Let go of idle connections; a name that is being looked up is not waited for."""
@@ -248,22 +249,24 @@ class _Response(http.client.HTTPResponse):
         raise http.client.HTTPException("no end of interim answers")
 
 
-def _word_of(status: int) -> str:
+def _outcome_of(status: int) -> AttemptOutcome:
     if 200 <= status < 300:  # noqa: PLR2004  success
-        return "delivered"
-    return "redirect" if 300 <= status < 400 else f"{status // 100}xx"  # noqa: PLR2004  redirection
+        return AttemptOutcome.DELIVERED
+    if 300 <= status < 400:  # noqa: PLR2004  redirection
+        return AttemptOutcome.REDIRECT
+    return AttemptOutcome(f"{status // 100}xx")
 
 
 def _failed(ex: BaseException) -> Answer:
     for cause in _chain(ex):
         if isinstance(cause, Forbidden):
-            return Answer(NO_ANSWER, "forbidden")
+            return Answer(NO_ANSWER, AttemptOutcome.FORBIDDEN)
         if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
-            return Answer(NO_ANSWER, "tls")
-    return Answer(NO_ANSWER, "connection")
+            return Answer(NO_ANSWER, AttemptOutcome.TLS)
+    return Answer(NO_ANSWER, AttemptOutcome.CONNECTION)
 
 
-_ONCE_MORE: Final = Answer(NO_ANSWER, "stale")
+_ONCE_MORE: Final = Answer(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # told by identity
 
 
 def _chain(ex: BaseException | None) -> list[BaseException]:

@@ -10,10 +10,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from service.events import Event
+from service.outcomes import DeadLetterReason
 from service.storage.protocols import Record
 
-RETENTION: Final = "retention"
-EXPIRED: Final = "expired"
 LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
 LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
 GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
@@ -69,7 +68,7 @@ class Ruling(NamedTuple):
 
     verdict: Verdict
     due: int = 0
-    reason: str = ""
+    reason: DeadLetterReason | None = None
 
 
 class Settlement(NamedTuple):
@@ -144,7 +143,7 @@ class Plans(Protocol):
         """Note what is *owed* from the log between two positions, all or nothing; False where another was faster."""
         ...
 
-    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for: how many events of each destination, by name and reason.
 
         That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.errors import FULL, InboxUnavailable
+from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 from service.storage.sqlite.volume import PROBE_BYTES, PROBE_INTERVAL_SECONDS, VolumeProbe
@@ -34,7 +35,7 @@ def fill(inbox: SqliteInbox, size: int, *, first: int) -> int:
         try:
             inbox.put([msgspec.structs.replace(event(number, at=now), data=os.urandom(size))])
         except InboxUnavailable as ex:
-            if ex.reason != FULL:
+            if ex.reason != StorageFailure.FULL:
                 raise
             return number
     raise AssertionError("it never was full")
@@ -95,7 +96,7 @@ def test_a_volume_without_room_for_the_start(path: Path) -> None:
     take_every_byte(path.parent)
     with pytest.raises(InboxUnavailable, match="enlarge it") as raised:
         SqliteInbox(path, Terms(HOUR, HOUR))
-    assert raised.value.reason == FULL
+    assert raised.value.reason == StorageFailure.FULL
 
 
 def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> None:

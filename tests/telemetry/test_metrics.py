@@ -8,7 +8,7 @@ HALF_MADE = """
 import sys, threading, time
 from pathlib import Path
 import prometheus_client
-from service import metrics
+from service.telemetry import metrics
 
 directory = Path(sys.argv[1])
 metrics.forget_files(directory)

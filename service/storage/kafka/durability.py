@@ -10,7 +10,8 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
 
 from service.errors import InboxUnavailable
-from service.storage.kafka.errors import translated
+from service.outcomes import StorageFailure
+from service.storage.kafka.errors import map_errors, mapped
 
 LEAST: Final = 2  # replicas that have an event before it is acknowledged
 _NEWEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -25,17 +26,15 @@ _SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
 
 def describe(admin: AdminClient, topic: str, *, timeout: float) -> TopicMetadata:
     """Give the topic as the brokers know it; raises InboxUnavailable where there is none."""
-    try:
+    with map_errors():
         found = admin.list_topics(timeout=timeout).topics.get(topic)
-    except KafkaException as ex:
-        raise translated(ex.args[0]) from ex
     if found is None:
         command = (
             f"kafka-topics.sh --create --topic {topic} --replication-factor 3 --config min.insync.replicas={LEAST}"
         )
-        raise InboxUnavailable("cannot_open", f"there is no topic {topic!r}: create it ({command})")
+        raise InboxUnavailable(StorageFailure.CANNOT_OPEN, f"there is no topic {topic!r}: create it ({command})")
     if found.error is not None:
-        raise translated(found.error)
+        raise mapped(found.error)
     return found
 
 
@@ -44,12 +43,11 @@ def require_settings(admin: AdminClient, topic: TopicMetadata, *, timeout: float
     name = str(topic.topic)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
-        (future,) = admin.describe_configs([resource], request_timeout=timeout).values()
-        found: Mapping[str, Any] = future.result(timeout=timeout)
-    except KafkaException as ex:
-        raise translated(ex.args[0]) from ex
+        with map_errors():
+            (future,) = admin.describe_configs([resource], request_timeout=timeout).values()
+            found: Mapping[str, Any] = future.result(timeout=timeout)
     except TimeoutError as ex:
-        raise InboxUnavailable("slow", "the brokers do not say the topic's settings in time") from ex
+        raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not say the topic's settings in time") from ex
     values = {key: entry.value for key, entry in found.items()}
     least = int(values["min.insync.replicas"])
     if least < LEAST:
@@ -66,18 +64,20 @@ def require_replicas(topic: TopicMetadata, least: int) -> None:
     for number, partition in sorted(topic.partitions.items()):
         if len(partition.replicas) < least:
             raise InboxUnavailable(
-                "unsafe",
+                StorageFailure.UNSAFE,
                 f"partition {number} has {len(partition.replicas)} replicas and min.insync.replicas is {least}: "
                 "give the topic at least three replicas",
             )
         if len(partition.isrs) < least:
             raise InboxUnavailable(
-                "unsafe",
+                StorageFailure.UNSAFE,
                 f"partition {number} has {len(partition.isrs)} replicas in sync, of {least} that must have an event: "
                 "bring the missing brokers back",
             )
         if partition.leader < 0:
-            raise InboxUnavailable("unreachable", f"partition {number} has no leader: bring its brokers back")
+            raise InboxUnavailable(
+                StorageFailure.UNREACHABLE, f"partition {number} has no leader: bring its brokers back"
+            )
 
 
 def require_leaders(admin: AdminClient, topic: TopicMetadata, *, timeout: float) -> None:
@@ -89,9 +89,10 @@ def require_leaders(admin: AdminClient, topic: TopicMetadata, *, timeout: float)
             future.result(timeout=timeout)
         except (KafkaException, TimeoutError) as ex:
             raise InboxUnavailable(
-                "unreachable", f"the leader of partition {partition.partition} does not answer: bring its broker back"
+                StorageFailure.UNREACHABLE,
+                f"the leader of partition {partition.partition} does not answer: bring its broker back",
             ) from ex
 
 
 def _unsafe(what: str, remedy: str) -> InboxUnavailable:
-    return InboxUnavailable("unsafe", f"{what} ({remedy}), or say ?durability=weak where that is wanted")
+    return InboxUnavailable(StorageFailure.UNSAFE, f"{what} ({remedy}), or say ?durability=weak where that is wanted")

@@ -10,8 +10,9 @@ from confluent_kafka.admin._metadata import TopicMetadata
 
 from service.errors import InboxUnavailable, Unavailability
 from service.events import Event, is_json, told
+from service.outcomes import StorageFailure
 from service.storage.kafka import durability
-from service.storage.kafka.errors import translated
+from service.storage.kafka.errors import mapped
 from service.storage.kafka.settings import Settings, quiet
 from service.storage.protocols import Outcome, Size, Terms
 
@@ -53,13 +54,15 @@ class KafkaInbox:
                 }
             )
         except KafkaException as ex:
-            raise InboxUnavailable("error", f"librdkafka takes no such settings: {ex.args[0].str()}") from ex
+            raise InboxUnavailable(
+                StorageFailure.ERROR, f"librdkafka takes no such settings: {ex.args[0].str()}"
+            ) from ex
         self._look()
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
         """Produce *events* and wait until enough replicas have each; see `Inbox`. Of none it is known if it is new."""
         if self._fatal:
-            raise InboxUnavailable("error", f"librdkafka gave up ({self._fatal.name()})", reopen=True)
+            raise InboxUnavailable(StorageFailure.ERROR, f"librdkafka gave up ({self._fatal.name()})", reopen=True)
         if self._unsafe:
             raise self._unsafe.error()
         deadline = time.monotonic() + self._timeout
@@ -68,9 +71,9 @@ class KafkaInbox:
             self._produce(event, batch, deadline)
         left = self._producer.flush(max(deadline - time.monotonic(), 0))
         if batch.error:
-            raise translated(batch.error)
+            raise mapped(batch.error)
         if left:
-            raise InboxUnavailable("slow", "the brokers do not acknowledge in time: look at their load")
+            raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not acknowledge in time: look at their load")
         return [Outcome.UNKNOWN] * len(events)
 
     def _produce(self, event: Event, batch: "_Batch", deadline: float) -> None:
@@ -86,10 +89,12 @@ class KafkaInbox:
                 )
             except BufferError:
                 if time.monotonic() >= deadline:
-                    raise InboxUnavailable("slow", "the producer's queue is full: the brokers are too slow") from None
+                    raise InboxUnavailable(
+                        StorageFailure.SLOW, "the producer's queue is full: the brokers are too slow"
+                    ) from None
                 self._producer.poll(0.01)
             except KafkaException as ex:
-                raise translated(ex.args[0]) from ex
+                raise mapped(ex.args[0]) from ex
             else:
                 return
 
@@ -124,10 +129,10 @@ class KafkaInbox:
                 self._set = self._looked
             durability.require_replicas(topic, self._least)
         except InboxUnavailable as ex:
-            self._unsafe = ex.stored() if ex.reason == "unsafe" else None
+            self._unsafe = ex.stored() if ex.reason == StorageFailure.UNSAFE else None
             self._admin.poll(0)  # hears why no broker could be reached
-            if self._refused and ex.reason in ("unreachable", "slow"):
-                raise translated(self._refused) from ex
+            if self._refused and ex.reason in (StorageFailure.UNREACHABLE, StorageFailure.SLOW):
+                raise mapped(self._refused) from ex
             raise
         self._unsafe = None
         return topic

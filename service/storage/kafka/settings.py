@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 
 # librdkafka's own names (its CONFIGURATION.md); with `.file` behind, the value is read from a mounted file.
 KNOWN: Final = (
@@ -72,7 +73,9 @@ def _content(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as ex:
-        raise InboxUnavailable("denied", f"{path}, which WEBHOOK_INBOX names, can't be read", reopen=True) from ex
+        raise InboxUnavailable(
+            StorageFailure.DENIED, f"{path}, which WEBHOOK_INBOX names, can't be read", reopen=True
+        ) from ex
 
 
 def quiet() -> dict[str, Any]:

@@ -5,11 +5,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from service.errors import InboxUnavailable
 from service.events import Event, heard
-from service.storage.kafka.errors import translated
+from service.outcomes import StorageFailure
+from service.storage.kafka.errors import map_errors, mapped
 from service.storage.kafka.settings import Settings, quiet
 from service.storage.protocols import Placed
 
@@ -44,10 +45,8 @@ class KafkaStream:
         if time is None:
             return self._read({number: low for number, (low, _) in ends.items()})
         asked = [TopicPartition(self._topic, number, time) for number in ends]
-        try:
+        with map_errors():
             found = self._consumer.offsets_for_times(asked, timeout=TIMEOUT)
-        except KafkaException as ex:
-            raise translated(ex.args[0]) from ex
         return self._read(
             {each.partition: each.offset if each.offset >= 0 else ends[each.partition][1] for each in found}
         )
@@ -68,18 +67,16 @@ class KafkaStream:
 
     def _ends(self) -> dict[int, tuple[int, int]]:
         """Give the first offset of each partition, and the one behind its last."""
-        try:
+        with map_errors():
             topic = self._consumer.list_topics(self._topic, timeout=TIMEOUT).topics[self._topic]
             if topic.error is not None:
-                raise translated(topic.error)
+                raise mapped(topic.error)
             found = {}
             for number in topic.partitions:
                 ends = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=TIMEOUT)
                 if ends is None:
-                    raise InboxUnavailable("slow", "the brokers do not say in time where a partition ends")
+                    raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not say in time where a partition ends")
                 found[number] = ends
-        except KafkaException as ex:
-            raise translated(ex.args[0]) from ex
         return found
 
     def _read(self, starts: dict[int, int]) -> Iterator[Placed]:
@@ -92,9 +89,9 @@ class KafkaStream:
             while True:
                 message = self._consumer.poll(TIMEOUT)
                 if message is None:
-                    raise InboxUnavailable("slow", "the brokers do not give what the topic holds in time")
+                    raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not give what the topic holds in time")
                 if (error := message.error()) is not None:
-                    raise translated(error)
+                    raise mapped(error)
                 offset = message.offset() or 0
                 yield Placed(f"{number}:{offset}", _event(message))
                 if offset >= ends[number][1] - 1:

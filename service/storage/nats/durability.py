@@ -6,6 +6,7 @@ import urllib3
 from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 
 ENOUGH: Final = 3  # replicas of which a majority has an event before it is acknowledged
 LIMITLESS: Final = (-1, 0, None)
@@ -15,7 +16,9 @@ def require_stream(config: StreamConfig, subject: str) -> None:
     """Raise InboxUnavailable where the stream's own settings lose events."""
     name = config.name
     if not any(each in (">", f"{subject}.>") for each in config.subjects or ()):
-        raise InboxUnavailable("cannot_open", f"the stream {name} does not take {subject}.>: add it to its subjects")
+        raise InboxUnavailable(
+            StorageFailure.CANNOT_OPEN, f"the stream {name} does not take {subject}.>: add it to its subjects"
+        )
     if config.storage != StorageType.FILE:
         raise _unsafe(f"the stream {name} is in memory: make one whose storage is file")
     if config.retention != RetentionPolicy.LIMITS:
@@ -49,13 +52,17 @@ def require_disk(info: StreamInfo, server_id: str, monitor: str | None) -> None:
         said = urllib3.request("GET", f"{monitor}/varz", timeout=1.0, retries=False).json()
         found = said["jetstream"]["config"]
     except (urllib3.exceptions.HTTPError, ValueError, KeyError) as ex:
-        raise InboxUnavailable("unsafe", f"the server's settings can't be read at {monitor}/varz: is it right?") from ex
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"the server's settings can't be read at {monitor}/varz: is it right?"
+        ) from ex
     leader = info.cluster.leader if info.cluster else None
     if said.get("server_name") != leader if leader else said.get("server_id") != server_id:
-        raise InboxUnavailable("unsafe", f"{monitor} is another server's than the one that has the stream: name that")
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"{monitor} is another server's than the one that has the stream: name that"
+        )
     if not found.get("sync_always"):
         raise _unsafe(f"the server syncs every {found.get('sync_interval', 0) // 10**9} s only: {ways}")
 
 
 def _unsafe(what: str) -> InboxUnavailable:
-    return InboxUnavailable("unsafe", f"{what}; or say ?durability=weak where that is wanted")
+    return InboxUnavailable(StorageFailure.UNSAFE, f"{what}; or say ?durability=weak where that is wanted")

@@ -13,9 +13,11 @@ from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, Str
 
 from service.errors import InboxUnavailable, Unavailability
 from service.events import Event, in_header, is_json, told
+from service.outcomes import StorageFailure
 from service.storage import deduplication
 from service.storage.nats import durability
-from service.storage.nats.connection import TOO_LARGE, Connection
+from service.storage.nats.connection import Connection
+from service.storage.nats.errors import TOO_LARGE
 from service.storage.nats.settings import Settings
 from service.storage.protocols import Outcome, Size, Terms
 
@@ -98,7 +100,9 @@ class NatsInbox:
         if "error" in answer:
             raise nats.js.errors.APIError.from_error(answer["error"])
         if answer.get("stream") != self._settings.stream:
-            raise InboxUnavailable("foreign", f"another stream ({answer.get('stream')}) takes the subject: mend it")
+            raise InboxUnavailable(
+                StorageFailure.FOREIGN, f"another stream ({answer.get('stream')}) takes the subject: mend it"
+            )
         return answer
 
     def _message(self, event: Event) -> _Message:
@@ -106,7 +110,7 @@ class NatsInbox:
         headers = self._headers(event)
         taken = BATCH_HEADERS + sum(len(name) + len(value) + 4 for name, value in headers.items())
         if taken > MOST_HEADERS or taken + len(event.data) > self._connection.client.max_payload:
-            raise InboxUnavailable("too_large", TOO_LARGE, alone=True)
+            raise TOO_LARGE.error()
         return _Message(event.id, self._subject(event), event.data, headers)
 
     def _subject(self, event: Event) -> str:
@@ -150,7 +154,7 @@ class NatsInbox:
                 durability.require_stream(found.config, self._settings.subject)
                 durability.require_disk(found, self._connection.server_id, self._settings.options.get("monitor"))
         except InboxUnavailable as ex:
-            self._unsafe = ex.stored() if ex.reason == "unsafe" else None
+            self._unsafe = ex.stored() if ex.reason == StorageFailure.UNSAFE else None
             raise
         self._unsafe = None
         self._is_atomic = bool(found.config.allow_atomic)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 
 # What the URL may say besides; the first five are called as the `nats` tool's options are.
 KNOWN: Final = ("creds", "nkey", "tlsca", "tlscert", "tlskey", "tls", "subject", "replicas", "monitor")
@@ -57,7 +58,7 @@ class Settings(NamedTuple):
                     context.load_cert_chain(self.options["tlscert"], self.options.get("tlskey"))
             except OSError as ex:
                 raise InboxUnavailable(
-                    "tls", f"a file of WEBHOOK_INBOX's tls options can't be used ({ex.strerror})"
+                    StorageFailure.TLS, f"a file of WEBHOOK_INBOX's tls options can't be used ({ex.strerror})"
                 ) from ex
             found["tls"] = context
         return found

@@ -16,10 +16,11 @@ from service.storage.deliveries import (
     Try,
 )
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.connection import Address, connect
 from service.storage.postgresql.delivery_database import TABLES, Store
 from service.storage.postgresql.delivery_planning import saved_events
 from service.storage.postgresql.delivery_queues import let_go, lock
+from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import NAME as T
 
 ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
@@ -142,7 +143,7 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
     """
     db = connect(Address.of(url, timeout=ASKING))
     try:
-        with translating():
+        with map_errors():
             if not schema.exists(db, "relay"):
                 return None
             found = db.execute(
@@ -166,7 +167,7 @@ def heartbeat(url: InboxUrl) -> int | None:
     """
     db = connect(Address.of(url, timeout=ASKING))
     try:
-        with translating():
+        with map_errors():
             return schema.number(db, f"SELECT seen FROM {T}.relay") or None if schema.exists(db, "relay") else None
     finally:
         db.close()

@@ -11,9 +11,11 @@ from typing import Any, Final, TypeAlias
 
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage import url_reload
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, Connection, connect, translating
+from service.storage.postgresql.connection import Address, Connection, connect
+from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import Step
 
 PART: Final = "relay"
@@ -126,9 +128,9 @@ class Store:
             if self._db is None or self._db.closed:
                 self._db = connect(Address.of(self.url, timeout=PATIENCE))
                 self.connections += 1
-                with translating(self._db):
+                with map_errors(self._db):
                     schema.migrate(self._db, PART, STEPS)
-            with translating(self._db):
+            with map_errors(self._db):
                 yield self._db
 
     @contextmanager
@@ -152,7 +154,7 @@ class Store:
         if found != self.url:
             self.close()
             self.url = found
-            raise InboxUnavailable("moved", "the inbox's URL was changed: connecting anew", reopen=True)
+            raise InboxUnavailable(StorageFailure.MOVED, "the inbox's URL was changed: connecting anew", reopen=True)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -165,7 +167,7 @@ def exists(url: InboxUrl) -> bool:
     """Say whether a relay ever made its tables; raises InboxUnavailable."""
     db = connect(Address.of(url, timeout=PATIENCE))
     try:
-        with translating():
+        with map_errors():
             return schema.exists(db, "relay")
     finally:
         db.close()

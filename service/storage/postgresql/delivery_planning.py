@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from service.events import Event
-from service.storage.deliveries import EXPIRED, LEAST_TRIES, LONGEST_WAIT, RETENTION, Owed
+from service.outcomes import DeadLetterReason
+from service.storage.deliveries import LEAST_TRIES, LONGEST_WAIT, Owed
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import Connection
 from service.storage.postgresql.delivery_database import TABLES, TENDING, Rows, Store
@@ -90,11 +91,11 @@ class PostgresqlPlans:
             )
             return True
 
-    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for; see `Plans`. One relay at a time does."""
         away = f"SELECT id FROM {T}.destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         down = f"SELECT id FROM {T}.destination WHERE disabled IS NULL AND failing_since <= %s AND failures >= %s"
-        found: Counter[tuple[str, str]] = Counter()
+        found: Counter[tuple[str, DeadLetterReason]] = Counter()
         with self._store.transaction() as db:
             if not schema.try_lock(db, TENDING):
                 return found
@@ -113,8 +114,8 @@ class PostgresqlPlans:
             names: dict[int, str] = dict(rows(db, f"SELECT id, name FROM {T}.destination"))
             long = now - patience
             for reason, over, values in (
-                (RETENTION, f"position < %s AND destination IN ({away})", (first,)),
-                (EXPIRED, f"owed_at <= %s AND destination IN ({down})", (long, long, LEAST_TRIES)),
+                (DeadLetterReason.RETENTION, f"position < %s AND destination IN ({away})", (first,)),
+                (DeadLetterReason.EXPIRED, f"owed_at <= %s AND destination IN ({down})", (long, long, LEAST_TRIES)),
             ):
                 gone = self._give_up(db, over, values, now)
                 db.execute(

@@ -3,6 +3,7 @@
 from typing import Final
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.postgresql.connection import Connection
 
 # What each setting may be. `local` and `remote_write` wait for less than a standby's disk where there is one.
@@ -31,22 +32,32 @@ def require(db: Connection, *, weak: bool) -> None:
     """Raise InboxUnavailable where what is committed might not survive, unless somebody wants it *weak*."""
     found = dict(db.execute(_QUESTION).fetchall())
     if found["standby"] == "true":
-        raise InboxUnavailable("read_only", "the server is a standby: name the primary, or all hosts", reopen=True)
+        raise InboxUnavailable(
+            StorageFailure.READ_ONLY, "the server is a standby: name the primary, or all hosts", reopen=True
+        )
     if found["default_transaction_read_only"] != "off":
-        raise InboxUnavailable("read_only", "the server takes no writes: default_transaction_read_only is on")
+        raise InboxUnavailable(
+            StorageFailure.READ_ONLY, "the server takes no writes: default_transaction_read_only is on"
+        )
     if found["encoding"] != "UTF8":
-        raise InboxUnavailable("unsafe", f"the database's encoding is {found['encoding']}: make one with UTF8")
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"the database's encoding is {found['encoding']}: make one with UTF8"
+        )
     if found["default_transaction_isolation"] != "read committed":
         raise InboxUnavailable(
-            "unsafe", "default_transaction_isolation must be read committed: ALTER DATABASE or ROLE ... RESET it"
+            StorageFailure.UNSAFE,
+            "default_transaction_isolation must be read committed: ALTER DATABASE or ROLE ... RESET it",
         )
     if weak:
         return
     for name, safe in _SAFE.items():
         if found[name] not in safe:
             raise InboxUnavailable(
-                "unsafe", f"{name} is {found[name]}: {_WHY[name]}, or say ?durability=weak where that is wanted"
+                StorageFailure.UNSAFE,
+                f"{name} is {found[name]}: {_WHY[name]}, or say ?durability=weak where that is wanted",
             )
     unlogged = sorted(name.partition(" ")[2] for name in found if name.startswith("table "))
     if unlogged:
-        raise InboxUnavailable("unsafe", f"{unlogged[0]} is unlogged, a crash empties it: ALTER TABLE ... SET LOGGED")
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"{unlogged[0]} is unlogged, a crash empties it: ALTER TABLE ... SET LOGGED"
+        )

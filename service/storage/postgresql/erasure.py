@@ -5,7 +5,8 @@ from types import TracebackType
 from typing import Self
 
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import NAME
 
 
@@ -15,7 +16,7 @@ class PostgresqlErasure:
     def __init__(self, address: Address) -> None:
         """Connect; raises InboxUnavailable."""
         self._db = connect(address)
-        with translating(self._db):
+        with map_errors(self._db):
             schema.require_version(self._db, "inbox", schema.STEPS)
 
     def __enter__(self) -> Self:
@@ -29,12 +30,12 @@ class PostgresqlErasure:
     def find(self, subject: str) -> Sequence[int]:
         """Give the positions of the events of *subject*; reads all that is kept."""
         query = f"SELECT position FROM {NAME}.event WHERE subject = %s ORDER BY position"
-        with translating(self._db):
+        with map_errors(self._db):
             return [position for (position,) in self._db.execute(query, (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
         """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody; see `Erasure`."""
-        with translating(self._db):
+        with map_errors(self._db):
             self._db.execute(
                 f"""UPDATE {NAME}.event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
                     WHERE position = ANY(%s)""",

@@ -8,9 +8,11 @@ from psycopg import errors
 
 from service.errors import InboxUnavailable, Unavailability
 from service.events import Event
+from service.outcomes import StorageFailure
 from service.storage import deduplication
 from service.storage.postgresql import durability, partitions, rows, schema
-from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import NAME
 from service.storage.protocols import Outcome, Size, Terms
 
@@ -39,7 +41,7 @@ class PostgresqlInbox:
         self._made_until = 0
         self._size = Size(0, 0)
         try:
-            with translating():
+            with map_errors():
                 durability.require(self._db, weak=self._weak)
                 schema.migrate(self._db, "inbox", schema.STEPS)
                 self._measure()
@@ -58,7 +60,7 @@ class PostgresqlInbox:
 
     def _append(self, events: Sequence[Event]) -> set[str]:
         """Give the ids of those that were there."""
-        with translating(self._db):
+        with map_errors(self._db):
             encoded = rows.encoded(events)
             self._db.warned = ""
             try:
@@ -67,18 +69,20 @@ class PostgresqlInbox:
                 partitions.make(self._db, {rows.day(event) for event in events})
                 found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
         if self._db.warned:
-            raise InboxUnavailable("slow", f"its standbys may not have it: the server warns {self._db.warned!r}")
+            raise InboxUnavailable(
+                StorageFailure.SLOW, f"its standbys may not have it: the server warns {self._db.warned!r}"
+            )
         return {events[number - 1].id for (number,) in found}
 
     def probe(self) -> None:
         """Write a row, so that a full disk is seen; see `Inbox`."""
-        with translating(self._db):
+        with map_errors(self._db):
             self._look()
             self._db.execute(f"UPDATE {NAME}.progress SET position = position WHERE name = 'identity'")
 
     def purge(self, now: int) -> bool:
         """Look at the server's settings, make the next days' partitions, drop what is too old; see `Inbox`."""
-        with translating(self._db):
+        with map_errors(self._db):
             self._look()
             today = now // rows.DAY
             if self._made_until < today + partitions.AHEAD.stop:

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Sequence
 
 from service.storage.postgresql import rows, schema
-from service.storage.postgresql.connection import Address, connect, translating
+from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import NAME
 from service.storage.protocols import Record
 
@@ -20,7 +21,7 @@ class PostgresqlLog:
         """Connect; raises InboxUnavailable, also where no server made the tables yet."""
         self._db = connect(address)
         try:
-            with translating():
+            with map_errors():
                 schema.require_version(self._db, "inbox", schema.STEPS)
         except BaseException:
             self._db.close()
@@ -62,11 +63,11 @@ class PostgresqlLog:
         self._db.close()
 
     def _number(self, query: str) -> int:
-        with translating(self._db):
+        with map_errors(self._db):
             return schema.number(self._db, query)
 
     def _records(self, condition: str, *values: object, columns: str = rows.COLUMNS) -> Sequence[Record]:
         query = f"SELECT position, {columns} FROM {NAME}.event WHERE {condition}"
-        with translating(self._db):
+        with map_errors(self._db):
             found = self._db.execute(query, values, binary=True).fetchall()
         return [rows.record(row) for row in found]

@@ -8,6 +8,7 @@ import msgspec
 
 from service.errors import InboxUnavailable
 from service.events import Event
+from service.outcomes import StorageFailure
 from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
@@ -69,7 +70,7 @@ def encoded(events: Sequence[Event]) -> str:
     try:
         text = msgspec.json.encode(events)
     except UnicodeEncodeError as ex:
-        raise InboxUnavailable("error", "an event holds half a character", alone=True) from ex
+        raise InboxUnavailable(StorageFailure.ERROR, "an event holds half a character", alone=True) from ex
     if _NUL in text:
         clean = [
             msgspec.structs.replace(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.postgresql.connection import Connection
 
 NAME: Final = "whatsapp_webhook"
@@ -91,9 +92,13 @@ def require_version(db: Connection, part: str, steps: Sequence[Step]) -> None:
     """Raise InboxUnavailable where there are no tables of *part*, or such as need a later version."""
     version, works_with = _version(db, part)
     if not version:
-        raise InboxUnavailable("cannot_open", f"the database holds no {part} yet: is this what the server's inbox is?")
+        raise InboxUnavailable(
+            StorageFailure.CANNOT_OPEN, f"the database holds no {part} yet: is this what the server's inbox is?"
+        )
     if works_with > len(steps):
-        raise InboxUnavailable("newer", "the tables were made by a later version of this program: run that version")
+        raise InboxUnavailable(
+            StorageFailure.NEWER, "the tables were made by a later version of this program: run that version"
+        )
 
 
 def _version(db: Connection, part: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import apsw
 
 from service.errors import InboxUnavailable
 from service.events import Event
+from service.outcomes import StorageFailure
 from service.storage.deliveries import (
     GONE_LONG,
     MAX_CLOCK_AHEAD_MS,
@@ -146,7 +147,7 @@ def needed(path: Path, *, now: int) -> int | None:
         finally:
             db.close()
     except (apsw.Error, OSError) as ex:
-        raise InboxUnavailable("relay_state", f"the relay's state {path} can't be read: {ex}") from ex
+        raise InboxUnavailable(StorageFailure.RELAY_STATE, f"the relay's state {path} can't be read: {ex}") from ex
     return None if position is None else int(position)
 
 

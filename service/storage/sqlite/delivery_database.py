@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.sqlite.errors import access
 from service.storage.sqlite.ownership import make_private, require_ours
 
@@ -110,7 +111,7 @@ class Store:
             self._prepare()
             self._inode = path.stat().st_ino
         except (apsw.Error, OSError) as ex:
-            raise InboxUnavailable("cannot_open", f"the relay's state {access(path)}: {ex}") from ex
+            raise InboxUnavailable(StorageFailure.CANNOT_OPEN, f"the relay's state {access(path)}: {ex}") from ex
 
     def _prepare(self) -> None:
         db = self._db
@@ -136,7 +137,9 @@ class Store:
         except OSError:
             same = False
         if not same:
-            raise InboxUnavailable("vanished", f"{self.path} was moved or deleted while in use: start the relay again")
+            raise InboxUnavailable(
+                StorageFailure.VANISHED, f"{self.path} was moved or deleted while in use: start the relay again"
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
@@ -153,7 +156,9 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 if isinstance(ex, apsw.Error):
-                    raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+                    raise InboxUnavailable(
+                        StorageFailure.RELAY_STATE, f"the relay's state {self.path} can't be used: {ex}"
+                    ) from ex
                 raise
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
@@ -162,7 +167,9 @@ class Store:
             try:
                 return self._db.execute(query, values).fetchall()
             except apsw.Error as ex:
-                raise InboxUnavailable("relay_state", f"the relay's state {self.path} can't be used: {ex}") from ex
+                raise InboxUnavailable(
+                    StorageFailure.RELAY_STATE, f"the relay's state {self.path} can't be used: {ex}"
+                ) from ex
 
     def clean(self) -> bool:
         """Take the WAL in and empty it, so that it tells no more than the file; False where a reader is in the way."""

@@ -12,11 +12,10 @@ import apsw
 import msgspec
 
 from service.events import Event
+from service.outcomes import DeadLetterReason
 from service.storage.deliveries import (
-    EXPIRED,
     LEAST_TRIES,
     LONGEST_WAIT,
-    RETENTION,
     Claim,
     Owed,
     Queues,
@@ -98,7 +97,7 @@ class SqliteWork:
             )
             return True
 
-    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, str], int]:
+    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for; see `Plans`."""
         away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         down = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
@@ -114,10 +113,10 @@ class SqliteWork:
             # What waits for longer than anything may was written by a clock that ran ahead.
             db.execute("UPDATE lane SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
-            found: Counter[tuple[str, str]] = Counter()
+            found: Counter[tuple[str, DeadLetterReason]] = Counter()
             for reason, over, values in (
-                (RETENTION, f"position < ? AND destination IN ({away})", (first,)),
-                (EXPIRED, f"owed_at <= ? AND destination IN ({down})", (long, long, LEAST_TRIES)),
+                (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({away})", (first,)),
+                (DeadLetterReason.EXPIRED, f"owed_at <= ? AND destination IN ({down})", (long, long, LEAST_TRIES)),
             ):
                 gone = _rows(
                     db,
@@ -258,7 +257,7 @@ class SqliteWork:
         return [
             (self._key(claim.destination), claim.position, ruling.reason, claim.tries + 1, tried.at)
             for claim, tried, ruling, _ in over
-            if ruling.verdict is Verdict.DEAD
+            if ruling.reason
         ]
 
     def _key(self, name: str) -> int:

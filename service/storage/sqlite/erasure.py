@@ -8,7 +8,7 @@ from typing import Final, Self
 import apsw
 
 from service.storage.sqlite import schema
-from service.storage.sqlite.errors import translating
+from service.storage.sqlite.errors import map_errors
 
 LOCK_TIMEOUT_MS: Final = 10_000  # how long the server's lock, and the end of a reader, are waited for
 AT_ONCE: Final = 256  # the server waits for us meanwhile
@@ -20,7 +20,7 @@ class SqliteErasure:
     def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
         """Open the database; raises InboxUnavailable if there is none of ours."""
         self._path = path
-        with translating(path):
+        with map_errors(path):
             self._db = schema.open_existing(path, writable=True)
             self._db.set_busy_timeout(lock_timeout_ms)
             self._db.pragma("secure_delete", True)
@@ -35,7 +35,7 @@ class SqliteErasure:
 
     def find(self, subject: str) -> Sequence[int]:
         """Give the positions of the events of *subject*; reads all that is kept."""
-        with translating(self._path):
+        with map_errors(self._path):
             return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
@@ -43,7 +43,7 @@ class SqliteErasure:
 
         Ends with a checkpoint that empties the WAL; returns False if a reader kept that from being done.
         """
-        with translating(self._path):
+        with map_errors(self._path):
             for start in range(0, len(positions), AT_ONCE):
                 some = tuple(positions[start : start + AT_ONCE])
                 marks = ",".join("?" * len(some))

@@ -4,52 +4,81 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import apsw
 
-from service.errors import FULL, InboxUnavailable
+from service.errors import InboxUnavailable, Unavailability
+from service.outcomes import StorageFailure
 
-_ABOUT_ACCESS: Final = ("read_only", "cannot_open")
+_ABOUT_ACCESS: Final = (StorageFailure.READ_ONLY, StorageFailure.CANNOT_OPEN)
 _ACCESS_REMEDY: Final = "Give it to that user (chown; in Kubernetes podSecurityContext.fsGroup), or mount it writable"
-_REASONS: Final[tuple[tuple[type[apsw.Error], str, str, bool], ...]] = (
-    (apsw.FullError, "full", "the volume is full: enlarge it; no restart is needed", False),
-    (apsw.BusyError, "locked", "another process holds the database's lock: end it", False),
-    (apsw.LockedError, "locked", "another process holds the database's lock: end it", False),
-    (apsw.ReadOnlyError, "read_only", f"it can't be written. {_ACCESS_REMEDY}", True),
-    (apsw.PermissionsError, "read_only", f"it can't be written. {_ACCESS_REMEDY}", True),
-    (apsw.CantOpenError, "cannot_open", f"it can't be opened. {_ACCESS_REMEDY}", True),
-    (apsw.CorruptError, "corrupt", "the file is damaged: move it away, restore a backup or start anew", True),
-    (apsw.NotADBError, "corrupt", "the file is no SQLite database: move it away", True),
-    (apsw.SQLError, "foreign", "the file holds no inbox: name another file, or move it away", False),
-    (apsw.IOError, "io_error", "the disk does not do what it is told: look at the node's log", True),
+_FAILURES: Final[tuple[tuple[type[apsw.Error], Unavailability], ...]] = (
+    (apsw.FullError, Unavailability(StorageFailure.FULL, "the volume is full: enlarge it; no restart is needed")),
+    (apsw.BusyError, Unavailability(StorageFailure.LOCKED, "another process holds the database's lock: end it")),
+    (apsw.LockedError, Unavailability(StorageFailure.LOCKED, "another process holds the database's lock: end it")),
+    (
+        apsw.ReadOnlyError,
+        Unavailability(StorageFailure.READ_ONLY, f"it can't be written. {_ACCESS_REMEDY}", reopen=True),
+    ),
+    (
+        apsw.PermissionsError,
+        Unavailability(StorageFailure.READ_ONLY, f"it can't be written. {_ACCESS_REMEDY}", reopen=True),
+    ),
+    (
+        apsw.CantOpenError,
+        Unavailability(StorageFailure.CANNOT_OPEN, f"it can't be opened. {_ACCESS_REMEDY}", reopen=True),
+    ),
+    (
+        apsw.CorruptError,
+        Unavailability(
+            StorageFailure.CORRUPT, "the file is damaged: move it away, restore a backup or start anew", reopen=True
+        ),
+    ),
+    (
+        apsw.NotADBError,
+        Unavailability(StorageFailure.CORRUPT, "the file is no SQLite database: move it away", reopen=True),
+    ),
+    (
+        apsw.SQLError,
+        Unavailability(StorageFailure.FOREIGN, "the file holds no inbox: name another file, or move it away"),
+    ),
+    (
+        apsw.IOError,
+        Unavailability(
+            StorageFailure.IO_ERROR, "the disk does not do what it is told: look at the node's log", reopen=True
+        ),
+    ),
+)
+_NO_ROOM_FOR_INDEX: Final = Unavailability(
+    StorageFailure.FULL, "the volume has not even 32 KiB left: enlarge it", reopen=True
 )
 
 
 @contextmanager
-def translating(path: Path) -> Iterator[None]:
+def map_errors(path: Path) -> Iterator[None]:
     """Raise InboxUnavailable for whatever SQLite or the system raise within, about the database at *path*."""
     try:
         yield
     except (apsw.Error, OSError) as ex:
-        raise translated(ex, path) from ex
+        raise mapped(ex, path) from ex
 
 
-def translated(ex: apsw.Error | OSError, path: Path) -> InboxUnavailable:
-    """Return why, with the remedy, and whether the handle is still to be trusted."""
+def mapped(ex: apsw.Error | OSError, path: Path) -> InboxUnavailable:
+    """Return the error with its remedy, and whether the handle can still be trusted."""
     if isinstance(ex, apsw.IOError) and getattr(ex, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
-        return InboxUnavailable(FULL, f"the volume has not even 32 KiB left: enlarge it ({_code(ex)})", reopen=True)
-    for kind, reason, remedy, reopen in _REASONS:
+        return _NO_ROOM_FOR_INDEX.error(_code(ex))
+    for kind, failure in _FAILURES:
         if isinstance(ex, kind):
-            if reason in _ABOUT_ACCESS:
-                return InboxUnavailable(reason, f"{access(path)}: {remedy} ({_code(ex)})", reopen=reopen)
-            return InboxUnavailable(reason, f"{remedy} ({_code(ex)})", reopen=reopen)
+            about_access = f"{access(path)}: " if failure.reason in _ABOUT_ACCESS else ""
+            return replace(failure, detail=about_access + failure.detail).error(_code(ex))
     if isinstance(ex, OSError):
         where = Path(str(ex.filename)) if ex.filename else path
         detail = f"{access(where)}: {ex.strerror}. {_ACCESS_REMEDY}"
-        return InboxUnavailable("cannot_open", detail, reopen=True)
-    return InboxUnavailable("error", f"SQLite says {type(ex).__name__}: {ex}", reopen=True)
+        return InboxUnavailable(StorageFailure.CANNOT_OPEN, detail, reopen=True)
+    return InboxUnavailable(StorageFailure.ERROR, f"SQLite says {type(ex).__name__}: {ex}", reopen=True)
 
 
 def access(path: Path) -> str:

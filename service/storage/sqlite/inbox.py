@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import apsw
 
-from service.errors import FULL, InboxUnavailable
+from service.errors import InboxUnavailable
 from service.events import Event
+from service.outcomes import StorageFailure
 from service.storage.protocols import Outcome, Size, Terms
 from service.storage.sqlite import rows, schema
-from service.storage.sqlite.errors import translated, translating
+from service.storage.sqlite.errors import map_errors, mapped
 from service.storage.sqlite.ownership import make_private, require_ours
 from service.storage.sqlite.reserve import Reserve, free_bytes
 from service.storage.sqlite.volume import PROBE_BYTES, VolumeProbe, full
@@ -36,7 +37,7 @@ class SqliteInbox:
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
         self._terms = terms
-        with translating(self._path):
+        with map_errors(self._path):
             require_ours(path, schema.APPLICATION_ID)
         self._lock = _lock(path)
         self._reserve = Reserve(path)
@@ -45,7 +46,7 @@ class SqliteInbox:
         self._at_once = PURGED_AT_ONCE
         self._is_stuck = False  # what is too old can't be purged for want of room
         try:
-            with translating(self._path):
+            with map_errors(self._path):
                 make_private(path)
                 self._db = self._connect()
                 self._last = schema.number(self._db, schema.LAST)
@@ -78,7 +79,7 @@ class SqliteInbox:
         for digest, event in zip(digests, events, strict=True):
             distinct.setdefault(digest, event)
         size = sum(len(event.data) for event in distinct.values())
-        with self._translating(size):
+        with self._map_errors(size):
             self._checkpoint_once()
             try:
                 known = self._store(distinct, size)
@@ -102,7 +103,7 @@ class SqliteInbox:
 
     def probe(self) -> None:
         """Write a page, or on a volume that was full 1 MiB now and then; see `Inbox`."""
-        with self._translating():
+        with self._map_errors():
             self._checkpoint_once()
             if self._volume.is_full:
                 self._probe_full_volume()
@@ -114,7 +115,7 @@ class SqliteInbox:
 
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
-        with self._translating():
+        with self._map_errors():
             self._is_stuck = True
             more = self._purge_what_fits(now)
             self._is_stuck = False
@@ -173,13 +174,13 @@ class SqliteInbox:
         return self._reusable_bytes() >= PROBE_BYTES + 2 * size
 
     @contextmanager
-    def _translating(self, size: int = 0) -> Iterator[None]:
+    def _map_errors(self, size: int = 0) -> Iterator[None]:
         """Raise InboxUnavailable for whatever SQLite raises; if *size* bytes have no room, with what is needed."""
         try:
-            with translating(self._path):
+            with map_errors(self._path):
                 yield
         except InboxUnavailable as ex:
-            if ex.reason != FULL:
+            if ex.reason != StorageFailure.FULL:
                 raise
             self._volume.failed(size)
             raise full(
@@ -277,7 +278,7 @@ class SqliteInbox:
             same = False
         if not same:
             raise InboxUnavailable(
-                "vanished", f"{self._path} or its WAL was moved or deleted while in use", reopen=True
+                StorageFailure.VANISHED, f"{self._path} or its WAL was moved or deleted while in use", reopen=True
             )
 
     def _files(self) -> tuple[Path, Path]:
@@ -338,12 +339,14 @@ def _lock(path: Path) -> int:
     try:
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as ex:
-        raise translated(ex, path) from ex
+        raise mapped(ex, path) from ex
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as ex:
         os.close(handle)
-        raise InboxUnavailable("locked", f"another process writes {path}: SQLite serves one worker of one pod") from ex
+        raise InboxUnavailable(
+            StorageFailure.LOCKED, f"another process writes {path}: SQLite serves one worker of one pod"
+        ) from ex
     return handle
 
 

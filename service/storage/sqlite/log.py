@@ -6,9 +6,10 @@ from pathlib import Path
 import apsw
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.protocols import Record
 from service.storage.sqlite import rows, schema
-from service.storage.sqlite.errors import translating
+from service.storage.sqlite.errors import map_errors
 
 
 class SqliteLog:
@@ -18,7 +19,7 @@ class SqliteLog:
         """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
         schema.require_library(apsw.sqlite_lib_version())
         self._path = path
-        with translating(self._path):
+        with map_errors(self._path):
             self._db = schema.open_existing(path)
             self._inode = path.stat().st_ino
 
@@ -37,18 +38,18 @@ class SqliteLog:
 
     def identity(self) -> int:
         """Give the number that is this log's alone; see `Log`."""
-        with translating(self._path):
+        with map_errors(self._path):
             return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
 
     def first(self) -> int:
         """Give the oldest position; see `Log`."""
-        with translating(self._path):
+        with map_errors(self._path):
             dropped = schema.number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
         return next((record.position for record in self.read(dropped, 1)), self.last() + 1)
 
     def last(self) -> int:
         """Give the newest position; see `Log`."""
-        with translating(self._path):
+        with map_errors(self._path):
             return schema.number(self._db, schema.LAST)
 
     def find(self, event_id: str) -> Record | None:
@@ -67,10 +68,12 @@ class SqliteLog:
         except OSError:
             same = False
         if not same:
-            raise InboxUnavailable("vanished", f"{self._path} was moved or replaced while it was read", reopen=True)
+            raise InboxUnavailable(
+                StorageFailure.VANISHED, f"{self._path} was moved or replaced while it was read", reopen=True
+            )
 
     def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
         query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
-        with translating(self._path):
+        with map_errors(self._path):
             found = self._db.execute(query, values).fetchall()
         return [rows.record(row) for row in found]

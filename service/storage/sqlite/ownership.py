@@ -22,6 +22,7 @@ from typing import Final
 import apsw
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 
 MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
@@ -43,7 +44,9 @@ def require_ours(path: Path, application_id: int) -> Owner:
     """Return OURS or NOBODY; raises InboxUnavailable if the file at *path* is another program's."""
     owner = owner_of(path, application_id)
     if owner is Owner.OTHER:
-        raise InboxUnavailable("foreign", f"{path} is another program's database and was not touched: {_REMEDY}")
+        raise InboxUnavailable(
+            StorageFailure.FOREIGN, f"{path} is another program's database and was not touched: {_REMEDY}"
+        )
     return owner
 
 
@@ -55,13 +58,13 @@ def owner_of(path: Path, application_id: int) -> Owner:
     if not path.exists():
         return Owner.NOBODY
     if not path.is_file():
-        raise InboxUnavailable("cannot_open", f"{path} is not a file: {_REMEDY}")
+        raise InboxUnavailable(StorageFailure.CANNOT_OPEN, f"{path} is not a file: {_REMEDY}")
     size = path.stat().st_size
     if not size:
         return Owner.NOBODY
     header = _read(path, min(size, HEADER_BYTES))
     if not header.startswith(MAGIC):
-        raise InboxUnavailable("corrupt", f"{path} is not an SQLite database: {_REMEDY}", reopen=True)
+        raise InboxUnavailable(StorageFailure.CORRUPT, f"{path} is not an SQLite database: {_REMEDY}", reopen=True)
     marked = int.from_bytes(header[APPLICATION_ID_AT], "big")
     if marked:
         return Owner.OURS if marked == application_id else Owner.OTHER

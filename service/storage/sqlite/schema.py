@@ -9,6 +9,7 @@ from typing import Final
 import apsw
 
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.sqlite.ownership import Owner, require_ours
 
 OLDEST_LIBRARY: Final = (3, 51, 3)
@@ -80,7 +81,9 @@ def prepare(db: apsw.Connection) -> None:
 def _require_wal(db: apsw.Connection, path: Path) -> None:
     journal = db.pragma("journal_mode", "wal")
     if journal != "wal":
-        raise InboxUnavailable("unsafe", f"the journal of {path} is {journal!r} and not a WAL: use a local disk")
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"the journal of {path} is {journal!r} and not a WAL: use a local disk"
+        )
 
 
 def _migrate(db: apsw.Connection) -> None:
@@ -94,21 +97,29 @@ def _migrate(db: apsw.Connection) -> None:
 def require_library(version: str) -> None:
     """Raise InboxUnavailable where the SQLite library can damage a WAL that two connections use."""
     if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
-        raise InboxUnavailable("unsafe", f"SQLite {version} is older than 3.51.3 and can damage a WAL: update apsw")
+        raise InboxUnavailable(
+            StorageFailure.UNSAFE, f"SQLite {version} is older than 3.51.3 and can damage a WAL: update apsw"
+        )
 
 
 def require_version(db: apsw.Connection) -> None:
     """Raise InboxUnavailable if the database was made by a later version."""
     if db.pragma("user_version") > len(MIGRATIONS):
-        raise InboxUnavailable("newer", "the file was made by a later version of this program: run that version")
+        raise InboxUnavailable(
+            StorageFailure.NEWER, "the file was made by a later version of this program: run that version"
+        )
 
 
 def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
     """Open the inbox that a server made at *path*; raises InboxUnavailable, OSError or apsw's if there is none."""
     if not path.is_file():
-        raise InboxUnavailable("cannot_open", f"there is no inbox {path}: is that the name of the server's inbox?")
+        raise InboxUnavailable(
+            StorageFailure.CANNOT_OPEN, f"there is no inbox {path}: is that the name of the server's inbox?"
+        )
     if require_ours(path, APPLICATION_ID) is not Owner.OURS:
-        raise InboxUnavailable("cannot_open", f"there is no inbox in {path} yet: the server makes it when it starts")
+        raise InboxUnavailable(
+            StorageFailure.CANNOT_OPEN, f"there is no inbox in {path} yet: the server makes it when it starts"
+        )
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
     try:
         prepare(db)

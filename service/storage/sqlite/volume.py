@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from service.errors import FULL, InboxUnavailable
+from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.storage.sqlite.reserve import free_bytes
 
 PROBE_BYTES: Final = 2**20  # written, synced and deleted before the inbox is called ready again
@@ -64,7 +65,7 @@ class VolumeProbe:
 def full(path: Path, *, needed: int, free: int, taken: int, holding: str) -> InboxUnavailable:
     """Return what the operator is told; *taken* are the inbox's own bytes, *holding* is why none can be purged."""
     return InboxUnavailable(
-        FULL,
+        StorageFailure.FULL,
         f"the volume of {path} is full: {needed} bytes are needed and {free} are free; the inbox takes {taken} "
         f"bytes, and {holding}. Enlarge the volume: no restart is needed",
     )

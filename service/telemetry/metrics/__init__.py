@@ -3,7 +3,6 @@
 from prometheus_client import CollectorRegistry
 
 from service.telemetry.metrics.exposition import encoded
-from service.telemetry.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
 from service.telemetry.metrics.receiver import (
     UNMATCHED,
     CredentialMetrics,
@@ -24,9 +23,6 @@ from service.telemetry.metrics.registry import (
 from service.telemetry.metrics.relay import RelayMetrics
 
 __all__ = [
-    "FAILURES",
-    "HANDSHAKES",
-    "OUTCOMES",
     "UNMATCHED",
     "CollectorRegistry",
     "CredentialMetrics",

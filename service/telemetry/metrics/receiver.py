@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.metrics.labels import FAILURES, HANDSHAKES, OUTCOMES
+from service.outcomes import INBOX_FAILURES, HandshakeOutcome, NotificationOutcome, StorageFailure
 
 PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
@@ -70,9 +70,9 @@ class WebhookMetrics:
         handshakes = Counter(
             PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry
         )
-        self._handshakes = _from_zero(_children(handshakes), HANDSHAKES)
+        self._handshakes = _from_zero(_children(handshakes), HandshakeOutcome)
         notifications = Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
-        self._notifications = _from_zero(_children(notifications), OUTCOMES)
+        self._notifications = _from_zero(_children(notifications), NotificationOutcome)
         self._events = _children(
             Counter(
                 PREFIX + "events",
@@ -88,11 +88,11 @@ class WebhookMetrics:
             registry=registry,
         )
 
-    def handshake(self, outcome: str) -> None:
+    def handshake(self, outcome: HandshakeOutcome) -> None:
         """Count a verification request."""
         self._handshakes(outcome).inc()
 
-    def notification(self, outcome: str) -> None:
+    def notification(self, outcome: NotificationOutcome) -> None:
         """Count a notification."""
         self._notifications(outcome).inc()
 
@@ -175,7 +175,7 @@ class InboxMetrics:
         errors = Counter(
             PREFIX + "inbox_errors", "Failures of the inbox by reason.", ("engine", "reason"), registry=registry
         )
-        self._errors = _from_zero(partial(_children(errors), engine), FAILURES)
+        self._errors = _from_zero(partial(_children(errors), engine), INBOX_FAILURES)
         self._waiting = Gauge(
             PREFIX + "inbox_waiting", "Requests that wait for it now.", registry=registry, multiprocess_mode="livesum"
         )
@@ -215,7 +215,7 @@ class InboxMetrics:
         self._put.observe(seconds)
         self._commit.observe(events)
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: StorageFailure) -> None:
         """Count a failure; *reason* must be of a closed set."""
         self._errors(reason).inc()
 

@@ -2,24 +2,11 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.outcomes import AttemptOutcome, DeadLetterReason
 from service.telemetry.metrics.receiver import PREFIX
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BREAKER_STATES = ("closed", "half_open", "open")
-OUTCOMES = (
-    "delivered",
-    "redirect",
-    "1xx",
-    "4xx",
-    "5xx",
-    "timeout",
-    "connection",
-    "tls",
-    "forbidden",
-    "stopped",
-    "error",
-)
-REASONS = ("expired", "retention")
 
 
 class RelayMetrics:
@@ -66,21 +53,21 @@ class RelayMetrics:
 
     def begin(self, destination: str) -> None:
         """Have the counters of a destination there from the start: a rate sees a first one only after a zero."""
-        for outcome in OUTCOMES:
+        for outcome in AttemptOutcome:
             self._attempts.labels(destination, outcome)
-        for reason in REASONS:
+        for reason in DeadLetterReason:
             self._dead.labels(destination, reason)
 
     def checked(self, check: str, *, failing: bool) -> None:
         """Publish whether a check of /readyz fails."""
         self._failing.labels(check).set(failing)
 
-    def tried(self, destination: str, outcome: str, seconds: float) -> None:
+    def tried(self, destination: str, outcome: AttemptOutcome, seconds: float) -> None:
         """Count a try."""
         self._attempts.labels(destination, outcome).inc()
         self._delivery.labels(destination).observe(seconds)
 
-    def died(self, destination: str, reason: str, number: int = 1) -> None:
+    def died(self, destination: str, reason: DeadLetterReason, number: int = 1) -> None:
         """Count events that were given up."""
         self._dead.labels(destination, reason).inc(number)
 

@@ -1,0 +1,86 @@
+"""The closed sets: what becomes of a request, an attempt or an event, and why. Metrics, responses and docs use them."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class NotificationOutcome(StrEnum):
+    """What becomes of a notification: the label of `notifications_total`."""
+
+    ACCEPTED = "accepted"
+    TOO_LARGE = "too_large"
+    ENCODED = "encoded"
+    NOT_CONFIGURED = "not_configured"
+    BAD_SIGNATURE = "bad_signature"
+    OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    ABORTED = "aborted"
+    UNAVAILABLE = "unavailable"
+    ERROR = "error"
+
+
+class HandshakeOutcome(StrEnum):
+    """What becomes of a verification request, and why it was refused: the label of `handshakes_total`."""
+
+    VERIFIED = "verified"
+    NOT_CONFIGURED = "not_configured"
+    MISSING_PARAMETER = "missing_parameter"
+    REPEATED_PARAMETER = "repeated_parameter"
+    WRONG_MODE = "wrong_mode"
+    BAD_CHALLENGE = "bad_challenge"
+    WRONG_TOKEN = "wrong_token"  # noqa: S105  an outcome
+
+
+class StorageFailure(StrEnum):
+    """Why an inbox, or the relay's deliveries, can't be used."""
+
+    FULL = "full"
+    SLOW = "slow"
+    LOCKED = "locked"
+    READ_ONLY = "read_only"
+    CANNOT_OPEN = "cannot_open"
+    VANISHED = "vanished"
+    IO_ERROR = "io_error"
+    CORRUPT = "corrupt"
+    NEWER = "newer"
+    FOREIGN = "foreign"
+    UNSAFE = "unsafe"
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    TLS = "tls"
+    TOO_LARGE = "too_large"
+    ERROR = "error"
+    STARTING = "starting"
+    MOVED = "moved"
+    RELAY_STATE = "relay_state"
+
+
+# The label of `inbox_failures_total`: a start is no failure, and the other two are of the relay's deliveries.
+INBOX_FAILURES: Final = tuple(
+    each
+    for each in StorageFailure
+    if each not in (StorageFailure.STARTING, StorageFailure.MOVED, StorageFailure.RELAY_STATE)
+)
+
+
+class AttemptOutcome(StrEnum):
+    """What becomes of an attempt to deliver: the label of `relay_attempts_total`."""
+
+    DELIVERED = "delivered"
+    REDIRECT = "redirect"
+    INTERIM = "1xx"
+    CLIENT_ERROR = "4xx"
+    SERVER_ERROR = "5xx"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    TLS = "tls"
+    FORBIDDEN = "forbidden"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+class DeadLetterReason(StrEnum):
+    """Why a delivery was given up: the label of `relay_dead_letters_total`."""
+
+    EXPIRED = "expired"
+    RETENTION = "retention"

@@ -22,7 +22,7 @@ from service.config import InboxUrl, inbox_url
 from service.events import parse
 from service.meta import catalogue
 from service.storage import engines
-from service.storage.deliveries import Owed, Queues, Ruling, Settlement, State, Try, Verdict
+from service.storage.deliveries import Attempt, Delivery, QueueKind, Ruling, Settlement, State, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 from tests.support.servers import kafka
@@ -80,12 +80,14 @@ def claims(url: InboxUrl, number: int) -> float:
     work.join({"bot": 0}, now=NOW)
     for start in range(0, number, 50_000):
         until = min(start + 50_000, number)
-        work.plan("bot", start, until, [Owed(at, f"lane {at}", NOW) for at in range(start + 1, until + 1)], now=NOW)
-    tried, ruling = Try(NOW, 0.001, 200, "delivered"), Ruling(Verdict.DELIVERED)
+        work.plan(
+            "bot", start, until, [Delivery(at, f"queue {at}", NOW) for at in range(start + 1, until + 1)], now=NOW
+        )
+    tried, ruling = Attempt(NOW, 0.001, 200, "delivered"), Ruling(Verdict.DELIVERED)
     taken = []
     for _ in range(CLAIMS):
         begun = time.perf_counter()
-        (claim,) = work.take("bot", 1, Queues.HEALTHY, now=NOW, lease=60_000)
+        (claim,) = work.claim("bot", 1, QueueKind.HEALTHY, now=NOW, lease=60_000)
         work.settle([Settlement(claim, tried, ruling)])
         taken.append(time.perf_counter() - begun)
     found.close()

@@ -25,11 +25,11 @@ from destination import destination
 from receiver import cpu, free_port
 
 from service.events import parse
-from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Try, Verdict
+from service.storage.deliveries import Attempt, Delivery, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox, rows, schema
 from service.storage.sqlite.delivery_database import Store
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
 HERE = Path(__file__).parent
 THREADS = 16
@@ -214,16 +214,16 @@ def flat(directory: Path) -> None:
     taken = {}
     for number in (1_000, 1_000_000):
         store = Store(directory / f"flat-{number}.db")
-        work = SqliteWork(store)
+        work = SqliteDeliveries(store)
         work.join({"app": 0}, now=0)
         for start in range(0, number, 10_000):
             some = range(start + 1, min(start + 10_000, number) + 1)
-            work.plan("app", start, some[-1], [Owed(position, f"key {position}", 0) for position in some], now=0)
+            work.plan("app", start, some[-1], [Delivery(position, f"key {position}", 0) for position in some], now=0)
         times = []
         for turn in range(40):
             began = time.perf_counter()
-            claims = work.take("app", THREADS, Queues.HEALTHY, now=1, lease=1000)
-            tried = Try(turn, 0.1, 200, "delivered")
+            claims = work.claim("app", THREADS, QueueKind.HEALTHY, now=1, lease=1000)
+            tried = Attempt(turn, 0.1, 200, "delivered")
             work.settle([Settlement(claim, tried, Ruling(Verdict.DELIVERED)) for claim in claims])
             times.append((time.perf_counter() - began) / len(claims) * 1e6)
         taken[number] = statistics.median(times)

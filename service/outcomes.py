@@ -43,6 +43,7 @@ class StorageFailure(StrEnum):
     IO_ERROR = "io_error"
     CORRUPT = "corrupt"
     NEWER = "newer"
+    OLDER = "older"
     FOREIGN = "foreign"
     UNSAFE = "unsafe"
     UNREACHABLE = "unreachable"

@@ -103,8 +103,8 @@ EQUIVALENT = {
     'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
     "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
-    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 31)))": _BOUNDED,
-    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 29)))": _BOUNDED,
+    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 31)))": _BOUNDED,
+    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 29)))": _BOUNDED,
     "relay/policy._asked: return -1": _LEAST,
     "relay/policy._asked: return int(text[:10]) * 1000": _BOUNDED,
     "relay/policy._asked: return int(text[:8]) * 1000": _BOUNDED,
@@ -267,7 +267,7 @@ def attempt(mutant: Mutant, directory: Path) -> NoReturn:
 
 
 def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
-    """Try all *mutants*, as many at a time as there are cores, each in a process of its own."""
+    """Attempt all *mutants*, as many at a time as there are cores, each in a process of its own."""
     os.environ.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_ADDOPTS="")
     alive, running, waiting = [], dict[int, tuple[Mutant, Path]](), deque(mutants)
     with TemporaryDirectory() as temporary, click.progressbar(mutants, hidden=not sys.stdout.isatty()) as progress:
@@ -290,7 +290,7 @@ def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
 
 
 def main(modules: Sequence[str]) -> int:
-    """Try everything; say what was found, and end with 0 if it is as it should be."""
+    """Attempt everything; say what was found, and end with 0 if it is as it should be."""
     started = time.monotonic()
     mutants = [mutant for module in modules for mutant in mutants_of(module)]
     for module in modules:

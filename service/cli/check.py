@@ -10,7 +10,7 @@ from service.credentials import CredentialsDirectory, weak_verify_tokens
 from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
 from service.meta import webhook_fields
-from service.relay.destination_registry import Book
+from service.relay.destination_registry import DestinationRegistry
 from service.storage import engines
 from service.telemetry import tracing
 
@@ -42,11 +42,11 @@ def check(ignored: Ignored) -> None:
     for weakness in weak_verify_tokens(directory.current.verify_tokens):
         click.echo(f"warning: {weakness} Make one with `openssl rand -hex 16`, and enter the same at Meta.")
     if config.destinations:
-        book = Book(Path(config.destinations))
-        book.look()
-        if book.problems:
-            raise ConfigurationError(book.problems)
-        for warning in book.warnings:
+        registry = DestinationRegistry(Path(config.destinations))
+        registry.look()
+        if registry.problems:
+            raise ConfigurationError(registry.problems)
+        for warning in registry.warnings:
             click.echo(f"warning: {warning}")
     for note in engines.load(config.inbox).notes(config.inbox):
         click.echo(f"note: {note}")

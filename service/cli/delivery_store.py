@@ -7,11 +7,11 @@ import click
 
 from service.config import InboxUrl
 from service.storage import engines
-from service.storage.deliveries import Records
+from service.storage.deliveries import DeliveryAdmin
 
 
 @contextmanager
-def opened(url: InboxUrl) -> Iterator[Records]:
+def opened(url: InboxUrl) -> Iterator[DeliveryAdmin]:
     """Open the state that lies beside the inbox; raises ClickException where no relay ever ran."""
     stored = engines.deliveries(url)
     with opened_if_any(url) as records:
@@ -21,7 +21,7 @@ def opened(url: InboxUrl) -> Iterator[Records]:
 
 
 @contextmanager
-def opened_if_any(url: InboxUrl) -> Iterator[Records | None]:
+def opened_if_any(url: InboxUrl) -> Iterator[DeliveryAdmin | None]:
     """Open the state that lies beside the inbox; None where no relay ever ran."""
     stored = engines.load(url).deliveries
     if stored is None or not stored.exists(url):

@@ -10,7 +10,7 @@ from service.cli import delivery_store
 from service.cli.console import print_table
 from service.cli.events import filters
 from service.events import rfc3339
-from service.storage.deliveries import Standing
+from service.storage.deliveries import DestinationStatus
 
 RUNNING_SECONDS: Final = 150  # a relay that runs gives a sign of life each minute
 BY_HAND: Final = "by hand"
@@ -31,12 +31,12 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
     whatsapp-webhook destinations list
     """  # noqa: D301  click wants the character
     with delivery_store.opened(filters.where(inbox)) as records:
-        standings = records.standings()
+        statuses = records.statuses()
     if as_json:
-        for standing in standings:
-            click.echo(json.dumps(standing._asdict()))
+        for status in statuses:
+            click.echo(json.dumps(status._asdict()))
         return
-    if not standings:
+    if not statuses:
         click.echo("No destinations yet: the file that WEBHOOK_DESTINATIONS names holds none.")
         return
     print_table(
@@ -45,11 +45,11 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
             (
                 each.name,
                 _state_of(each),
-                str(each.owed),
+                str(each.backlog),
                 rfc3339(each.oldest)[:19] if each.oldest else "",
-                str(each.dead),
+                str(each.dead_letters),
             )
-            for each in standings
+            for each in statuses
         ],
     )
 
@@ -91,9 +91,9 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
                 f"A relay gave a sign of life {max(silent, 0):.0f} seconds ago: stop it, wait {RUNNING_SECONDS} "
                 "seconds, and run this again."
             )
-        standings = records.standings()
-        owed, dead = sum(each.owed for each in standings), sum(each.dead for each in standings)
-        told = f"{len(standings)} destinations, {owed} undelivered events and {dead} dead letters"
+        statuses = records.statuses()
+        owed, dead = sum(each.backlog for each in statuses), sum(each.dead_letters for each in statuses)
+        told = f"{len(statuses)} destinations, {owed} undelivered events and {dead} dead letters"
         if dry_run:
             click.echo(f"Would drop: {told}.")
             return
@@ -105,7 +105,7 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
 
 def _switch(inbox: str | None, name: str, reason: str | None) -> None:
     with delivery_store.opened(filters.where(inbox)) as records:
-        known = {each.name: each for each in records.standings()}
+        known = {each.name: each for each in records.statuses()}
         if name not in known:
             there = ", ".join(sorted(known)) or "none yet"
             raise click.ClickException(f"There is no destination {name!r}; there are: {there}.")
@@ -114,7 +114,7 @@ def _switch(inbox: str | None, name: str, reason: str | None) -> None:
     click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
 
 
-def _state_of(standing: Standing) -> str:
-    if standing.disabled is not None:
-        return f"disabled: {standing.disabled}"
-    return f"not in the file since {rfc3339(standing.gone_since)[:19]}" if standing.gone_since else "enabled"
+def _state_of(status: DestinationStatus) -> str:
+    if status.disabled is not None:
+        return f"disabled: {status.disabled}"
+    return f"not in the file since {rfc3339(status.gone_since)[:19]}" if status.gone_since else "enabled"

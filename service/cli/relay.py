@@ -20,8 +20,8 @@ from service.cli.load_config import configured
 from service.config import Config
 from service.errors import ConfigurationError, InboxUnavailable
 from service.foreign_environment import Ignored
-from service.relay.destination_registry import Book
-from service.relay.gauges import Shown
+from service.relay.destination_registry import DestinationRegistry
+from service.relay.gauges import RelayGauges
 from service.relay.loop import Relay, give_way
 from service.storage import engines
 from service.telemetry import logs, metrics, tracing
@@ -72,7 +72,7 @@ def _serve(config: Config) -> None:
     stored = engines.deliveries(config.inbox)
     store, beside = stored.open(config.inbox), stored.open(config.inbox)
     running = Relay(
-        Book(Path(config.destinations)),
+        DestinationRegistry(Path(config.destinations)),
         store.work,
         lambda: engines.open_log(store.url()),
         metrics=measured,
@@ -83,7 +83,7 @@ def _serve(config: Config) -> None:
         prepare=give_way,
     )
     checks = {"inbox": running.trouble, "destinations": running.unread}
-    shown = Shown(beside.records, running.breakers, checks, measured, now=time.time)
+    shown = RelayGauges(beside.records, running.breakers, checks, measured, now=time.time)
 
     def refresh() -> None:
         with suppress(InboxUnavailable):  # what is shown says so

@@ -1,4 +1,4 @@
-"""One destination's deliverer: tries what it is handed, side by side, and says how each try went."""
+"""One destination's deliverer: attempts what it is handed, side by side, and says how each try went."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from service.outcomes import AttemptOutcome
 from service.relay import message, policy
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER, Answer, Sender
-from service.storage.deliveries import Claim, Try
+from service.storage.deliveries import Attempt, Claim
 from service.telemetry import logs
 from service.telemetry.tracing import Tracing
 
@@ -20,15 +20,15 @@ SPARE: Final = 15.0  # seconds that a lease is longer than a try may take
 
 
 class Result(NamedTuple):
-    """What came of a claim that a courier was handed."""
+    """What came of a claim that a worker was handed."""
 
-    courier: "Courier"
+    worker: "DeliveryWorker"
     claim: Claim
-    tried: Try
+    attempt: Attempt
     answer: Answer
 
 
-class Courier:
+class DeliveryWorker:
     """Delivers to one destination; in what order and how many at once is its owner's to say."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Courier:
         )
 
     def room(self, now: int) -> int:
-        """Say how many tries may begin; *now* is in milliseconds since the epoch."""
+        """Say how many attempts may begin; *now* is in milliseconds since the epoch."""
         return self.breaker.room(len(self._running), self.entry.destination.concurrency, now=now)
 
     @property
@@ -75,13 +75,13 @@ class Courier:
         return policy.shares(at_once, self._running_failed, self._others)
 
     def running(self) -> int:
-        """Say how many tries are under way, with those that just reported."""
+        """Say how many attempts are under way, with those that just reported."""
         return len(self._running)
 
     def hand(self, claim: Claim, event: Event) -> None:
         """Have *event* be tried."""
         self.breaker.began()
-        if claim.tries:
+        if claim.attempts:
             self._running_failed += 1
             self._others = 0
         else:
@@ -97,16 +97,18 @@ class Courier:
     def _run(self, claim: Claim, event: Event) -> None:
         at, started = int(self._now() * 1000), time.perf_counter()
         try:
-            answer = self._tried(claim, event, at // 1000)
+            answer = self._send(claim, event, at // 1000)
         except gevent.GreenletExit:
             answer = Answer(NO_ANSWER, AttemptOutcome.STOPPED)
         except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
             self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
             answer = Answer(NO_ANSWER, AttemptOutcome.ERROR)
-        self._running_failed -= bool(claim.tries)
-        self._report(Result(self, claim, Try(at, time.perf_counter() - started, answer.status, answer.outcome), answer))
+        self._running_failed -= bool(claim.attempts)
+        self._report(
+            Result(self, claim, Attempt(at, time.perf_counter() - started, answer.status, answer.outcome), answer)
+        )
 
-    def _tried(self, claim: Claim, event: Event, now: int) -> Answer:
+    def _send(self, claim: Claim, event: Event, now: int) -> Answer:
         destination, secrets, headers = self.entry
         with self._traced.delivery(event.traceparent, destination.name) as traceparent:
             composed = message.compose(

@@ -18,7 +18,7 @@ class Entry(NamedTuple):
     headers: Mapping[str, str]  # the destination's own, with the values that are in files
 
 
-class Book:
+class DestinationRegistry:
     """Keeps what was good last, whatever becomes of the files."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From what is owed to tries, and from tries to what is written down."""
+"""From what is owed to attempts, and from attempts to what is written down."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,17 +9,17 @@ import gevent
 from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.relay import policy
-from service.relay.delivery_worker import Courier, Result
+from service.relay.delivery_worker import DeliveryWorker, Result
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER
 from service.storage.deliveries import (
+    Attempt,
     Claim,
-    Claims,
     DeadLetterEvents,
-    Queues,
+    DeliveryClaims,
+    QueueKind,
     Ruling,
     Settlement,
-    Try,
     Verdict,
 )
 from service.storage.protocols import Log
@@ -31,12 +31,12 @@ STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next on
 IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
 
 
-class DispatcherState(Claims, DeadLetterEvents, Protocol):
+class DispatcherState(DeliveryClaims, DeadLetterEvents, Protocol):
     """What the dispatcher remembers by."""
 
 
 class Dispatcher:
-    """Hands claims to couriers and settles what they report; all of one thread's loop."""
+    """Hands claims to workers and settles what they report; all of one thread's loop."""
 
     def __init__(
         self,
@@ -60,33 +60,33 @@ class Dispatcher:
         self._log = logs.get("relay")
         self._results: list[Result] = []
         self._settlements: list[Settlement] = []
-        self._couriers: dict[str, Courier] = {}
-        self._leaving: list[Courier] = []
+        self._workers: dict[str, DeliveryWorker] = {}
+        self._leaving: list[DeliveryWorker] = []
         self.refused: tuple[str, ...] = ()  # why a destination of the file is not delivered to
 
     def serve(self, entries: Mapping[str, Entry]) -> None:
         """Have exactly these destinations be delivered to."""
-        for name, courier in list(self._couriers.items()):
-            if entries.get(name) != courier.entry:
-                self._leave(self._couriers.pop(name))
+        for name, worker in list(self._workers.items()):
+            if entries.get(name) != worker.entry:
+                self._leave(self._workers.pop(name))
                 self._log.info("destination left or changed", destination=name)
-        begun = [self._begin(name, entry) for name, entry in entries.items() if name not in self._couriers]
+        begun = [self._begin(name, entry) for name, entry in entries.items() if name not in self._workers]
         self.refused = tuple(filter(None, begun))
 
     def _begin(self, name: str, entry: Entry) -> str:
         """Begin to deliver to a destination; says why that can't be, or nothing."""
         try:
-            courier = Courier(entry, self._report, traced=self._traced, now=self._now, chance=self._chance)
+            worker = DeliveryWorker(entry, self._report, traced=self._traced, now=self._now, chance=self._chance)
         except Exception as ex:  # noqa: BLE001  one that can't be served must not stop the others
             return f"destination {name!r} can't be delivered to: {type(ex).__name__}"
-        self._couriers[name] = courier
+        self._workers[name] = worker
         self._metrics.begin(name)
         self._log.info("destination", destination=name, url=entry.destination.origin)
         return ""
 
     def breakers(self) -> Mapping[str, str]:
         """Say how the breaker of each destination stands; any thread may ask."""
-        return {name: str(courier.breaker.state) for name, courier in list(self._couriers.items())}
+        return {name: str(worker.breaker.state) for name, worker in list(self._workers.items())}
 
     def turn(self) -> float:
         """Write down what was reported, and hand out what is due to whom there is room for; in one transaction.
@@ -94,7 +94,7 @@ class Dispatcher:
         What can't be written now is kept for the next turn. Gives the seconds until more is due.
         """
         self._judge()
-        rooms = {name: room for name, courier in self._couriers.items() if (room := courier.room(self._milliseconds()))}
+        rooms = {name: room for name, worker in self._workers.items() if (room := worker.room(self._milliseconds()))}
         if not self._settlements and not self._is_due(rooms):
             return self._wait(rooms)
         with self._state.together():
@@ -104,22 +104,22 @@ class Dispatcher:
         self._written(late)
         for claim, event in taken:
             if event:
-                self._couriers[claim.destination].hand(claim, event)
+                self._workers[claim.destination].hand(claim, event)
             else:
-                nothing = Try(self._milliseconds(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
+                nothing = Attempt(self._milliseconds(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
                 self._settlements.append(
-                    Settlement(claim, nothing, Ruling(Verdict.DEAD, reason=DeadLetterReason.RETENTION))
+                    Settlement(claim, nothing, Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.RETENTION))
                 )
         return 0.0 if self._settlements else wait
 
     def hungry(self) -> Collection[str]:
         """Name those for whom more could be tried now than is due."""
-        return [name for name, courier in self._couriers.items() if courier.room(self._milliseconds())]
+        return [name for name, worker in self._workers.items() if worker.room(self._milliseconds())]
 
     def expects_more(self) -> bool:
         """Say whether more reports are to come soon, and nobody waits for the ones that came."""
-        reported = Counter(result.courier for result in self._results)
-        return bool(reported) and all(2 * number < courier.running() for courier, number in reported.items())
+        reported = Counter(result.worker for result in self._results)
+        return bool(reported) and all(2 * number < worker.running() for worker, number in reported.items())
 
     def settle(self) -> None:
         """Write down what was reported."""
@@ -151,22 +151,22 @@ class Dispatcher:
 
     def _dues(self, name: str) -> Iterator[int]:
         """Yield when the next queue of each kind is due that there is room for."""
-        courier = self._couriers[name]
-        kinds = [Queues.HEALTHY]
-        if courier.breaker.state is not policy.State.CLOSED or courier.shares().most:
-            kinds.append(Queues.FAILED)
+        worker = self._workers[name]
+        kinds = [QueueKind.HEALTHY]
+        if worker.breaker.state is not policy.State.CLOSED or worker.shares().most:
+            kinds.append(QueueKind.FAILED)
         for kind in kinds:
             if (due := self._state.next_due(name, kind)) is not None:
                 yield due
 
     def _claims(self, name: str, room: int) -> Sequence[Claim]:
-        courier, now = self._couriers[name], self._milliseconds()
-        if courier.breaker.state is not policy.State.CLOSED:  # the one that sees whether it is back
-            return self._state.take(
-                name, room, Queues.HEALTHY, now=now, lease=courier.lease, at_random=True
-            ) or self._state.take(name, room, Queues.FAILED, now=now, lease=courier.lease, at_random=True)
-        return take_shares(
-            self._state, name, room, courier.shares(), now=now, lease=courier.lease, at_random=courier.is_recovering
+        worker, now = self._workers[name], self._milliseconds()
+        if worker.breaker.state is not policy.State.CLOSED:  # the one that sees whether it is back
+            return self._state.claim(
+                name, room, QueueKind.HEALTHY, now=now, lease=worker.lease, at_random=True
+            ) or self._state.claim(name, room, QueueKind.FAILED, now=now, lease=worker.lease, at_random=True)
+        return claim_shares(
+            self._state, name, room, worker.shares(), now=now, lease=worker.lease, at_random=worker.is_recovering
         )
 
     def _taken(self, name: str, room: int) -> Iterator[tuple[Claim, Event | None]]:
@@ -178,14 +178,14 @@ class Dispatcher:
             yield from ((claim, found.get(claim.position)) for claim in claims)
 
     def end(self) -> None:
-        """Wait for the tries that are under way, for some seconds; what is cut is tried again by the next relay."""
-        leaving = [*self._leaving, *self._couriers.values()]
-        gevent.joinall([gevent.spawn(courier.stop, STOPPING) for courier in leaving])
+        """Wait for the attempts that are under way, for some seconds; what is cut is tried again by the next relay."""
+        leaving = [*self._leaving, *self._workers.values()]
+        gevent.joinall([gevent.spawn(worker.stop, STOPPING) for worker in leaving])
 
-    def _leave(self, courier: Courier) -> None:
-        """Have a courier end: what it has under way may take its time."""
-        self._leaving.append(courier)
-        gevent.spawn(courier.stop).link(lambda _: self._leaving.remove(courier))
+    def _leave(self, worker: DeliveryWorker) -> None:
+        """Have a worker end: what it has under way may take its time."""
+        self._leaving.append(worker)
+        gevent.spawn(worker.stop).link(lambda _: self._leaving.remove(worker))
 
     def _report(self, result: Result) -> None:
         self._results.append(result)
@@ -193,15 +193,15 @@ class Dispatcher:
 
     def _judged(self, result: Result) -> Settlement:
         now = self._milliseconds()
-        courier, claim, tried, answer = result
-        name, breaker = claim.destination, courier.breaker
+        worker, claim, tried, answer = result
+        name, breaker = claim.destination, worker.breaker
         before = breaker.state
-        breaker.saw(answer, now, queue=claim.lane, failed_before=claim.tries > 0)
+        breaker.saw(answer, now, queue=claim.queue, failed_before=claim.attempts > 0)
         if breaker.state is not before:
             self._log.warning("breaker", destination=name, state=str(breaker.state), outcome=answer.outcome)
-        self._metrics.tried(name, answer.outcome, tried.seconds)
+        self._metrics.attempted(name, answer.outcome, tried.seconds)
         # A late answer of the URL that was says nothing of the one that is.
-        disables = answer.status == policy.GONE and self._couriers.get(name) is courier
+        disables = answer.status == policy.GONE and self._workers.get(name) is worker
         ruling = policy.rule(claim, answer, now=now, chance=self._chance)
         return Settlement(claim, tried, ruling, f"it answered {answer.status}" if disables else None)
 
@@ -209,18 +209,18 @@ class Dispatcher:
         return int(self._now() * 1000)
 
 
-def take_shares(
-    state: Claims, name: str, room: int, shares: policy.Shares, *, now: int, lease: int, at_random: bool = False
+def claim_shares(
+    state: DeliveryClaims, name: str, room: int, shares: policy.Shares, *, now: int, lease: int, at_random: bool = False
 ) -> Sequence[Claim]:
     """Take as many queues as there is *room* for: the share of those that failed, then healthy ones, then the rest.
 
     *at_random* chooses among the healthy ones, of which some may be untried and not deliverable.
     """
 
-    def take(most: int, queues: Queues, *, at_random: bool = False) -> Sequence[Claim]:
-        return state.take(name, most, queues, now=now, lease=lease, at_random=at_random) if most > 0 else ()
+    def claim_some(most: int, kind: QueueKind, *, at_random: bool = False) -> Sequence[Claim]:
+        return state.claim(name, most, kind, now=now, lease=lease, at_random=at_random) if most > 0 else ()
 
-    failed = take(min(shares.first, room), Queues.FAILED)
-    healthy = take(room - len(failed), Queues.HEALTHY, at_random=at_random)
+    failed = claim_some(min(shares.first, room), QueueKind.FAILED)
+    healthy = claim_some(room - len(failed), QueueKind.HEALTHY, at_random=at_random)
     left = room - len(failed) - len(healthy)
-    return [*failed, *healthy, *take(min(left, shares.most - len(failed)), Queues.FAILED)]
+    return [*failed, *healthy, *claim_some(min(left, shares.most - len(failed)), QueueKind.FAILED)]

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from service.errors import InboxUnavailable
-from service.storage.deliveries import Records
+from service.storage.deliveries import DeliveryAdmin
 from service.telemetry.metrics import RelayMetrics
 
 
-class Shown:
+class RelayGauges:
     """Publishes how the destinations of the file stand."""
 
     def __init__(
         self,
-        records: Records,
+        records: DeliveryAdmin,
         breakers: Callable[[], Mapping[str, str]],
         checks: Mapping[str, Callable[[], str | None]],
         metrics: RelayMetrics,
@@ -32,16 +32,16 @@ class Shown:
             self._metrics.checked(name, failing=check() is not None)
         breakers, now = self._breakers(), self._now()
         try:
-            standings = self._records.standings()
+            statuses = self._records.statuses()
         except InboxUnavailable:  # a check says so
             return
         self._metrics.forget_all()
-        for standing in standings:
-            if standing.gone_since is None:
+        for status in statuses:
+            if status.gone_since is None:
                 self._metrics.stands(
-                    standing.name,
-                    backlog=standing.owed,
-                    oldest=max(now - standing.oldest / 1000, 0) if standing.oldest else 0,
-                    breaker=breakers.get(standing.name, "open"),  # no secret, so nobody is tried
-                    disabled=standing.disabled is not None,
+                    status.name,
+                    backlog=status.backlog,
+                    oldest=max(now - status.oldest / 1000, 0) if status.oldest else 0,
+                    breaker=breakers.get(status.name, "open"),  # no secret, so nobody is tried
+                    disabled=status.disabled is not None,
                 )

@@ -1,6 +1,6 @@
 """The relay itself: reads the log, says who gets what and when, and writes down how it went.
 
-All of it is one thread and its loop: tries are greenlets that wait for the network, and what they report between two
+All of it is one thread and its loop: attempts are greenlets that wait for the network, and what they report between two
 turns is settled together, as the receiver commits what waits together.
 """
 
@@ -16,7 +16,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from service.errors import InboxUnavailable
-from service.relay.destination_registry import Book
+from service.relay.destination_registry import DestinationRegistry
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
 from service.storage.deliveries import State
@@ -40,7 +40,7 @@ class Relay:
 
     def __init__(
         self,
-        book: Book,
+        registry: DestinationRegistry,
         state: State,
         open_log: Callable[[], Log],
         *,
@@ -55,7 +55,7 @@ class Relay:
 
         *prepare* is called in the thread of the relay before its first turn.
         """
-        self._book = book
+        self._registry = registry
         self._state = state
         self._open_log = open_log
         self._log = logs.get("relay")
@@ -78,7 +78,7 @@ class Relay:
         self._begun.wait()
 
     def stop(self) -> None:
-        """Finish the tries that are under way, write down how they went, and end."""
+        """Finish the attempts that are under way, write down how they went, and end."""
         self._told.send()
         self._thread.join()
 
@@ -88,7 +88,7 @@ class Relay:
 
     def unread(self) -> str | None:
         """Say what is wrong with the destinations file; None where nothing is."""
-        return "; ".join((*self._book.problems, *self._dispatcher.refused)) or None
+        return "; ".join((*self._registry.problems, *self._dispatcher.refused)) or None
 
     def breakers(self) -> Mapping[str, str]:
         """Say how the breaker of each destination stands."""
@@ -128,7 +128,7 @@ class Relay:
 
     def _plan(self, *, everybody: bool) -> bool:
         """Note what is owed next, to those that have room for more; a backlog is noted as it is drained."""
-        wanted = self._book.wanted or {}
+        wanted = self._registry.wanted or {}
         names = wanted if everybody else self._dispatcher.hungry()
         return self._planner.plan({name: wanted[name] for name in names if name in wanted})
 
@@ -151,17 +151,17 @@ class Relay:
 
     def _look(self) -> None:
         """Read the files again, and have everything be as they say."""
-        self._book.look()
-        if self._book.wanted is not None:
-            self._planner.join(self._book.wanted)
-            self._dispatcher.serve(self._book.entries)
-        problems = (*self._book.problems, *self._dispatcher.refused)
+        self._registry.look()
+        if self._registry.wanted is not None:
+            self._planner.join(self._registry.wanted)
+            self._dispatcher.serve(self._registry.entries)
+        problems = (*self._registry.problems, *self._dispatcher.refused)
         if problems:
             self._unreadable.tell("destinations not readable", problems=list(problems))
         elif self._unreadable.over():
             self._log.info("destinations readable")
-        if self._book.warnings != self._warned:
-            self._warned = self._book.warnings
+        if self._registry.warnings != self._warned:
+            self._warned = self._registry.warnings
             for warning in self._warned:
                 self._log.warning("weak signing secret", detail=warning)
 

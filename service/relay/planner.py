@@ -11,8 +11,8 @@ from service.storage.deliveries import (
     MIN_DEAD_LETTER_AGE_MS,
     SAVED_AT_ONCE,
     DeadLetterEvents,
-    Owed,
-    Plans,
+    Delivery,
+    DeliveryPlanning,
 )
 from service.storage.protocols import Log, Record
 from service.telemetry import logs
@@ -24,7 +24,7 @@ BEGINNING: Final = "beginning"
 ENDLESS: Final = 2**62  # a position that no log comes to
 
 
-class PlannerState(Plans, DeadLetterEvents, Protocol):
+class PlannerState(DeliveryPlanning, DeadLetterEvents, Protocol):
     """What the planner remembers by."""
 
 
@@ -68,7 +68,9 @@ class Planner:
                 pages[since] = self._inbox().read(since, READ_AT_ONCE, data=False)
             if pages[since]:
                 wants = wanted[name].wants
-                owed = [Owed(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)]
+                owed = [
+                    Delivery(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)
+                ]
                 self._state.plan(name, since, pages[since][-1].position, owed, now=int(self._now() * 1000))
         return any(len(page) == READ_AT_ONCE for page in pages.values())
 
@@ -88,12 +90,12 @@ class Planner:
         if now - self._tidied >= EVERY or now < self._tidied:
             self._tidied, self._first = now, self._inbox().first()
             for (name, reason), number in self._state.expire(
-                self._first, now=int(now * 1000), patience=MAX_DELIVERY_AGE_MS, keep=self._dead_letter_age
+                self._first, now=int(now * 1000), max_age=MAX_DELIVERY_AGE_MS, keep=self._dead_letter_age
             ).items():
                 self._metrics.died(name, reason, number)
                 self._log.error("events given up", destination=name, reason=reason, count=number)
             self._skip_what_is_gone()
-        self._state.forget_tries(self._first)
+        self._state.prune_attempts(self._first)
         self._save_dead_letters()
 
     def _save_dead_letters(self) -> None:

@@ -17,7 +17,7 @@ from service.storage.deliveries import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdi
 FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
 LONGEST_WAIT: Final = 3_600_000
 LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
-LEAST_TRIES: Final = 10  # of a lane, before anything of it is given up: a clock may have jumped
+MIN_ATTEMPTS: Final = 10  # of a queue, before anything of it is given up: a clock may have jumped
 GONE: Final = 410
 TOO_MANY: Final = 429
 
@@ -40,13 +40,13 @@ def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float])
     if 200 <= answer.status < 300:  # noqa: PLR2004  success
         return Ruling(Verdict.DELIVERED)
     if answer.status == GONE:  # its destination is disabled, and nothing of it is due
-        return Ruling(Verdict.AGAIN, now)
-    failing_since = max(claim.first_tried, claim.owed_at)
-    if claim.first_tried and now - failing_since >= MAX_DELIVERY_AGE_MS and claim.tries >= LEAST_TRIES:
-        return Ruling(Verdict.DEAD, reason=DeadLetterReason.EXPIRED)
-    wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.tries, 30)))
+        return Ruling(Verdict.RETRY, now)
+    failing_since = max(claim.first_attempt_at, claim.planned_at)
+    if claim.first_attempt_at and now - failing_since >= MAX_DELIVERY_AGE_MS and claim.attempts >= MIN_ATTEMPTS:
+        return Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED)
+    wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 30)))
     asked = _asked(answer.retry_after, now)
-    return Ruling(Verdict.AGAIN, now + max(wait, min(asked, LONGEST_ASKED)))
+    return Ruling(Verdict.RETRY, now + max(wait, min(asked, LONGEST_ASKED)))
 
 
 def _asked(retry_after: str | None, now: int) -> int:
@@ -109,7 +109,7 @@ class Breaker:
         self.until = 0  # when an open one lets the next try through
 
     def room(self, running: int, most: int, *, now: int) -> int:
-        """Say how many tries may begin now beside those that run, of *most* at once."""
+        """Say how many attempts may begin now beside those that run, of *most* at once."""
         self.until = min(self.until, now + LONGEST_PAUSE)  # the clock was set back
         if self.state is State.HALF_OPEN and not running:
             self.state = State.OPEN  # the one that was to see whether it is back came to nothing

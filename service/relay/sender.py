@@ -55,7 +55,7 @@ class _Stale(OSError):
 
 
 class Sender:
-    """The connections to one destination, kept alive between tries; all of one thread."""
+    """The connections to one destination, kept alive between attempts; all of one thread."""
 
     def __init__(self, url: str, *, internal: bool, timeout: float, connections: int) -> None:
         """*timeout* is in seconds, for all of a try."""

@@ -1,7 +1,7 @@
 """What the relay must remember: how far it read, what is owed to whom, what was tried. Small protocols, one store.
 
-Times are milliseconds since the epoch. A *lane* is one partition key at one destination: its events go one after the
-other, the oldest first, and while its first one waits for another try the lane waits with it.
+Times are milliseconds since the epoch. A *queue* is one partition key at one destination: its events go one after the
+other, the oldest first, and while its first one waits for another try the queue waits with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.storage.protocols import Record
 
-LEAST_TRIES: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
+MIN_ATTEMPTS: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
 LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
 GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
 MAX_DELIVERY_AGE_MS: Final = 3 * 86_400_000  # after which what a destination never accepted is given up
@@ -25,29 +25,29 @@ MAX_SAVED_BYTES: Final = 2**30  # of dead letters' events; above it the oldest g
 SAVED_AT_ONCE: Final = 200
 
 
-class Owed(NamedTuple):
-    """An event that a destination is to get: its position in the log, its lane, when it was received."""
+class Delivery(NamedTuple):
+    """An event that a destination is to get: its position in the log, its queue, when it was received."""
 
     position: int
-    lane: str
+    queue: str
     received_at: int
 
 
 class Claim(NamedTuple):
-    """The first event of a lane, taken for one try; *token* proves, at the end, that it is still ours."""
+    """The first event of a queue, taken for one try; *token* proves, at the end, that it is still ours."""
 
     destination: str
-    lane: str
+    queue: str
     position: int
-    owed_at: int  # when it was read in the log
+    planned_at: int  # when it was read in the log
     replay: bool
-    tries: int  # of this lane, before this one, since it took something
-    first_tried: int  # of them; 0 where this is the first
+    attempts: int  # of this queue, before this one, since it took something
+    first_attempt_at: int  # of them; 0 where this is the first
     token: int
 
 
-class Try(NamedTuple):
-    """One try as it went: when it began, how long it took in seconds, the answer's status (0 for none), and a word."""
+class Attempt(NamedTuple):
+    """One attempt: when it began, how long it took in seconds, the response's status (0 for none), and its outcome."""
 
     at: int
     seconds: float
@@ -59,12 +59,12 @@ class Verdict(StrEnum):
     """What a try, or its absence, comes to."""
 
     DELIVERED = "delivered"
-    AGAIN = "again"
-    DEAD = "dead"
+    RETRY = "retry"
+    DEAD_LETTER = "dead_letter"
 
 
 class Ruling(NamedTuple):
-    """What becomes of a lane's first event: when it is tried again, or why it is dead."""
+    """What becomes of a queue's first event: when it is tried again, or why it is dead."""
 
     verdict: Verdict
     due: int = 0
@@ -75,52 +75,52 @@ class Settlement(NamedTuple):
     """How a claim ended, and why its destination is to be disabled with it, if it is."""
 
     claim: Claim
-    tried: Try
+    attempt: Attempt
     ruling: Ruling
     disables: str | None = None
 
 
-def freed(settlement: Settlement) -> tuple[int, int, int]:
-    """Say how a lane goes on: when it is due, after how many tries, the first of which was when."""
-    claim, tried, ruling, _ = settlement
+def next_queue_state(settlement: Settlement) -> tuple[int, int, int]:
+    """Say how a queue goes on: when it is due, after how many attempts, the first of which was when."""
+    claim, attempt, ruling, _ = settlement
     if ruling.verdict is Verdict.DELIVERED:
-        return tried.at, 0, 0
-    # One that is given up leaves its lane's history to the next.
-    due = ruling.due if ruling.verdict is Verdict.AGAIN else tried.at
-    return due, claim.tries + 1, claim.first_tried or tried.at
+        return attempt.at, 0, 0
+    # One that is given up leaves its queue's history to the next.
+    due = ruling.due if ruling.verdict is Verdict.RETRY else attempt.at
+    return due, claim.attempts + 1, claim.first_attempt_at or attempt.at
 
 
-class Dead(NamedTuple):
+class DeadLetter(NamedTuple):
     """An event that a destination will not get, unless somebody replays it."""
 
     destination: str
     position: int
     reason: str
-    tries: int
+    attempts: int
     at: int
 
 
-class Story(NamedTuple):
+class DeliveryHistory(NamedTuple):
     """What became of one event at one destination: `delivered`, `waiting` or `dead: ` and why; and every try."""
 
     destination: str
     stands: str
-    tries: Sequence[Try]
+    attempts: Sequence[Attempt]
 
 
-class Standing(NamedTuple):
+class DestinationStatus(NamedTuple):
     """How a destination stands: read up to where, why disabled, how much is owed and since when, how much is dead."""
 
     name: str
     position: int
     disabled: str | None
     gone_since: int | None
-    owed: int
+    backlog: int
     oldest: int | None
-    dead: int
+    dead_letters: int
 
 
-class Plans(Protocol):
+class DeliveryPlanning(Protocol):
     """From the log to what is owed."""
 
     def adopt(self, identity: int, last: int) -> int:
@@ -139,21 +139,21 @@ class Plans(Protocol):
         """Say how far the log was read for each destination that is in the file."""
         ...
 
-    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
-        """Note what is *owed* from the log between two positions, all or nothing; False where another was faster."""
+    def plan(self, name: str, since: int, until: int, deliveries: Sequence[Delivery], *, now: int) -> bool:
+        """Store the deliveries between two positions of the log, all or nothing; False if another relay was faster."""
         ...
 
-    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
+    def expire(self, first: int, *, now: int, max_age: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for: how many events of each destination, by name and reason.
 
         That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,
-        and what has been owed for *patience* by one that took nothing for as long. Drops what is told of dead letters
+        and what has been owed for *max_age* by one that took nothing for as long. Drops what is told of dead letters
         that are *keep* old. Times are in milliseconds.
         """
         ...
 
-    def forget_tries(self, first: int) -> None:
-        """Drop what is told of tries with events before *first*, some at a time."""
+    def prune_attempts(self, first: int) -> None:
+        """Drop what is told of attempts with events before *first*, some at a time."""
         ...
 
 
@@ -176,26 +176,26 @@ class DeadLetterEvents(Protocol):
         ...
 
 
-class Queues(StrEnum):
+class QueueKind(StrEnum):
     """Which delivery queues are asked for; a queue failed if the last attempt of it did."""
 
     HEALTHY = "healthy"
     FAILED = "failed"
 
 
-class Claims(Protocol):
-    """What is owed, one lane at a time."""
+class DeliveryClaims(Protocol):
+    """What is owed, one queue at a time."""
 
     def together(self) -> AbstractContextManager[None]:
         """Make one transaction of what is within: all of it or nothing."""
         ...
 
-    def next_due(self, name: str, queues: Queues) -> int | None:
+    def next_due(self, name: str, kind: QueueKind) -> int | None:
         """Return when the next queue is due; None if there is none, or the destination is disabled."""
         ...
 
-    def take(
-        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    def claim(
+        self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
         """Take at most so many queues that are due: those that waited longest, or some at random.
 
@@ -204,14 +204,14 @@ class Claims(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended: a lane goes on, waits, or its first event is dead; a destination is disabled.
+        """Write down how claims ended: a queue goes on, waits, or its first event is dead; a destination is disabled.
 
         Gives the claims that ran out and are another's now; of them nothing is written.
         """
         ...
 
 
-class State(Plans, Claims, DeadLetterEvents, Protocol):
+class State(DeliveryPlanning, DeliveryClaims, DeadLetterEvents, Protocol):
     """All that the relay remembers by."""
 
     def require_file(self) -> None:
@@ -219,7 +219,7 @@ class State(Plans, Claims, DeadLetterEvents, Protocol):
         ...
 
 
-class Switch(Protocol):
+class DestinationSwitch(Protocol):
     """What stops a destination."""
 
     def disable(self, name: str, reason: str | None) -> bool:
@@ -227,7 +227,7 @@ class Switch(Protocol):
         ...
 
 
-class Records(Switch, Protocol):
+class DeliveryAdmin(DestinationSwitch, Protocol):
     """What a person asks, and does."""
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
@@ -246,19 +246,19 @@ class Records(Switch, Protocol):
         """Drop everything: positions, what is owed, dead letters with their events."""
         ...
 
-    def standings(self) -> Sequence[Standing]:
+    def statuses(self) -> Sequence[DestinationStatus]:
         """Say how each destination that was ever known stands."""
         ...
 
-    def dead(self, *, limit: int | None) -> Sequence[Dead]:
+    def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
         """Give the dead letters of last, in the order in which they were given up; all with None."""
         ...
 
-    def story(self, position: int) -> Sequence[Story]:
+    def history(self, position: int) -> Sequence[DeliveryHistory]:
         """Tell what became of the event at *position*, by destination."""
         ...
 
-    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
+    def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
         """Owe events once more, marked as a replay; gives how many were not owed already."""
         ...
 

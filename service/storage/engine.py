@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.config import InboxUrl
-from service.storage.deliveries import Records, State
+from service.storage.deliveries import DeliveryAdmin, State
 from service.storage.protocols import Erasure, Inbox, Log, Stream, Terms
 
 
@@ -17,7 +17,7 @@ class DeliveryStore(NamedTuple):
     """The relay's deliveries, opened."""
 
     work: State
-    records: Records
+    records: DeliveryAdmin
     close: Callable[[], None]
     url: Callable[[], InboxUrl]  # of the database that it is in now, where its log is too
 

@@ -84,9 +84,7 @@ def _open_erasure(_url: InboxUrl) -> NoReturn:
     raise ConfigurationError([_NO_LOG])
 
 
-_NO_LOG: Final = (
-    "An inbox in memory can't be read from another process, and ends with the server: use SQLite or PostgreSQL."
-)
+_NO_LOG: Final = "Another process, such as the relay, can't read an inbox in memory: use SQLite or PostgreSQL."
 ENGINE: Final = Engine(
     name="memory",
     problems=_problems,

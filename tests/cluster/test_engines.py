@@ -308,7 +308,7 @@ def move(here: Namespace) -> set[str]:
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")
     here.kubectl("exec", POD, "-c", "receiver", "--", "whatsapp-webhook", "drain", "--seconds", "80")
     listing = ["exec", POD, "-c", "relay", "--", "whatsapp-webhook", "destinations", "list", "--json"]
-    until(lambda: json.loads(here.kubectl(*listing))["owed"] == 0, "the old relay does not finish")
+    until(lambda: json.loads(here.kubectl(*listing))["backlog"] == 0, "the old relay does not finish")
     old = here.kept()
     here.kubectl("delete", "statefulset", "wh-whatsapp-webhook")
     return old

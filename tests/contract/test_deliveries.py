@@ -12,41 +12,52 @@ import pytest
 
 from service.config import InboxUrl, inbox_url
 from service.storage import engines
-from service.storage.deliveries import GONE_LONG, Claim, Owed, Queues, Records, Ruling, Settlement, Story, Try, Verdict
+from service.storage.deliveries import (
+    GONE_LONG,
+    Attempt,
+    Claim,
+    Delivery,
+    DeliveryAdmin,
+    DeliveryHistory,
+    QueueKind,
+    Ruling,
+    Settlement,
+    Verdict,
+)
 from service.storage.deliveries import State as Work
-from service.storage.postgresql import PostgresqlWork
+from service.storage.postgresql import PostgresqlDeliveries
 from service.storage.postgresql import delivery_database as postgresql_database
-from service.storage.postgresql.delivery_admin import PostgresqlRecords
+from service.storage.postgresql.delivery_admin import PostgresqlDeliveryAdmin
 from service.storage.protocols import Record
 from service.storage.sqlite import delivery_database as sqlite_database
-from service.storage.sqlite.delivery_admin import SqliteRecords
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from tests.support.engines import Servers
 from tests.support.events import event
 
 NOW = 1_795_000_000_000
 LEASE = 60_000
 DAY = 86_400_000
-OK = Try(NOW, 0.1, 200, "delivered")
-BAD = Try(NOW + 1, 0.1, 500, "5xx")
+OK = Attempt(NOW, 0.1, 200, "delivered")
+BAD = Attempt(NOW + 1, 0.1, 500, "5xx")
 DELIVERED = Ruling(Verdict.DELIVERED)
-EXPIRED = Ruling(Verdict.DEAD, reason="expired")
+EXPIRED = Ruling(Verdict.DEAD_LETTER, reason="expired")
 
 
-class State(Work, Records, Protocol):
+class State(Work, DeliveryAdmin, Protocol):
     """Both halves."""
 
     def close(self) -> None: ...
 
 
-class SqliteState(SqliteWork, SqliteRecords):
+class SqliteState(SqliteDeliveries, SqliteDeliveryAdmin):
     """In a file."""
 
     def close(self) -> None:
         self._store.close()
 
 
-class PostgresqlState(PostgresqlWork, PostgresqlRecords):
+class PostgresqlState(PostgresqlDeliveries, PostgresqlDeliveryAdmin):
     """In tables."""
 
     def close(self) -> None:
@@ -82,17 +93,17 @@ def state(url: InboxUrl) -> Iterator[State]:
     made.close()
 
 
-def owe(state: State, *lanes: str, since: int = 0, name: str = "bot") -> None:
-    owed = [Owed(since + number, lane, NOW + number) for number, lane in enumerate(lanes, start=1)]
-    assert state.plan(name, since, since + len(lanes), owed, now=NOW)
+def owe(state: State, *queues: str, since: int = 0, name: str = "bot") -> None:
+    owed = [Delivery(since + number, queue, NOW + number) for number, queue in enumerate(queues, start=1)]
+    assert state.plan(name, since, since + len(queues), owed, now=NOW)
 
 
 def take(state: State, now: int = NOW + 1000, name: str = "bot", most: int = 1) -> list[Claim]:
     """Take what waited longest, of either kind."""
     claims: list[Claim] = []
     while len(claims) < most:
-        dues = {queues: state.next_due(name, queues) or NOW * 9 for queues in (Queues.HEALTHY, Queues.FAILED)}
-        found = state.take(name, 1, min(dues, key=lambda queues: dues[queues]), now=now, lease=LEASE)
+        dues = {queues: state.next_due(name, queues) or NOW * 9 for queues in (QueueKind.HEALTHY, QueueKind.FAILED)}
+        found = state.claim(name, 1, min(dues, key=lambda queues: dues[queues]), now=now, lease=LEASE)
         if not found:
             break
         claims += found
@@ -100,7 +111,7 @@ def take(state: State, now: int = NOW + 1000, name: str = "bot", most: int = 1) 
 
 
 def next_due(state: State, name: str = "bot") -> int | None:
-    dues = [due for queues in Queues if (due := state.next_due(name, queues)) is not None]
+    dues = [due for queues in QueueKind if (due := state.next_due(name, queues)) is not None]
     return min(dues, default=None)
 
 
@@ -109,14 +120,14 @@ def taken(state: State, now: int = NOW + 1000, name: str = "bot") -> Claim:
     return claim
 
 
-def settle(state: State, claim: Claim, tried: Try = OK, ruling: Ruling = DELIVERED) -> bool:
-    late = state.settle([Settlement(claim, tried, ruling)])
+def settle(state: State, claim: Claim, attempt: Attempt = OK, ruling: Ruling = DELIVERED) -> bool:
+    late = state.settle([Settlement(claim, attempt, ruling)])
     assert list(late) in ([], [claim])
     return not late
 
 
 def later(due: int) -> Ruling:
-    return Ruling(Verdict.AGAIN, due)
+    return Ruling(Verdict.RETRY, due)
 
 
 def test_a_lane_goes_in_order(state: State) -> None:
@@ -124,7 +135,7 @@ def test_a_lane_goes_in_order(state: State) -> None:
     owe(state, "a", "a", "a")
     for position in (1, 2, 3):
         claim = taken(state)
-        assert (claim.position, claim.tries, claim.replay) == (position, 0, False)
+        assert (claim.position, claim.attempts, claim.replay) == (position, 0, False)
         assert take(state) == []
         assert settle(state, claim)
     assert take(state) == []
@@ -132,33 +143,33 @@ def test_a_lane_goes_in_order(state: State) -> None:
 
 
 def test_lanes_go_side_by_side_the_longest_waiting_first(state: State) -> None:
-    """A lane that waits for another try keeps nobody else waiting."""
+    """A queue that waits for another try keeps nobody else waiting."""
     owe(state, "a", "b", "a", "c")
     first, second = taken(state), taken(state)
-    assert (first.lane, second.lane) == ("a", "b")
+    assert (first.queue, second.queue) == ("a", "b")
     assert settle(state, first, BAD, later(NOW + 90_000))
     assert settle(state, second)
     third = taken(state)
-    assert third.lane == "c"
+    assert third.queue == "c"
     assert take(state) == []
     assert settle(state, third)
     again = taken(state, NOW + 90_000)
-    assert (again.lane, again.position, again.tries, again.first_tried) == ("a", 1, 1, BAD.at)
+    assert (again.queue, again.position, again.attempts, again.first_attempt_at) == ("a", 1, 1, BAD.at)
 
 
 def test_what_comes_next_in_a_lane_waits_its_turn(state: State) -> None:
-    """Behind the lanes that waited while the one before was tried, and with a history of its own."""
+    """Behind the queues that waited while the one before was tried, and with a history of its own."""
     owe(state, "a", "b", "a")
     assert settle(state, taken(state), BAD, later(NOW - 1))
     assert settle(state, taken(state), OK._replace(at=NOW + 500))
-    assert [taken(state).lane for _ in range(2)] == ["b", "a"]
+    assert [taken(state).queue for _ in range(2)] == ["b", "a"]
     again = taken(state, NOW + 1000 + 2 * LEASE)
-    assert (again.tries, again.first_tried) == (0, 0) if again.lane == "a" else again.lane == "b"
+    assert (again.attempts, again.first_attempt_at) == (0, 0) if again.queue == "a" else again.queue == "b"
 
 
 def test_a_lane_is_due_since_its_first_event(state: State) -> None:
     """Not since its last."""
-    assert state.plan("bot", 0, 2, [Owed(1, "a", NOW - 50), Owed(2, "a", NOW - 10)], now=NOW) is True
+    assert state.plan("bot", 0, 2, [Delivery(1, "a", NOW - 50), Delivery(2, "a", NOW - 10)], now=NOW) is True
     assert next_due(state) == NOW - 50
     assert state.plan("bot", 0, 2, [], now=NOW) is False
 
@@ -170,18 +181,18 @@ def test_one_that_fails_is_not_helped_by_another(state: State) -> None:
         owe(state, *(f"key {number}" for number in range(12)), name=name)
     for bad, good in zip(take(state, most=12), take(state, name="other", most=12), strict=True):
         state.settle([Settlement(bad, BAD, later(NOW)), Settlement(good, OK, DELIVERED)])
-    assert state.expire(0, now=NOW + DAY * 2, patience=DAY, keep=DAY) == {("bot", "expired"): 12}
+    assert state.expire(0, now=NOW + DAY * 2, max_age=DAY, keep=DAY) == {("bot", "expired"): 12}
 
 
 def test_what_is_given_up_lets_the_next_one_go(state: State) -> None:
-    """And is a dead letter, with the reason and the number of tries."""
+    """And is a dead letter, with the reason and the number of attempts."""
     owe(state, "a", "a")
     assert settle(state, taken(state), BAD, later(NOW))
     assert settle(state, taken(state), BAD, EXPIRED)
-    (dead,) = state.dead(limit=9)
-    assert (dead.destination, dead.position, dead.reason, dead.tries) == ("bot", 1, "expired", 2)
+    (dead,) = state.dead_letters(limit=9)
+    assert (dead.destination, dead.position, dead.reason, dead.attempts) == ("bot", 1, "expired", 2)
     claim = taken(state)
-    assert (claim.position, claim.tries, claim.first_tried) == (2, 2, BAD.at)
+    assert (claim.position, claim.attempts, claim.first_attempt_at) == (2, 2, BAD.at)
 
 
 def test_a_claim_that_ran_out_can_settle_nothing(state: State) -> None:
@@ -192,7 +203,7 @@ def test_a_claim_that_ran_out_can_settle_nothing(state: State) -> None:
     fresh = taken(state, NOW + 1000 + LEASE)
     assert fresh.position == stale.position
     assert not settle(state, stale)
-    assert state.story(1) == [Story("bot", "waiting", [])]
+    assert state.history(1) == [DeliveryHistory("bot", "waiting", [])]
     assert settle(state, fresh)
     assert not settle(state, fresh)
     assert taken(state).position == 2
@@ -204,17 +215,17 @@ def test_a_claim_that_ran_out_beside_the_one_that_holds(state: State) -> None:
     stale = taken(state)
     other = taken(state)
     fresh = taken(state, NOW + 1000 + LEASE)
-    assert fresh.lane == stale.lane
+    assert fresh.queue == stale.queue
     late = state.settle([Settlement(each, OK, DELIVERED) for each in (stale, other, fresh)])
     assert late == [stale]
-    assert state.standings()[0].owed == 0
+    assert state.statuses()[0].backlog == 0
 
 
 def test_many_are_taken_at_once(state: State) -> None:
-    """Those that waited longest, at most so many, one of each lane."""
+    """Those that waited longest, at most so many, one of each queue."""
     owe(state, "a", "a", "b", "c")
-    assert [claim.lane for claim in take(state, most=2)] == ["a", "b"]
-    assert [claim.lane for claim in take(state, most=9)] == ["c"]
+    assert [claim.queue for claim in take(state, most=2)] == ["a", "b"]
+    assert [claim.queue for claim in take(state, most=9)] == ["c"]
     assert take(state, most=9) == []
 
 
@@ -224,17 +235,19 @@ def test_queues_that_failed_are_asked_for_apart(state: State) -> None:
     failed = take(state, most=2)
     for claim in failed:
         assert settle(state, claim, BAD, later(NOW + 2000))
-    assert [state.next_due("bot", queues) for queues in Queues] == [NOW, NOW + 2000]
-    assert {each.lane for each in state.take("bot", 9, Queues.HEALTHY, now=NOW + 9000, lease=LEASE)} == {"c", "d"}
-    assert {each.lane for each in state.take("bot", 1, Queues.FAILED, now=NOW + 9000, lease=LEASE)} == {"a"}
-    assert {each.lane for each in state.take("bot", 9, Queues.FAILED, now=NOW + 9000, lease=LEASE)} == {"b"}
-    assert all(not state.take("bot", 9, queues, now=NOW + 9000, lease=LEASE) for queues in Queues)
+    assert [state.next_due("bot", queues) for queues in QueueKind] == [NOW, NOW + 2000]
+    assert {each.queue for each in state.claim("bot", 9, QueueKind.HEALTHY, now=NOW + 9000, lease=LEASE)} == {"c", "d"}
+    assert {each.queue for each in state.claim("bot", 1, QueueKind.FAILED, now=NOW + 9000, lease=LEASE)} == {"a"}
+    assert {each.queue for each in state.claim("bot", 9, QueueKind.FAILED, now=NOW + 9000, lease=LEASE)} == {"b"}
+    assert all(not state.claim("bot", 9, queues, now=NOW + 9000, lease=LEASE) for queues in QueueKind)
 
 
 def test_a_queue_at_random(state: State) -> None:
     """Else each probe of a destination would be of the queue whose first event it does not take."""
     owe(state, *map(str, range(40)))
-    first = [state.take("bot", 1, Queues.HEALTHY, now=NOW + 1000, lease=0, at_random=True)[0].lane for _ in range(12)]
+    first = [
+        state.claim("bot", 1, QueueKind.HEALTHY, now=NOW + 1000, lease=0, at_random=True)[0].queue for _ in range(12)
+    ]
     assert len(set(first)) > 3
 
 
@@ -244,16 +257,16 @@ def test_nothing_is_due_before_its_time(state: State) -> None:
     assert settle(state, taken(state), BAD, later(NOW + 5000))
     assert next_due(state) == NOW + 5000
     assert take(state, NOW + 4999) == []
-    assert taken(state, NOW + 5000).tries == 1
+    assert taken(state, NOW + 5000).attempts == 1
 
 
 def test_two_relays_never_hold_the_same(state: State, url: InboxUrl) -> None:
     """Nor plan the same part of the log twice."""
     other = opened(url)
     owe(state, "a", "b")
-    assert not other.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(2, "b", NOW)], now=NOW)
-    lanes = {taken(state).lane, taken(other).lane}
-    assert lanes == {"a", "b"}
+    assert not other.plan("bot", 0, 2, [Delivery(1, "a", NOW), Delivery(2, "b", NOW)], now=NOW)
+    queues = {taken(state).queue, taken(other).queue}
+    assert queues == {"a", "b"}
     assert take(state) == take(other) == []
     other.close()
 
@@ -261,7 +274,7 @@ def test_two_relays_never_hold_the_same(state: State, url: InboxUrl) -> None:
 def test_a_position_is_read_once(state: State) -> None:
     """Also where nothing was owed from it; a destination that is known keeps its position."""
     assert state.plan("bot", 0, 10, [], now=NOW)
-    assert not state.plan("bot", 0, 20, [Owed(11, "a", NOW)], now=NOW)
+    assert not state.plan("bot", 0, 20, [Delivery(11, "a", NOW)], now=NOW)
     state.join({"bot": 99}, now=NOW)
     assert state.positions() == {"bot": 10}
     assert take(state) == []
@@ -277,15 +290,15 @@ def test_a_lane_that_waits_is_not_hurried_by_what_comes(state: State) -> None:
 
 
 def test_destinations_do_not_know_each_other(state: State) -> None:
-    """Each has its own positions, lanes and dead letters."""
+    """Each has its own positions, queues and dead letters."""
     state.join({"bot": 0, "other": 0}, now=NOW)
     owe(state, "a")
     owe(state, "a", name="other")
     mine, theirs = taken(state), taken(state, name="other")
     assert settle(state, mine, BAD, EXPIRED)
     assert settle(state, theirs)
-    standing = {each.name: (each.owed, each.dead, each.position) for each in state.standings()}
-    assert standing == {"bot": (0, 1, 1), "other": (0, 0, 1)}
+    status = {each.name: (each.backlog, each.dead_letters, each.position) for each in state.statuses()}
+    assert status == {"bot": (0, 1, 1), "other": (0, 0, 1)}
 
 
 def test_a_disabled_destination_gets_nothing(state: State, url: InboxUrl) -> None:
@@ -296,8 +309,8 @@ def test_a_disabled_destination_gets_nothing(state: State, url: InboxUrl) -> Non
     assert next_due(state) is None
     assert needed(url, now=NOW) is None
     owe(state, "b", since=1)
-    (standing,) = state.standings()
-    assert (standing.disabled, standing.owed, standing.oldest) == ("answered 410", 2, NOW + 1)
+    (status,) = state.statuses()
+    assert (status.disabled, status.backlog, status.oldest) == ("answered 410", 2, NOW + 1)
     assert state.disable("bot", None)
     assert taken(state).position == 1
     assert not state.disable("nobody", "x")
@@ -309,7 +322,7 @@ def test_a_destination_that_left_the_file(state: State, url: InboxUrl) -> None:
     state.join({"other": 5}, now=NOW)
     state.join({"other": 5}, now=NOW + DAY)
     assert state.positions() == {"other": 5}
-    assert {each.name: each.gone_since for each in state.standings()} == {"bot": NOW, "other": None}
+    assert {each.name: each.gone_since for each in state.statuses()} == {"bot": NOW, "other": None}
     assert needed(url, now=NOW + GONE_LONG - 1) == 1
     assert needed(url, now=NOW + GONE_LONG) == 6
     state.join({"bot": 7, "other": 5}, now=NOW + DAY)
@@ -322,14 +335,14 @@ def test_the_story_of_an_event(state: State) -> None:
     owe(state, "a")
     good = OK._replace(at=NOW + 9)
     assert settle(state, taken(state), BAD, later(NOW))
-    assert state.story(1) == [Story("bot", "waiting", [BAD])]
+    assert state.history(1) == [DeliveryHistory("bot", "waiting", [BAD])]
     assert settle(state, taken(state), good)
-    story = [Story("bot", "delivered", [BAD, good])]
-    assert state.story(1) == story
-    state.forget_tries(1)
-    assert state.story(1) == story
-    state.forget_tries(2)
-    assert state.story(1) == []
+    story = [DeliveryHistory("bot", "delivered", [BAD, good])]
+    assert state.history(1) == story
+    state.prune_attempts(1)
+    assert state.history(1) == story
+    state.prune_attempts(2)
+    assert state.history(1) == []
 
 
 def test_the_story_of_what_is_dead(state: State) -> None:
@@ -338,21 +351,21 @@ def test_the_story_of_what_is_dead(state: State) -> None:
     owe(state, "a")
     owe(state, "a", name="a")
     assert settle(state, taken(state), BAD, EXPIRED)
-    assert state.story(1) == [Story("a", "waiting", []), Story("bot", "dead: expired", [BAD])]
+    assert state.history(1) == [DeliveryHistory("a", "waiting", []), DeliveryHistory("bot", "dead: expired", [BAD])]
 
 
 def test_what_is_forgotten(state: State) -> None:
-    """Is owed to nobody, and no lane tells of whom it was; a try under way settles nothing."""
+    """Is owed to nobody, and no queue tells of whom it was; a try under way settles nothing."""
     owe(state, "person", "person", "other")
     claim, other = take(state, most=2)
-    if claim.lane == "other":
+    if claim.queue == "other":
         claim, other = other, claim
     state.forget([1, 2])
     schema = "whatsapp_webhook." if isinstance(state, PostgresqlState) else ""
-    assert state._store.rows(f"SELECT lane FROM {schema}lane") == [("other",)]
+    assert state._store.rows(f"SELECT queue FROM {schema}delivery_queue") == [("other",)]
     assert not settle(state, claim, BAD, EXPIRED)
     assert settle(state, other)
-    assert (state.dead(limit=9), state.story(1), state.standings()[0].owed) == ([], [], 0)
+    assert (state.dead_letters(limit=9), state.history(1), state.statuses()[0].backlog) == ([], [], 0)
 
 
 def test_what_the_log_no_longer_holds(state: State) -> None:
@@ -361,18 +374,18 @@ def test_what_the_log_no_longer_holds(state: State) -> None:
     owe(state, "a", "a", "b")
     owe(state, "a", "a", "b", name="other")
     state.disable("bot", "by hand")
-    assert state.expire(3, now=NOW, patience=DAY, keep=DAY) == {("bot", "retention"): 2}
-    assert [(dead.destination, dead.position, dead.reason, dead.tries) for dead in state.dead(limit=9)] == [
+    assert state.expire(3, now=NOW, max_age=DAY, keep=DAY) == {("bot", "retention"): 2}
+    assert [(dead.destination, dead.position, dead.reason, dead.attempts) for dead in state.dead_letters(limit=9)] == [
         ("bot", 1, "retention", 0),
         ("bot", 2, "retention", 0),
     ]
-    assert {each.name: each.owed for each in state.standings()} == {"bot": 1, "other": 3}
+    assert {each.name: each.backlog for each in state.statuses()} == {"bot": 1, "other": 3}
     state.disable("bot", None)
     assert [claim.position for claim in take(state, most=9)] == [3]
-    state.expire(3, now=NOW + DAY, patience=9 * DAY, keep=DAY)
-    assert len(state.dead(limit=9)) == 2
-    state.expire(3, now=NOW + DAY + 1, patience=9 * DAY, keep=DAY)
-    assert state.dead(limit=9) == []
+    state.expire(3, now=NOW + DAY, max_age=9 * DAY, keep=DAY)
+    assert len(state.dead_letters(limit=9)) == 2
+    state.expire(3, now=NOW + DAY + 1, max_age=9 * DAY, keep=DAY)
+    assert state.dead_letters(limit=9) == []
 
 
 def test_one_that_took_nothing_for_too_long(state: State) -> None:
@@ -380,14 +393,14 @@ def test_one_that_took_nothing_for_too_long(state: State) -> None:
     owe(state, *(f"key {number}" for number in range(20)))
     for number in range(9):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9 + number))
-    assert state.expire(0, now=NOW + DAY + 1, patience=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY + 1, max_age=DAY, keep=DAY) == {}
     assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
-    assert state.expire(0, now=NOW + DAY, patience=DAY, keep=DAY) == {}
-    assert state.plan("bot", 20, 21, [Owed(21, "new", NOW)], now=NOW + DAY // 2)
+    assert state.expire(0, now=NOW + DAY, max_age=DAY, keep=DAY) == {}
+    assert state.plan("bot", 20, 21, [Delivery(21, "new", NOW)], now=NOW + DAY // 2)
     assert taken(state, NOW + DAY).position < 21  # what is under way is judged by its own try
-    assert state.expire(0, now=NOW + DAY + 1, patience=DAY, keep=DAY) == {("bot", "expired"): 19}
+    assert state.expire(0, now=NOW + DAY + 1, max_age=DAY, keep=DAY) == {("bot", "expired"): 19}
     assert 21 in [claim.position for claim in take(state, NOW + DAY * 9, most=99)]
-    assert {dead.reason for dead in state.dead(limit=99)} == {"expired"}
+    assert {dead.reason for dead in state.dead_letters(limit=99)} == {"expired"}
 
 
 def test_one_that_takes_something_keeps_the_rest(state: State) -> None:
@@ -396,20 +409,20 @@ def test_one_that_takes_something_keeps_the_rest(state: State) -> None:
     for _ in range(12):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
     assert settle(state, taken(state), OK)
-    assert state.expire(0, now=NOW + DAY * 2, patience=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY * 2, max_age=DAY, keep=DAY) == {}
     for _ in range(5):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
     assert state.disable("bot", "by hand")
     assert state.disable("bot", None)
-    assert state.expire(0, now=NOW + DAY * 4, patience=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY * 4, max_age=DAY, keep=DAY) == {}
 
 
 def test_a_clock_that_ran_ahead(state: State) -> None:
     """Nothing waits for longer than anything may; an event from the future is due now."""
-    assert state.plan("bot", 0, 1, [Owed(1, "a", NOW + DAY)], now=NOW)
+    assert state.plan("bot", 0, 1, [Delivery(1, "a", NOW + DAY)], now=NOW)
     assert next_due(state) == NOW
     assert settle(state, taken(state), BAD, later(NOW + DAY * 30))
-    state.expire(0, now=NOW, patience=DAY, keep=DAY)
+    state.expire(0, now=NOW, max_age=DAY, keep=DAY)
     assert next_due(state) == NOW
 
 
@@ -417,7 +430,7 @@ def test_a_destination_that_says_no_more(state: State) -> None:
     """Is disabled with the settlement that says so, and why."""
     owe(state, "a")
     late = state.settle([Settlement(taken(state), BAD, later(NOW), "it answered 410")])
-    assert (late, state.standings()[0].disabled, next_due(state)) == ([], "it answered 410", None)
+    assert (late, state.statuses()[0].disabled, next_due(state)) == ([], "it answered 410", None)
 
 
 def test_another_log(state: State) -> None:
@@ -428,8 +441,8 @@ def test_another_log(state: State) -> None:
     assert state.adopt(7, 3) == 0
     assert state.positions() == {"bot": 3}
     assert state.adopt(8, 50) == 2
-    assert (state.positions(), take(state), state.dead(limit=9), state.story(1)) == ({"bot": 0}, [], [], [])
-    assert (state.standings()[0].owed, state.standings()[0].oldest) == (0, None)
+    assert (state.positions(), take(state), state.dead_letters(limit=9), state.history(1)) == ({"bot": 0}, [], [], [])
+    assert (state.statuses()[0].backlog, state.statuses()[0].oldest) == (0, None)
     assert state.adopt(8, 50) == 0
     assert state.positions() == {"bot": 0}
     owe(state, "a")
@@ -441,29 +454,29 @@ def test_dead_letters_are_told_by_the_newest(state: State) -> None:
     owe(state, "a", "b", "c")
     for claim in take(state, most=9):
         assert settle(state, claim, BAD._replace(at=NOW + claim.position), EXPIRED)
-    assert [dead.position for dead in state.dead(limit=2)] == [2, 3]
+    assert [dead.position for dead in state.dead_letters(limit=2)] == [2, 3]
 
 
 def test_a_replay_is_marked_and_owed_once(state: State) -> None:
     """Of what was delivered or is dead; what is owed already is not owed twice."""
     owe(state, "a", "a")
     assert settle(state, taken(state), BAD, EXPIRED)
-    events = [Owed(1, "a", NOW + 1), Owed(2, "a", NOW + 2)]
+    events = [Delivery(1, "a", NOW + 1), Delivery(2, "a", NOW + 2)]
     assert state.replay("bot", events, now=NOW) == 1
-    assert state.dead(limit=9) == []
+    assert state.dead_letters(limit=9) == []
     claim = taken(state)
     assert (claim.position, claim.replay) == (1, True)
     assert settle(state, claim)
     claim = taken(state)
     assert (claim.position, claim.replay) == (2, False)
-    (standing,) = state.standings()
-    assert standing.owed == 1
+    (status,) = state.statuses()
+    assert status.backlog == 1
 
 
 def test_a_replay_of_what_was_not_read_yet(state: State) -> None:
     """Is nothing: it will be owed anyway, once."""
     owe(state, "a")
-    assert state.replay("bot", [Owed(2, "b", NOW)], now=NOW) == 0
+    assert state.replay("bot", [Delivery(2, "b", NOW)], now=NOW) == 0
     owe(state, "b", since=1)
     assert len(take(state, most=9)) == 2
 
@@ -471,7 +484,7 @@ def test_a_replay_of_what_was_not_read_yet(state: State) -> None:
 def test_a_replay_of_a_lane_that_is_empty_is_due(state: State) -> None:
     """Now."""
     assert state.plan("bot", 0, 1, [], now=NOW)
-    assert state.replay("bot", [Owed(1, "a", NOW - DAY)], now=NOW) == 1
+    assert state.replay("bot", [Delivery(1, "a", NOW - DAY)], now=NOW) == 1
     assert next_due(state) == NOW
 
 
@@ -496,10 +509,10 @@ def test_everything_stays(url: InboxUrl) -> None:
     second = opened(url)
     assert next_due(second) == NOW + 5000
     claim = taken(second, NOW + 5000)
-    assert (claim.tries, claim.first_tried) == (1, BAD.at)
+    assert (claim.attempts, claim.first_attempt_at) == (1, BAD.at)
     assert settle(second, claim, BAD._replace(at=NOW + 5000), later(NOW + 6000))
     claim = taken(second, NOW + 6000)
-    assert (claim.tries, claim.first_tried) == (2, BAD.at)
+    assert (claim.attempts, claim.first_attempt_at) == (2, BAD.at)
     second.close()
 
 
@@ -535,7 +548,7 @@ def test_an_event_that_is_gone_is_not_waited_for(state: State, url: InboxUrl) ->
     state.save([1], [], now=NOW, max_bytes=1000)
     assert list(state.unsaved(10)) == []
     assert state.saved([1]) == {}
-    assert [each.position for each in state.dead(limit=None)] == [1]
+    assert [each.position for each in state.dead_letters(limit=None)] == [1]
     assert needed(url, now=NOW) == 2
 
 
@@ -545,7 +558,7 @@ def test_the_oldest_saved_events_go_first(state: State) -> None:
         kill(state, position)
         state.save([position], [record(position, 1000)], now=NOW + position, max_bytes=2600)
     assert set(state.saved([1, 2, 3])) == {2, 3}
-    assert [each.position for each in state.dead(limit=None)] == [1, 2, 3]
+    assert [each.position for each in state.dead_letters(limit=None)] == [1, 2, 3]
 
 
 def test_a_saved_event_goes_with_its_dead_letter(state: State) -> None:
@@ -553,12 +566,12 @@ def test_a_saved_event_goes_with_its_dead_letter(state: State) -> None:
     for position in (1, 2):
         kill(state, position)
     state.save([1, 2], [record(1), record(2)], now=NOW, max_bytes=10_000)
-    assert state.replay("bot", [Owed(2, "a", NOW)], now=NOW) == 1
-    state.expire(0, now=NOW + 9 * DAY, patience=99 * DAY, keep=8 * DAY)
+    assert state.replay("bot", [Delivery(2, "a", NOW)], now=NOW) == 1
+    state.expire(0, now=NOW + 9 * DAY, max_age=99 * DAY, keep=8 * DAY)
     assert set(state.saved([1, 2])) == {2}
-    assert state.dead(limit=None) == []
+    assert state.dead_letters(limit=None) == []
     assert settle(state, taken(state))
-    state.expire(0, now=NOW + 9 * DAY, patience=99 * DAY, keep=8 * DAY)
+    state.expire(0, now=NOW + 9 * DAY, max_age=99 * DAY, keep=8 * DAY)
     assert state.saved([1, 2]) == {}
 
 
@@ -568,7 +581,7 @@ def test_a_person_is_in_no_saved_event_any_more(state: State) -> None:
     state.save([1], [record(1)], now=NOW, max_bytes=1000)
     assert state.forget(state.positions_of("16505551234"))
     assert state.saved([1]) == {}
-    assert state.dead(limit=None) == []
+    assert state.dead_letters(limit=None) == []
 
 
 def test_everything_can_be_forgotten(state: State, url: InboxUrl) -> None:
@@ -578,5 +591,5 @@ def test_everything_can_be_forgotten(state: State, url: InboxUrl) -> None:
     assert state.heartbeat() == NOW
     state.clear()
     assert needed(url, now=NOW) is None
-    assert state.standings() == []
+    assert state.statuses() == []
     assert state.heartbeat() == 0

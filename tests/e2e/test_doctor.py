@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from service.credentials import Credentials
 from service.doctor.caller import Caller
-from service.doctor.checks import certificate, handshake, notifications, responder
+from service.doctor.checks import certificate, credentials, handshake, notifications, responder
 from service.meta import catalogue
 from tests.support.public import ACCOUNT, APP, NUMBER, World, findings
 from tests.support.server import Server, until
@@ -416,8 +416,8 @@ def test_more_secrets_than_are_taken(world: World) -> None:
 )
 def test_a_token_of_ones_own_is_none_of_an_examples(token: str) -> None:
     """However it reads."""
-    credentials = Credentials((token.encode(),), (b"0123456789abcdef0123456789abcdef",))
-    assert {each.state for each in credentials.look(credentials, (), "")} <= {"ok", "unknown"}
+    accepted = Credentials((token.encode(),), (b"0123456789abcdef0123456789abcdef",))
+    assert {each.state for each in credentials.look(accepted, (), "")} <= {"ok", "unknown"}
 
 
 class Hostile(BaseHTTPRequestHandler):

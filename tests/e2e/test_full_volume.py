@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import FULL
 from service.meta import catalogue
+from service.outcomes import StorageFailure
 from service.storage.sqlite.volume import PROBE_BYTES
 from tests.support.server import Server, until
 
@@ -164,7 +164,7 @@ def test_a_shorter_retention_makes_room(tmp_path: Path, volume: Volume, killed: 
         for _ in range(20):
             until(lambda: server.notify(catalogue.batch(100)).status == 200, "a slow disk, but not for so long")
         after = [line for line in server.log_lines() if line["timestamp"] > ready]
-        assert FULL not in [line.get("reason") for line in after]
+        assert StorageFailure.FULL not in [line.get("reason") for line in after]
         assert (volume.where / "filler").stat().st_size > 2**20
 
 

@@ -13,12 +13,12 @@ from service.config import inbox_url
 from service.events import Event
 from service.meta import catalogue
 from service.storage import low_watermark
-from service.storage.deliveries import Owed, Queues, Ruling, Settlement, Standing, Try, Verdict
+from service.storage.deliveries import Attempt, Delivery, DestinationStatus, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Record, Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
-from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
 from service.storage.sqlite.delivery_database import Store
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from tests.support.destination import OK, Destination, destination, saying
 from tests.support.relaying import Relay, keep, message, messages, opened, write
 from tests.support.server import Server, free_port, until
@@ -89,7 +89,7 @@ def test_the_story_of_an_event(tmp_path: Path, kept: list[Event]) -> None:
         told = json.loads(relay.command("events", "show", which))
         (delivery,) = told["deliveries"]
         assert (delivery["destination"], delivery["state"]) == ("app", "delivered")
-        (tried,) = delivery["tries"]
+        (tried,) = delivery["attempts"]
         assert (tried["status"], tried["outcome"]) == (200, "delivered")
         assert 0 <= tried["seconds"] < 5
         assert tried["at"].endswith("Z")
@@ -105,8 +105,8 @@ def test_a_destination_is_stopped_and_goes_on(tmp_path: Path, kept: list[Event],
             keep(inbox, message(1, 100))
         until(lambda: relay.owed() == 1, "never planned")
         assert len(app.requests) == len(kept)
-        (standing,) = map(json.loads, relay.command("destinations", "list", "--json").splitlines())
-        assert (standing["name"], standing["disabled"], standing["owed"]) == ("app", "they move house", 1)
+        (status,) = map(json.loads, relay.command("destinations", "list", "--json").splitlines())
+        assert (status["name"], status["disabled"], status["backlog"]) == ("app", "they move house", 1)
         assert relay.metric("whatsapp_webhook_relay_destination_disabled", destination="app") == 1
         assert relay.metric("whatsapp_webhook_relay_backlog_events", destination="app") == 1
         assert "app is enabled." in relay.command("destinations", "enable", "app")
@@ -117,11 +117,11 @@ def test_a_destination_is_stopped_and_goes_on(tmp_path: Path, kept: list[Event],
 def test_a_replay(tmp_path: Path, kept: list[Event], app: Destination) -> None:
     """Counts first where it is asked to; the same id, marked; by id, type, person, time and destination."""
     with Relay(tmp_path) as relay:
-        assert "app: 6 events would be" in relay.command("events", "replay", "--since", "1h", "--plan")
+        assert "app: 6 events would be" in relay.command("events", "replay", "--since", "1h", "--dry-run")
         assert "app: 2 events would be" in relay.command(
-            "events", "replay", "--subject", kept[0].subject or "", "--plan"
+            "events", "replay", "--subject", kept[0].subject or "", "--dry-run"
         )
-        assert "Nothing is chosen" in relay.command("events", "replay", "--type", "com.whatsapp.call.*", "--plan")
+        assert "Nothing is chosen" in relay.command("events", "replay", "--type", "com.whatsapp.call.*", "--dry-run")
         assert len(app.requests) == 6
         assert "app: 1 events are" in relay.command("events", "replay", kept[3].id, "--destination", "app")
         until(lambda: len(app.requests) == 7, "nothing came")
@@ -140,20 +140,20 @@ def test_a_replay(tmp_path: Path, kept: list[Event], app: Destination) -> None:
 def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> None:
     """Are listed with why and how often, and delivered once more."""
     store = Store(tmp_path / "relay.db")
-    work = SqliteWork(store)
+    work = SqliteDeliveries(store)
     with closing(opened(tmp_path)) as inbox:
         (lost,) = keep(inbox, message(1, 100))
-    assert work.plan("app", 6, 7, [Owed(7, lost.partitionkey, lost.received_at)], now=lost.received_at)
-    (claim,) = work.take("app", 1, Queues.HEALTHY, now=lost.received_at, lease=1000)
-    bad = Try(lost.received_at, 0.1, 500, "5xx")
-    work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])
+    assert work.plan("app", 6, 7, [Delivery(7, lost.partitionkey, lost.received_at)], now=lost.received_at)
+    (claim,) = work.claim("app", 1, QueueKind.HEALTHY, now=lost.received_at, lease=1000)
+    bad = Attempt(lost.received_at, 0.1, 500, "5xx")
+    work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD_LETTER, reason="expired"))])
     store.close()
     relay = Relay(tmp_path)
     told = relay.command("events", "dead")
     for word in ("app", "7", "com.whatsapp.message.text", "expired", "1"):
         assert word in told
     assert json.loads(relay.command("events", "show", "7"))["deliveries"][0]["state"] == "dead: expired"
-    assert "app: 1 events would be" in relay.command("events", "replay", "--dead", "--plan")
+    assert "app: 1 events would be" in relay.command("events", "replay", "--dead", "--dry-run")
     assert "app: 1 events are" in relay.command("events", "replay", "--dead")
     assert "No dead letters" in relay.command("events", "dead")
     with relay:
@@ -192,7 +192,7 @@ def test_what_is_not_owned_up_to_is_asked(tmp_path: Path, kept: list[Event]) -> 
 
 
 def test_it_stops_in_time_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    """With a destination that hangs: within seconds, exit code 0, and the next relay tries at once."""
+    """With a destination that hangs: within seconds, exit code 0, and the next relay attempts at once."""
     with closing(opened(tmp_path)) as inbox, destination(saying(after=30)) as app:
         keep(inbox, message(1, 1))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": 30})
@@ -236,12 +236,12 @@ def _dead_letter(directory: Path, number: int) -> Event:
     with closing(opened(directory)) as inbox:
         (lost,) = keep(inbox, message(1, number))
     store = Store(directory / "relay.db")
-    work = SqliteWork(store)
+    work = SqliteDeliveries(store)
     ((position, _),) = [each for each in _events(directory) if each[1].id == lost.id]
-    assert work.plan("app", position - 1, position, [Owed(position, lost.partitionkey, lost.received_at)], now=1)
-    (claim,) = work.take("app", 1, Queues.HEALTHY, now=lost.received_at, lease=1000)
-    bad = Try(lost.received_at, 0.1, 500, "5xx")
-    work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD, reason="expired"))])
+    assert work.plan("app", position - 1, position, [Delivery(position, lost.partitionkey, lost.received_at)], now=1)
+    (claim,) = work.claim("app", 1, QueueKind.HEALTHY, now=lost.received_at, lease=1000)
+    bad = Attempt(lost.received_at, 0.1, 500, "5xx")
+    work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD_LETTER, reason="expired"))])
     store.close()
     return lost
 
@@ -251,10 +251,10 @@ def _events(directory: Path) -> list[Record]:
         return list(log.read(0, 1000))
 
 
-def _standings(directory: Path) -> Sequence[Standing]:
+def _standings(directory: Path) -> Sequence[DestinationStatus]:
     store = Store(directory / "relay.db")
     try:
-        return SqliteRecords(store).standings()
+        return SqliteDeliveryAdmin(store).statuses()
     finally:
         store.close()
 
@@ -262,7 +262,7 @@ def _standings(directory: Path) -> Sequence[Standing]:
 def _saved(directory: Path, *positions: int) -> set[int]:
     store = Store(directory / "relay.db")
     try:
-        return set(SqliteRecords(store).saved(positions))
+        return set(SqliteDeliveryAdmin(store).saved(positions))
     finally:
         store.close()
 
@@ -291,7 +291,7 @@ def test_a_dead_letter_whose_event_is_gone_is_said(tmp_path: Path, kept: list[Ev
     assert kept
     _dead_letter(tmp_path, 100)
     store = Store(tmp_path / "relay.db")
-    SqliteWork(store).save([7], [], now=1, max_bytes=1)
+    SqliteDeliveries(store).save([7], [], now=1, max_bytes=1)
     store.close()
     _purged(tmp_path)
     relay = Relay(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import ConfigurationError
 from service.events import Event
-from service.relay.destination_registry import Book
+from service.relay.destination_registry import DestinationRegistry
 from service.relay.destinations import Destination, parse
 from tests.support.events import event
 
@@ -170,30 +170,30 @@ class TestTheBook:
 
     def test_what_is_good_is_taken(self, file: Path) -> None:
         """With all lines of the secret; a second look changes nothing."""
-        book = Book(file)
-        book.look()
-        first = book.entries
+        registry = DestinationRegistry(file)
+        registry.look()
+        first = registry.entries
         assert first["bot"].secrets == (b"secret", b"older")
-        assert not book.problems
-        book.look()
-        assert book.entries == first
+        assert not registry.problems
+        registry.look()
+        assert registry.entries == first
 
     def test_a_secret_that_changes_is_taken(self, file: Path) -> None:
         """As credentials are."""
-        book = Book(file)
-        book.look()
+        registry = DestinationRegistry(file)
+        registry.look()
         (file.parent / "bot").write_text("new\n")
-        book.look()
-        assert book.entries["bot"].secrets == (b"new",)
+        registry.look()
+        assert registry.entries["bot"].secrets == (b"new",)
 
     def test_a_header_whose_value_is_in_a_file(self, file: Path) -> None:
         """It is read again like a secret; without a value its destination stays as it was."""
         file.write_text(GOOD + "    headers: {Authorization: {file: app-authorization}, X-Tenant: a}\n")
-        book = Book(file)
-        book.look()
-        assert not book.entries
-        assert "headers.Authorization.file" in book.problems[0]
-        assert "can't be read" in book.problems[0]
+        registry = DestinationRegistry(file)
+        registry.look()
+        assert not registry.entries
+        assert "headers.Authorization.file" in registry.problems[0]
+        assert "can't be read" in registry.problems[0]
         for value, problem in (
             ("Bearer one", ""),
             ("Bearer two\n", ""),
@@ -201,60 +201,60 @@ class TestTheBook:
             ("", "no value"),
         ):
             (file.parent / "app-authorization").write_text(value)
-            book.look()
-            assert problem in "".join(book.problems)
-            assert bool(book.problems) is bool(problem)
-        assert book.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
-        assert "Bearer" not in "".join(book.problems)
+            registry.look()
+            assert problem in "".join(registry.problems)
+            assert bool(registry.problems) is bool(problem)
+        assert registry.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
+        assert "Bearer" not in "".join(registry.problems)
 
     def test_a_bad_file_keeps_the_last_good_one(self, file: Path) -> None:
         """And says what is wrong with it, until it is good again."""
-        book = Book(file)
-        book.look()
-        before = book.entries
+        registry = DestinationRegistry(file)
+        registry.look()
+        before = registry.entries
         for text in ("destinations: 1", None):
             file.write_text(text) if text else file.unlink()
-            book.look()
-            assert book.problems
-            assert book.entries is before
+            registry.look()
+            assert registry.problems
+            assert registry.entries is before
         file.write_text(GOOD)
-        book.look()
-        assert not book.problems
+        registry.look()
+        assert not registry.problems
 
     def test_a_file_that_is_as_it_was_is_not_read_again(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Good or bad: it is looked at twice a second."""
-        book = Book(file)
+        registry = DestinationRegistry(file)
         for text in (GOOD, "destinations: 1"):
             file.write_text(text)
-            book.look()
-            problems = book.problems
+            registry.look()
+            problems = registry.problems
             with monkeypatch.context() as patch:
                 patch.setattr("ruamel.yaml.YAML.load", None)
-                book.look()
-            assert book.problems == problems
+                registry.look()
+            assert registry.problems == problems
 
     def test_a_secret_whose_name_is_none_is_said(self, file: Path) -> None:
         """A name of a file that holds a NUL is nobody's."""
         file.write_text(GOOD.replace("secretFile: bot", 'secretFile: "a\\0b"'))
-        book = Book(file)
-        book.look()
-        assert "not a file name" in book.problems[0]
+        registry = DestinationRegistry(file)
+        registry.look()
+        assert "not a file name" in registry.problems[0]
 
     def test_a_missing_secret_harms_its_own_destination_only(self, file: Path) -> None:
         """Others are taken; the one that had a secret keeps it."""
         file.write_text(GOOD + GOOD.split("\n", 2)[2].replace("bot", "other").replace("meta", "cloudevents"))
-        book = Book(file)
-        book.look()
-        assert set(book.entries) == {"bot"}
-        assert set(book.wanted) == {"bot", "other"}
-        assert "destination 'other'" in book.problems[0]
+        registry = DestinationRegistry(file)
+        registry.look()
+        assert set(registry.entries) == {"bot"}
+        assert set(registry.wanted) == {"bot", "other"}
+        assert "destination 'other'" in registry.problems[0]
         (file.parent / "other").write_text("no prefix\n")
-        book.look()
-        assert "wants whsec_ and base64 behind it (line 1)" in book.problems[0]
+        registry.look()
+        assert "wants whsec_ and base64 behind it (line 1)" in registry.problems[0]
         (file.parent / "other").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZg==\n")
-        book.look()
-        assert set(book.entries) == {"bot", "other"}
+        registry.look()
+        assert set(registry.entries) == {"bot", "other"}
         (file.parent / "other").unlink()
-        book.look()
-        assert set(book.entries) == {"bot", "other"}
-        assert "can't be read" in book.problems[0]
+        registry.look()
+        assert set(registry.entries) == {"bot", "other"}
+        assert "can't be read" in registry.problems[0]

@@ -76,9 +76,9 @@ def test_the_standard_webhooks_library_verifies_it() -> None:
 
 def test_the_id_is_the_same_on_every_try() -> None:
     """What a consumer tells repeats by."""
-    tries = [composed(one(), "cloudevents", now=NOW + number).headers for number in range(3)]
-    assert len({headers["webhook-id"] for headers in tries}) == len({headers["ce-id"] for headers in tries}) == 1
-    assert len({headers["webhook-signature"] for headers in tries}) == 3
+    attempts = [composed(one(), "cloudevents", now=NOW + number).headers for number in range(3)]
+    assert len({headers["webhook-id"] for headers in attempts}) == len({headers["ce-id"] for headers in attempts}) == 1
+    assert len({headers["webhook-signature"] for headers in attempts}) == 3
 
 
 def test_what_is_no_header_is_escaped() -> None:

@@ -10,11 +10,11 @@ from service.relay.policy import (
     FIRST_AT_ONCE,
     FIRST_PAUSE,
     FIRST_WAIT,
-    LEAST_TRIES,
     LONGEST_ASKED,
     LONGEST_PAUSE,
     LONGEST_WAIT,
     MAX_DELIVERY_AGE_MS,
+    MIN_ATTEMPTS,
     MOST_AT_ONCE,
     MOST_FAILURES,
     Breaker,
@@ -29,15 +29,17 @@ from service.telemetry.metrics import relay as metrics
 NOW = 1_795_000_000_000
 
 
-def claim(tries: int = 0, first_tried: int = 0, owed_at: int = 0) -> Claim:
-    return Claim("bot", "lane", 1, owed_at, replay=False, tries=tries, first_tried=first_tried, token=1)
+def claim(attempts: int = 0, first_attempt_at: int = 0, planned_at: int = 0) -> Claim:
+    return Claim(
+        "bot", "queue", 1, planned_at, replay=False, attempts=attempts, first_attempt_at=first_attempt_at, token=1
+    )
 
 
 def ruled(
-    status: int, *, tries: int = 0, first_tried: int = 0, retry_after: str | None = None, chance: float = 1.0
+    status: int, *, attempts: int = 0, first_attempt_at: int = 0, retry_after: str | None = None, chance: float = 1.0
 ) -> Ruling:
     answer = Answer(status, "word", retry_after)
-    return rule(claim(tries, first_tried), answer, now=NOW, chance=lambda: chance)
+    return rule(claim(attempts, first_attempt_at), answer, now=NOW, chance=lambda: chance)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -49,31 +51,36 @@ def test_success(status: int) -> None:
 @pytest.mark.parametrize("status", [0, 199, 300, 302, 400, 401, 404, 409, 429, 500, 503])
 def test_everything_else_is_tried_again(status: int) -> None:
     """Within a wait that is chance's up to a bound that doubles."""
-    assert ruled(status, chance=1.0) == Ruling(Verdict.AGAIN, NOW + FIRST_WAIT)
-    assert ruled(status, chance=0.0) == Ruling(Verdict.AGAIN, NOW)
-    assert ruled(status, tries=3).due == NOW + FIRST_WAIT * 8
-    assert ruled(status, tries=10_000).due == NOW + LONGEST_WAIT
+    assert ruled(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + FIRST_WAIT)
+    assert ruled(status, chance=0.0) == Ruling(Verdict.RETRY, NOW)
+    assert ruled(status, attempts=3).due == NOW + FIRST_WAIT * 8
+    assert ruled(status, attempts=10_000).due == NOW + LONGEST_WAIT
 
 
 def test_gone_waits_for_nothing() -> None:
     """Its destination is disabled, and the event stays owed."""
-    assert ruled(410) == Ruling(Verdict.AGAIN, NOW)
+    assert ruled(410) == Ruling(Verdict.RETRY, NOW)
 
 
 def test_patience_has_an_end() -> None:
-    """Three days after the lane's first failure, with tries enough; success is success also then."""
+    """Three days after the queue's first failure, with attempts enough; success is success also then."""
     long = NOW - MAX_DELIVERY_AGE_MS
-    assert ruled(500, tries=LEAST_TRIES, first_tried=long + 1).verdict is Verdict.AGAIN
-    assert ruled(500, tries=LEAST_TRIES, first_tried=long) == Ruling(Verdict.DEAD, reason=DeadLetterReason.EXPIRED)
-    assert ruled(500, tries=LEAST_TRIES - 1, first_tried=long).verdict is Verdict.AGAIN, "a clock that jumped"
-    assert ruled(200, tries=LEAST_TRIES, first_tried=long).verdict is Verdict.DELIVERED
+    assert ruled(500, attempts=MIN_ATTEMPTS, first_attempt_at=long + 1).verdict is Verdict.RETRY
+    assert ruled(500, attempts=MIN_ATTEMPTS, first_attempt_at=long) == Ruling(
+        Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED
+    )
+    assert ruled(500, attempts=MIN_ATTEMPTS - 1, first_attempt_at=long).verdict is Verdict.RETRY, "a clock that jumped"
+    assert ruled(200, attempts=MIN_ATTEMPTS, first_attempt_at=long).verdict is Verdict.DELIVERED
 
 
 def test_what_waited_behind_it_has_waited_too() -> None:
     """One try, and no further three days; but what came later has its own."""
     answer = Answer(500, "5xx")
-    for owed_at, verdict in ((NOW - MAX_DELIVERY_AGE_MS, Verdict.DEAD), (NOW - MAX_DELIVERY_AGE_MS + 1, Verdict.AGAIN)):
-        tried = claim(tries=99, first_tried=NOW - 2 * MAX_DELIVERY_AGE_MS, owed_at=owed_at)
+    for planned_at, verdict in (
+        (NOW - MAX_DELIVERY_AGE_MS, Verdict.DEAD_LETTER),
+        (NOW - MAX_DELIVERY_AGE_MS + 1, Verdict.RETRY),
+    ):
+        tried = claim(attempts=99, first_attempt_at=NOW - 2 * MAX_DELIVERY_AGE_MS, planned_at=planned_at)
         assert rule(tried, answer, now=NOW, chance=lambda: 1.0).verdict is verdict
 
 
@@ -113,7 +120,7 @@ def succeed(breaker: Breaker, status: int = 200) -> None:
 def test_what_is_promised() -> None:
     """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
     assert (FIRST_WAIT, LONGEST_WAIT, LONGEST_ASKED, MAX_DELIVERY_AGE_MS) == (2_000, 3_600_000, 86_400_000, 259_200_000)
-    assert (LEAST_TRIES, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (10, 5, 1_000, 60_000, 256)
+    assert (MIN_ATTEMPTS, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (10, 5, 1_000, 60_000, 256)
     assert sorted(State) == sorted(metrics.BREAKER_STATES)
 
 

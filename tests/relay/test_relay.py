@@ -14,14 +14,14 @@ from typing import Any
 import apsw
 import pytest
 
-from service.relay.destination_registry import Book
+from service.relay.destination_registry import DestinationRegistry
 from service.relay.loop import Relay
-from service.relay.policy import LEAST_TRIES, MAX_DELIVERY_AGE_MS
-from service.storage.deliveries import Dead, Owed, Standing
+from service.relay.policy import MAX_DELIVERY_AGE_MS, MIN_ATTEMPTS
+from service.storage.deliveries import DeadLetter, Delivery, DestinationStatus
 from service.storage.sqlite import SqliteInbox, SqliteLog
-from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
 from service.storage.sqlite.delivery_database import Store
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from service.telemetry import metrics
 from service.telemetry.tracing import Tracing
 from tests.support.destination import OK, Destination, Request, destination, saying
@@ -49,8 +49,8 @@ class House:
     def start(self, *destinations: dict[str, Any], chance: Callable[[], float] = random.random) -> Relay:
         write(self.directory, *destinations)
         self.relay = Relay(
-            Book(self.directory / "destinations.yaml"),
-            SqliteWork(self.store),
+            DestinationRegistry(self.directory / "destinations.yaml"),
+            SqliteDeliveries(self.store),
             lambda: SqliteLog(self.directory / "inbox.db"),
             metrics=self.metrics,
             traced=Tracing(),
@@ -62,14 +62,14 @@ class House:
         self.relay.start()
         return self.relay
 
-    def standing(self, name: str = "app") -> Standing:
-        return {each.name: each for each in SqliteRecords(self.store).standings()}[name]
+    def status(self, name: str = "app") -> DestinationStatus:
+        return {each.name: each for each in SqliteDeliveryAdmin(self.store).statuses()}[name]
 
     def joined(self, name: str = "app") -> bool:
-        return name in {each.name for each in SqliteRecords(self.store).standings()}
+        return name in {each.name for each in SqliteDeliveryAdmin(self.store).statuses()}
 
-    def dead(self) -> list[Dead]:
-        return list(SqliteRecords(self.store).dead(limit=100))
+    def dead_letters(self) -> list[DeadLetter]:
+        return list(SqliteDeliveryAdmin(self.store).dead_letters(limit=100))
 
     def metric(self, name: str, labels: Mapping[str, str]) -> float:
         return self.registry.get_sample_value(f"whatsapp_webhook_relay_{name}", dict(labels)) or 0.0
@@ -119,7 +119,7 @@ def test_everything_comes_in_the_order_of_each_key(house: House, app: Destinatio
         wanted = [event.data for event in events if event.partitionkey == key]
         came = [request.body for request in app.requests if request.headers["ce-partitionkey"] == key]
         assert came == wanted
-    until(lambda: house.standing().owed == 0, "something is still owed")
+    until(lambda: house.status().backlog == 0, "something is still owed")
     assert house.metric("attempts_total", {"destination": "app", "outcome": "delivered"}) == 500
 
 
@@ -150,7 +150,7 @@ def test_the_file_changes(house: House, app: Destination) -> None:
         house.start(to(app), to(other, name="other"))
         until(lambda: house.joined() and house.joined("other"), "never read")
         write(house.directory, to(other))  # app goes to where other was
-        until(lambda: house.standing("other").gone_since, "never seen")
+        until(lambda: house.status("other").gone_since, "never seen")
         time.sleep(0.1)
         keep(house.inbox, message(1, 1))
         until(lambda: other.requests, "nothing came")
@@ -181,8 +181,8 @@ def test_one_that_hangs_delays_no_other(house: House, app: Destination) -> None:
     with destination(saying(after=30)) as slow, destination(choosy) as poison:
         house.start(to(app), to(slow, name="slow", timeout=20), to(poison, name="poison"), chance=lambda: 1.0)
         until(lambda: len(app.requests) == 101, lambda: f"{len(app.requests)} of 101", patience=5)
-        until(lambda: house.standing("poison").owed == 11, lambda: str(house.standing("poison")), patience=5)
-        assert house.standing("slow").owed == 101
+        until(lambda: house.status("poison").backlog == 11, lambda: str(house.status("poison")), patience=5)
+        assert house.status("slow").backlog == 101
         write(house.directory, to(app))  # so that nobody waits for the slow one at the end
         slow.close()
 
@@ -193,12 +193,12 @@ def test_a_410_disables_until_somebody_enables(house: House) -> None:
     with destination(saying(OK.replace(b"200", b"410"))) as gone:
         house.start(to(gone))
         until(lambda: gone.requests, "nothing came")
-        until(lambda: house.standing().disabled, "never disabled")
-        assert house.standing().disabled == "it answered 410"
+        until(lambda: house.status().disabled, "never disabled")
+        assert house.status().disabled == "it answered 410"
         time.sleep(0.3)
-        assert (len(gone.requests), house.standing().owed) == (1, 3)
+        assert (len(gone.requests), house.status().backlog) == (1, 3)
         gone.behave = saying()
-        SqliteRecords(house.store).disable("app", None)
+        SqliteDeliveryAdmin(house.store).disable("app", None)
         until(lambda: len(gone.requests) == 4, "never went on")
     assert [request.headers["ce-id"] for request in gone.requests[:2]] == [gone.requests[0].headers["ce-id"]] * 2
 
@@ -215,7 +215,7 @@ def test_a_redirect_is_followed_nowhere(house: House, app: Destination) -> None:
 
 
 def test_retry_after_is_heeded(house: House) -> None:
-    """The lane waits as long as was asked for; another lane does not."""
+    """The queue waits as long as was asked for; another queue does not."""
     keep(house.inbox, message(1, 1), message(2, 2))
 
     def later(request: Request, client: Any) -> None:
@@ -224,12 +224,12 @@ def test_retry_after_is_heeded(house: House) -> None:
 
     with destination(later) as busy:
         house.start(to(busy), chance=lambda: 0.0)
-        until(lambda: len(busy.requests) == 2 and house.standing().owed == 1, "not both came")
+        until(lambda: len(busy.requests) == 2 and house.status().backlog == 1, "not both came")
         time.sleep(0.3)
         assert len(busy.requests) == 2
         house.ahead = 901
         until(lambda: len(busy.requests) == 3, "never tried again")
-        until(lambda: house.standing().owed == 0, "still owed")
+        until(lambda: house.status().backlog == 0, "still owed")
 
 
 def test_after_three_days_it_is_dead(house: House) -> None:
@@ -237,18 +237,18 @@ def test_after_three_days_it_is_dead(house: House) -> None:
     (first,) = keep(house.inbox, message(1, 1))
     with destination(saying(OK.replace(b"200", b"500"))) as broken:
         house.start(to(broken), chance=lambda: 1.0)
-        while house.attempts() <= LEAST_TRIES:
+        while house.attempts() <= MIN_ATTEMPTS:
             house.advance(HOUR, broken)  # the longest wait
         house.advance(MAX_DELIVERY_AGE_MS / 2000, broken)
         (second,) = keep(house.inbox, message(1, 2))
-        until(lambda: house.standing().owed == 2, "never planned")
+        until(lambda: house.status().backlog == 2, "never planned")
         house.advance(MAX_DELIVERY_AGE_MS / 2000, broken)
-        until(house.dead, "never dead")
+        until(house.dead_letters, "never dead")
         broken.behave = saying()
-        assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "expired")]
-        assert house.dead()[0].tries > LEAST_TRIES
+        assert [(dead.position, dead.reason) for dead in house.dead_letters()] == [(1, "expired")]
+        assert house.dead_letters()[0].attempts > MIN_ATTEMPTS
         house.ahead += HOUR
-        until(lambda: house.standing().owed == 0, "never delivered")
+        until(lambda: house.status().backlog == 0, "never delivered")
     assert broken.requests[-1].body == second.data
     assert broken.requests[0].body == first.data
     assert house.metric("dead_letters_total", {"destination": "app", "reason": "expired"}) == 1
@@ -339,7 +339,7 @@ def test_down_for_an_hour(house: House, app: Destination) -> None:
     assert 5 <= tried < 150, "a destination that is down is tried once in a while"
     back = Destination(count, port=port)
     house.ahead = 2 * HOUR + 61
-    until(lambda: house.standing("down").owed == 0, lambda: str(house.standing("down")))
+    until(lambda: house.status("down").backlog == 0, lambda: str(house.status("down")))
     back.close()
     assert most[0] <= 8
     for key in {event.partitionkey for event in events}:
@@ -351,12 +351,12 @@ def test_what_the_retention_took_is_dead(house: House, app: Destination) -> None
     """And said, with the reason; what is behind it goes on."""
     keep(house.inbox, message(1, 1), message(1, 2))
     house.inbox._db.execute("UPDATE event SET data = NULL WHERE position = 1")
-    work = SqliteWork(house.store)
+    work = SqliteDeliveries(house.store)
     work.join({"app": 0}, now=0)
-    assert work.plan("app", 0, 2, [Owed(1, "lane", 0), Owed(2, "lane", 0)], now=0)
+    assert work.plan("app", 0, 2, [Delivery(1, "queue", 0), Delivery(2, "queue", 0)], now=0)
     house.start(to(app))
-    until(lambda: app.requests and house.standing().owed == 0, "nothing came")
-    assert [(dead.position, dead.reason) for dead in house.dead()] == [(1, "retention")]
+    until(lambda: app.requests and house.status().backlog == 0, "nothing came")
+    assert [(dead.position, dead.reason) for dead in house.dead_letters()] == [(1, "retention")]
 
 
 def test_an_inbox_that_is_not_there_yet(tmp_path: Path, app: Destination) -> None:
@@ -381,7 +381,7 @@ def test_the_end_waits_for_what_is_under_way(house: House) -> None:
         until(lambda: slow.requests, "nothing came")
         relay.stop()
         house.relay = None
-        assert house.standing().owed == 0
+        assert house.status().backlog == 0
         house.start(to(slow))
         time.sleep(0.5)
         assert len(slow.requests) == 1
@@ -391,7 +391,7 @@ def test_an_inbox_that_is_replaced(house: House, app: Destination) -> None:
     """While the relay runs: all of the new one is delivered, from its start, and it is said."""
     keep(house.inbox, *messages(20, 3))
     relay = house.start(to(app))
-    until(lambda: len(app.requests) == 20 and house.standing().owed == 0, "not all came")
+    until(lambda: len(app.requests) == 20 and house.status().backlog == 0, "not all came")
     house.inbox.close()
     (house.directory / "inbox.db").rename(house.directory / "old.db")
     until(relay.trouble, "never noticed")
@@ -403,7 +403,7 @@ def test_an_inbox_that_is_replaced(house: House, app: Destination) -> None:
 
 
 def test_a_410_while_the_state_is_locked(house: House, app: Destination) -> None:
-    """What came of the tries is kept until it can be written: nothing is sent twice, and nothing is stuck."""
+    """What came of the attempts is kept until it can be written: nothing is sent twice, and nothing is stuck."""
     with destination(saying(OK.replace(b"200", b"410"), after=0.3)) as gone:
         app.behave = saying(after=0.3)
         house.start(to(app), to(gone, name="gone"))
@@ -415,19 +415,19 @@ def test_a_410_while_the_state_is_locked(house: House, app: Destination) -> None
         time.sleep(7)  # longer than anybody waits for the lock
         other.execute("COMMIT")
         other.close()
-        until(lambda: house.standing("gone").disabled, "never disabled")
-        until(lambda: house.standing().owed == 0, "never written down")
+        until(lambda: house.status("gone").disabled, "never disabled")
+        until(lambda: house.status().backlog == 0, "never written down")
         assert (len(app.requests), len(gone.requests)) == (1, 1)
 
 
 def test_a_replay_of_what_the_relay_has_not_read(house: House, app: Destination) -> None:
     """By a command that is faster than it: each event comes once, and the relay goes on."""
     events = keep(house.inbox, *messages(10, 2))
-    SqliteWork(house.store).join({"app": 0}, now=0)
-    owed = [Owed(position, event.partitionkey, 0) for position, event in enumerate(events, start=1)]
-    assert SqliteRecords(house.store).replay("app", owed, now=0) == 0
+    SqliteDeliveries(house.store).join({"app": 0}, now=0)
+    owed = [Delivery(position, event.partitionkey, 0) for position, event in enumerate(events, start=1)]
+    assert SqliteDeliveryAdmin(house.store).replay("app", owed, now=0) == 0
     house.start(to(app))
-    until(lambda: house.standing().position == 10 and house.standing().owed == 0, "not all came")
+    until(lambda: house.status().position == 10 and house.status().backlog == 0, "not all came")
     assert len(app.requests) == 10
 
 
@@ -447,7 +447,7 @@ def test_one_that_cannot_be_served_stops_no_other(
 
 def test_what_was_purged_while_it_was_away_is_told(house: House, app: Destination) -> None:
     """A destination that left the file and comes again later than the retention."""
-    work = SqliteWork(house.store)
+    work = SqliteDeliveries(house.store)
     work.join({"app": 0}, now=0)
     keep(house.inbox, *messages(5, 2))
     house.inbox._db.execute("DELETE FROM event WHERE position <= 3")

@@ -128,7 +128,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
 
 @pytest.mark.parametrize("answer", [lambda _: time.sleep(3), lambda client: drip(client, b"HTTP/1.1 2", b"0")])
 def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.socket], None]) -> None:
-    """The same; and other tries of the loop go on meanwhile."""
+    """The same; and other attempts of the loop go on meanwhile."""
     with serving(answer, trusted) as (slow, _), serving(saying(GOOD)) as (port, received):
         started = time.monotonic()
         waiting = gevent.spawn(sender(slow, scheme="https").send, MESSAGE)

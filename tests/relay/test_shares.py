@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service.relay.dispatcher import take_shares
+from service.relay.dispatcher import claim_shares
 from service.relay.policy import rule, shares
 from service.relay.sender import Answer
-from service.storage.deliveries import Claim, Owed, Settlement, Try, Verdict
+from service.storage.deliveries import Attempt, Claim, Delivery, Settlement, Verdict
 from service.storage.sqlite.delivery_database import Store
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
 NOW = 1_795_000_000_000
 SECONDS = int(os.environ.get("TEST_SIMULATED_SECONDS", "40"))
@@ -21,9 +21,9 @@ ROUNDS_PER_SECOND = 100  # an attempt takes 10 ms
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Iterator[SqliteWork]:
+def work(tmp_path: Path) -> Iterator[SqliteDeliveries]:
     store = Store(tmp_path / "relay.db")
-    work = SqliteWork(store)
+    work = SqliteDeliveries(store)
     work.join({"bot": 0}, now=NOW)
     yield work
     store.close()
@@ -33,7 +33,7 @@ def is_poisoned(claim: Claim) -> bool:
     return claim.position % NEW_PER_SECOND == 1
 
 
-def test_nobody_waits_for_ever(work: SqliteWork) -> None:
+def test_nobody_waits_for_ever(work: SqliteDeliveries) -> None:
     """500 new queues a second, one of them never delivered: no failed one waits longer than twice its backoff.
 
     `TEST_SIMULATED_SECONDS=3600` is the long form.
@@ -43,24 +43,24 @@ def test_nobody_waits_for_ever(work: SqliteWork) -> None:
     for second in range(SECONDS):
         start = NOW + second * 1000
         first = second * NEW_PER_SECOND
-        new = [Owed(first + number, f"queue {first + number}", start) for number in range(1, NEW_PER_SECOND + 1)]
+        new = [Delivery(first + number, f"queue {first + number}", start) for number in range(1, NEW_PER_SECOND + 1)]
         assert work.plan("bot", first, first + NEW_PER_SECOND, new, now=start)
         for round_ in range(ROUNDS_PER_SECOND):
             now = start + round_ * 1000 // ROUNDS_PER_SECOND
-            claims = take_shares(work, "bot", AT_ONCE, shares(AT_ONCE, 0, 0), now=now, lease=1000)
+            claims = claim_shares(work, "bot", AT_ONCE, shares(AT_ONCE, 0, 0), now=now, lease=1000)
             if not claims:
                 break
             settlements = []
             for claim in claims:
-                if claim.tries:
-                    was_due, backoff = due.pop(claim.lane)
+                if claim.attempts:
+                    was_due, backoff = due.pop(claim.queue)
                     assert now - was_due <= backoff, claim
                 status = 500 if is_poisoned(claim) else 200
                 ruling = rule(claim, Answer(status, "word"), now=now, chance=lambda: 1.0)
-                if ruling.verdict is Verdict.AGAIN:
-                    due[claim.lane] = ruling.due, ruling.due - now
+                if ruling.verdict is Verdict.RETRY:
+                    due[claim.queue] = ruling.due, ruling.due - now
                 delivered += status == 200
-                settlements.append(Settlement(claim, Try(now, 0.01, status, "word"), ruling))
+                settlements.append(Settlement(claim, Attempt(now, 0.01, status, "word"), ruling))
             assert not work.settle(settlements)
     assert len(due) == SECONDS
     assert delivered == SECONDS * (NEW_PER_SECOND - 1)

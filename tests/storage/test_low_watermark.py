@@ -13,7 +13,7 @@ from service.errors import InboxUnavailable
 from service.storage import engines, low_watermark
 from service.storage.deliveries import MAX_HEARTBEAT_AGE_MS
 from service.storage.low_watermark import LowWatermark
-from service.storage.sqlite.delivery_database import APPLICATION_ID, MIGRATIONS
+from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID
 from service.telemetry import logs
 from tests.support.engines import Servers
 
@@ -34,7 +34,7 @@ def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
     assert hold(NOW) is None
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, patience=1, keep=1)
+    state.work.expire(0, now=NOW, max_age=1, keep=1)
     assert hold(NOW) == 8
     state.close()
 
@@ -55,7 +55,7 @@ def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
     """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, patience=1, keep=1)
+    state.work.expire(0, now=NOW, max_age=1, keep=1)
     state.close()
     hold = low_watermark.of(url)
     assert hold(NOW + MAX_HEARTBEAT_AGE_MS - 1) == 8
@@ -77,9 +77,8 @@ def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None
 def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
     """Nobody migrates it once its relay is gone."""
     with closing(apsw.Connection(str(tmp_path / "relay.db"))) as db:
-        db.execute(MIGRATIONS[0]).fetchall()
-        db.pragma("application_id", APPLICATION_ID)
-        db.pragma("user_version", 1)
+        db.execute("CREATE TABLE owed (position)").fetchall()
+        db.pragma("application_id", OLDER_APPLICATION_ID)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
     hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written) == 0

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
+from service.outcomes import StorageFailure
 from service.relay.planner import Planner
-from service.storage.deliveries import Owed, Settlement
+from service.storage.deliveries import Delivery, Settlement
+from service.storage.postgresql import schema
+from service.storage.postgresql.connection import Address, connect
 from service.storage.protocols import Log
 from service.telemetry.metrics import RelayMetrics
 from tests.contract.test_deliveries import (
@@ -50,15 +54,27 @@ def url(servers: Servers) -> InboxUrl:
     return inbox_url(servers.postgresql().new_database())
 
 
+def test_tables_from_before_the_first_release(url: InboxUrl) -> None:
+    """Are refused with what to do, and no table is made beside them."""
+    with closing(opened_inbox(Path(), url.text)):
+        pass
+    with connect(Address.of(url, timeout=5)) as db:
+        db.execute("INSERT INTO whatsapp_webhook.version VALUES ('relay', 3, 1)")
+        with pytest.raises(InboxUnavailable, match="drop relay, destination, owed") as refused:
+            opened(url)
+        assert refused.value.reason is StorageFailure.OLDER
+        assert not schema.exists(db, "delivery")
+
+
 def test_one_that_holds_its_claims_open_keeps_nobody_waiting(url: InboxUrl) -> None:
-    """Its transaction is not over yet: others get other lanes, at once."""
+    """Its transaction is not over yet: others get other queues, at once."""
     one, other = opened(url), opened(url)
     one.join({"bot": 0}, now=NOW)
-    owe(one, *(f"lane {number}" for number in range(10)))
+    owe(one, *(f"queue {number}" for number in range(10)))
     with one.together():
-        first = {claim.lane for claim in take(one, most=4)}
+        first = {claim.queue for claim in take(one, most=4)}
         started = time.monotonic()
-        second = {claim.lane for claim in take(other, most=10)}
+        second = {claim.queue for claim in take(other, most=10)}
         assert time.monotonic() - started < 1
     assert len(first) == 4
     assert len(second) == 6
@@ -110,10 +126,10 @@ def in_threads(*jobs: Callable[[], None]) -> None:
 
 
 def test_many_relays_at_once(url: InboxUrl) -> None:
-    """Planners, couriers and a tidier, all at the same lanes: each event is tried in its order, and is over once."""
+    """Planners, workers and a tidier, all at the same queues: each event is tried in its order, and is over once."""
     first = opened(url)
     first.join({"bot": 0}, now=NOW)
-    lanes = [f"lane {random.Random(number).randrange(LANES)}" for number in range(EVENTS)]
+    queues = [f"queue {random.Random(number).randrange(LANES)}" for number in range(EVENTS)]
     tried: list[tuple[str, int]] = []
     over: Counter[int] = Counter()
     lock = threading.Lock()
@@ -124,7 +140,11 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
         while (since := state.positions()["bot"]) < EVENTS and time.monotonic() < deadline:
             until_ = min(since + chance.randrange(1, 8), EVENTS)
             state.plan(
-                "bot", since, until_, [Owed(at, lanes[at - 1], NOW) for at in range(since + 1, until_ + 1)], now=NOW
+                "bot",
+                since,
+                until_,
+                [Delivery(at, queues[at - 1], NOW) for at in range(since + 1, until_ + 1)],
+                now=NOW,
             )
             time.sleep(chance.random() / 500)
         state.close()
@@ -136,7 +156,7 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
             settlements = []
             for claim in claims:
                 with lock:
-                    tried.append((claim.lane, claim.position))
+                    tried.append((claim.queue, claim.position))
                 fate = chance.choice((DELIVERED, DELIVERED, EXPIRED, later(NOW)))
                 settlements.append(Settlement(claim, OK if fate is DELIVERED else BAD, fate))
             with state.together():
@@ -150,20 +170,20 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
     def tidy() -> None:
         state = opened(url)
         while over.total() < EVENTS and time.monotonic() < deadline:
-            state.expire(0, now=NOW, patience=DAY, keep=DAY)
-            state.forget_tries(0)
+            state.expire(0, now=NOW, max_age=DAY, keep=DAY)
+            state.prune_attempts(0)
             time.sleep(0.01)
         state.close()
 
     in_threads(plan, plan, *[deliver] * RELAYS, tidy)
     assert over == Counter(range(1, EVENTS + 1)), "not all of it, or some of it twice"
-    for lane in set(lanes):
-        positions = [position for name, position in tried if name == lane]
+    for queue in set(queues):
+        positions = [position for name, position in tried if name == queue]
         assert positions == sorted(positions)
-    (standing,) = first.standings()
-    assert standing.owed == 0
+    (status,) = first.statuses()
+    assert status.backlog == 0
     assert take(first, now=NOW * 2, most=9) == []
-    assert next_due(first) is None, "a lane is left in which nothing is owed"
+    assert next_due(first) is None, "a queue is left in which nothing is owed"
     first.close()
 
 
@@ -183,7 +203,7 @@ def test_it_goes_on_after_its_server_was_away() -> None:
         with pytest.raises(InboxUnavailable):
             settle(state, claim)
         assert settle(state, claim)
-        assert [each.lane for each in take(state, now=NOW + LEASE * 2, most=9)] == ["b"]
+        assert [each.queue for each in take(state, now=NOW + LEASE * 2, most=9)] == ["b"]
         state.close()
 
 
@@ -218,7 +238,10 @@ def test_claims_stay_flat(url: InboxUrl) -> None:
         state.join({name: 0}, now=NOW)
         for start in range(0, number, 10_000):
             owe(
-                state, *(f"lane {index}" for index in range(start, min(start + 10_000, number))), since=start, name=name
+                state,
+                *(f"queue {index}" for index in range(start, min(start + 10_000, number))),
+                since=start,
+                name=name,
             )
         with psycopg.connect(url.text, autocommit=True) as db:
             db.execute("VACUUM ANALYZE")
@@ -226,8 +249,8 @@ def test_claims_stay_flat(url: InboxUrl) -> None:
             assert key
             plans = [
                 db.execute(
-                    "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT lane FROM whatsapp_webhook.lane "
-                    f"WHERE destination = %s AND least(tries, 1) = {kind} AND due <= %s ORDER BY due, lane LIMIT 1 "
+                    "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT queue FROM whatsapp_webhook.delivery_queue "
+                    f"WHERE destination = %s AND least(attempts, 1) = {kind} AND due <= %s ORDER BY due, queue LIMIT 1 "
                     "FOR UPDATE SKIP LOCKED",
                     (key[0], NOW * 2),
                 ).fetchone()
@@ -268,7 +291,7 @@ def test_destinations_of_a_database_that_was_made_anew(url: InboxUrl) -> None:
     state.join({"zeta": 0}, now=NOW)
     state.join({"alpha": 0, "zeta": 0}, now=NOW)
     owe(state, "a", name="zeta")
-    assert {each.name: each.owed for each in state.standings()} == {"alpha": 0, "zeta": 1}
+    assert {each.name: each.backlog for each in state.statuses()} == {"alpha": 0, "zeta": 1}
     state.close()
 
 

@@ -1,15 +1,17 @@
 """The relay's state in SQLite: the file itself."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
 
 from service.errors import InboxUnavailable
-from service.storage.deliveries import Owed
+from service.outcomes import StorageFailure
+from service.storage.deliveries import Delivery
 from service.storage.sqlite.delivery_admin import needed
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID, Store
 from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
 
 
@@ -41,6 +43,19 @@ def test_a_file_that_vanishes_is_noticed(state: SqliteState, path: Path) -> None
         state.require_file()
 
 
+def test_a_file_from_before_the_first_release(path: Path) -> None:
+    """Is refused with what to do, and stays as it was, byte for byte."""
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("CREATE TABLE owed (position)").fetchall()
+        db.pragma("application_id", OLDER_APPLICATION_ID)
+    before = path.read_bytes()
+    for open_it in (Store, lambda path: needed(path, now=NOW)):
+        with pytest.raises(InboxUnavailable, match="before the first release: move it away") as refused:
+            open_it(path)
+        assert refused.value.reason is StorageFailure.OLDER
+    assert path.read_bytes() == before
+
+
 def test_nobody_else_reads_the_file(state: SqliteState, path: Path) -> None:
     """Numbers of people are in it."""
     owe(state, "16505551234")
@@ -62,7 +77,7 @@ def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int,
 def test_a_failure_leaves_nothing_half_done(state: SqliteState) -> None:
     """What can't be written is not written in part, and the next one can be."""
     with pytest.raises(InboxUnavailable, match="can't be used"):
-        state.plan("bot", 0, 2, [Owed(1, "a", NOW), Owed(1, "b", NOW)], now=NOW)
+        state.plan("bot", 0, 2, [Delivery(1, "a", NOW), Delivery(1, "b", NOW)], now=NOW)
     assert state.positions() == {"bot": 0}
     owe(state, "a")
 
@@ -74,7 +89,7 @@ def test_claims_stay_flat(tmp_path: Path) -> None:
         state = opened(tmp_path / f"{number}.db")
         state.join({"bot": 0}, now=NOW)
         for start in range(0, number, 10_000):
-            owe(state, *(f"lane {index}" for index in range(start, min(start + 10_000, number))), since=start)
+            owe(state, *(f"queue {index}" for index in range(start, min(start + 10_000, number))), since=start)
         counted = [0]
 
         def count(counted: list[int] = counted) -> bool:

@@ -113,7 +113,7 @@ class Relay:
             return sys.maxsize
         found = engines.deliveries(url).open(url)
         try:
-            return sum(each.owed for each in found.records.standings() if not names or each.name in names)
+            return sum(each.backlog for each in found.records.statuses() if not names or each.name in names)
         finally:
             found.close()
 

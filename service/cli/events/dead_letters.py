@@ -21,7 +21,7 @@ from service.events import rfc3339
 from service.relay import destinations
 from service.relay.destinations import Destination
 from service.storage import engines
-from service.storage.deliveries import Owed, Records
+from service.storage.deliveries import Delivery, DeliveryAdmin
 from service.storage.protocols import Log, Record
 
 SHOWN: Final = 50
@@ -32,15 +32,15 @@ AT_ONCE: Final = 500
 @filters.inbox_option
 @click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="The newest so many.")
 def dead(inbox: str | None, limit: int) -> None:
-    """List dead letters: events that a destination will not get, why, and after how many tries.
+    """List dead letters: events that a destination will not get, why, and after how many attempts.
 
     \b
     whatsapp-webhook events dead
-    whatsapp-webhook events replay --dead --plan
+    whatsapp-webhook events replay --dead --dry-run
     """  # noqa: D301  click wants the character
     url = filters.where(inbox)
     with delivery_store.opened(url) as records:
-        letters = records.dead(limit=limit)
+        letters = records.dead_letters(limit=limit)
         saved = records.saved([letter.position for letter in letters])
     if not letters:
         click.echo("No dead letters.")
@@ -50,7 +50,7 @@ def dead(inbox: str | None, limit: int) -> None:
         kinds = {position: event.type for position, event in saved.items()}
         kinds |= {record.position: record.event.type for record in log.at(positions)}
     print_table(
-        ("given up", "destination", "position", "type", "reason", "tries"),
+        ("given up", "destination", "position", "type", "reason", "attempts"),
         [
             (
                 rfc3339(letter.at)[:19],
@@ -58,7 +58,7 @@ def dead(inbox: str | None, limit: int) -> None:
                 str(letter.position),
                 kinds.get(letter.position, "(no longer stored)"),
                 letter.reason,
-                str(letter.tries),
+                str(letter.attempts),
             )
             for letter in letters
         ],
@@ -71,9 +71,9 @@ def dead(inbox: str | None, limit: int) -> None:
 @filters.filtered
 @click.option("--destination", "names", metavar="NAME", multiple=True, help="Only to this one; may be repeated.")
 @click.option("--dead", "only_dead", is_flag=True, help="Only dead letters, to the destination that did not get them.")
-@click.option("--plan", is_flag=True, help="Say how many it would be, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Say how many it would be, and do nothing.")
 def replay(
-    inbox: str | None, which: tuple[str, ...], wanted: Filter, names: tuple[str, ...], *, only_dead: bool, plan: bool
+    inbox: str | None, which: tuple[str, ...], wanted: Filter, names: tuple[str, ...], *, only_dead: bool, dry_run: bool
 ) -> None:
     """Deliver events once more: by position or id, or those that the options choose.
 
@@ -82,7 +82,7 @@ def replay(
 
     \b
     whatsapp-webhook events replay 42 --destination bot
-    whatsapp-webhook events replay --since 2h --type 'com.whatsapp.message.*' --plan
+    whatsapp-webhook events replay --since 2h --type 'com.whatsapp.message.*' --dry-run
     whatsapp-webhook events replay --dead
     """  # noqa: D301  click wants the character
     if not which and wanted == filters.EVERYTHING and not only_dead:
@@ -91,19 +91,22 @@ def replay(
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = filters.where(inbox)
     with delivery_store.opened(url) as records, closing(engines.open_log(url)) as log:
-        takers = _takers(names, {standing.name for standing in records.standings()})
-        lost = {(letter.destination, letter.position) for letter in records.dead(limit=None)} if only_dead else None
+        takers = _takers(names, {status.name for status in records.statuses()})
+        letters = records.dead_letters(limit=None) if only_dead else ()
+        lost = {(letter.destination, letter.position) for letter in letters} if only_dead else None
         counts: Counter[str] = Counter()
         found = _found(log, which, wanted, url) if lost is None else _dead(log, which, wanted, records, lost, url)
         for page in _pages(found):
             for name, taker in takers.items():
-                owed = [
-                    Owed(position, event.partitionkey, event.received_at)
+                deliveries = [
+                    Delivery(position, event.partitionkey, event.received_at)
                     for position, event in page
                     if (taker.wants(event) if lost is None else (name, position) in lost)
                 ]
-                counts[name] += len(owed) if plan else records.replay(name, owed, now=int(time.time() * 1000))
-    _tell(counts, plan=plan)
+                counts[name] += (
+                    len(deliveries) if dry_run else records.replay(name, deliveries, now=int(time.time() * 1000))
+                )
+    _tell(counts, dry_run=dry_run)
 
 
 def _takers(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination]:
@@ -127,7 +130,7 @@ def _dead(
     log: Log,
     which: tuple[str, ...],
     wanted: Filter,
-    records: Records,
+    records: DeliveryAdmin,
     lost: Collection[tuple[str, int]],
     url: InboxUrl,
 ) -> Iterator[Record]:
@@ -149,8 +152,8 @@ def _pages(found: Iterator[Record]) -> Iterator[Sequence[Record]]:
         yield page
 
 
-def _tell(counts: Counter[str], *, plan: bool) -> None:
+def _tell(counts: Counter[str], *, dry_run: bool) -> None:
     for name, number in sorted(counts.items()):
-        click.echo(f"{name}: {number} events {'would be' if plan else 'are'} delivered once more.")
+        click.echo(f"{name}: {number} events {'would be' if dry_run else 'are'} delivered once more.")
     if not counts.total():
         click.echo("Nothing is chosen, or all of it is owed already.")

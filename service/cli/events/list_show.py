@@ -80,13 +80,14 @@ def _write(line: bytes) -> None:
 
 def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
     with delivery_store.opened_if_any(url) as records:
-        stories = records.story(position) if records else []
+        stories = records.history(position) if records else []
     return [
         {
             "destination": story.destination,
             "state": story.stands,
-            "tries": [
-                tried._asdict() | {"at": rfc3339(tried.at), "seconds": round(tried.seconds, 3)} for tried in story.tries
+            "attempts": [
+                attempt._asdict() | {"at": rfc3339(attempt.at), "seconds": round(attempt.seconds, 3)}
+                for attempt in story.attempts
             ],
         }
         for story in stories

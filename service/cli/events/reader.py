@@ -14,7 +14,7 @@ from service.cli import delivery_store
 from service.cli.events.filters import EVERYTHING, Filter
 from service.config import InboxUrl
 from service.storage import engines
-from service.storage.deliveries import Records
+from service.storage.deliveries import DeliveryAdmin
 from service.storage.protocols import Log, Placed, Record, Stream
 
 PAGE: Final = 500
@@ -42,10 +42,10 @@ def one(log: Log, which: str, url: InboxUrl) -> Record:
     return found
 
 
-def _dead_letter(records: Records, position: int) -> Record | None:
+def _dead_letter(records: DeliveryAdmin, position: int) -> Record | None:
     if event := records.saved([position]).get(position):
         return Record(position, event)
-    letters = [each for each in records.dead(limit=None) if each.position == position]
+    letters = [each for each in records.dead_letters(limit=None) if each.position == position]
     if letters:
         given_up = ", ".join(f"{each.destination} ({each.reason})" for each in letters)
         raise click.ClickException(

@@ -42,5 +42,5 @@ ENGINE: Final = Engine(
     inbox_opener=_inbox_opener,
     open_stream=lambda url: KafkaStream(Settings.of(url)),
     open_erasure=_open_erasure,
-    no_log="A Kafka topic is read by consumers of yours, not by the relay or its commands: docs/engines.md shows how.",
+    no_log="There is no relay for kafka: consumers of yours read the topic, and docs/engines.md shows how.",
 )

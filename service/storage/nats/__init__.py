@@ -42,5 +42,5 @@ ENGINE: Final = Engine(
     inbox_opener=_inbox_opener,
     open_stream=lambda url: NatsStream(Settings.of(url)),
     open_erasure=_open_erasure,
-    no_log="A NATS stream is read by consumers of yours, not by the relay or its commands: docs/engines.md shows how.",
+    no_log="There is no relay for nats: consumers of yours read the stream, and docs/engines.md shows how.",
 )

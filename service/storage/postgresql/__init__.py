@@ -12,21 +12,21 @@ from service.config import InboxUrl
 from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
 from service.storage.postgresql import connection, delivery_admin, delivery_database
 from service.storage.postgresql.connection import Address
-from service.storage.postgresql.delivery_admin import PostgresqlRecords
-from service.storage.postgresql.delivery_claims import PostgresqlClaims
+from service.storage.postgresql.delivery_admin import PostgresqlDeliveryAdmin
+from service.storage.postgresql.delivery_claims import PostgresqlDeliveryClaims
 from service.storage.postgresql.delivery_database import Store
-from service.storage.postgresql.delivery_planning import PostgresqlPlans
+from service.storage.postgresql.delivery_planning import PostgresqlDeliveryPlanning
 from service.storage.postgresql.erasure import PostgresqlErasure
 from service.storage.postgresql.inbox import PostgresqlInbox
 from service.storage.postgresql.log import PostgresqlLog
 from service.storage.protocols import Terms
 
-__all__ = ["ENGINE", "PostgresqlInbox", "PostgresqlWork"]
+__all__ = ["ENGINE", "PostgresqlDeliveries", "PostgresqlInbox"]
 
 READ_TIMEOUT_SECONDS: Final = 10.0  # for one question; nobody waits for the answer but the reader
 
 
-class PostgresqlWork(PostgresqlPlans, PostgresqlClaims):
+class PostgresqlDeliveries(PostgresqlDeliveryPlanning, PostgresqlDeliveryClaims):
     """`State`, see there."""
 
 
@@ -36,7 +36,7 @@ def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:
 
 def _open_deliveries(url: InboxUrl) -> DeliveryStore:
     store = Store(url)
-    return DeliveryStore(PostgresqlWork(store), PostgresqlRecords(store), store.close, lambda: store.url)
+    return DeliveryStore(PostgresqlDeliveries(store), PostgresqlDeliveryAdmin(store), store.close, lambda: store.url)
 
 
 ENGINE: Final = Engine(

@@ -9,129 +9,134 @@ from service.storage.deliveries import (
     GONE_LONG,
     MAX_CLOCK_AHEAD_MS,
     MAX_HEARTBEAT_AGE_MS,
-    Dead,
-    Owed,
-    Standing,
-    Story,
-    Try,
+    Attempt,
+    DeadLetter,
+    Delivery,
+    DeliveryHistory,
+    DestinationStatus,
 )
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import Address, connect
 from service.storage.postgresql.delivery_database import TABLES, Store
 from service.storage.postgresql.delivery_planning import saved_events
-from service.storage.postgresql.delivery_queues import let_go, lock
+from service.storage.postgresql.delivery_queues import drop_empty_queues, lock
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import NAME as T
 
 ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
 
 
-class PostgresqlRecords:
-    """`Records`, see there."""
+class PostgresqlDeliveryAdmin:
+    """`DeliveryAdmin`, see there."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def standings(self) -> Sequence[Standing]:
-        """Say how each destination stands; see `Records`."""
+    def statuses(self) -> Sequence[DestinationStatus]:
+        """Say how each destination stands; see `DeliveryAdmin`."""
         rows = self._store.rows(
             f"""SELECT name, position, disabled, gone_since,
-                  (SELECT count(*) FROM {T}.owed WHERE destination = id),
-                  (SELECT received_at FROM {T}.owed WHERE destination = id ORDER BY position LIMIT 1),
-                  (SELECT count(*) FROM {T}.dead WHERE destination = id)
+                  (SELECT count(*) FROM {T}.delivery WHERE destination = id),
+                  (SELECT received_at FROM {T}.delivery WHERE destination = id ORDER BY position LIMIT 1),
+                  (SELECT count(*) FROM {T}.dead_letter WHERE destination = id)
                 FROM {T}.destination ORDER BY name"""
         )
-        return [Standing(*row) for row in rows]
+        return [DestinationStatus(*row) for row in rows]
 
-    def dead(self, *, limit: int | None) -> Sequence[Dead]:
-        """Give the dead letters of last; see `Records`."""
+    def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
+        """Give the dead letters of last; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            f"""SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM {T}.dead
-                  JOIN {T}.destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT %s) AS newest
+            f"""SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM {T}.dead_letter
+                  JOIN {T}.destination ON id = destination
+                  ORDER BY at DESC, dead_letter.position DESC LIMIT %s) AS newest
                 ORDER BY at, position""",
             (limit,),
         )
-        return [Dead(*row) for row in rows]
+        return [DeadLetter(*row) for row in rows]
 
-    def story(self, position: int) -> Sequence[Story]:
-        """Tell what became of the event at *position*; see `Records`."""
-        tried = self._store.rows(
-            f"""SELECT name, at, seconds, status, outcome FROM {T}.tried JOIN {T}.destination ON id = destination
-                WHERE tried.position = %s ORDER BY at""",
+    def history(self, position: int) -> Sequence[DeliveryHistory]:
+        """Tell what became of the event at *position*; see `DeliveryAdmin`."""
+        attempts = self._store.rows(
+            f"""SELECT name, at, seconds, status, outcome FROM {T}.attempt JOIN {T}.destination ON id = destination
+                WHERE attempt.position = %s ORDER BY at""",
             (position,),
         )
-        stands = {name: "delivered" for name, *_ in tried}
-        for table, word in (("owed", "'waiting'"), ("dead", "'dead: ' || reason")):
+        stands = {name: "delivered" for name, *_ in attempts}
+        for table, word in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
             query = f"""SELECT name, {word} FROM {T}.destination
                         JOIN {T}.{table} AS t ON t.destination = id AND t.position = %s"""
             stands |= dict(self._store.rows(query, (position,)))
         return [
-            Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
+            DeliveryHistory(name, stands[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            for name in sorted(stands)
         ]
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
-        """Return the saved events of dead letters; see `Records`."""
+        """Return the saved events of dead letters; see `DeliveryAdmin`."""
         return saved_events(self._store, positions)
 
     def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of what is kept of a person; see `Records`."""
+        """Return the positions of what is kept of a person; see `DeliveryAdmin`."""
         query = f"""SELECT position FROM {T}.saved_event WHERE subject = %s
-                    UNION SELECT position FROM {T}.owed WHERE right(lane, length(%s) + 1) = ':' || %s
+                    UNION SELECT position FROM {T}.delivery WHERE right(queue, length(%s) + 1) = ':' || %s
                     ORDER BY position"""
         return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
-        """Return when a relay last said that it runs; see `Records`."""
-        ((seen,),) = self._store.rows(f"SELECT seen FROM {T}.relay")
+        """Return when a relay last said that it runs; see `DeliveryAdmin`."""
+        ((seen,),) = self._store.rows(f"SELECT seen FROM {T}.relay_state")
         return int(seen)
 
     def clear(self) -> None:
-        """Drop everything; see `Records`."""
+        """Drop everything; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             for table in (*TABLES, "destination"):
                 db.execute(f"DELETE FROM {T}.{table}")
-            db.execute(f"UPDATE {T}.relay SET identity = NULL, seen = 0")
+            db.execute(f"UPDATE {T}.relay_state SET identity = NULL, seen = 0")
 
-    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
-        """Owe events once more; see `Records`."""
+    def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
+        """Owe events once more; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             key, read = db.execute(f"SELECT id, position FROM {T}.destination WHERE name = %s", (name,)).fetchall()[0]
-            wanted = [each for each in owed if each.position <= read]  # what comes after will be owed anyway
-            lanes = sorted({each.lane for each in wanted})
+            wanted = [each for each in deliveries if each.position <= read]  # what comes after will be owed anyway
+            queues = sorted({each.queue for each in wanted})
             db.execute(
-                f"""INSERT INTO {T}.lane (destination, lane, due)
-                    SELECT %s, lane, %s FROM unnest(%s::text[]) AS new (lane)
-                    ORDER BY lane COLLATE "C" ON CONFLICT (destination, lane) DO UPDATE SET due = lane.due""",
-                (key, now, lanes),
+                f"""INSERT INTO {T}.delivery_queue (destination, queue, due)
+                    SELECT %s, queue, %s FROM unnest(%s::text[]) AS new (queue)
+                    ORDER BY queue COLLATE "C"
+                    ON CONFLICT (destination, queue) DO UPDATE SET due = delivery_queue.due""",
+                (key, now, queues),
             )
             added = db.execute(
-                f"""INSERT INTO {T}.owed
+                f"""INSERT INTO {T}.delivery
                     SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
                     ON CONFLICT (destination, position) DO NOTHING""",
                 (key, now, *([each[at] for each in wanted] for at in range(3))),
             ).rowcount
             db.execute(
-                f"DELETE FROM {T}.dead WHERE destination = %s AND position = ANY(%s)",
+                f"DELETE FROM {T}.dead_letter WHERE destination = %s AND position = ANY(%s)",
                 (key, [each.position for each in wanted]),
             )
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `Switch`."""
+        """Deliver nothing more to a destination, or go on; see `DestinationSwitch`."""
         change = f"""UPDATE {T}.destination SET disabled = %s, failing_since = NULL, failures = 0
                      WHERE name = %s AND (disabled IS NULL) <> (%s::text IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
     def forget(self, positions: Sequence[int]) -> bool:
-        """Owe these events to nobody, and tell nothing of them; see `Records`."""
+        """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
         which = (list(positions),)
         with self._store.transaction() as db:
-            lanes = db.execute(f"SELECT destination, lane FROM {T}.owed WHERE position = ANY(%s)", which).fetchall()
-            lock(db, lanes)
-            for table in ("owed", "dead", "tried", "saved_event"):
+            queues = db.execute(
+                f"SELECT destination, queue FROM {T}.delivery WHERE position = ANY(%s)", which
+            ).fetchall()
+            lock(db, queues)
+            for table in ("delivery", "dead_letter", "attempt", "saved_event"):
                 db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", which)
-            let_go(db, lanes)
+            drop_empty_queues(db, queues)
         return True
 
 
@@ -144,15 +149,15 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
     db = connect(Address.of(url, timeout=ASKING))
     try:
         with map_errors():
-            if not schema.exists(db, "relay"):
+            if not schema.exists(db, "relay_state"):
                 return None
             found = db.execute(
                 f"""SELECT min(position) FROM (
-                      SELECT coalesce((SELECT min(position) FROM {T}.owed WHERE destination = id), position + 1)
+                      SELECT coalesce((SELECT min(position) FROM {T}.delivery WHERE destination = id), position + 1)
                         AS position
                       FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
-                      UNION ALL SELECT min(position) FROM {T}.dead WHERE NOT saved
-                    ) AS wanted WHERE (SELECT seen FROM {T}.relay) BETWEEN %s AND %s""",
+                      UNION ALL SELECT min(position) FROM {T}.dead_letter WHERE NOT saved
+                    ) AS wanted WHERE (SELECT seen FROM {T}.relay_state) BETWEEN %s AND %s""",
                 (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
             ).fetchone()
     finally:
@@ -168,6 +173,10 @@ def heartbeat(url: InboxUrl) -> int | None:
     db = connect(Address.of(url, timeout=ASKING))
     try:
         with map_errors():
-            return schema.number(db, f"SELECT seen FROM {T}.relay") or None if schema.exists(db, "relay") else None
+            return (
+                schema.number(db, f"SELECT seen FROM {T}.relay_state") or None
+                if schema.exists(db, "relay_state")
+                else None
+            )
     finally:
         db.close()

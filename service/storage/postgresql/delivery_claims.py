@@ -1,22 +1,22 @@
-"""What is owed, one lane at a time: taking it, and writing down how it ended."""
+"""What is owed, one queue at a time: taking it, and writing down how it ended."""
 
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from service.storage.deliveries import Claim, Queues, Settlement, Verdict, freed
+from service.storage.deliveries import Claim, QueueKind, Settlement, Verdict, next_queue_state
 from service.storage.postgresql.connection import Connection
 from service.storage.postgresql.delivery_database import Store
-from service.storage.postgresql.delivery_queues import ORDER, Keys, columns, let_go, rows
+from service.storage.postgresql.delivery_queues import ORDER, Keys, columns, drop_empty_queues, rows
 from service.storage.postgresql.schema import NAME as T
 
 # As the index has it; PostgreSQL rewrites a negated condition so that it does not.
-_WHICH: Final = {Queues.HEALTHY: "least(tries, 1) = 0", Queues.FAILED: "least(tries, 1) = 1"}
+_WHICH: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAILED: "least(attempts, 1) = 1"}
 
 
-class PostgresqlClaims:
-    """`Claims`, see there."""
+class PostgresqlDeliveryClaims:
+    """`DeliveryClaims`, see there."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -24,50 +24,54 @@ class PostgresqlClaims:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of what is within; see `Claims`."""
+        """Make one transaction of what is within; see `DeliveryClaims`."""
         with self._store.transaction():
             yield
 
-    def next_due(self, name: str, queues: Queues) -> int | None:
-        """Return when the next queue is due; see `Claims`."""
+    def next_due(self, name: str, kind: QueueKind) -> int | None:
+        """Return when the next queue is due; see `DeliveryClaims`."""
         dues = self._store.rows(
-            f"""SELECT due FROM {T}.lane WHERE destination =
-                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL) AND {_WHICH[queues]}
+            f"""SELECT due FROM {T}.delivery_queue WHERE destination =
+                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL) AND {_WHICH[kind]}
                 ORDER BY due LIMIT 1""",
             (name,),
         )
         return int(dues[0][0]) if dues else None
 
-    def take(
-        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    def claim(
+        self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
-        """Take what is due and nobody else is just taking; see `Claims`."""
+        """Take what is due and nobody else is just taking; see `DeliveryClaims`."""
         key, token = self._keys[name], secrets.randbits(62)
         with self._store.transaction() as db:
-            lanes = rows(
+            queues = rows(
                 db,
-                f"""UPDATE {T}.lane SET due = %s, token = %s WHERE destination = %s AND lane = ANY(ARRAY(
-                      SELECT lane FROM {T}.lane WHERE destination = %s AND {_WHICH[queues]} AND due <= %s
+                f"""UPDATE {T}.delivery_queue SET due = %s, token = %s WHERE destination = %s AND queue = ANY(ARRAY(
+                      SELECT queue FROM {T}.delivery_queue WHERE destination = %s AND {_WHICH[kind]} AND due <= %s
                         AND (SELECT disabled FROM {T}.destination WHERE id = %s) IS NULL
-                      ORDER BY {"random()" if at_random else "due, lane"} LIMIT %s FOR UPDATE SKIP LOCKED))
-                    RETURNING lane, tries, first_tried""",
+                      ORDER BY {"random()" if at_random else "due, queue"} LIMIT %s FOR UPDATE SKIP LOCKED))
+                    RETURNING queue, attempts, first_attempt_at""",
                 *(now + lease, token, key),
                 *(key, now, key, most),
             )
-            # A statement of its own: it sees what those had settled whose lanes these were.
+            # A statement of its own: it sees what those had settled whose queues these were.
             heads = rows(
                 db,
-                f"""SELECT taken.lane, head.* FROM unnest(%s::text[]) AS taken (lane), LATERAL (
-                      SELECT position, owed_at, replay FROM {T}.owed
-                      WHERE destination = %s AND owed.lane = taken.lane ORDER BY position LIMIT 1) AS head""",
-                [lane for lane, _, _ in lanes],
+                f"""SELECT taken.queue, head.* FROM unnest(%s::text[]) AS taken (queue), LATERAL (
+                      SELECT position, planned_at, replay FROM {T}.delivery
+                      WHERE destination = %s AND delivery.queue = taken.queue ORDER BY position LIMIT 1) AS head""",
+                [queue for queue, _, _ in queues],
                 key,
             )
-        first = {lane: (position, owed_at, replay) for lane, position, owed_at, replay in heads}
-        return [Claim(name, lane, *first[lane], tries, tried, token) for lane, tries, tried in lanes if lane in first]
+        first = {queue: (position, planned_at, replay) for queue, position, planned_at, replay in heads}
+        return [
+            Claim(name, queue, *first[queue], attempts, first_attempt_at, token)
+            for queue, attempts, first_attempt_at in queues
+            if queue in first
+        ]
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended; see `Claims`."""
+        """Write down how claims ended; see `DeliveryClaims`."""
         if not settlements:
             return []
         with self._store.transaction() as db:
@@ -75,62 +79,64 @@ class PostgresqlClaims:
                 tuple(row)
                 for row in rows(
                     db,
-                    f"""SELECT destination, lane, token FROM {T}.lane WHERE (destination, lane) IN (
+                    f"""SELECT destination, queue, token FROM {T}.delivery_queue WHERE (destination, queue) IN (
                           SELECT * FROM unnest(%s::int[], %s::text[])) {ORDER}""",
-                    *columns([self._lane(each) for each in settlements], 2),
+                    *columns([self._queue_of(each) for each in settlements], 2),
                 )
             }
-            ours = [each for each in settlements if (*self._lane(each), each.claim.token) in held]
+            ours = [each for each in settlements if (*self._queue_of(each), each.claim.token) in held]
             self._free(db, ours)
-            over = [each for each in ours if each.ruling.verdict is not Verdict.AGAIN]
+            over = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
             self._end(db, over)
             self._note_failures(db, ours)
             for each in ours:
                 if each.disables:
                     change = f"UPDATE {T}.destination SET disabled = %s WHERE id = %s AND disabled IS NULL"
                     db.execute(change, (each.disables, self._keys[each.claim.destination]))
-        return [each.claim for each in settlements if (*self._lane(each), each.claim.token) not in held]
+        return [each.claim for each in settlements if (*self._queue_of(each), each.claim.token) not in held]
 
-    def _lane(self, settlement: Settlement) -> tuple[int, str]:
-        return self._keys[settlement.claim.destination], settlement.claim.lane
+    def _queue_of(self, settlement: Settlement) -> tuple[int, str]:
+        return self._keys[settlement.claim.destination], settlement.claim.queue
 
     def _free(self, db: Connection, ours: Sequence[Settlement]) -> None:
-        """Have lanes be free again, and tell of the tries."""
+        """Have queues be free again, and tell of the attempts."""
         db.execute(
-            f"""UPDATE {T}.lane SET due = new.due, tries = new.tries, first_tried = new.first_tried, token = NULL
+            f"""UPDATE {T}.delivery_queue
+                SET due = new.due, attempts = new.attempts, first_attempt_at = new.first_attempt_at, token = NULL
                 FROM unnest(%s::int[], %s::text[], %s::bigint[], %s::int[], %s::bigint[])
-                  AS new (destination, lane, due, tries, first_tried)
-                WHERE lane.destination = new.destination AND lane.lane = new.lane""",
-            columns([(*self._lane(each), *freed(each)) for each in ours], 5),
+                  AS new (destination, queue, due, attempts, first_attempt_at)
+                WHERE delivery_queue.destination = new.destination AND delivery_queue.queue = new.queue""",
+            columns([(*self._queue_of(each), *next_queue_state(each)) for each in ours], 5),
         )
-        tried = [(each.claim.position, self._keys[each.claim.destination], *each.tried) for each in ours]
+        attempts = [(each.claim.position, self._keys[each.claim.destination], *each.attempt) for each in ours]
         db.execute(
-            f"""INSERT INTO {T}.tried
+            f"""INSERT INTO {T}.attempt
                 SELECT * FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::float8[], %s::int[], %s::text[])
                 ON CONFLICT DO NOTHING""",
-            columns(tried, 6),
+            columns(attempts, 6),
         )
 
     def _end(self, db: Connection, over: Sequence[Settlement]) -> None:
         """Owe what was delivered, or given up, no longer."""
         dead = [
-            (self._keys[claim.destination], claim.position, ruling.reason, claim.tries + 1, tried.at)
-            for claim, tried, ruling, _ in over
-            if ruling.verdict is Verdict.DEAD
+            (self._keys[claim.destination], claim.position, ruling.reason, claim.attempts + 1, attempt.at)
+            for claim, attempt, ruling, _ in over
+            if ruling.verdict is Verdict.DEAD_LETTER
         ]
         if dead:
             db.execute(
-                f"""INSERT INTO {T}.dead (destination, position, reason, tries, at)
+                f"""INSERT INTO {T}.dead_letter (destination, position, reason, attempts, at)
                     SELECT * FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
                     ON CONFLICT (destination, position)
-                    DO UPDATE SET reason = excluded.reason, tries = excluded.tries, at = excluded.at""",
+                    DO UPDATE SET reason = excluded.reason, attempts = excluded.attempts, at = excluded.at""",
                 columns(dead, 5),
             )
         db.execute(
-            f"DELETE FROM {T}.owed WHERE (destination, position) IN (SELECT * FROM unnest(%s::int[], %s::bigint[]))",
+            f"""DELETE FROM {T}.delivery
+                WHERE (destination, position) IN (SELECT * FROM unnest(%s::int[], %s::bigint[]))""",
             columns([(self._keys[each.claim.destination], each.claim.position) for each in over], 2),
         )
-        let_go(db, [self._lane(each) for each in over])
+        drop_empty_queues(db, [self._queue_of(each) for each in over])
 
     def _note_failures(self, db: Connection, ours: Sequence[Settlement]) -> None:
         """Note since when, and how often, each destination took nothing."""
@@ -142,4 +148,4 @@ class PostgresqlClaims:
             else:
                 ill = f"""UPDATE {T}.destination
                           SET failing_since = coalesce(failing_since, %s), failures = failures + %s WHERE id = %s"""
-                db.execute(ill, (own[0].tried.at, len(own), self._keys[name]))
+                db.execute(ill, (own[0].attempt.at, len(own), self._keys[name]))

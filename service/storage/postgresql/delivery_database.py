@@ -1,6 +1,6 @@
 """The tables, how they came to be, and transactions on them.
 
-What is locked is locked in one order, so that relays wait for each other for moments and never in a circle: lanes
+What is locked is locked in one order, so that relays wait for each other for moments and never in a circle: queues
 first, by their names; then destinations.
 """
 
@@ -18,7 +18,12 @@ from service.storage.postgresql.connection import Address, Connection, connect
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import Step
 
-PART: Final = "relay"
+PART: Final = "deliveries"
+OLDER_PART: Final = "relay"  # of tables that no release made
+_OLDER_REMEDY: Final = (
+    "the relay's tables are of a version before the first release: drop relay, destination, owed, lane, dead, tried "
+    "and saved_event of the schema whatsapp_webhook, and the row 'relay' of its table version"
+)
 PATIENCE: Final = 5.0  # seconds
 TENDING: Final = 16  # who tends what is too old; beside the inbox's own locks
 # Rows that change at each try: what they leave behind is to be cleaned at a hundredth, not at a fifth, of the table.
@@ -29,10 +34,10 @@ _BUSY: Final = (
 STEPS: Final = (
     Step(
         f"""
-        CREATE TABLE whatsapp_webhook.relay (
+        CREATE TABLE whatsapp_webhook.relay_state (
             one boolean PRIMARY KEY DEFAULT true CHECK (one), identity bigint, seen bigint NOT NULL
         );
-        INSERT INTO whatsapp_webhook.relay (seen) VALUES (0);
+        INSERT INTO whatsapp_webhook.relay_state (seen) VALUES (0);
         CREATE TABLE whatsapp_webhook.destination (
             id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             name text NOT NULL UNIQUE,
@@ -42,35 +47,46 @@ STEPS: Final = (
             failing_since bigint,
             failures integer NOT NULL DEFAULT 0
         );
-        CREATE TABLE whatsapp_webhook.owed (
+        CREATE TABLE whatsapp_webhook.delivery (
             destination integer NOT NULL,
             position bigint NOT NULL,
-            lane text COLLATE "C" NOT NULL,
+            queue text COLLATE "C" NOT NULL,
             received_at bigint NOT NULL,
-            owed_at bigint NOT NULL,
+            planned_at bigint NOT NULL,
             replay boolean NOT NULL,
             PRIMARY KEY (destination, position)
         ) {_BUSY};
-        CREATE INDEX owed_in_lane ON whatsapp_webhook.owed (destination, lane, position);
-        CREATE TABLE whatsapp_webhook.lane (
+        CREATE INDEX delivery_in_queue ON whatsapp_webhook.delivery (destination, queue, position);
+        CREATE TABLE whatsapp_webhook.delivery_queue (
             destination integer NOT NULL,
-            lane text COLLATE "C" NOT NULL,
+            queue text COLLATE "C" NOT NULL,
             due bigint NOT NULL,
-            tries integer NOT NULL DEFAULT 0,
-            first_tried bigint NOT NULL DEFAULT 0,
+            attempts integer NOT NULL DEFAULT 0,
+            first_attempt_at bigint NOT NULL DEFAULT 0,
             token bigint,
-            PRIMARY KEY (destination, lane)
+            PRIMARY KEY (destination, queue)
         ) {_BUSY};
-        CREATE INDEX lane_due ON whatsapp_webhook.lane (destination, due, lane);
-        CREATE TABLE whatsapp_webhook.dead (
+        CREATE INDEX delivery_queue_due
+            ON whatsapp_webhook.delivery_queue (destination, least(attempts, 1), due, queue);
+        CREATE TABLE whatsapp_webhook.dead_letter (
             destination integer NOT NULL,
             position bigint NOT NULL,
             reason text NOT NULL,
-            tries integer NOT NULL,
+            attempts integer NOT NULL,
             at bigint NOT NULL,
+            saved boolean NOT NULL DEFAULT false,
             PRIMARY KEY (destination, position)
         );
-        CREATE TABLE whatsapp_webhook.tried (
+        CREATE INDEX dead_letter_unsaved ON whatsapp_webhook.dead_letter (position) WHERE NOT saved;
+        CREATE TABLE whatsapp_webhook.saved_event (
+            position bigint PRIMARY KEY,
+            saved_at bigint NOT NULL,
+            bytes bigint NOT NULL,
+            subject text,
+            event bytea NOT NULL
+        );
+        CREATE INDEX saved_event_of_subject ON whatsapp_webhook.saved_event (subject);
+        CREATE TABLE whatsapp_webhook.attempt (
             position bigint NOT NULL,
             destination integer NOT NULL,
             at bigint NOT NULL,
@@ -82,30 +98,8 @@ STEPS: Final = (
         """,
         works_with=1,
     ),
-    Step(
-        """
-        ALTER TABLE whatsapp_webhook.dead ADD COLUMN saved boolean NOT NULL DEFAULT false;
-        CREATE INDEX dead_unsaved ON whatsapp_webhook.dead (position) WHERE NOT saved;
-        CREATE TABLE whatsapp_webhook.saved_event (
-            position bigint PRIMARY KEY,
-            saved_at bigint NOT NULL,
-            bytes bigint NOT NULL,
-            subject text,
-            event bytea NOT NULL
-        );
-        CREATE INDEX saved_event_of_subject ON whatsapp_webhook.saved_event (subject);
-        """,
-        works_with=1,
-    ),
-    Step(
-        """
-        DROP INDEX whatsapp_webhook.lane_due;
-        CREATE INDEX lane_due ON whatsapp_webhook.lane (destination, least(tries, 1), due, lane);
-        """,
-        works_with=1,
-    ),
 )
-TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -129,6 +123,8 @@ class Store:
                 self._db = connect(Address.of(self.url, timeout=PATIENCE))
                 self.connections += 1
                 with map_errors(self._db):
+                    if schema.has(self._db, OLDER_PART):
+                        raise InboxUnavailable(StorageFailure.OLDER, _OLDER_REMEDY, reopen=True)
                     schema.migrate(self._db, PART, STEPS)
             with map_errors(self._db):
                 yield self._db
@@ -168,6 +164,6 @@ def exists(url: InboxUrl) -> bool:
     db = connect(Address.of(url, timeout=PATIENCE))
     try:
         with map_errors():
-            return schema.exists(db, "relay")
+            return schema.exists(db, "relay_state")
     finally:
         db.close()

@@ -1,4 +1,4 @@
-"""Lanes, as who plans and who settles must treat them; and rows as PostgreSQL wants them."""
+"""Queues, as who plans and who settles must treat them; and rows as PostgreSQL wants them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -7,7 +7,7 @@ from service.storage.postgresql.connection import Connection
 from service.storage.postgresql.delivery_database import Rows, Store
 from service.storage.postgresql.schema import NAME as T
 
-ORDER: Final = "ORDER BY destination, lane FOR UPDATE"
+ORDER: Final = "ORDER BY destination, queue FOR UPDATE"
 
 
 class Keys:
@@ -27,21 +27,23 @@ class Keys:
         return self._known[name]
 
 
-def lock(db: Connection, lanes: Iterable[tuple[Any, ...]]) -> None:
-    """Wait for whoever has these lanes, in the order in which everybody does."""
+def lock(db: Connection, queues: Iterable[tuple[Any, ...]]) -> None:
+    """Wait for whoever has these queues, in the order in which everybody does."""
     db.execute(
-        f"SELECT 1 FROM {T}.lane WHERE (destination, lane) IN (SELECT * FROM unnest(%s::int[], %s::text[])) {ORDER}",
-        columns(list(lanes), 2),
+        f"""SELECT 1 FROM {T}.delivery_queue
+            WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[])) {ORDER}""",
+        columns(list(queues), 2),
     )
 
 
-def let_go(db: Connection, lanes: Iterable[tuple[Any, ...]]) -> None:
-    """Drop the lanes, of those that are locked, in which nothing is owed."""
+def drop_empty_queues(db: Connection, queues: Iterable[tuple[Any, ...]]) -> None:
+    """Drop the queues, of those that are locked, in which nothing is owed."""
     db.execute(
-        f"""DELETE FROM {T}.lane WHERE (destination, lane) IN (SELECT * FROM unnest(%s::int[], %s::text[]))
+        f"""DELETE FROM {T}.delivery_queue WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[]))
               AND NOT EXISTS (
-                SELECT 1 FROM {T}.owed WHERE owed.destination = lane.destination AND owed.lane = lane.lane)""",
-        columns(list(lanes), 2),
+                SELECT 1 FROM {T}.delivery
+                WHERE delivery.destination = delivery_queue.destination AND delivery.queue = delivery_queue.queue)""",
+        columns(list(queues), 2),
     )
 
 

@@ -101,6 +101,11 @@ def require_version(db: Connection, part: str, steps: Sequence[Step]) -> None:
         )
 
 
+def has(db: Connection, part: str) -> bool:
+    """Return whether there are tables of *part*."""
+    return _version(db, part) != (0, 0)
+
+
 def _version(db: Connection, part: str) -> tuple[int, int]:
     if not exists(db, "version"):
         return 0, 0

@@ -13,9 +13,9 @@ from service.config import InboxUrl
 from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
 from service.storage.protocols import Terms
 from service.storage.sqlite import delivery_admin, delivery_database
-from service.storage.sqlite.delivery_admin import SqliteRecords
+from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
 from service.storage.sqlite.delivery_database import Store
-from service.storage.sqlite.delivery_queue import SqliteWork
+from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from service.storage.sqlite.erasure import SqliteErasure
 from service.storage.sqlite.inbox import SqliteInbox
 from service.storage.sqlite.log import SqliteLog
@@ -43,7 +43,7 @@ def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], SqliteInbox]:
 
 def _open_deliveries(url: InboxUrl) -> DeliveryStore:
     store = Store(delivery_database.path_beside(url.path))
-    return DeliveryStore(SqliteWork(store), SqliteRecords(store), store.close, lambda: url)
+    return DeliveryStore(SqliteDeliveries(store), SqliteDeliveryAdmin(store), store.close, lambda: url)
 
 
 ENGINE: Final = Engine(

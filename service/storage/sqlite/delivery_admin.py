@@ -13,113 +13,115 @@ from service.storage.deliveries import (
     GONE_LONG,
     MAX_CLOCK_AHEAD_MS,
     MAX_HEARTBEAT_AGE_MS,
-    Dead,
-    Owed,
-    Standing,
-    Story,
-    Try,
+    Attempt,
+    DeadLetter,
+    Delivery,
+    DeliveryHistory,
+    DestinationStatus,
 )
-from service.storage.sqlite.delivery_database import APPLICATION_ID, TABLES, Rows, Store
-from service.storage.sqlite.delivery_queue import let_go, saved_events
+from service.storage.sqlite.delivery_database import APPLICATION_ID, OLDER_APPLICATION_ID, TABLES, Rows, Store
+from service.storage.sqlite.delivery_queue import drop_empty_queues, saved_events
 from service.storage.sqlite.ownership import Owner, require_ours
 
 
-class SqliteRecords:
-    """`Records`, see there."""
+class SqliteDeliveryAdmin:
+    """`DeliveryAdmin`, see there."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def standings(self) -> Sequence[Standing]:
-        """Say how each destination stands; see `Records`."""
+    def statuses(self) -> Sequence[DestinationStatus]:
+        """Say how each destination stands; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            """SELECT name, position, disabled, gone_since, owed,
-                 (SELECT received_at FROM owed WHERE destination = id ORDER BY position LIMIT 1),
-                 (SELECT count(*) FROM dead WHERE destination = id)
+            """SELECT name, position, disabled, gone_since, backlog,
+                 (SELECT received_at FROM delivery WHERE destination = id ORDER BY position LIMIT 1),
+                 (SELECT count(*) FROM dead_letter WHERE destination = id)
                FROM destination ORDER BY name"""
         )
-        return [Standing(*row) for row in rows]
+        return [DestinationStatus(*row) for row in rows]
 
-    def dead(self, *, limit: int | None) -> Sequence[Dead]:
-        """Give the dead letters of last; see `Records`."""
+    def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
+        """Give the dead letters of last; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            """SELECT * FROM (SELECT name, dead.position, reason, tries, at FROM dead
-                 JOIN destination ON id = destination ORDER BY at DESC, dead.position DESC LIMIT ?)
+            """SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM dead_letter
+                 JOIN destination ON id = destination ORDER BY at DESC, dead_letter.position DESC LIMIT ?)
                ORDER BY at, position""",
             (-1 if limit is None else limit,),
         )
-        return [Dead(*row) for row in rows]
+        return [DeadLetter(*row) for row in rows]
 
-    def story(self, position: int) -> Sequence[Story]:
-        """Tell what became of the event at *position*; see `Records`."""
-        tried = self._store.rows(
-            """SELECT name, at, seconds, status, outcome FROM tried JOIN destination ON id = destination
-               WHERE tried.position = ? ORDER BY at""",
+    def history(self, position: int) -> Sequence[DeliveryHistory]:
+        """Tell what became of the event at *position*; see `DeliveryAdmin`."""
+        attempts = self._store.rows(
+            """SELECT name, at, seconds, status, outcome FROM attempt JOIN destination ON id = destination
+               WHERE attempt.position = ? ORDER BY at""",
             (position,),
         )
-        stands = {name: "delivered" for name, *_ in tried}
-        for table, word in (("owed", "'waiting'"), ("dead", "'dead: ' || reason")):
+        stands = {name: "delivered" for name, *_ in attempts}
+        for table, word in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
             query = f"SELECT name, {word} FROM destination JOIN {table} AS t ON t.destination = id AND t.position = ?"  # noqa: S608  constants
             stands |= dict(self._store.rows(query, (position,)))
         return [
-            Story(name, stands[name], [Try(*row[1:]) for row in tried if row[0] == name]) for name in sorted(stands)
+            DeliveryHistory(name, stands[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            for name in sorted(stands)
         ]
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
-        """Return the saved events of dead letters; see `Records`."""
+        """Return the saved events of dead letters; see `DeliveryAdmin`."""
         return saved_events(self._store, positions)
 
     def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of what is kept of a person; see `Records`."""
+        """Return the positions of what is kept of a person; see `DeliveryAdmin`."""
         query = """SELECT position FROM saved_event WHERE subject = ?
-                   UNION SELECT position FROM owed WHERE substr(lane, -length(?) - 1) = ':' || ? ORDER BY position"""
+                   UNION SELECT position FROM delivery WHERE substr(queue, -length(?) - 1) = ':' || ?
+                   ORDER BY position"""
         return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
-        """Return when a relay last said that it runs; see `Records`."""
+        """Return when a relay last said that it runs; see `DeliveryAdmin`."""
         ((seen,),) = self._store.rows("SELECT seen FROM heartbeat")
         return int(seen)
 
     def clear(self) -> None:
-        """Drop everything; see `Records`."""
+        """Drop everything; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             for table in (*TABLES, "destination", "origin"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  one of these
             db.execute("UPDATE heartbeat SET seen = 0")
         self._store.clean()
 
-    def replay(self, name: str, owed: Sequence[Owed], *, now: int) -> int:
-        """Owe events once more; see `Records`."""
+    def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
+        """Owe events once more; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             ((key, read),) = db.execute("SELECT id, position FROM destination WHERE name = ?", (name,))
             added = 0
-            for each in owed:
+            for each in deliveries:
                 if each.position > read:  # it will be owed anyway
                     continue
-                insert = "INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?, ?, 1) RETURNING 1"
+                insert = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, 1) RETURNING 1"
                 added += len(db.execute(insert, (key, *each, now)).fetchall())
-                lane = "INSERT OR IGNORE INTO lane (destination, lane, due) VALUES (?, ?, ?)"
-                db.execute(lane, (key, each.lane, now))
-                db.execute("DELETE FROM dead WHERE destination = ? AND position = ?", (key, each.position))
-            db.execute("UPDATE destination SET owed = owed + ? WHERE id = ?", (added, key))
+                queue = "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)"
+                db.execute(queue, (key, each.queue, now))
+                db.execute("DELETE FROM dead_letter WHERE destination = ? AND position = ?", (key, each.position))
+            db.execute("UPDATE destination SET backlog = backlog + ? WHERE id = ?", (added, key))
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `Switch`."""
+        """Deliver nothing more to a destination, or go on; see `DestinationSwitch`."""
         change = """UPDATE destination SET disabled = ?, failing_since = NULL, failures = 0
                     WHERE name = ? AND (disabled IS NULL) <> (? IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
     def forget(self, positions: Sequence[int]) -> bool:
-        """Owe these events to nobody, and tell nothing of them; see `Records`."""
+        """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
         one = [(position,) for position in positions]
         every = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
         with self._store.transaction() as db:
-            gone: Rows = db.executemany(f"DELETE FROM owed {every} RETURNING destination, lane", one).fetchall()  # noqa: S608  constants
-            let_go(db, gone)
-            db.executemany(f"DELETE FROM dead {every}", one)  # noqa: S608  constants
-            for table in ("tried", "saved_event"):
+            gone: Rows = db.executemany(f"DELETE FROM delivery {every} RETURNING destination, queue", one).fetchall()  # noqa: S608  constants
+            drop_empty_queues(db, gone)
+            db.executemany(f"DELETE FROM dead_letter {every}", one)  # noqa: S608  constants
+            for table in ("attempt", "saved_event"):
                 db.executemany(f"DELETE FROM {table} WHERE position = ?", one)  # noqa: S608  one of these
         return self._store.clean()
 
@@ -131,16 +133,19 @@ def needed(path: Path, *, now: int) -> int | None:
     if that can't be told.
     """
     try:
-        if require_ours(path, APPLICATION_ID) is not Owner.OURS:  # there is none, or a relay is making it
+        if (
+            require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS
+        ):  # there is none, or a relay is making it
             return None
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             db.set_busy_timeout(100)
             ((position,),) = db.execute(
                 """SELECT min(position) FROM (
-                     SELECT coalesce((SELECT min(position) FROM owed WHERE destination = id), position + 1) AS position
+                     SELECT coalesce((SELECT min(position) FROM delivery WHERE destination = id), position + 1)
+                       AS position
                      FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)
-                     UNION ALL SELECT min(position) FROM dead WHERE saved = 0
+                     UNION ALL SELECT min(position) FROM dead_letter WHERE saved = 0
                    ) WHERE (SELECT seen FROM heartbeat) BETWEEN ? AND ?""",
                 (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
             )
@@ -159,7 +164,7 @@ def heartbeat(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        if require_ours(path, APPLICATION_ID) is not Owner.OURS:
+        if require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS:
             return None
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             db.set_busy_timeout(100)

@@ -14,12 +14,15 @@ from service.storage.sqlite.errors import access
 from service.storage.sqlite.ownership import make_private, require_ours
 
 NAME: Final = "relay.db"
-APPLICATION_ID: Final = 0x57484B52  # "WHKR"
+APPLICATION_ID: Final = 0x57484B44  # "WHKD"
+OLDER_APPLICATION_ID: Final = 0x57484B52  # of files that no release made
 BUSY_TIMEOUT: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
 # Each step takes a database of the version that is its index to the next one. Never change one that was released.
 MIGRATIONS: Final = (
     """
     CREATE TABLE origin (identity INTEGER NOT NULL) STRICT;
+    CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL) STRICT;
+    INSERT INTO heartbeat VALUES (1, 0);
     CREATE TABLE destination (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -28,37 +31,47 @@ MIGRATIONS: Final = (
         gone_since INTEGER,
         failing_since INTEGER,
         failures INTEGER NOT NULL DEFAULT 0,
-        owed INTEGER NOT NULL DEFAULT 0
+        backlog INTEGER NOT NULL DEFAULT 0
     ) STRICT;
-    CREATE TABLE owed (
+    CREATE TABLE delivery (
         destination INTEGER NOT NULL,
         position INTEGER NOT NULL,
-        lane TEXT NOT NULL,
+        queue TEXT NOT NULL,
         received_at INTEGER NOT NULL,
-        owed_at INTEGER NOT NULL,
+        planned_at INTEGER NOT NULL,
         replay INTEGER NOT NULL,
         PRIMARY KEY (destination, position)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX owed_in_lane ON owed (destination, lane, position, owed_at, replay);
-    CREATE TABLE lane (
+    CREATE INDEX delivery_in_queue ON delivery (destination, queue, position, planned_at, replay);
+    CREATE TABLE delivery_queue (
         destination INTEGER NOT NULL,
-        lane TEXT NOT NULL,
+        queue TEXT NOT NULL,
         due INTEGER NOT NULL,
-        tries INTEGER NOT NULL DEFAULT 0,
-        first_tried INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        first_attempt_at INTEGER NOT NULL DEFAULT 0,
         token INTEGER,
-        PRIMARY KEY (destination, lane)
+        PRIMARY KEY (destination, queue)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX lane_due ON lane (destination, due);
-    CREATE TABLE dead (
+    CREATE INDEX delivery_queue_due ON delivery_queue (destination, (attempts > 0), due);
+    CREATE TABLE dead_letter (
         destination INTEGER NOT NULL,
         position INTEGER NOT NULL,
         reason TEXT NOT NULL,
-        tries INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
         at INTEGER NOT NULL,
+        saved INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (destination, position)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE tried (
+    CREATE INDEX dead_letter_unsaved ON dead_letter (position) WHERE saved = 0;
+    CREATE TABLE saved_event (
+        position INTEGER PRIMARY KEY,
+        saved_at INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        subject TEXT,
+        event BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX saved_event_of_subject ON saved_event (subject);
+    CREATE TABLE attempt (
         position INTEGER NOT NULL,
         destination INTEGER NOT NULL,
         at INTEGER NOT NULL,
@@ -68,26 +81,8 @@ MIGRATIONS: Final = (
         PRIMARY KEY (position, destination, at)
     ) STRICT, WITHOUT ROWID;
     """,
-    """
-    CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL) STRICT;
-    INSERT INTO heartbeat VALUES (1, 0);
-    ALTER TABLE dead ADD COLUMN saved INTEGER NOT NULL DEFAULT 0;
-    CREATE INDEX dead_unsaved ON dead (position) WHERE saved = 0;
-    CREATE TABLE saved_event (
-        position INTEGER PRIMARY KEY,
-        saved_at INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        subject TEXT,
-        event BLOB NOT NULL
-    ) STRICT;
-    CREATE INDEX saved_event_of_subject ON saved_event (subject);
-    """,
-    """
-    DROP INDEX lane_due;
-    CREATE INDEX lane_due ON lane (destination, (tries > 0), due);
-    """,
 )
-TABLES: Final = ("owed", "lane", "dead", "tried", "saved_event")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -105,7 +100,7 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
-            require_ours(path, APPLICATION_ID)
+            require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID)
             make_private(path)
             self._db = apsw.Connection(str(path))
             self._prepare()
@@ -117,7 +112,7 @@ class Store:
         db = self._db
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("temp_store", "MEMORY")
-        db.pragma("secure_delete", True)  # a lane's name holds a number of somebody's
+        db.pragma("secure_delete", True)  # a queue's name holds a number of somebody's
         if db.pragma("user_version") > len(MIGRATIONS):
             raise apsw.NotADBError("it was made by a later version of this program")
         db.pragma("journal_mode", "wal")

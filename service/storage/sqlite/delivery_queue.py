@@ -14,14 +14,14 @@ import msgspec
 from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.storage.deliveries import (
-    LEAST_TRIES,
     LONGEST_WAIT,
+    MIN_ATTEMPTS,
     Claim,
-    Owed,
-    Queues,
+    Delivery,
+    QueueKind,
     Settlement,
     Verdict,
-    freed,
+    next_queue_state,
 )
 from service.storage.protocols import Record
 from service.storage.sqlite.delivery_database import TABLES, Rows, Store
@@ -29,13 +29,15 @@ from service.storage.sqlite.delivery_database import TABLES, Rows, Store
 FORGOTTEN_AT_ONCE: Final = 4000
 # As the index has it.
 _WHICH: Final = {
-    Queues.HEALTHY: "(tries > 0) = 0",
-    Queues.FAILED: "(tries > 0) = 1",
+    QueueKind.HEALTHY: "(attempts > 0) = 0",
+    QueueKind.FAILED: "(attempts > 0) = 1",
 }
+_INSERT_DEAD_LETTER: Final = """INSERT OR REPLACE INTO dead_letter (destination, position, reason, attempts, at)
+                               VALUES (?, ?, ?, ?, ?)"""
 
 
-class SqliteWork:
-    """`Plans` and `Claims`, see there."""
+class SqliteDeliveries:
+    """`DeliveryPlanning` and `DeliveryClaims`, see there."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -47,25 +49,25 @@ class SqliteWork:
         self._store.require_file()
 
     def adopt(self, identity: int, last: int) -> int:
-        """Belong to the log of this identity; see `Plans`."""
+        """Belong to the log of this identity; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
             found = _rows(db, "SELECT identity FROM origin")
             if not found:
                 _rows(db, "INSERT INTO origin (identity) VALUES (?)", identity)
             if found in ([], [(identity,)]):
-                gone = _rows(db, "DELETE FROM owed WHERE position > ? RETURNING destination, lane", last)
-                let_go(db, gone)
+                gone = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", last)
+                drop_empty_queues(db, gone)
                 _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
                 return len(gone)
-            ((owed,),) = _rows(db, "SELECT count(*) FROM owed")
+            ((count,),) = _rows(db, "SELECT count(*) FROM delivery")
             for table in TABLES:
                 _rows(db, f"DELETE FROM {table}")  # noqa: S608  one of these
-            _rows(db, "UPDATE destination SET position = 0, owed = 0")
+            _rows(db, "UPDATE destination SET position = 0, backlog = 0")
             _rows(db, "UPDATE origin SET identity = ?", identity)
-            return int(owed)
+            return int(count)
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
-        """Have exactly *names* be in the file; see `Plans`."""
+        """Have exactly *names* be in the file; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
             db.execute(
                 f"UPDATE destination SET gone_since = ? WHERE gone_since IS NULL AND name NOT IN ({_marks(names)})",  # noqa: S608  marks only
@@ -79,71 +81,74 @@ class SqliteWork:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
 
     def positions(self) -> Mapping[str, int]:
-        """Say how far the log was read; see `Plans`."""
+        """Say how far the log was read; see `DeliveryPlanning`."""
         return dict(self._store.rows("SELECT name, position FROM destination WHERE gone_since IS NULL"))
 
-    def plan(self, name: str, since: int, until: int, owed: Sequence[Owed], *, now: int) -> bool:
-        """Note what is owed; see `Plans`."""
+    def plan(self, name: str, since: int, until: int, deliveries: Sequence[Delivery], *, now: int) -> bool:
+        """Note what is owed; see `DeliveryPlanning`."""
         key = self._key(name)
         with self._store.transaction() as db:
-            moved = "UPDATE destination SET position = ?, owed = owed + ? WHERE id = ? AND position = ? RETURNING 1"
-            if not _rows(db, moved, until, len(owed), key, since):
+            moved = (
+                "UPDATE destination SET position = ?, backlog = backlog + ? WHERE id = ? AND position = ? RETURNING 1"
+            )
+            if not _rows(db, moved, until, len(deliveries), key, since):
                 return False
-            lanes = {each.lane: min(each.received_at, now) for each in reversed(owed)}
-            db.executemany("INSERT INTO owed VALUES (?, ?, ?, ?, ?, 0)", [(key, *each, now) for each in owed])
+            queues = {each.queue: min(each.received_at, now) for each in reversed(deliveries)}
+            db.executemany("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, 0)", [(key, *each, now) for each in deliveries])
             db.executemany(
-                "INSERT OR IGNORE INTO lane (destination, lane, due) VALUES (?, ?, ?)",
-                [(key, lane, due) for lane, due in lanes.items()],
+                "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)",
+                [(key, queue, due) for queue, due in queues.items()],
             )
             return True
 
-    def expire(self, first: int, *, now: int, patience: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
-        """Give up what is no use to wait for; see `Plans`."""
+    def expire(self, first: int, *, now: int, max_age: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
+        """Give up what is no use to wait for; see `DeliveryPlanning`."""
         away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         down = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
-        free = "(destination, lane) NOT IN (SELECT destination, lane FROM lane WHERE token IS NOT NULL AND due > ?)"
-        long = now - patience
+        free = """(destination, queue) NOT IN (
+                    SELECT destination, queue FROM delivery_queue WHERE token IS NOT NULL AND due > ?)"""
+        long = now - max_age
         with self._store.transaction() as db:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
-            db.execute("DELETE FROM dead WHERE at < ?", (now - keep,))
+            db.execute("DELETE FROM dead_letter WHERE at < ?", (now - keep,))
             db.execute(
-                """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead)
-                     AND position NOT IN (SELECT position FROM owed)"""
+                """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead_letter)
+                     AND position NOT IN (SELECT position FROM delivery)"""
             )
             # What waits for longer than anything may was written by a clock that ran ahead.
-            db.execute("UPDATE lane SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
+            db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
             found: Counter[tuple[str, DeadLetterReason]] = Counter()
             for reason, over, values in (
                 (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({away})", (first,)),
-                (DeadLetterReason.EXPIRED, f"owed_at <= ? AND destination IN ({down})", (long, long, LEAST_TRIES)),
+                (DeadLetterReason.EXPIRED, f"planned_at <= ? AND destination IN ({down})", (long, long, MIN_ATTEMPTS)),
             ):
                 gone = _rows(
                     db,
-                    f"DELETE FROM owed WHERE {over} AND {free} RETURNING destination, lane, position",  # noqa: S608  constants
+                    f"DELETE FROM delivery WHERE {over} AND {free} RETURNING destination, queue, position",  # noqa: S608  constants
                     *values,
                     now,
                 )
-                let_go(db, [(key, lane) for key, lane, _ in gone])
+                drop_empty_queues(db, [(key, queue) for key, queue, _ in gone])
                 db.executemany(
-                    "INSERT OR REPLACE INTO dead (destination, position, reason, tries, at) VALUES (?, ?, ?, 0, ?)",
-                    [(key, position, reason, now) for key, _, position in gone],
+                    _INSERT_DEAD_LETTER,
+                    [(key, position, reason, 0, now) for key, _, position in gone],
                 )
                 found.update((names[key], reason) for key, _, _ in gone)
         return found
 
-    def forget_tries(self, first: int) -> None:
-        """Drop some of what is told of events before *first*; see `Plans`."""
-        old = "SELECT position, destination, at FROM tried WHERE position < ? ORDER BY position LIMIT ?"
+    def prune_attempts(self, first: int) -> None:
+        """Drop some of what is told of events before *first*; see `DeliveryPlanning`."""
+        old = "SELECT position, destination, at FROM attempt WHERE position < ? ORDER BY position LIMIT ?"
         if not self._store.rows(old, (first, 1)):
             return
-        forgotten = f"DELETE FROM tried WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
+        forgotten = f"DELETE FROM attempt WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
         with self._store.transaction() as db:
             db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
 
     def unsaved(self, limit: int) -> Sequence[int]:
         """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
-        query = "SELECT DISTINCT position FROM dead WHERE saved = 0 ORDER BY position LIMIT ?"
+        query = "SELECT DISTINCT position FROM dead_letter WHERE saved = 0 ORDER BY position LIMIT ?"
         return [position for (position,) in self._store.rows(query, (limit,))]
 
     def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
@@ -154,7 +159,9 @@ class SqliteWork:
                 "INSERT OR REPLACE INTO saved_event VALUES (?, ?, ?, ?, ?)",
                 [(record.position, now, len(text), record.event.subject, text) for record, text in encoded],
             )
-            db.executemany("UPDATE dead SET saved = 1 WHERE position = ?", [(position,) for position in positions])
+            db.executemany(
+                "UPDATE dead_letter SET saved = 1 WHERE position = ?", [(position,) for position in positions]
+            )
             db.execute(
                 """DELETE FROM saved_event WHERE position IN (SELECT position FROM (
                      SELECT position, sum(bytes) OVER (ORDER BY saved_at DESC, position DESC) AS newer FROM saved_event
@@ -168,76 +175,78 @@ class SqliteWork:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of what is within; see `Claims`."""
+        """Make one transaction of what is within; see `DeliveryClaims`."""
         with self._store.transaction():
             yield
 
-    def next_due(self, name: str, queues: Queues) -> int | None:
-        """Return when the next queue is due; see `Claims`."""
+    def next_due(self, name: str, kind: QueueKind) -> int | None:
+        """Return when the next queue is due; see `DeliveryClaims`."""
         dues = self._store.rows(
-            f"""SELECT due FROM lane WHERE destination =
-                  (SELECT id FROM destination WHERE name = ? AND disabled IS NULL) AND {_WHICH[queues]}
+            f"""SELECT due FROM delivery_queue WHERE destination =
+                  (SELECT id FROM destination WHERE name = ? AND disabled IS NULL) AND {_WHICH[kind]}
                 ORDER BY due LIMIT 1""",  # noqa: S608  constants
             (name,),
         )
         return int(dues[0][0]) if dues else None
 
-    def take(
-        self, name: str, most: int, queues: Queues, *, now: int, lease: int, at_random: bool = False
+    def claim(
+        self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
-        """Take what is due; see `Claims`."""
+        """Take what is due; see `DeliveryClaims`."""
         key, token = self._key(name), next(self._tokens)
         with self._store.transaction() as db:
-            lanes = _rows(
+            queues = _rows(
                 db,
-                f"""UPDATE lane SET due = ?, token = ? WHERE destination = ? AND lane IN (
-                      SELECT lane FROM lane WHERE destination = ? AND {_WHICH[queues]} AND due <= ?
+                f"""UPDATE delivery_queue SET due = ?, token = ? WHERE destination = ? AND queue IN (
+                      SELECT queue FROM delivery_queue WHERE destination = ? AND {_WHICH[kind]} AND due <= ?
                         AND (SELECT disabled FROM destination WHERE id = ?) IS NULL
                       ORDER BY {"random()" if at_random else "due"} LIMIT ?)
-                    RETURNING lane, tries, first_tried""",  # noqa: S608  constants
+                    RETURNING queue, attempts, first_attempt_at""",  # noqa: S608  constants
                 *(now + lease, token, key),
                 *(key, now, key, most),
             )
-            return [Claim(name, lane, *self._head(db, key, lane), tries, first, token) for lane, tries, first in lanes]
+            return [
+                Claim(name, queue, *self._head(db, key, queue), attempts, first, token)
+                for queue, attempts, first in queues
+            ]
 
-    def _head(self, db: apsw.Connection, key: int, lane: str) -> tuple[int, int, bool]:
-        """Give the first event of a lane: its position, since when it is owed, whether it is a replay."""
-        first = """SELECT position, owed_at, replay FROM owed INDEXED BY owed_in_lane
-                   WHERE destination = ? AND lane = ? ORDER BY position LIMIT 1"""
-        ((position, owed_at, replay),) = _rows(db, first, key, lane)
-        return position, owed_at, bool(replay)
+    def _head(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool]:
+        """Give the first event of a queue: its position, since when it is owed, whether it is a replay."""
+        first = """SELECT position, planned_at, replay FROM delivery INDEXED BY delivery_in_queue
+                   WHERE destination = ? AND queue = ? ORDER BY position LIMIT 1"""
+        ((position, planned_at, replay),) = _rows(db, first, key, queue)
+        return position, planned_at, bool(replay)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended; see `Claims`."""
+        """Write down how claims ended; see `DeliveryClaims`."""
         with self._store.transaction() as db:
             fates = [self._went_on(db, settlement) for settlement in settlements]
             ours = list(compress(settlements, fates))
-            tried = [(each.claim.position, self._key(each.claim.destination), *each.tried) for each in ours]
-            db.executemany("INSERT OR REPLACE INTO tried VALUES (?, ?, ?, ?, ?, ?)", tried)
-            over = [each for each in ours if each.ruling.verdict is not Verdict.AGAIN]
-            dead = "INSERT OR REPLACE INTO dead (destination, position, reason, tries, at) VALUES (?, ?, ?, ?, ?)"
-            db.executemany(dead, self._dead(over))
+            attempts = [(each.claim.position, self._key(each.claim.destination), *each.attempt) for each in ours]
+            db.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?)", attempts)
+            over = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
+            db.executemany(_INSERT_DEAD_LETTER, self._dead(over))
             gone: Rows = db.executemany(
-                "DELETE FROM owed WHERE destination = ? AND position = ? RETURNING destination, lane",
+                "DELETE FROM delivery WHERE destination = ? AND position = ? RETURNING destination, queue",
                 [(self._key(each.claim.destination), each.claim.position) for each in over],
             ).fetchall()
-            let_go(db, gone)
+            drop_empty_queues(db, gone)
             self._note_failures(db, ours)
             disabled = [(each.disables, self._key(each.claim.destination)) for each in ours if each.disables]
             db.executemany("UPDATE destination SET disabled = ? WHERE id = ? AND disabled IS NULL", disabled)
         return [settlement.claim for settlement, fate in zip(settlements, fates, strict=True) if not fate]
 
     def _went_on(self, db: apsw.Connection, settlement: Settlement) -> bool:
-        """Have the lane be free again, unless it is another's by now."""
+        """Have the queue be free again, unless it is another's by now."""
         claim = settlement.claim
-        lane = (self._key(claim.destination), claim.lane, claim.token)
+        queue = (self._key(claim.destination), claim.queue, claim.token)
         return bool(
             _rows(
                 db,
-                """UPDATE lane SET due = ?, tries = ?, first_tried = ?, token = NULL
-                   WHERE destination = ? AND lane = ? AND token = ? RETURNING 1""",
-                *freed(settlement),
-                *lane,
+                """UPDATE delivery_queue SET due = ?, attempts = ?, first_attempt_at = ?, token = NULL
+                   WHERE destination = ? AND queue = ? AND token = ? RETURNING 1""",
+                *next_queue_state(settlement),
+                *queue,
             )
         )
 
@@ -251,12 +260,12 @@ class SqliteWork:
             else:
                 ill = """UPDATE destination SET failing_since = coalesce(failing_since, ?), failures = failures + ?
                          WHERE id = ?"""
-                _rows(db, ill, own[0].tried.at, len(own), self._key(name))
+                _rows(db, ill, own[0].attempt.at, len(own), self._key(name))
 
     def _dead(self, over: Sequence[Settlement]) -> list[tuple[int, int, str, int, int]]:
         return [
-            (self._key(claim.destination), claim.position, ruling.reason, claim.tries + 1, tried.at)
-            for claim, tried, ruling, _ in over
+            (self._key(claim.destination), claim.position, ruling.reason, claim.attempts + 1, attempt.at)
+            for claim, attempt, ruling, _ in over
             if ruling.reason
         ]
 
@@ -272,13 +281,14 @@ def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
     return {at: msgspec.msgpack.decode(text, type=Event) for at, text in store.rows(query, tuple(positions))}
 
 
-def let_go(db: apsw.Connection, gone: Sequence[tuple[Any, ...]]) -> None:
-    """Count what is no longer owed, by destination and lane, and drop lanes in which nothing is."""
+def drop_empty_queues(db: apsw.Connection, gone: Sequence[tuple[Any, ...]]) -> None:
+    """Count what is no longer owed, by destination and queue, and drop queues in which nothing is."""
     for key, number in Counter(key for key, _ in gone).items():
-        db.execute("UPDATE destination SET owed = owed - ? WHERE id = ?", (number, key))
+        db.execute("UPDATE destination SET backlog = backlog - ? WHERE id = ?", (number, key))
     db.executemany(
-        """DELETE FROM lane WHERE destination = ? AND lane = ? AND NOT EXISTS (
-             SELECT 1 FROM owed WHERE owed.destination = lane.destination AND owed.lane = lane.lane)""",
+        """DELETE FROM delivery_queue WHERE destination = ? AND queue = ? AND NOT EXISTS (
+             SELECT 1 FROM delivery
+             WHERE delivery.destination = delivery_queue.destination AND delivery.queue = delivery_queue.queue)""",
         gone,
     )
 

@@ -40,9 +40,16 @@ class Owner(Enum):
     OTHER = auto()
 
 
-def require_ours(path: Path, application_id: int) -> Owner:
-    """Return OURS or NOBODY; raises InboxUnavailable if the file at *path* is another program's."""
+def require_ours(path: Path, application_id: int, *, older: int | None = None) -> Owner:
+    """Return OURS or NOBODY; raises InboxUnavailable if the file at *path* is another program's.
+
+    *older* is the id of files that an earlier version made and this one can't read.
+    """
     owner = owner_of(path, application_id)
+    if owner is Owner.OTHER and older is not None and owner_of(path, older) is Owner.OURS:
+        raise InboxUnavailable(
+            StorageFailure.OLDER, f"{path} is of a version before the first release: move it away, a new one is made"
+        )
     if owner is Owner.OTHER:
         raise InboxUnavailable(
             StorageFailure.FOREIGN, f"{path} is another program's database and was not touched: {_REMEDY}"

@@ -62,7 +62,7 @@ class RelayMetrics:
         """Publish whether a check of /readyz fails."""
         self._failing.labels(check).set(failing)
 
-    def tried(self, destination: str, outcome: AttemptOutcome, seconds: float) -> None:
+    def attempted(self, destination: str, outcome: AttemptOutcome, seconds: float) -> None:
         """Count a try."""
         self._attempts.labels(destination, outcome).inc()
         self._delivery.labels(destination).observe(seconds)

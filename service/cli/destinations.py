@@ -1,11 +1,11 @@
 """`destinations`: how those to whom the relay delivers stand, and stopping one."""
 
 import json
-import time
 from typing import Final
 
 import click
 
+from service import clock
 from service.cli import delivery_store
 from service.cli.console import print_table
 from service.cli.events import filters
@@ -85,7 +85,7 @@ def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     whatsapp-webhook destinations forget-state --dry-run
     """  # noqa: D301  click wants the character
     with delivery_store.opened(filters.where(inbox)) as records:
-        silent = time.time() - records.heartbeat() / 1000
+        silent = (clock.now_ms() - records.heartbeat()) / 1000
         if -RUNNING_SECONDS < silent < RUNNING_SECONDS:  # further ahead, it is of a clock that ran ahead
             raise click.ClickException(
                 f"A relay gave a sign of life {max(silent, 0):.0f} seconds ago: stop it, wait {RUNNING_SECONDS} "

@@ -3,8 +3,7 @@
 `create_app` is pure; `lifecycle` starts the parts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
@@ -12,16 +11,14 @@ import falcon
 
 from service import errors
 from service.admin.probes import Check, Health
-from service.credentials import Credentials
-from service.events import Event
+from service.instruments import Instruments
 from service.outcomes import NotificationOutcome
 from service.receiver.responses import ANSWERS, FAILED, Answer
-from service.receiver.webhook import Limits, Webhook
-from service.storage.protocols import Outcome
+from service.receiver.webhook import Webhook
 from service.strict_app import METHODS, TEXT, strict_app
 from service.telemetry import logs
 from service.telemetry.metrics import UNMATCHED, HttpMetrics, Metrics
-from service.telemetry.tracing import Context, Tracing, Wsgi
+from service.telemetry.tracing import Wsgi
 
 RETRY_AFTER: Final = "5"  # seconds
 
@@ -31,52 +28,30 @@ _SENT_AGAIN: Final = "it was answered 503, so Meta sends it again; /readyz says 
 STARTED: Final = "whatsapp_webhook.started"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the public application is made of."""
-
-    path: str
-    chosen: frozenset[str]
-    limits: Limits
-    credentials: Callable[[], Credentials]
-    submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]]
-    metrics: Metrics
-    traced: Tracing
-    pseudonyms: logs.Pseudonyms
-    floods: logs.Floods
-    now: Callable[[], float]
-    nonce: Callable[[], str]
-    health_path: str
-    checks: Mapping[str, Check]
-
-
-def create_app(parts: Parts) -> Wsgi:
-    """Make the public application; starts nothing."""
-    resource = Webhook(
-        credentials=parts.credentials,
-        submit=parts.submit,
-        chosen=parts.chosen,
-        limits=parts.limits,
-        metrics=parts.metrics.webhook,
-        matched=parts.metrics.credentials.matched,
-        traced=parts.traced,
-        pseudonyms=parts.pseudonyms,
-        now=parts.now,
-        nonce=parts.nonce,
-    )
+def create_app(
+    webhook: Webhook,
+    *,
+    path: str,
+    health_path: str,
+    checks: Mapping[str, Check],
+    instruments: Instruments[Metrics],
+    floods: logs.Floods,
+) -> Wsgi:
+    """Return the public application; starts nothing. With *health_path*, *checks* are asked there."""
+    metrics = instruments.metrics
 
     def build() -> falcon.App[Any, Any]:
-        app = strict_app([_Observer(parts.metrics.http)])
-        app.add_route(parts.path, resource)
-        if parts.health_path:
-            app.add_route(parts.health_path, Health(parts.checks))
+        app = strict_app([_Observer(metrics.http)])
+        app.add_route(path, webhook)
+        if health_path:
+            app.add_route(health_path, Health(checks))
         for error, answer in ANSWERS.items():
-            app.add_error_handler(error, _refusal(answer, parts.floods))
+            app.add_error_handler(error, _refusal(answer, floods))
         app.add_error_handler(falcon.HTTPBadRequest, _no_method)
-        app.add_error_handler(Exception, _failure(parts.metrics))
+        app.add_error_handler(Exception, _failure(metrics))
         return app
 
-    return parts.traced.wrap(build)
+    return instruments.tracing.wrap(build)
 
 
 def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:

@@ -16,11 +16,12 @@ from gevent.hub import get_hub
 
 from service.errors import InboxUnavailable, Unavailability
 from service.events import Event
+from service.instruments import Instruments
 from service.outcomes import StorageFailure
 from service.storage.protocols import Inbox, Outcome, Size
 from service.telemetry import logs
-from service.telemetry.metrics import InboxMetrics
-from service.telemetry.tracing import Context, Tracing
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Context
 
 MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
 MOST_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more
@@ -45,24 +46,21 @@ class _Ticket:
         self.waiter: gevent.Greenlet | None = waiter
 
 
-class Writer:
+class GroupCommit:
     """Keeps events by an engine that it opens, tends and opens again where that failed."""
 
     def __init__(
         self,
         open_inbox: Callable[[], Inbox],
-        moved: Callable[[], bool] = lambda: False,
-        *,
-        metrics: InboxMetrics,
-        traced: Tracing,
-        now: Callable[[], float] = time.time,
+        moved: Callable[[], bool],
+        instruments: Instruments[Metrics],
     ) -> None:
-        """*moved* says that what *open_inbox* would open is another one by now; *now* is in seconds since the epoch."""
+        """*moved* returns whether what *open_inbox* would open is another inbox by now."""
         self._open = open_inbox
         self._moved = moved
-        self._metrics = metrics
-        self._traced = traced
-        self._now = now
+        self._metrics = instruments.metrics.inbox
+        self._tracing = instruments.tracing
+        self._now_ms = instruments.now_ms
         self._log = logs.get("inbox")
         self._lasting = logs.LastingTrouble(self._log)
         self._gathered: list[_Ticket] = []
@@ -211,7 +209,7 @@ class Writer:
 
     def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], together: Sequence[Event]) -> None:
         started = time.perf_counter()
-        with self._traced.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
+        with self._tracing.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
             outcomes = self._ready().put(together)
         if (
             self._trouble is None or self._trouble.reason != StorageFailure.FULL
@@ -228,7 +226,7 @@ class Writer:
         try:
             self._move()
             inbox = self._ready()
-            more = inbox.purge(int(self._now() * 1000))  # first: on a full volume it makes the room
+            more = inbox.purge(self._now_ms())  # first: on a full volume it makes the room
         except Exception as ex:  # noqa: BLE001  as in _commit
             self._failed(ex)
             return False

@@ -3,7 +3,6 @@
 import itertools
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -11,10 +10,11 @@ from service.admin.app import create_admin
 from service.admin.listener import AdminServer
 from service.admin.metrics_page import MetricsPage
 from service.config import Config
-from service.receiver.app import Parts, create_app
-from service.receiver.group_commit import Writer
+from service.instruments import Instruments
+from service.receiver.app import create_app
+from service.receiver.group_commit import GroupCommit
 from service.receiver.reload import Watch
-from service.receiver.webhook import Limits
+from service.receiver.webhook import Limits, Webhook
 from service.storage.url_reload import Source
 from service.telemetry import logs, tracing
 from service.telemetry.metrics import Measured
@@ -44,42 +44,44 @@ def running(
             environ, version=version, report=lambda told: logs.get("server").error("tracing is off", problems=told)
         )
         stack.callback(traced.close)  # last, so that the spans of the last commit still leave
-        writer = Writer(inbox, inbox.moved, metrics=metrics.inbox, traced=traced)
-        writer.start()
-        stack.callback(writer.stop)  # commits what waits
+        instruments = Instruments(metrics=metrics, tracing=traced)
+        group_commit = GroupCommit(inbox, inbox.moved, instruments)
+        group_commit.start()
+        stack.callback(group_commit.stop)  # commits what waits
 
         def refresh() -> None:
-            writer.refresh()
+            group_commit.refresh()
             metrics.http.refresh()
-            metrics.inbox.relay_seen(relay_seen(int(time.time() * 1000)))
+            metrics.inbox.relay_seen(relay_seen(instruments.now_ms()))
 
         watch = Watch(config, metrics.credentials, refresh)
         watch.start()
         stack.callback(watch.stop)
-        checks = {"credentials": watch.missing, "inbox": writer.trouble, "draining": watch.draining}
-        parts = Parts(
-            path=config.path,
+        checks = {"credentials": watch.missing, "inbox": group_commit.trouble, "draining": watch.draining}
+        webhook = Webhook(
+            credentials=watch.credentials,
+            submit=group_commit.submit,
             chosen=config.fields,
             limits=Limits(
                 body_bytes=config.max_body_bytes,
                 read_timeout=config.read_timeout,
                 accept_timeout=config.accept_timeout,
             ),
-            credentials=watch.credentials,
-            submit=writer.submit,
-            metrics=metrics,
-            traced=traced,
+            instruments=instruments,
             pseudonyms=watch.pseudonyms,
-            floods=watch.floods,
-            now=time.time,
             nonce=_nonces(),
-            health_path=config.health_path,
-            checks=checks,
         )
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
         admin.start()
         stack.callback(admin.stop)
-        yield create_app(parts)
+        yield create_app(
+            webhook,
+            path=config.path,
+            health_path=config.health_path,
+            checks=checks,
+            instruments=instruments,
+            floods=watch.floods,
+        )
 
 
 def _nonces() -> Callable[[], str]:

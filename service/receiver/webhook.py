@@ -12,13 +12,14 @@ from service import events, handshake, signature
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
 from service.errors import Encoded, HandshakeRefused, InboxUnavailable, NotConfigured, NotificationRefused, TooLarge
 from service.events import Event
+from service.instruments import Instruments
 from service.meta import webhook_fields
 from service.outcomes import HandshakeOutcome, NotificationOutcome
 from service.receiver import request_body
 from service.storage.protocols import Outcome
 from service.telemetry import logs, tracing
-from service.telemetry.metrics import WebhookMetrics
-from service.telemetry.tracing import Context, Tracing
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Context
 
 # Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
 READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
@@ -47,26 +48,20 @@ class Webhook:
         submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]],
         chosen: Collection[str],
         limits: Limits,
-        metrics: WebhookMetrics,
-        matched: Callable[[str, int], None],
-        traced: Tracing,
+        instruments: Instruments[Metrics],
         pseudonyms: logs.Pseudonyms,
-        now: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:
-        """*chosen* are the fields to keep, empty for all; *matched* counts which line of which credential was used.
-
-        *now* is in seconds since the epoch.
-        """
+        """*chosen* are the fields to keep, empty for all."""
         self._credentials = credentials
         self._submit = submit
         self._chosen = chosen
         self._limits = limits
-        self._metrics = metrics
-        self._matched = matched
-        self._traced = traced
+        self._metrics = instruments.metrics.webhook
+        self._matched = instruments.metrics.credentials.matched
+        self._tracing = instruments.tracing
+        self._now_ms = instruments.now_ms
         self._pseudonyms = pseudonyms
-        self._now = now
         self._nonce = nonce
         self._log = logs.get("webhook")
         self._is_debug = self._log.isEnabledFor(logging.DEBUG)  # asking costs more than what is asked for
@@ -88,7 +83,7 @@ class Webhook:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Keep every event of the notification, then say so."""
         try:
-            trace = self._traced.request(req.env)
+            trace = self._tracing.request(req.env)
             kept, outcomes = self._keep(self._parse(req, trace), trace)
         except (NotificationRefused, InboxUnavailable) as ex:
             self._metrics.notification(ex.outcome)
@@ -124,7 +119,7 @@ class Webhook:
         # The body is let go of on return: while its events wait for their commit, they alone take memory.
         return events.parse(
             self._receive(req),
-            received_at=int(self._now() * 1000),
+            received_at=self._now_ms(),
             nonce=self._nonce(),
             traceparent=tracing.traceparent(trace),
         )

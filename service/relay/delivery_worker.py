@@ -8,13 +8,14 @@ import gevent
 from gevent.pool import Group
 
 from service.events import Event
+from service.instruments import Instruments
 from service.outcomes import AttemptOutcome
 from service.relay import message, policy
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER, Answer, Sender
 from service.storage.deliveries import Attempt, Claim
 from service.telemetry import logs
-from service.telemetry.tracing import Tracing
+from service.telemetry.metrics import RelayMetrics
 
 SPARE: Final = 15.0  # seconds that a lease is longer than a try may take
 
@@ -36,18 +37,15 @@ class DeliveryWorker:
         entry: Entry,
         report: Callable[[Result], None],
         *,
-        traced: Tracing,
-        now: Callable[[], float],
-        chance: Callable[[], float],
+        instruments: Instruments[RelayMetrics],
     ) -> None:
-        """*now* is in seconds since the epoch; *chance* gives a number from 0 to 1."""
         destination = entry.destination
         self.entry = entry
-        self.breaker = policy.Breaker(chance)
+        self.breaker = policy.Breaker(instruments.chance)
         self.lease = int((destination.timeout + SPARE) * 1000)
         self._report = report
-        self._traced = traced
-        self._now = now
+        self._tracing = instruments.tracing
+        self._now_ms = instruments.now_ms
         self._log = logs.get("relay")
         self._running = Group()
         self._running_failed = 0  # of them, of queues whose last attempt failed
@@ -95,7 +93,7 @@ class DeliveryWorker:
         self._sender.close()
 
     def _run(self, claim: Claim, event: Event) -> None:
-        at, started = int(self._now() * 1000), time.perf_counter()
+        at, started = self._now_ms(), time.perf_counter()
         try:
             answer = self._send(claim, event, at // 1000)
         except gevent.GreenletExit:
@@ -110,7 +108,7 @@ class DeliveryWorker:
 
     def _send(self, claim: Claim, event: Event, now: int) -> Answer:
         destination, secrets, headers = self.entry
-        with self._traced.delivery(event.traceparent, destination.name) as traceparent:
+        with self._tracing.delivery(event.traceparent, destination.name) as traceparent:
             composed = message.compose(
                 event, destination.format, headers, secrets, now=now, replay=claim.replay, traceparent=traceparent
             )

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import gevent
 
 from service.events import Event
+from service.instruments import Instruments
 from service.outcomes import DeadLetterReason
 from service.relay import policy
 from service.relay.delivery_worker import DeliveryWorker, Result
@@ -22,10 +23,10 @@ from service.storage.deliveries import (
     Settlement,
     Verdict,
 )
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
-from service.telemetry.tracing import Tracing
 
 STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
 IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
@@ -44,19 +45,17 @@ class Dispatcher:
         log: Callable[[], Log],
         wake: Callable[[], None],
         *,
-        metrics: RelayMetrics,
-        traced: Tracing,
-        now: Callable[[], float],
-        chance: Callable[[], float],
+        instruments: Instruments[RelayMetrics],
+        policy: DeliveryPolicy,
     ) -> None:
         """*log* gives the log, opened; *wake* is called where something was reported."""
         self._state = state
         self._inbox = log
         self._wake = wake
-        self._metrics = metrics
-        self._traced = traced
-        self._now = now
-        self._chance = chance
+        self._instruments = instruments
+        self._metrics = instruments.metrics
+        self._now_ms = instruments.now_ms
+        self._policy = policy
         self._log = logs.get("relay")
         self._results: list[Result] = []
         self._settlements: list[Settlement] = []
@@ -76,7 +75,7 @@ class Dispatcher:
     def _begin(self, name: str, entry: Entry) -> str:
         """Begin to deliver to a destination; says why that can't be, or nothing."""
         try:
-            worker = DeliveryWorker(entry, self._report, traced=self._traced, now=self._now, chance=self._chance)
+            worker = DeliveryWorker(entry, self._report, instruments=self._instruments)
         except Exception as ex:  # noqa: BLE001  one that can't be served must not stop the others
             return f"destination {name!r} can't be delivered to: {type(ex).__name__}"
         self._workers[name] = worker
@@ -94,7 +93,7 @@ class Dispatcher:
         What can't be written now is kept for the next turn. Gives the seconds until more is due.
         """
         self._judge()
-        rooms = {name: room for name, worker in self._workers.items() if (room := worker.room(self._milliseconds()))}
+        rooms = {name: room for name, worker in self._workers.items() if (room := worker.room(self._now_ms()))}
         if not self._settlements and not self._is_due(rooms):
             return self._wait(rooms)
         with self._state.together():
@@ -106,7 +105,7 @@ class Dispatcher:
             if event:
                 self._workers[claim.destination].hand(claim, event)
             else:
-                nothing = Attempt(self._milliseconds(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
+                nothing = Attempt(self._now_ms(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
                 self._settlements.append(
                     Settlement(claim, nothing, Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.RETENTION))
                 )
@@ -114,7 +113,7 @@ class Dispatcher:
 
     def hungry(self) -> Collection[str]:
         """Name those for whom more could be tried now than is due."""
-        return [name for name, worker in self._workers.items() if worker.room(self._milliseconds())]
+        return [name for name, worker in self._workers.items() if worker.room(self._now_ms())]
 
     def expects_more(self) -> bool:
         """Say whether more reports are to come soon, and nobody waits for the ones that came."""
@@ -143,25 +142,25 @@ class Dispatcher:
                 self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
 
     def _is_due(self, names: Iterable[str]) -> bool:
-        return any(due <= self._milliseconds() for name in names for due in self._dues(name))
+        return any(due <= self._now_ms() for name in names for due in self._dues(name))
 
     def _wait(self, names: Iterable[str]) -> float:
         dues = [due for name in names for due in self._dues(name)]
-        return min([IDLE, *(max(due - self._milliseconds(), 0) / 1000 for due in dues)])
+        return min([IDLE, *(max(due - self._now_ms(), 0) / 1000 for due in dues)])
 
     def _dues(self, name: str) -> Iterator[int]:
         """Yield when the next queue of each kind is due that there is room for."""
         worker = self._workers[name]
         kinds = [QueueKind.HEALTHY]
-        if worker.breaker.state is not policy.State.CLOSED or worker.shares().most:
+        if worker.breaker.state is not policy.BreakerState.CLOSED or worker.shares().most:
             kinds.append(QueueKind.FAILED)
         for kind in kinds:
             if (due := self._state.next_due(name, kind)) is not None:
                 yield due
 
     def _claims(self, name: str, room: int) -> Sequence[Claim]:
-        worker, now = self._workers[name], self._milliseconds()
-        if worker.breaker.state is not policy.State.CLOSED:  # the one that sees whether it is back
+        worker, now = self._workers[name], self._now_ms()
+        if worker.breaker.state is not policy.BreakerState.CLOSED:  # the one that sees whether it is back
             return self._state.claim(
                 name, room, QueueKind.HEALTHY, now=now, lease=worker.lease, at_random=True
             ) or self._state.claim(name, room, QueueKind.FAILED, now=now, lease=worker.lease, at_random=True)
@@ -192,7 +191,7 @@ class Dispatcher:
         self._wake()
 
     def _judged(self, result: Result) -> Settlement:
-        now = self._milliseconds()
+        now = self._now_ms()
         worker, claim, tried, answer = result
         name, breaker = claim.destination, worker.breaker
         before = breaker.state
@@ -202,11 +201,8 @@ class Dispatcher:
         self._metrics.attempted(name, answer.outcome, tried.seconds)
         # A late answer of the URL that was says nothing of the one that is.
         disables = answer.status == policy.GONE and self._workers.get(name) is worker
-        ruling = policy.rule(claim, answer, now=now, chance=self._chance)
+        ruling = policy.rule(claim, answer, policy=self._policy, now=now, chance=self._instruments.chance)
         return Settlement(claim, tried, ruling, f"it answered {answer.status}" if disables else None)
-
-    def _milliseconds(self) -> int:
-        return int(self._now() * 1000)
 
 
 def claim_shares(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from service.errors import InboxUnavailable
+from service.instruments import Instruments
 from service.storage.deliveries import DeliveryAdmin
 from service.telemetry.metrics import RelayMetrics
 
@@ -15,22 +16,20 @@ class RelayGauges:
         records: DeliveryAdmin,
         breakers: Callable[[], Mapping[str, str]],
         checks: Mapping[str, Callable[[], str | None]],
-        metrics: RelayMetrics,
-        *,
-        now: Callable[[], float],
+        instruments: Instruments[RelayMetrics],
     ) -> None:
-        """*breakers* says how that of each destination stands, *checks* what fails; *now* is in seconds."""
+        """*breakers* returns the state of each destination's circuit breaker, *checks* return what fails."""
         self._records = records
         self._breakers = breakers
         self._checks = checks
-        self._metrics = metrics
-        self._now = now
+        self._metrics = instruments.metrics
+        self._now_ms = instruments.now_ms
 
     def refresh(self) -> None:
         """Publish the gauges."""
         for name, check in self._checks.items():
             self._metrics.checked(name, failing=check() is not None)
-        breakers, now = self._breakers(), self._now()
+        breakers, now = self._breakers(), self._now_ms()
         try:
             statuses = self._records.statuses()
         except InboxUnavailable:  # a check says so
@@ -41,7 +40,7 @@ class RelayGauges:
                 self._metrics.stands(
                     status.name,
                     backlog=status.backlog,
-                    oldest=max(now - status.oldest / 1000, 0) if status.oldest else 0,
+                    oldest=max(now - status.oldest, 0) / 1000 if status.oldest else 0,
                     breaker=breakers.get(status.name, "open"),  # no secret, so nobody is tried
                     disabled=status.disabled is not None,
                 )

@@ -16,14 +16,15 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from service.errors import InboxUnavailable
+from service.instruments import Instruments
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
 from service.storage.deliveries import State
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
-from service.telemetry.tracing import Tracing
 
 # Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
 # to what the receiver syncs before it says 200.
@@ -44,26 +45,19 @@ class Relay:
         state: State,
         open_log: Callable[[], Log],
         *,
-        metrics: RelayMetrics,
-        traced: Tracing,
-        now: Callable[[], float],
-        chance: Callable[[], float],
-        retention: float,
+        instruments: Instruments[RelayMetrics],
+        retention_ms: int,
         prepare: Callable[[], None],
+        policy: DeliveryPolicy = DELIVERY_POLICY,
     ) -> None:
-        """*now* is in seconds since the epoch, *retention* in seconds; *chance* gives a number from 0 to 1.
-
-        *prepare* is called in the thread of the relay before its first turn.
-        """
+        """*prepare* is called in the thread of the relay before its first turn."""
         self._registry = registry
         self._state = state
         self._open_log = open_log
         self._log = logs.get("relay")
         self._inbox: Log | None = None
-        self._planner = Planner(state, self._opened, metrics=metrics, now=now, retention=retention)
-        self._dispatcher = Dispatcher(
-            state, self._opened, self._wake, metrics=metrics, traced=traced, now=now, chance=chance
-        )
+        self._planner = Planner(state, self._opened, instruments=instruments, policy=policy, retention_ms=retention_ms)
+        self._dispatcher = Dispatcher(state, self._opened, self._wake, instruments=instruments, policy=policy)
         self._unreadable = logs.LastingTrouble(self._log)
         self._lasting = logs.LastingTrouble(self._log)
         self._warned: tuple[str, ...] = ()

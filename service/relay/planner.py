@@ -3,23 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from service.instruments import Instruments
 from service.outcomes import DeadLetterReason
 from service.relay.destinations import Destination
 from service.storage.deliveries import (
-    MAX_DELIVERY_AGE_MS,
-    MAX_SAVED_BYTES,
-    MIN_DEAD_LETTER_AGE_MS,
-    SAVED_AT_ONCE,
     DeadLetterEvents,
     Delivery,
     DeliveryPlanning,
 )
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Log, Record
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
 READ_AT_ONCE: Final = 500
-EVERY: Final = 60.0  # seconds between looks at what the log no longer holds
+TIDY_INTERVAL_MS: Final = 60_000  # between looks at what the log no longer holds
+SAVED_AT_ONCE: Final = 200  # events of dead letters
 BEGINNING: Final = "beginning"
 ENDLESS: Final = 2**62  # a position that no log comes to
 
@@ -36,19 +35,20 @@ class Planner:
         state: PlannerState,
         log: Callable[[], Log],
         *,
-        metrics: RelayMetrics,
-        now: Callable[[], float],
-        retention: float,
+        instruments: Instruments[RelayMetrics],
+        policy: DeliveryPolicy,
+        retention_ms: int,
     ) -> None:
-        """*log* gives the log, opened; *now* is in seconds since the epoch, *retention* in seconds."""
+        """*log* returns the log, opened."""
         self._state = state
         self._inbox = log
-        self._metrics = metrics
-        self._now = now
-        self._dead_letter_age = max(int(retention * 1000), MIN_DEAD_LETTER_AGE_MS)
+        self._metrics = instruments.metrics
+        self._now_ms = instruments.now_ms
+        self._policy = policy
+        self._dead_letter_age_ms = max(retention_ms, policy.min_dead_letter_age_ms)
         self._log = logs.get("relay")
         self._first = 0
-        self._tidied = float("-inf")
+        self._tidied: int | None = None
 
     def join(self, wanted: Mapping[str, Destination]) -> None:
         """Have exactly *wanted* be read for; what is new begins at the log's end, unless it says otherwise."""
@@ -56,7 +56,7 @@ class Planner:
             return
         last = self._inbox().last()
         starts = {name: 0 if each.begin == BEGINNING else last for name, each in wanted.items()}
-        self._state.join(starts, now=int(self._now() * 1000))
+        self._state.join(starts, now=self._now_ms())
 
     def plan(self, wanted: Mapping[str, Destination]) -> bool:
         """Note what is owed from the next page of the log; says whether there is more to read."""
@@ -71,7 +71,7 @@ class Planner:
                 owed = [
                     Delivery(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)
                 ]
-                self._state.plan(name, since, pages[since][-1].position, owed, now=int(self._now() * 1000))
+                self._state.plan(name, since, pages[since][-1].position, owed, now=self._now_ms())
         return any(len(page) == READ_AT_ONCE for page in pages.values())
 
     def adopt(self, log: Log) -> None:
@@ -86,11 +86,11 @@ class Planner:
 
     def tidy(self) -> None:
         """Give up what is no use to wait for, and forget what was told of what is gone; each second."""
-        now = self._now()
-        if now - self._tidied >= EVERY or now < self._tidied:
+        now = self._now_ms()
+        if self._tidied is None or not 0 <= now - self._tidied < TIDY_INTERVAL_MS:
             self._tidied, self._first = now, self._inbox().first()
             for (name, reason), number in self._state.expire(
-                self._first, now=int(now * 1000), max_age=MAX_DELIVERY_AGE_MS, keep=self._dead_letter_age
+                self._first, now=now, policy=self._policy, dead_letter_age_ms=self._dead_letter_age_ms
             ).items():
                 self._metrics.died(name, reason, number)
                 self._log.error("events given up", destination=name, reason=reason, count=number)
@@ -103,12 +103,12 @@ class Planner:
         positions = self._state.unsaved(SAVED_AT_ONCE)
         if positions:
             events = self._inbox().at(positions)
-            self._state.save(positions, events, now=int(self._now() * 1000), max_bytes=MAX_SAVED_BYTES)
+            self._state.save(positions, events, now=self._now_ms(), max_bytes=self._policy.max_dead_letter_bytes)
 
     def _skip_what_is_gone(self) -> None:
         """Say what the log dropped before it was read: the destination was gone from the file, or the relay away."""
         for name, since in self._state.positions().items():
             missed = self._first - since - 1
-            if missed > 0 and self._state.plan(name, since, self._first - 1, [], now=int(self._now() * 1000)):
+            if missed > 0 and self._state.plan(name, since, self._first - 1, [], now=self._now_ms()):
                 self._metrics.died(name, DeadLetterReason.RETENTION, missed)
                 self._log.error("events past the retention were never read", destination=name, count=missed)

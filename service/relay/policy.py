@@ -12,12 +12,9 @@ from typing import Final, NamedTuple
 
 from service.outcomes import DeadLetterReason
 from service.relay.sender import Answer
-from service.storage.deliveries import MAX_DELIVERY_AGE_MS, Claim, Ruling, Verdict
+from service.storage.deliveries import Claim, Ruling, Verdict
+from service.storage.delivery_policy import DeliveryPolicy
 
-FIRST_WAIT: Final = 2_000  # milliseconds, as all times here
-LONGEST_WAIT: Final = 3_600_000
-LONGEST_ASKED: Final = 86_400_000  # of what Retry-After may ask for
-MIN_ATTEMPTS: Final = 10  # of a queue, before anything of it is given up: a clock may have jumped
 GONE: Final = 410
 TOO_MANY: Final = 429
 
@@ -35,18 +32,18 @@ FIRST_AT_ONCE: Final = 2
 MOST_AT_ONCE: Final = 256
 
 
-def rule(claim: Claim, answer: Answer, *, now: int, chance: Callable[[], float]) -> Ruling:
+def rule(claim: Claim, answer: Answer, *, policy: DeliveryPolicy, now: int, chance: Callable[[], float]) -> Ruling:
     """Judge a try; *chance* gives a number from 0 to 1."""
     if 200 <= answer.status < 300:  # noqa: PLR2004  success
         return Ruling(Verdict.DELIVERED)
     if answer.status == GONE:  # its destination is disabled, and nothing of it is due
         return Ruling(Verdict.RETRY, now)
     failing_since = max(claim.first_attempt_at, claim.planned_at)
-    if claim.first_attempt_at and now - failing_since >= MAX_DELIVERY_AGE_MS and claim.attempts >= MIN_ATTEMPTS:
+    if claim.first_attempt_at and now - failing_since >= policy.max_age_ms and claim.attempts >= policy.min_attempts:
         return Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED)
-    wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 30)))
+    wait = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 30)))
     asked = _asked(answer.retry_after, now)
-    return Ruling(Verdict.RETRY, now + max(wait, min(asked, LONGEST_ASKED)))
+    return Ruling(Verdict.RETRY, now + max(wait, min(asked, policy.max_retry_after_ms)))
 
 
 def _asked(retry_after: str | None, now: int) -> int:
@@ -62,7 +59,7 @@ def _asked(retry_after: str | None, now: int) -> int:
         return 0
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """How a breaker stands."""
 
     CLOSED = "closed"
@@ -105,26 +102,26 @@ class Breaker:
         self._needed = FAILURES
         self._failing_since: int | None = None
         self._at_once = MOST_AT_ONCE
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self.until = 0  # when an open one lets the next try through
 
     def room(self, running: int, most: int, *, now: int) -> int:
         """Say how many attempts may begin now beside those that run, of *most* at once."""
         self.until = min(self.until, now + LONGEST_PAUSE)  # the clock was set back
-        if self.state is State.HALF_OPEN and not running:
-            self.state = State.OPEN  # the one that was to see whether it is back came to nothing
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.HALF_OPEN and not running:
+            self.state = BreakerState.OPEN  # the one that was to see whether it is back came to nothing
+        if self.state is BreakerState.CLOSED:
             return max(self.at_once(most) - running, 0)
-        return int(self.state is State.OPEN and now >= self.until)
+        return int(self.state is BreakerState.OPEN and now >= self.until)
 
     def began(self) -> None:
         """Learn that a try began: of an open one it is the one that sees whether the destination is back."""
-        if self.state is State.OPEN:
-            self.state = State.HALF_OPEN
+        if self.state is BreakerState.OPEN:
+            self.state = BreakerState.HALF_OPEN
 
     def at_once(self, most: int) -> int:
         """Return how many attempts may run now, of *most* at once."""
-        return min(most, self._at_once) if self.state is State.CLOSED else 1
+        return min(most, self._at_once) if self.state is BreakerState.CLOSED else 1
 
     def saw(self, answer: Answer, now: int, *, queue: str, failed_before: bool) -> None:
         """Learn from an attempt of *queue*; *failed_before* is whether the one before it failed."""
@@ -137,14 +134,14 @@ class Breaker:
         if len(self._failed) > self._needed:
             self._failed.popitem(last=False)
         is_general = len(self._failed) == self._needed and 2 * sum(self._failed.values()) >= self._needed
-        if self.state is State.HALF_OPEN or (self.state is State.CLOSED and is_general):
+        if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.CLOSED and is_general):
             longest = LONGEST_PAUSE_OF_500 if answer.status == INTERNAL_ERROR else LONGEST_PAUSE
             pause = min(max((now - self._failing_since) // PAUSED_PART, FIRST_PAUSE), longest)
-            self.state = State.OPEN
+            self.state = BreakerState.OPEN
             self.until = now + int(pause * (0.5 + self._chance() / 2))
 
     def _succeeded(self, now: int) -> None:
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             self._at_once = min(2 * self._at_once, MOST_AT_ONCE)
         else:
             self._at_once = FIRST_AT_ONCE
@@ -153,4 +150,4 @@ class Breaker:
         self._failed.clear()
         self._failing_since = None
         self._has_succeeded = True
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED

@@ -7,22 +7,12 @@ other, the oldest first, and while its first one waits for another try the queue
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from service.events import Event
 from service.outcomes import DeadLetterReason
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Record
-
-MIN_ATTEMPTS: Final = 10  # of a destination, before what is owed to it is given up: a clock may have jumped
-LONGEST_WAIT: Final = 2 * 86_400_000  # milliseconds; nothing is put off for as long
-GONE_LONG: Final = 86_400_000  # milliseconds after which a destination that left the file holds nothing back
-MAX_DELIVERY_AGE_MS: Final = 3 * 86_400_000  # after which what a destination never accepted is given up
-# Without a sign of life for as long, no relay will come back for what it left behind, and nothing is kept for it.
-MAX_HEARTBEAT_AGE_MS: Final = MAX_DELIVERY_AGE_MS + 86_400_000
-MAX_CLOCK_AHEAD_MS: Final = 86_400_000  # a sign of life from further in the future is of a clock that ran ahead
-MIN_DEAD_LETTER_AGE_MS: Final = 8 * 86_400_000  # how long dead letters are kept at least, whatever the retention
-MAX_SAVED_BYTES: Final = 2**30  # of dead letters' events; above it the oldest go
-SAVED_AT_ONCE: Final = 200
 
 
 class Delivery(NamedTuple):
@@ -143,7 +133,9 @@ class DeliveryPlanning(Protocol):
         """Store the deliveries between two positions of the log, all or nothing; False if another relay was faster."""
         ...
 
-    def expire(self, first: int, *, now: int, max_age: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
+    def expire(
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+    ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for: how many events of each destination, by name and reason.
 
         That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from service.config import InboxUrl
 from service.storage.deliveries import DeliveryAdmin, State
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Erasure, Inbox, Log, Stream, Terms
 
 
@@ -32,7 +33,7 @@ class DeliveryStorage:
     """Return whether a relay ever made them."""
     location: Callable[[InboxUrl], str]
     """Return where they are, in words."""
-    low_watermark: Callable[[InboxUrl, int], int | None]
+    low_watermark: Callable[[InboxUrl, int, DeliveryPolicy], int | None]
     """Return the oldest position that a relay still needs at a time in milliseconds since the epoch; None for none."""
     heartbeat: Callable[[InboxUrl], int | None]
     """Return when a relay last said that it runs, in milliseconds since the epoch; None if none ever did."""

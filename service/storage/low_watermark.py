@@ -8,7 +8,7 @@ from typing import Final
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
 from service.storage import engines, url_reload
-from service.storage.deliveries import MAX_CLOCK_AHEAD_MS, MAX_HEARTBEAT_AGE_MS
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.telemetry import logs
 
 RETRY_SECONDS: Final = 60.0  # until what could not be asked is asked again: notifications wait for the answer
@@ -28,6 +28,8 @@ class LowWatermark:
         self,
         needed: Callable[[int], int | None],
         heartbeat: Callable[[], int | None] = lambda: None,
+        *,
+        policy: DeliveryPolicy = DELIVERY_POLICY,
     ) -> None:
         """*needed* returns the low-watermark at a time, *heartbeat* when a relay last said that it runs.
 
@@ -35,6 +37,7 @@ class LowWatermark:
         """
         self._needed = needed
         self._heartbeat = heartbeat
+        self._policy = policy
         self._trouble = logs.LastingTrouble(logs.get("inbox"))
         self._silence = logs.LastingTrouble(logs.get("inbox"))
         self._not_before = float("-inf")
@@ -57,7 +60,9 @@ class LowWatermark:
 
     def _unless_gone(self, now: int) -> int | None:
         seen = self._asked()
-        is_gone = seen is not None and not -MAX_CLOCK_AHEAD_MS <= now - seen <= MAX_HEARTBEAT_AGE_MS
+        is_gone = seen is not None and not (
+            -self._policy.max_clock_ahead_ms <= now - seen <= self._policy.max_heartbeat_age_ms
+        )
         return None if is_gone else 0
 
     def refresh(self, now: int) -> int | None:
@@ -83,7 +88,7 @@ class LowWatermark:
             self._silence.over()
             return
         hours = (now - self._seen) // _HOUR_MS
-        left = (MAX_HEARTBEAT_AGE_MS - (now - self._seen)) // _HOUR_MS
+        left = (self._policy.max_heartbeat_age_ms - (now - self._seen)) // _HOUR_MS
         until = f"for {left} more hours" if left > 0 else "no longer"
         self._silence.tell(
             "no relay runs",
@@ -93,12 +98,13 @@ class LowWatermark:
         )
 
 
-def of(url: InboxUrl) -> LowWatermark:
+def of(url: InboxUrl, policy: DeliveryPolicy = DELIVERY_POLICY) -> LowWatermark:
     """Return the low-watermark of the inbox of *url*."""
     stored = engines.load(url).deliveries
     if stored is None:
         return LowWatermark(lambda _: None)
     return LowWatermark(
-        lambda now: stored.low_watermark(url_reload.in_force(url), now),
+        lambda now: stored.low_watermark(url_reload.in_force(url), now, policy),
         lambda: stored.heartbeat(url_reload.in_force(url)),
+        policy=policy,
     )

@@ -13,7 +13,6 @@ import pytest
 from service.config import InboxUrl, inbox_url
 from service.storage import engines
 from service.storage.deliveries import (
-    GONE_LONG,
     Attempt,
     Claim,
     Delivery,
@@ -25,6 +24,7 @@ from service.storage.deliveries import (
     Verdict,
 )
 from service.storage.deliveries import State as Work
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import PostgresqlDeliveries
 from service.storage.postgresql import delivery_database as postgresql_database
 from service.storage.postgresql.delivery_admin import PostgresqlDeliveryAdmin
@@ -71,7 +71,7 @@ def opened(url: InboxUrl) -> State:
 
 
 def needed(url: InboxUrl, *, now: int) -> int | None:
-    return engines.deliveries(url).low_watermark(url, now)
+    return engines.deliveries(url).low_watermark(url, now, DELIVERY_POLICY)
 
 
 STORES: dict[str, Callable[[Path, Servers], str]] = {
@@ -181,7 +181,9 @@ def test_one_that_fails_is_not_helped_by_another(state: State) -> None:
         owe(state, *(f"key {number}" for number in range(12)), name=name)
     for bad, good in zip(take(state, most=12), take(state, name="other", most=12), strict=True):
         state.settle([Settlement(bad, BAD, later(NOW)), Settlement(good, OK, DELIVERED)])
-    assert state.expire(0, now=NOW + DAY * 2, max_age=DAY, keep=DAY) == {("bot", "expired"): 12}
+    assert state.expire(0, now=NOW + DAY * 2, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {
+        ("bot", "expired"): 12
+    }
 
 
 def test_what_is_given_up_lets_the_next_one_go(state: State) -> None:
@@ -323,8 +325,8 @@ def test_a_destination_that_left_the_file(state: State, url: InboxUrl) -> None:
     state.join({"other": 5}, now=NOW + DAY)
     assert state.positions() == {"other": 5}
     assert {each.name: each.gone_since for each in state.statuses()} == {"bot": NOW, "other": None}
-    assert needed(url, now=NOW + GONE_LONG - 1) == 1
-    assert needed(url, now=NOW + GONE_LONG) == 6
+    assert needed(url, now=NOW + DELIVERY_POLICY.max_absence_ms - 1) == 1
+    assert needed(url, now=NOW + DELIVERY_POLICY.max_absence_ms) == 6
     state.join({"bot": 7, "other": 5}, now=NOW + DAY)
     assert state.positions() == {"bot": 1, "other": 5}
     assert taken(state).position == 1
@@ -374,7 +376,9 @@ def test_what_the_log_no_longer_holds(state: State) -> None:
     owe(state, "a", "a", "b")
     owe(state, "a", "a", "b", name="other")
     state.disable("bot", "by hand")
-    assert state.expire(3, now=NOW, max_age=DAY, keep=DAY) == {("bot", "retention"): 2}
+    assert state.expire(3, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {
+        ("bot", "retention"): 2
+    }
     assert [(dead.destination, dead.position, dead.reason, dead.attempts) for dead in state.dead_letters(limit=9)] == [
         ("bot", 1, "retention", 0),
         ("bot", 2, "retention", 0),
@@ -382,9 +386,9 @@ def test_what_the_log_no_longer_holds(state: State) -> None:
     assert {each.name: each.backlog for each in state.statuses()} == {"bot": 1, "other": 3}
     state.disable("bot", None)
     assert [claim.position for claim in take(state, most=9)] == [3]
-    state.expire(3, now=NOW + DAY, max_age=9 * DAY, keep=DAY)
+    state.expire(3, now=NOW + DAY, policy=DeliveryPolicy(max_age_ms=9 * DAY), dead_letter_age_ms=DAY)
     assert len(state.dead_letters(limit=9)) == 2
-    state.expire(3, now=NOW + DAY + 1, max_age=9 * DAY, keep=DAY)
+    state.expire(3, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=9 * DAY), dead_letter_age_ms=DAY)
     assert state.dead_letters(limit=9) == []
 
 
@@ -393,12 +397,14 @@ def test_one_that_took_nothing_for_too_long(state: State) -> None:
     owe(state, *(f"key {number}" for number in range(20)))
     for number in range(9):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9 + number))
-    assert state.expire(0, now=NOW + DAY + 1, max_age=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {}
     assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
-    assert state.expire(0, now=NOW + DAY, max_age=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {}
     assert state.plan("bot", 20, 21, [Delivery(21, "new", NOW)], now=NOW + DAY // 2)
     assert taken(state, NOW + DAY).position < 21  # what is under way is judged by its own try
-    assert state.expire(0, now=NOW + DAY + 1, max_age=DAY, keep=DAY) == {("bot", "expired"): 19}
+    assert state.expire(0, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {
+        ("bot", "expired"): 19
+    }
     assert 21 in [claim.position for claim in take(state, NOW + DAY * 9, most=99)]
     assert {dead.reason for dead in state.dead_letters(limit=99)} == {"expired"}
 
@@ -409,12 +415,12 @@ def test_one_that_takes_something_keeps_the_rest(state: State) -> None:
     for _ in range(12):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
     assert settle(state, taken(state), OK)
-    assert state.expire(0, now=NOW + DAY * 2, max_age=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY * 2, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {}
     for _ in range(5):
         assert settle(state, taken(state), BAD, later(NOW + DAY * 9))
     assert state.disable("bot", "by hand")
     assert state.disable("bot", None)
-    assert state.expire(0, now=NOW + DAY * 4, max_age=DAY, keep=DAY) == {}
+    assert state.expire(0, now=NOW + DAY * 4, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY) == {}
 
 
 def test_a_clock_that_ran_ahead(state: State) -> None:
@@ -422,7 +428,7 @@ def test_a_clock_that_ran_ahead(state: State) -> None:
     assert state.plan("bot", 0, 1, [Delivery(1, "a", NOW + DAY)], now=NOW)
     assert next_due(state) == NOW
     assert settle(state, taken(state), BAD, later(NOW + DAY * 30))
-    state.expire(0, now=NOW, max_age=DAY, keep=DAY)
+    state.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY)
     assert next_due(state) == NOW
 
 
@@ -567,11 +573,11 @@ def test_a_saved_event_goes_with_its_dead_letter(state: State) -> None:
         kill(state, position)
     state.save([1, 2], [record(1), record(2)], now=NOW, max_bytes=10_000)
     assert state.replay("bot", [Delivery(2, "a", NOW)], now=NOW) == 1
-    state.expire(0, now=NOW + 9 * DAY, max_age=99 * DAY, keep=8 * DAY)
+    state.expire(0, now=NOW + 9 * DAY, policy=DeliveryPolicy(max_age_ms=99 * DAY), dead_letter_age_ms=8 * DAY)
     assert set(state.saved([1, 2])) == {2}
     assert state.dead_letters(limit=None) == []
     assert settle(state, taken(state))
-    state.expire(0, now=NOW + 9 * DAY, max_age=99 * DAY, keep=8 * DAY)
+    state.expire(0, now=NOW + 9 * DAY, policy=DeliveryPolicy(max_age_ms=99 * DAY), dead_letter_age_ms=8 * DAY)
     assert state.saved([1, 2]) == {}
 
 

@@ -3,7 +3,6 @@
 import gc
 import io
 import logging
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +16,18 @@ from service import signature
 from service.credentials import Credentials
 from service.errors import InboxUnavailable
 from service.meta import catalogue
-from service.receiver.app import Parts, create_app
-from service.receiver.group_commit import Writer
-from service.receiver.webhook import Limits
+from service.receiver.app import create_app
+from service.receiver.group_commit import GroupCommit
+from service.receiver.webhook import Limits, Webhook
 from service.receiver.worker.busy_connections import Places
 from service.receiver.worker.connection import Connection
 from service.receiver.worker.request import Refused
 from service.receiver.worker.slow_connections import Waiting
 from service.storage.protocols import Inbox, Outcome
-from service.telemetry import logs, metrics
-from service.telemetry.tracing import Tracing, Wsgi
+from service.telemetry import logs
+from service.telemetry.tracing import Wsgi
 from tests.receiver.test_group_commit import Held
+from tests.support.instruments import receiver_instruments
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 BODY = catalogue.batch(100)
@@ -40,26 +40,20 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     logs.configure(level="error", form="json", stream=io.StringIO())
-    measured, _ = metrics.of_one_process(version="0", engine="memory", weak=False)
-    writer = Writer(open_inbox, metrics=measured.inbox, traced=Tracing())
+    instruments = receiver_instruments()
+    writer = GroupCommit(open_inbox, lambda: False, instruments)
     writer.start()
-    yield create_app(
-        Parts(
-            path="/webhooks",
-            chosen=frozenset(),
-            limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
-            credentials=lambda: Credentials(app_secrets=(SECRET,)),
-            submit=writer.submit,
-            metrics=measured,
-            traced=Tracing(),
-            pseudonyms=logs.Pseudonyms(),
-            floods=logs.Floods(logs.get("server")),
-            now=time.time,
-            nonce=lambda: "1",
-            health_path="",
-            checks={},
-        )
+    webhook = Webhook(
+        credentials=lambda: Credentials(app_secrets=(SECRET,)),
+        submit=writer.submit,
+        chosen=frozenset(),
+        limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
+        instruments=instruments,
+        pseudonyms=logs.Pseudonyms(),
+        nonce=lambda: "1",
     )
+    floods = logs.Floods(logs.get("server"))
+    yield create_app(webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, floods=floods)
     writer.stop()
     root.handlers, root.level = handlers, level
 

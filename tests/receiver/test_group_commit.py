@@ -11,12 +11,11 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.receiver.group_commit import COMPANY, Writer
+from service.receiver.group_commit import COMPANY, GroupCommit
 from service.storage.memory import MemoryInbox
 from service.storage.protocols import Outcome, Size
-from service.telemetry.metrics import InboxMetrics
-from service.telemetry.tracing import Tracing
 from tests.support.events import NOW, event
+from tests.support.instruments import receiver_instruments
 
 
 class Held:
@@ -69,8 +68,8 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def writer(held: Held, registry: CollectorRegistry) -> Iterator[Writer]:
-    made = Writer(held.open, metrics=InboxMetrics(registry, "memory"), traced=Tracing(), now=lambda: NOW / 1000)
+def writer(held: Held, registry: CollectorRegistry) -> Iterator[GroupCommit]:
+    made = GroupCommit(held.open, lambda: False, receiver_instruments(registry, lambda: NOW))
     made.start()
     yield made
     held.gate.set()
@@ -88,13 +87,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
         gevent.sleep(0.005)
 
 
-def test_each_request_gets_its_own_outcomes(writer: Writer) -> None:
+def test_each_request_gets_its_own_outcomes(writer: GroupCommit) -> None:
     """In the order of its events."""
     assert writer.submit([event(1), event(2)], soon()) == ["new", "new"]
     assert writer.submit([event(2), event(3)], soon()) == ["repeat", "new"]
 
 
-def test_what_comes_at_once_is_committed_together(writer: Writer, held: Held) -> None:
+def test_what_comes_at_once_is_committed_together(writer: GroupCommit, held: Held) -> None:
     """The first of many does not go alone: it is handed over when the loop has nothing else to do."""
     for _ in range(3):
         held.batches.clear()
@@ -102,7 +101,7 @@ def test_what_comes_at_once_is_committed_together(writer: Writer, held: Held) ->
         assert held.batches == [16]
 
 
-def test_a_loop_that_is_never_idle_commits_as_well(writer: Writer) -> None:
+def test_a_loop_that_is_never_idle_commits_as_well(writer: GroupCommit) -> None:
     """Strangers who keep the loop busy keep nobody's events waiting."""
     ready, other = socket.socketpair()
     other.send(b"never read")
@@ -120,7 +119,7 @@ def test_a_loop_that_is_never_idle_commits_as_well(writer: Writer) -> None:
         other.close()
 
 
-def test_what_comes_meanwhile_is_committed_together(writer: Writer, held: Held) -> None:
+def test_what_comes_meanwhile_is_committed_together(writer: GroupCommit, held: Held) -> None:
     """While one commit is under way others gather, and the next one serves them all."""
     held.gate.clear()
     first = gevent.spawn(writer.submit, [event(0)], soon())
@@ -133,7 +132,7 @@ def test_what_comes_meanwhile_is_committed_together(writer: Writer, held: Held) 
     assert all(greenlet.value == ["new"] for greenlet in rest)
 
 
-def test_a_huge_backlog_is_cut_into_portions(writer: Writer, held: Held) -> None:
+def test_a_huge_backlog_is_cut_into_portions(writer: GroupCommit, held: Held) -> None:
     """So that the first of it does not wait for the last."""
     held.gate.clear()
     first = gevent.spawn(writer.submit, [event(0)], soon())
@@ -149,7 +148,7 @@ def test_a_huge_backlog_is_cut_into_portions(writer: Writer, held: Held) -> None
     assert max(held.batches) < 6000
 
 
-def test_the_deadline_is_kept_and_a_late_result_wakes_nobody(writer: Writer, held: Held) -> None:
+def test_the_deadline_is_kept_and_a_late_result_wakes_nobody(writer: GroupCommit, held: Held) -> None:
     """The answer is 503 in time; the greenlet that gave up goes on undisturbed; its events may be there."""
     held.gate.clear()
     started = time.monotonic()
@@ -164,7 +163,7 @@ def test_the_deadline_is_kept_and_a_late_result_wakes_nobody(writer: Writer, hel
     assert writer.trouble() is None
 
 
-def test_what_was_given_up_before_its_commit_is_let_go(writer: Writer, held: Held) -> None:
+def test_what_was_given_up_before_its_commit_is_let_go(writer: GroupCommit, held: Held) -> None:
     """A queue of requests that gave up holds no bodies."""
     held.gate.clear()
     blocker = gevent.spawn(writer.submit, [event(0)], soon())
@@ -177,7 +176,7 @@ def test_what_was_given_up_before_its_commit_is_let_go(writer: Writer, held: Hel
     assert held.inner.size().events == 1
 
 
-def test_a_killed_request_is_not_woken(writer: Writer, held: Held) -> None:
+def test_a_killed_request_is_not_woken(writer: GroupCommit, held: Held) -> None:
     """A connection that was cut at the stop."""
     held.gate.clear()
     greenlet = gevent.spawn(writer.submit, [event(1)], soon())
@@ -187,7 +186,9 @@ def test_a_killed_request_is_not_woken(writer: Writer, held: Held) -> None:
     assert writer.submit([event(2)], soon()) == ["new"]
 
 
-def test_a_failure_reaches_every_request_and_heals(writer: Writer, held: Held, registry: CollectorRegistry) -> None:
+def test_a_failure_reaches_every_request_and_heals(
+    writer: GroupCommit, held: Held, registry: CollectorRegistry
+) -> None:
     """The reason is told; when the engine works again, so does the inbox, without a request."""
     wait_for(lambda: writer.trouble() is None)
     held.failure = InboxUnavailable("full", "the disk is full")
@@ -201,7 +202,7 @@ def test_a_failure_reaches_every_request_and_heals(writer: Writer, held: Held, r
     assert held.opened == 1
 
 
-def test_an_engine_that_broke_is_opened_again(writer: Writer, held: Held) -> None:
+def test_an_engine_that_broke_is_opened_again(writer: GroupCommit, held: Held) -> None:
     """After an I/O error the handle is not trusted; what an engine raises by mistake counts as one."""
     wait_for(lambda: writer.trouble() is None)
     held.failure = RuntimeError("a mistake")
@@ -217,7 +218,7 @@ def test_an_engine_that_broke_is_opened_again(writer: Writer, held: Held) -> Non
 def test_an_inbox_that_cannot_be_opened_is_tried_again(held: Held, registry: CollectorRegistry) -> None:
     """At start the volume may not be there yet."""
     held.failure = InboxUnavailable("cannot_open", "no such directory")
-    writer = Writer(held.open, metrics=InboxMetrics(registry, "memory"), traced=Tracing())
+    writer = GroupCommit(held.open, lambda: False, receiver_instruments(registry))
     writer.start()
     wait_for(lambda: (writer.trouble() or "").startswith("cannot_open"))
     held.failure = None
@@ -228,7 +229,7 @@ def test_an_inbox_that_cannot_be_opened_is_tried_again(held: Held, registry: Col
 
 def test_what_waits_is_committed_before_the_end(held: Held, registry: CollectorRegistry) -> None:
     """Stopping while requests wait answers them."""
-    writer = Writer(held.open, metrics=InboxMetrics(registry, "memory"), traced=Tracing())
+    writer = GroupCommit(held.open, lambda: False, receiver_instruments(registry))
     writer.start()
     greenlets = [gevent.spawn(writer.submit, [event(number)], soon()) for number in range(20)]
     gevent.sleep(0)
@@ -237,7 +238,7 @@ def test_what_waits_is_committed_before_the_end(held: Held, registry: CollectorR
     assert held.closed == 1
 
 
-def test_an_event_that_is_at_fault_fails_alone(writer: Writer, held: Held) -> None:
+def test_an_event_that_is_at_fault_fails_alone(writer: GroupCommit, held: Held) -> None:
     """The others of its commit are kept, and the inbox is ready as before."""
     put = held.inner.put
 
@@ -264,9 +265,7 @@ def test_another_inbox_takes_over(registry: CollectorRegistry) -> None:
         moved[0] = False
         return found
 
-    made = Writer(
-        open_inbox, lambda: moved[0], metrics=InboxMetrics(registry, "memory"), traced=Tracing(), now=lambda: NOW / 1000
-    )
+    made = GroupCommit(open_inbox, lambda: moved[0], receiver_instruments(registry, lambda: NOW))
     made.start()
     assert made.submit([event(1)], soon()) == ["new"]
     moved[0] = True

@@ -13,8 +13,7 @@ from service.errors import BadSignature
 from service.receiver.webhook import Limits, Webhook
 from service.storage.protocols import Outcome
 from service.telemetry import logs
-from service.telemetry.metrics import WebhookMetrics
-from service.telemetry.tracing import Tracing
+from tests.support.instruments import receiver_instruments
 
 T = TypeVar("T")
 SECRET = b"0123456789abcdef"
@@ -32,11 +31,8 @@ class Recorded:
             submit=lambda events, *_: self._use("submit", [Outcome.NEW] * len(events)),
             chosen=(),
             limits=Limits(body_bytes=1000, read_timeout=1, accept_timeout=1),
-            metrics=WebhookMetrics(None),
-            matched=lambda *_: self._use("matched", None),
-            traced=Tracing(),
+            instruments=receiver_instruments(clock=lambda: self._use("now", 0)),
             pseudonyms=logs.Pseudonyms(),
-            now=lambda: self._use("now", 0.0),
             nonce=lambda: self._use("nonce", "nonce"),
         )
 
@@ -62,7 +58,7 @@ def test_the_order_of_the_checks() -> None:
     """Which secrets are accepted is known before the body is read; only what is signed is parsed, then stored."""
     recorded = Recorded()
     assert recorded.post(signature.header_for(BODY, SECRET)).status == falcon.HTTP_200
-    assert recorded.used == ["credentials", "body", "matched", "now", "nonce", "submit"]
+    assert recorded.used == ["credentials", "body", "now", "nonce", "submit"]
 
 
 def test_a_forged_body_is_never_parsed() -> None:

@@ -9,21 +9,17 @@ from service.relay.policy import (
     FAILURES,
     FIRST_AT_ONCE,
     FIRST_PAUSE,
-    FIRST_WAIT,
-    LONGEST_ASKED,
     LONGEST_PAUSE,
-    LONGEST_WAIT,
-    MAX_DELIVERY_AGE_MS,
-    MIN_ATTEMPTS,
     MOST_AT_ONCE,
     MOST_FAILURES,
     Breaker,
-    State,
+    BreakerState,
     rule,
     shares,
 )
 from service.relay.sender import Answer
 from service.storage.deliveries import Claim, Ruling, Verdict
+from service.storage.delivery_policy import DELIVERY_POLICY
 from service.telemetry.metrics import relay as metrics
 
 NOW = 1_795_000_000_000
@@ -39,7 +35,7 @@ def ruled(
     status: int, *, attempts: int = 0, first_attempt_at: int = 0, retry_after: str | None = None, chance: float = 1.0
 ) -> Ruling:
     answer = Answer(status, "word", retry_after)
-    return rule(claim(attempts, first_attempt_at), answer, now=NOW, chance=lambda: chance)
+    return rule(claim(attempts, first_attempt_at), answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: chance)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -51,10 +47,10 @@ def test_success(status: int) -> None:
 @pytest.mark.parametrize("status", [0, 199, 300, 302, 400, 401, 404, 409, 429, 500, 503])
 def test_everything_else_is_tried_again(status: int) -> None:
     """Within a wait that is chance's up to a bound that doubles."""
-    assert ruled(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + FIRST_WAIT)
+    assert ruled(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + DELIVERY_POLICY.first_backoff_ms)
     assert ruled(status, chance=0.0) == Ruling(Verdict.RETRY, NOW)
-    assert ruled(status, attempts=3).due == NOW + FIRST_WAIT * 8
-    assert ruled(status, attempts=10_000).due == NOW + LONGEST_WAIT
+    assert ruled(status, attempts=3).due == NOW + DELIVERY_POLICY.first_backoff_ms * 8
+    assert ruled(status, attempts=10_000).due == NOW + DELIVERY_POLICY.max_backoff_ms
 
 
 def test_gone_waits_for_nothing() -> None:
@@ -64,24 +60,26 @@ def test_gone_waits_for_nothing() -> None:
 
 def test_patience_has_an_end() -> None:
     """Three days after the queue's first failure, with attempts enough; success is success also then."""
-    long = NOW - MAX_DELIVERY_AGE_MS
-    assert ruled(500, attempts=MIN_ATTEMPTS, first_attempt_at=long + 1).verdict is Verdict.RETRY
-    assert ruled(500, attempts=MIN_ATTEMPTS, first_attempt_at=long) == Ruling(
+    long = NOW - DELIVERY_POLICY.max_age_ms
+    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long + 1).verdict is Verdict.RETRY
+    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long) == Ruling(
         Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED
     )
-    assert ruled(500, attempts=MIN_ATTEMPTS - 1, first_attempt_at=long).verdict is Verdict.RETRY, "a clock that jumped"
-    assert ruled(200, attempts=MIN_ATTEMPTS, first_attempt_at=long).verdict is Verdict.DELIVERED
+    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts - 1, first_attempt_at=long).verdict is Verdict.RETRY, (
+        "a clock that jumped"
+    )
+    assert ruled(200, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long).verdict is Verdict.DELIVERED
 
 
 def test_what_waited_behind_it_has_waited_too() -> None:
     """One try, and no further three days; but what came later has its own."""
     answer = Answer(500, "5xx")
     for planned_at, verdict in (
-        (NOW - MAX_DELIVERY_AGE_MS, Verdict.DEAD_LETTER),
-        (NOW - MAX_DELIVERY_AGE_MS + 1, Verdict.RETRY),
+        (NOW - DELIVERY_POLICY.max_age_ms, Verdict.DEAD_LETTER),
+        (NOW - DELIVERY_POLICY.max_age_ms + 1, Verdict.RETRY),
     ):
-        tried = claim(attempts=99, first_attempt_at=NOW - 2 * MAX_DELIVERY_AGE_MS, planned_at=planned_at)
-        assert rule(tried, answer, now=NOW, chance=lambda: 1.0).verdict is verdict
+        tried = claim(attempts=99, first_attempt_at=NOW - 2 * DELIVERY_POLICY.max_age_ms, planned_at=planned_at)
+        assert rule(tried, answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: 1.0).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -89,14 +87,14 @@ def test_what_waited_behind_it_has_waited_too() -> None:
     [
         ("120", 120_000),
         (" 120 ", 120_000),
-        ("0", FIRST_WAIT),
-        ("999999999999", LONGEST_ASKED),
+        ("0", DELIVERY_POLICY.first_backoff_ms),
+        ("999999999999", DELIVERY_POLICY.max_retry_after_ms),
         ("Wed, 18 Nov 2026 11:07:20 GMT", 1_795_000_040_000 - NOW),
-        ("Wed, 18 Nov 2020 11:06:40 GMT", FIRST_WAIT),
-        ("soon", FIRST_WAIT),
-        ("-5", FIRST_WAIT),
-        ("", FIRST_WAIT),
-        ("Wed, 99 Nov 9999 99:99:99 GMT", FIRST_WAIT),
+        ("Wed, 18 Nov 2020 11:06:40 GMT", DELIVERY_POLICY.first_backoff_ms),
+        ("soon", DELIVERY_POLICY.first_backoff_ms),
+        ("-5", DELIVERY_POLICY.first_backoff_ms),
+        ("", DELIVERY_POLICY.first_backoff_ms),
+        ("Wed, 99 Nov 9999 99:99:99 GMT", DELIVERY_POLICY.first_backoff_ms),
     ],
 )
 def test_retry_after(said: str, wait: int) -> None:
@@ -119,9 +117,20 @@ def succeed(breaker: Breaker, status: int = 200) -> None:
 
 def test_what_is_promised() -> None:
     """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
-    assert (FIRST_WAIT, LONGEST_WAIT, LONGEST_ASKED, MAX_DELIVERY_AGE_MS) == (2_000, 3_600_000, 86_400_000, 259_200_000)
-    assert (MIN_ATTEMPTS, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (10, 5, 1_000, 60_000, 256)
-    assert sorted(State) == sorted(metrics.BREAKER_STATES)
+    assert (
+        DELIVERY_POLICY.first_backoff_ms,
+        DELIVERY_POLICY.max_backoff_ms,
+        DELIVERY_POLICY.max_retry_after_ms,
+        DELIVERY_POLICY.max_age_ms,
+    ) == (2_000, 3_600_000, 86_400_000, 259_200_000)
+    assert (DELIVERY_POLICY.min_attempts, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (
+        10,
+        5,
+        1_000,
+        60_000,
+        256,
+    )
+    assert sorted(BreakerState) == sorted(metrics.BREAKER_STATES)
 
 
 def test_what_is_written_down_is_a_whole_number() -> None:
@@ -177,7 +186,7 @@ class TestTheBreaker:
         fail(breaker, FAILURES - 1, status=status)
         assert admits(breaker, NOW)
         fail(breaker, 1, status=status)
-        assert breaker.state is State.OPEN
+        assert breaker.state is BreakerState.OPEN
         assert breaker.until == NOW + FIRST_PAUSE
         assert not admits(breaker, NOW + FIRST_PAUSE - 1)
 
@@ -186,10 +195,10 @@ class TestTheBreaker:
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES)
         assert admits(breaker, NOW + FIRST_PAUSE)
-        assert breaker.state is State.HALF_OPEN
+        assert breaker.state is BreakerState.HALF_OPEN
         assert breaker.room(1, 4, now=NOW + FIRST_PAUSE * 100) == 0
         succeed(breaker)
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
         fail(breaker, FAILURES - 1)
         assert admits(breaker, NOW)
 
@@ -208,7 +217,7 @@ class TestTheBreaker:
         breaker = Breaker(lambda: 1.0)
         for needed in (FAILURES, 2 * FAILURES, 4 * FAILURES, MOST_FAILURES, MOST_FAILURES):
             fail(breaker, needed - 1)
-            assert breaker.state is State.CLOSED
+            assert breaker.state is BreakerState.CLOSED
             fail(breaker, 1)
             assert admits(breaker, NOW + FIRST_PAUSE)
             succeed(breaker)
@@ -216,7 +225,7 @@ class TestTheBreaker:
         assert admits(breaker, NOW)
         succeed(breaker)
         fail(breaker, FAILURES)
-        assert breaker.state is State.OPEN
+        assert breaker.state is BreakerState.OPEN
 
     @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
     def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
@@ -225,7 +234,7 @@ class TestTheBreaker:
         fail(breaker, FAILURES - 1)
         succeed(breaker, status)
         fail(breaker, FAILURES - 1)
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
 
     def test_failures_of_tries_that_were_under_way_change_nothing(self) -> None:
         """Sixteen that fail together are one failure of the destination, not sixteen pauses."""
@@ -239,7 +248,7 @@ class TestTheBreaker:
         for _ in range(FAILURES * 10):
             breaker.saw(Answer(503, "5xx"), NOW, queue="poisoned", failed_before=True)
         fail(breaker, FAILURES - 2)
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
 
     @pytest.mark.parametrize(("healthy", "state"), [(0, "closed"), (2, "closed"), (3, "open"), (5, "open")])
     def test_queues_that_failed_before_say_little(self, healthy: int, state: str) -> None:
@@ -254,7 +263,7 @@ class TestTheBreaker:
         """A relay that begins again while the destination is down pauses as well."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, FAILURES, failed_before=True)
-        assert breaker.state is State.OPEN
+        assert breaker.state is BreakerState.OPEN
 
     def test_an_application_that_fails_is_asked_again_within_a_second(self) -> None:
         """It lives, and what it fails of may be one event."""
@@ -284,7 +293,7 @@ class TestTheBreaker:
         """Only the try of an open one is a probe."""
         breaker = Breaker(lambda: 1.0)
         breaker.began()
-        assert breaker.state is State.CLOSED
+        assert breaker.state is BreakerState.CLOSED
 
     def test_at_most_so_many_at_once(self) -> None:
         """Of those that may begin, what runs already is taken off."""

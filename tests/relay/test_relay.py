@@ -14,10 +14,11 @@ from typing import Any
 import apsw
 import pytest
 
+from service.instruments import Instruments
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.loop import Relay
-from service.relay.policy import MAX_DELIVERY_AGE_MS, MIN_ATTEMPTS
 from service.storage.deliveries import DeadLetter, Delivery, DestinationStatus
+from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
 from service.storage.sqlite.delivery_database import Store
@@ -52,11 +53,10 @@ class House:
             DestinationRegistry(self.directory / "destinations.yaml"),
             SqliteDeliveries(self.store),
             lambda: SqliteLog(self.directory / "inbox.db"),
-            metrics=self.metrics,
-            traced=Tracing(),
-            now=self.now,
-            chance=chance,
-            retention=WEEK,
+            instruments=Instruments(
+                metrics=self.metrics, tracing=Tracing(), now_ms=lambda: int(self.now() * 1000), chance=chance
+            ),
+            retention_ms=int(WEEK * 1000),
             prepare=lambda: None,
         )
         self.relay.start()
@@ -237,16 +237,16 @@ def test_after_three_days_it_is_dead(house: House) -> None:
     (first,) = keep(house.inbox, message(1, 1))
     with destination(saying(OK.replace(b"200", b"500"))) as broken:
         house.start(to(broken), chance=lambda: 1.0)
-        while house.attempts() <= MIN_ATTEMPTS:
+        while house.attempts() <= DELIVERY_POLICY.min_attempts:
             house.advance(HOUR, broken)  # the longest wait
-        house.advance(MAX_DELIVERY_AGE_MS / 2000, broken)
+        house.advance(DELIVERY_POLICY.max_age_ms / 2000, broken)
         (second,) = keep(house.inbox, message(1, 2))
         until(lambda: house.status().backlog == 2, "never planned")
-        house.advance(MAX_DELIVERY_AGE_MS / 2000, broken)
+        house.advance(DELIVERY_POLICY.max_age_ms / 2000, broken)
         until(house.dead_letters, "never dead")
         broken.behave = saying()
         assert [(dead.position, dead.reason) for dead in house.dead_letters()] == [(1, "expired")]
-        assert house.dead_letters()[0].attempts > MIN_ATTEMPTS
+        assert house.dead_letters()[0].attempts > DELIVERY_POLICY.min_attempts
         house.ahead += HOUR
         until(lambda: house.status().backlog == 0, "never delivered")
     assert broken.requests[-1].body == second.data

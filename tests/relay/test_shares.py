@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from service.outcomes import AttemptOutcome
 from service.relay.dispatcher import claim_shares
 from service.relay.policy import rule, shares
 from service.relay.sender import Answer
 from service.storage.deliveries import Attempt, Claim, Delivery, Settlement, Verdict
+from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite.delivery_database import Store
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
@@ -56,7 +58,9 @@ def test_nobody_waits_for_ever(work: SqliteDeliveries) -> None:
                     was_due, backoff = due.pop(claim.queue)
                     assert now - was_due <= backoff, claim
                 status = 500 if is_poisoned(claim) else 200
-                ruling = rule(claim, Answer(status, "word"), now=now, chance=lambda: 1.0)
+                ruling = rule(
+                    claim, Answer(status, AttemptOutcome.ERROR), policy=DELIVERY_POLICY, now=now, chance=lambda: 1.0
+                )
                 if ruling.verdict is Verdict.RETRY:
                     due[claim.queue] = ruling.due, ruling.due - now
                 delivered += status == 200

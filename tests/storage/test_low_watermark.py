@@ -11,7 +11,7 @@ import pytest
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.storage import engines, low_watermark
-from service.storage.deliveries import MAX_HEARTBEAT_AGE_MS
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.low_watermark import LowWatermark
 from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID
 from service.telemetry import logs
@@ -34,7 +34,7 @@ def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
     assert hold(NOW) is None
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, max_age=1, keep=1)
+    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
     assert hold(NOW) == 8
     state.close()
 
@@ -55,11 +55,11 @@ def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
     """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, max_age=1, keep=1)
+    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
     state.close()
     hold = low_watermark.of(url)
-    assert hold(NOW + MAX_HEARTBEAT_AGE_MS - 1) == 8
-    assert hold(NOW + MAX_HEARTBEAT_AGE_MS) is None
+    assert hold(NOW + DELIVERY_POLICY.max_heartbeat_age_ms - 1) == 8
+    assert hold(NOW + DELIVERY_POLICY.max_heartbeat_age_ms) is None
     assert hold(NOW - 86_400_000) == 8
     assert hold(NOW - 86_400_001) is None, "its clock ran ahead"
     assert hold.refresh(NOW) == NOW
@@ -70,8 +70,8 @@ def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
     hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
-    assert hold(written + MAX_HEARTBEAT_AGE_MS - 1000) == 0
-    assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
+    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms - 1000) == 0
+    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
 
 
 def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path:
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
     hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
     assert hold(written) == 0
-    assert hold(written + MAX_HEARTBEAT_AGE_MS + 1000) is None
+    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
 
 
 @pytest.mark.parametrize(

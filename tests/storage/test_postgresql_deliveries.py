@@ -15,13 +15,16 @@ from prometheus_client import CollectorRegistry
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
+from service.instruments import Instruments
 from service.outcomes import StorageFailure
 from service.relay.planner import Planner
 from service.storage.deliveries import Delivery, Settlement
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import Address, connect
 from service.storage.protocols import Log
 from service.telemetry.metrics import RelayMetrics
+from service.telemetry.tracing import Tracing
 from tests.contract.test_deliveries import (
     BAD,
     DAY,
@@ -97,7 +100,13 @@ def test_one_that_starts_while_others_read(url: InboxUrl) -> None:
             return 0
 
     metrics = RelayMetrics(CollectorRegistry())
-    planner = Planner(starting, lambda: log, metrics=metrics, now=lambda: NOW / 1000, retention=60)
+    planner = Planner(
+        starting,
+        lambda: log,
+        instruments=Instruments(metrics=metrics, tracing=Tracing(), now_ms=lambda: NOW),
+        policy=DELIVERY_POLICY,
+        retention_ms=60_000,
+    )
     log = cast("Log", Growing())
     planner.adopt(log)
     assert other.positions() == {"bot": 3}
@@ -170,7 +179,7 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
     def tidy() -> None:
         state = opened(url)
         while over.total() < EVENTS and time.monotonic() < deadline:
-            state.expire(0, now=NOW, max_age=DAY, keep=DAY)
+            state.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY)
             state.prune_attempts(0)
             time.sleep(0.01)
         state.close()

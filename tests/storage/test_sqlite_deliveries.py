@@ -10,7 +10,8 @@ import pytest
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage.deliveries import Delivery
-from service.storage.sqlite.delivery_admin import needed
+from service.storage.delivery_policy import DELIVERY_POLICY
+from service.storage.sqlite.delivery_admin import low_watermark
 from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID, Store
 from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
 
@@ -49,7 +50,7 @@ def test_a_file_from_before_the_first_release(path: Path) -> None:
         db.execute("CREATE TABLE owed (position)").fetchall()
         db.pragma("application_id", OLDER_APPLICATION_ID)
     before = path.read_bytes()
-    for open_it in (Store, lambda path: needed(path, now=NOW)):
+    for open_it in (Store, lambda path: low_watermark(path, now=NOW, policy=DELIVERY_POLICY)):
         with pytest.raises(InboxUnavailable, match="before the first release: move it away") as refused:
             open_it(path)
         assert refused.value.reason is StorageFailure.OLDER
@@ -106,10 +107,10 @@ def test_claims_stay_flat(tmp_path: Path) -> None:
 
 def test_what_is_needed_of_a_file_that_is_none(path: Path) -> None:
     """Without a file nothing is; of one that can't be read, nobody knows."""
-    assert needed(path.with_name("none.db"), now=NOW) is None
+    assert low_watermark(path.with_name("none.db"), now=NOW, policy=DELIVERY_POLICY) is None
     path.with_name("none.db").write_bytes(b"no database" * 1000)
     with pytest.raises(InboxUnavailable):
-        needed(path.with_name("none.db"), now=NOW)
+        low_watermark(path.with_name("none.db"), now=NOW, policy=DELIVERY_POLICY)
 
 
 def test_a_log_that_was_set_back(state: SqliteState) -> None:

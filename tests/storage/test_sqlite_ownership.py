@@ -12,9 +12,10 @@ import apsw
 import pytest
 
 from service.errors import InboxUnavailable
+from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteErasure, SqliteInbox, SqliteLog
-from service.storage.sqlite.delivery_admin import needed
+from service.storage.sqlite.delivery_admin import low_watermark
 from service.storage.sqlite.delivery_database import Store
 from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
 from tests.support.events import HOUR, event
@@ -104,7 +105,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "log": SqliteLog,
     "erasure": SqliteErasure,
     "relay": Store,
-    "low-watermark": lambda path: needed(path, now=0),
+    "low-watermark": lambda path: low_watermark(path, now=0, policy=DELIVERY_POLICY),
 }
 
 
@@ -221,6 +222,6 @@ def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
     assert locks(path) == held
     second.close()
     assert locks(path) == held
-    needed(path, now=0)
+    low_watermark(path, now=0, policy=DELIVERY_POLICY)
     assert locks(path) == held
     first.close()

@@ -1,7 +1,6 @@
 """`events dead` and `events replay`: what was given up, and another chance."""
 
 import os
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import Final
 
 import click
 
+from service import clock
 from service.cli import delivery_store
 from service.cli.console import print_table
 from service.cli.events import filters, reader
@@ -103,9 +103,7 @@ def replay(
                     for position, event in page
                     if (taker.wants(event) if lost is None else (name, position) in lost)
                 ]
-                counts[name] += (
-                    len(deliveries) if dry_run else records.replay(name, deliveries, now=int(time.time() * 1000))
-                )
+                counts[name] += len(deliveries) if dry_run else records.replay(name, deliveries, now=clock.now_ms())
     _tell(counts, dry_run=dry_run)
 
 

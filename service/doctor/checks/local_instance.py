@@ -1,14 +1,13 @@
 """The service of this machine or pod: what it says of itself, what it was asked so far, and what it keeps."""
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Any, Final, NamedTuple
 
 import urllib3
 
-from service import loopback
+from service import clock, loopback
 from service.config import Config, InboxUrl
 from service.deadline import within
 from service.doctor.finding import Finding
@@ -102,7 +101,7 @@ class Kept:
         """Raise InboxUnavailable or ConfigurationError where it can't be read."""
         self._stack = ExitStack()
         self._log, self._stream = None, None
-        self._since = int(time.time() * 1000) - SLACK
+        self._since = clock.now_ms() - SLACK
         self._last = 0
         if open_stream := engines.load(url).open_stream:
             self._stream = self._stack.enter_context(closing(open_stream(url)))

@@ -49,7 +49,7 @@ ENGINE: Final = Engine(
         open=_open_deliveries,
         exists=delivery_database.exists,
         location=lambda url: f"relay's table in {url}",
-        low_watermark=lambda url, now: delivery_admin.needed(url, now=now),
+        low_watermark=lambda url, now, policy: delivery_admin.low_watermark(url, now=now, policy=policy),
         heartbeat=delivery_admin.heartbeat,
     ),
 )

@@ -6,15 +6,13 @@ from typing import Final
 from service.config import InboxUrl
 from service.events import Event
 from service.storage.deliveries import (
-    GONE_LONG,
-    MAX_CLOCK_AHEAD_MS,
-    MAX_HEARTBEAT_AGE_MS,
     Attempt,
     DeadLetter,
     Delivery,
     DeliveryHistory,
     DestinationStatus,
 )
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import Address, connect
 from service.storage.postgresql.delivery_database import TABLES, Store
@@ -140,11 +138,11 @@ class PostgresqlDeliveryAdmin:
         return True
 
 
-def needed(url: InboxUrl, *, now: int) -> int | None:
+def low_watermark(url: InboxUrl, *, now: int, policy: DeliveryPolicy) -> int | None:
     """Return the oldest position of the log that a relay still has to read, to deliver or to save.
 
-    None if nobody waits for any, or no relay gave a sign of life within `MAX_HEARTBEAT_AGE_MS`. Raises InboxUnavailable
-    if that can't be told.
+    None if nobody waits for any, or no relay gave a heartbeat within the policy's age. Raises InboxUnavailable if that
+    can't be told.
     """
     db = connect(Address.of(url, timeout=ASKING))
     try:
@@ -158,7 +156,7 @@ def needed(url: InboxUrl, *, now: int) -> int | None:
                       FROM {T}.destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > %s)
                       UNION ALL SELECT min(position) FROM {T}.dead_letter WHERE NOT saved
                     ) AS wanted WHERE (SELECT seen FROM {T}.relay_state) BETWEEN %s AND %s""",
-                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
+                (now - policy.max_absence_ms, now - policy.max_heartbeat_age_ms + 1, now + policy.max_clock_ahead_ms),
             ).fetchone()
     finally:
         db.close()

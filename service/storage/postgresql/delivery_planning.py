@@ -8,7 +8,8 @@ import msgspec
 
 from service.events import Event
 from service.outcomes import DeadLetterReason
-from service.storage.deliveries import LONGEST_WAIT, MIN_ATTEMPTS, Delivery
+from service.storage.deliveries import Delivery
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import Connection
 from service.storage.postgresql.delivery_database import TABLES, TENDING, Rows, Store
@@ -91,7 +92,9 @@ class PostgresqlDeliveryPlanning:
             )
             return True
 
-    def expire(self, first: int, *, now: int, max_age: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
+    def expire(
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+    ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for; see `DeliveryPlanning`. One relay at a time does."""
         away = f"SELECT id FROM {T}.destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         down = f"SELECT id FROM {T}.destination WHERE disabled IS NULL AND failing_since <= %s AND failures >= %s"
@@ -100,7 +103,7 @@ class PostgresqlDeliveryPlanning:
             if not schema.try_lock(db, TENDING):
                 return found
             db.execute(f"UPDATE {T}.relay_state SET seen = %s", (now,))
-            db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - keep,))
+            db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - dead_letter_age_ms,))
             db.execute(
                 f"""DELETE FROM {T}.saved_event AS saved
                     WHERE NOT EXISTS (SELECT 1 FROM {T}.dead_letter WHERE dead_letter.position = saved.position)
@@ -109,13 +112,17 @@ class PostgresqlDeliveryPlanning:
             # What waits for longer than anything may was written by a clock that ran ahead.
             db.execute(
                 f"UPDATE {T}.delivery_queue SET due = %s WHERE due > %s",
-                (now, now + LONGEST_WAIT),
+                (now, now + policy.max_wait_ms),
             )
             names: dict[int, str] = dict(rows(db, f"SELECT id, name FROM {T}.destination"))
-            long = now - max_age
+            long = now - policy.max_age_ms
             for reason, over, values in (
                 (DeadLetterReason.RETENTION, f"position < %s AND destination IN ({away})", (first,)),
-                (DeadLetterReason.EXPIRED, f"planned_at <= %s AND destination IN ({down})", (long, long, MIN_ATTEMPTS)),
+                (
+                    DeadLetterReason.EXPIRED,
+                    f"planned_at <= %s AND destination IN ({down})",
+                    (long, long, policy.min_attempts),
+                ),
             ):
                 gone = self._give_up(db, over, values, now)
                 db.execute(

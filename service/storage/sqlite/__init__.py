@@ -56,7 +56,9 @@ ENGINE: Final = Engine(
         open=_open_deliveries,
         exists=lambda url: delivery_database.path_beside(url.path).exists(),
         location=lambda url: str(delivery_database.path_beside(url.path)),
-        low_watermark=lambda url, now: delivery_admin.needed(delivery_database.path_beside(url.path), now=now),
+        low_watermark=lambda url, now, policy: delivery_admin.low_watermark(
+            delivery_database.path_beside(url.path), now=now, policy=policy
+        ),
         heartbeat=lambda url: delivery_admin.heartbeat(delivery_database.path_beside(url.path)),
     ),
     notes=_notes,

@@ -10,15 +10,13 @@ from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
 from service.storage.deliveries import (
-    GONE_LONG,
-    MAX_CLOCK_AHEAD_MS,
-    MAX_HEARTBEAT_AGE_MS,
     Attempt,
     DeadLetter,
     Delivery,
     DeliveryHistory,
     DestinationStatus,
 )
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.sqlite.delivery_database import APPLICATION_ID, OLDER_APPLICATION_ID, TABLES, Rows, Store
 from service.storage.sqlite.delivery_queue import drop_empty_queues, saved_events
 from service.storage.sqlite.ownership import Owner, require_ours
@@ -126,11 +124,11 @@ class SqliteDeliveryAdmin:
         return self._store.clean()
 
 
-def needed(path: Path, *, now: int) -> int | None:
+def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None:
     """Return the oldest position of the log that the relay of *path* still has to read, to deliver or to save.
 
-    None if nobody waits for any, or no relay gave a sign of life within `MAX_HEARTBEAT_AGE_MS`. Raises InboxUnavailable
-    if that can't be told.
+    None if nobody waits for any, or no relay gave a heartbeat within the policy's age. Raises InboxUnavailable if that
+    can't be told.
     """
     try:
         if (
@@ -147,7 +145,7 @@ def needed(path: Path, *, now: int) -> int | None:
                      FROM destination WHERE disabled IS NULL AND (gone_since IS NULL OR gone_since > ?)
                      UNION ALL SELECT min(position) FROM dead_letter WHERE saved = 0
                    ) WHERE (SELECT seen FROM heartbeat) BETWEEN ? AND ?""",
-                (now - GONE_LONG, now - MAX_HEARTBEAT_AGE_MS + 1, now + MAX_CLOCK_AHEAD_MS),
+                (now - policy.max_absence_ms, now - policy.max_heartbeat_age_ms + 1, now + policy.max_clock_ahead_ms),
             )
         finally:
             db.close()

@@ -14,8 +14,6 @@ import msgspec
 from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.storage.deliveries import (
-    LONGEST_WAIT,
-    MIN_ATTEMPTS,
     Claim,
     Delivery,
     QueueKind,
@@ -23,6 +21,7 @@ from service.storage.deliveries import (
     Verdict,
     next_queue_state,
 )
+from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Record
 from service.storage.sqlite.delivery_database import TABLES, Rows, Store
 
@@ -101,27 +100,33 @@ class SqliteDeliveries:
             )
             return True
 
-    def expire(self, first: int, *, now: int, max_age: int, keep: int) -> Mapping[tuple[str, DeadLetterReason], int]:
+    def expire(
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+    ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for; see `DeliveryPlanning`."""
         away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
         down = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
         free = """(destination, queue) NOT IN (
                     SELECT destination, queue FROM delivery_queue WHERE token IS NOT NULL AND due > ?)"""
-        long = now - max_age
+        long = now - policy.max_age_ms
         with self._store.transaction() as db:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
-            db.execute("DELETE FROM dead_letter WHERE at < ?", (now - keep,))
+            db.execute("DELETE FROM dead_letter WHERE at < ?", (now - dead_letter_age_ms,))
             db.execute(
                 """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead_letter)
                      AND position NOT IN (SELECT position FROM delivery)"""
             )
             # What waits for longer than anything may was written by a clock that ran ahead.
-            db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + LONGEST_WAIT))
+            db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + policy.max_wait_ms))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
             found: Counter[tuple[str, DeadLetterReason]] = Counter()
             for reason, over, values in (
                 (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({away})", (first,)),
-                (DeadLetterReason.EXPIRED, f"planned_at <= ? AND destination IN ({down})", (long, long, MIN_ATTEMPTS)),
+                (
+                    DeadLetterReason.EXPIRED,
+                    f"planned_at <= ? AND destination IN ({down})",
+                    (long, long, policy.min_attempts),
+                ),
             ):
                 gone = _rows(
                     db,

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 import apsw
 
+from service import clock
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
@@ -141,7 +141,7 @@ class SqliteInbox:
 
     def _make_room(self, size: int) -> bool:
         """Start the WAL over, and purge what is too old until *size* bytes fit; return whether they do."""
-        now = int(time.time() * 1000)
+        now = clock.now_ms()
         if not self._is_old(self._first, now - self._terms.retention):
             return False  # the reserve is not for that
         for _ in range(MAX_PURGES_FOR_ROOM):
@@ -193,7 +193,7 @@ class SqliteInbox:
 
     def _holding(self) -> str:
         """Return why nothing more may be purged, as the end of a sentence."""
-        now = int(time.time() * 1000)
+        now = clock.now_ms()
         if (needed := self._terms.hold(now)) is not None and needed <= self._first:
             return f"the relay has yet to deliver what follows position {needed - 1}"
         if self._is_old(self._first, now - self._terms.retention):

@@ -1,0 +1,12 @@
+"""The one clock: integer milliseconds since the epoch. Parts get it as an argument, so that tests move it."""
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], int]
+
+
+def now_ms() -> int:
+    """Return the time now."""
+    return time.time_ns() // 1_000_000

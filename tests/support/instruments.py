@@ -1,0 +1,14 @@
+"""Instruments for parts that a test builds itself."""
+
+from prometheus_client import CollectorRegistry
+
+from service.clock import Clock, now_ms
+from service.instruments import Instruments
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing
+
+
+def receiver_instruments(registry: CollectorRegistry | None = None, clock: Clock = now_ms) -> Instruments[Metrics]:
+    """Return a receiver's instruments whose metrics are in *registry*, without traces."""
+    metrics = Metrics(registry or CollectorRegistry(), version="test", engine="memory", weak=False)
+    return Instruments(metrics=metrics, tracing=Tracing(), now_ms=clock)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from service.reloading import Reloading
+
 VERIFY_TOKEN = "verify-token"  # noqa: S105  the name of a file
 APP_SECRET = "app-secret"  # noqa: S105  the name of a file
 LOG_KEY = "log-key"
@@ -61,31 +63,25 @@ class Credentials:
     log_key: bytes | None = None
 
 
-class CredentialsDirectory:
-    """Keeps the last good values of a directory that may change, vanish or break at any time."""
+class CredentialsDirectory(Reloading[Credentials]):
+    """The credentials of a directory; of a file that can't be read or holds no value, the last good values stay."""
 
     def __init__(self, path: Path, *, hint: str = "") -> None:
+        """*hint* says where to put what is missing."""
+        super().__init__(self._read_files, Credentials())
         self._path = path
         self.hint = hint
-        self.current = Credentials()
-        self.problems: tuple[str, ...] = ()
         self.others = ""  # a sentence about files whose name is nearly right
 
-    def look(self) -> bool:
-        """Read the files again; say whether the values in force changed.
-
-        What can't be read or holds no value leaves the last good values in force and is in `problems`.
-        """
+    def _read_files(self, before: Credentials) -> tuple[Credentials, Sequence[str]]:
         problems: list[str] = []
-        read = Credentials(
-            verify_tokens=self._values(VERIFY_TOKEN, problems) or self.current.verify_tokens,
-            app_secrets=self._values(APP_SECRET, problems) or self.current.app_secrets,
-            log_key=self._log_key(problems),
+        credentials = Credentials(
+            verify_tokens=self._values(VERIFY_TOKEN, problems) or before.verify_tokens,
+            app_secrets=self._values(APP_SECRET, problems) or before.app_secrets,
+            log_key=self._log_key(problems) or before.log_key,
         )
-        self.problems = tuple(problems)
         self.others = self._other_names() if problems else ""
-        changed, self.current = read != self.current, read
-        return changed
+        return credentials, problems
 
     @property
     def stale(self) -> bool:
@@ -121,7 +117,7 @@ class CredentialsDirectory:
         except UnusableFile as ex:
             if not isinstance(ex.__cause__, FileNotFoundError):
                 problems.append(str(ex))
-        return self.current.log_key
+        return None
 
 
 def weak_verify_tokens(tokens: Sequence[bytes]) -> tuple[str, ...]:

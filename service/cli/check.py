@@ -46,7 +46,7 @@ def check(ignored: Ignored) -> None:
         registry.look()
         if registry.problems:
             raise ConfigurationError(registry.problems)
-        for warning in registry.warnings:
+        for warning in registry.current.warnings:
             click.echo(f"warning: {warning}")
     for note in engines.load(config.inbox).notes(config.inbox):
         click.echo(f"note: {note}")

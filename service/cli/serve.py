@@ -15,7 +15,7 @@ from service.receiver import run_directory
 from service.receiver.server import BACKLOG, Server
 from service.storage import engines, low_watermark
 from service.storage.protocols import Terms
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 from service.telemetry import logs
 
 
@@ -52,7 +52,7 @@ def serve(ignored: Ignored) -> None:
         os.environ,
         listener=listener,
         admin_listener=admin_listener,
-        inbox=Source(config.inbox, terms),
+        inbox=InboxSource(config.inbox, terms),
         relay_seen=watermark.refresh,
     ).run()
 

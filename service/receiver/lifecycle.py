@@ -13,9 +13,9 @@ from service.config import Config
 from service.instruments import Instruments
 from service.receiver.app import create_app
 from service.receiver.group_commit import GroupCommit
-from service.receiver.reload import Watch
+from service.receiver.reload import ReloadThread
 from service.receiver.webhook import Limits, Webhook
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 from service.telemetry import logs, tracing
 from service.telemetry.metrics import Measured
 from service.telemetry.tracing import Wsgi
@@ -29,7 +29,7 @@ def running(
     version: str,
     measured: Measured,
     admin_listener: socket.socket,
-    inbox: Source,
+    inbox: InboxSource,
     relay_seen: Callable[[int], int | None],
 ) -> Iterator[Wsgi]:
     """Start everything that a worker needs and give its application; stop it all at the end.
@@ -54,12 +54,12 @@ def running(
             metrics.http.refresh()
             metrics.inbox.relay_seen(relay_seen(instruments.now_ms()))
 
-        watch = Watch(config, metrics.credentials, refresh)
-        watch.start()
-        stack.callback(watch.stop)
-        checks = {"credentials": watch.missing, "inbox": group_commit.trouble, "draining": watch.draining}
+        reload = ReloadThread(config, metrics.credentials, refresh)
+        reload.start()
+        stack.callback(reload.stop)
+        checks = {"credentials": reload.missing, "inbox": group_commit.trouble, "draining": reload.draining}
         webhook = Webhook(
-            credentials=watch.credentials,
+            credentials=reload.credentials,
             submit=group_commit.submit,
             chosen=config.fields,
             limits=Limits(
@@ -68,7 +68,7 @@ def running(
                 accept_timeout=config.accept_timeout,
             ),
             instruments=instruments,
-            pseudonyms=watch.pseudonyms,
+            pseudonyms=reload.pseudonyms,
             nonce=_nonces(),
         )
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
@@ -80,7 +80,7 @@ def running(
             health_path=config.health_path,
             checks=checks,
             instruments=instruments,
-            floods=watch.floods,
+            floods=reload.floods,
         )
 
 

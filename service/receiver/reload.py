@@ -1,7 +1,4 @@
-"""What may change under way, looked at twice a second: credentials, the drain mark, sums of floods, gauges.
-
-By looking, and by content: no watcher of a file system can miss a change that way.
-"""
+"""What may change while the receiver runs, looked at twice a second: credentials, the drain mark, gauges."""
 
 import threading
 import time
@@ -11,13 +8,14 @@ from typing import Final
 from service.config import Config
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory, weak_verify_tokens
 from service.receiver import drain_mark
+from service.reloading import Report
 from service.telemetry import logs
 from service.telemetry.metrics import CredentialMetrics
 
 TICK: Final = 0.5  # seconds
 
 
-class Watch:
+class ReloadThread:
     """A thread that looks, and what it saw last."""
 
     def __init__(self, config: Config, metrics: CredentialMetrics, refresh: Callable[[], None]) -> None:
@@ -27,7 +25,7 @@ class Watch:
         self._metrics = metrics
         self._refresh = refresh
         self._log = logs.get("credentials")
-        self._lasting = logs.LastingTrouble(self._log)
+        self._report = Report(self._log, "credentials")
         self._draining = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -87,15 +85,10 @@ class Watch:
                 hint = "make one with `openssl rand -hex 16`, and enter the same at Meta"
                 self._log.warning("weak verify token", problems=list(weaknesses), hint=hint)
         self._metrics.stale(stale=self._directory.stale)
-        if problems := self._directory.problems:
-            action = "keeping the last good values" if self._directory.stale else "waiting for them"
-            hint = " ".join(filter(None, [self._directory.others, self._directory.missing and self._directory.hint]))
-            self._lasting.tell(
-                "credentials not readable",
-                level="warning",
-                problems=list(problems),
-                action=action,
-                **({"hint": hint} if hint else {}),
-            )
-        elif self._lasting.over():
-            self._log.info("credentials readable again")
+        hint = " ".join(filter(None, [self._directory.others, self._directory.missing and self._directory.hint]))
+        self._report.update(
+            self._directory.problems,
+            level="warning",
+            action="keeping the last good values" if self._directory.stale else "waiting for them",
+            **({"hint": hint} if hint else {}),
+        )

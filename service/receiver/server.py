@@ -18,7 +18,7 @@ from service.config import Config
 from service.receiver import drain_mark, run_directory
 from service.receiver.lifecycle import running
 from service.receiver.worker import Worker
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 from service.telemetry import logs, metrics
 from service.telemetry.tracing import Wsgi
 
@@ -37,7 +37,7 @@ class Server(BaseApplication):
         *,
         listener: socket.socket,
         admin_listener: socket.socket,
-        inbox: Source,
+        inbox: InboxSource,
         relay_seen: Callable[[int], int | None] = lambda _: None,
     ) -> None:
         """*listener* and *admin_listener* are bound and listening: all workers accept from them.

@@ -1,6 +1,6 @@
-"""The destinations in force, with their secrets: read again when the files change, the last good ones kept."""
+"""The destinations to deliver to, with their secrets, read again when the files change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from service.credentials import MIN_APP_SECRET_CHARACTERS, UnusableFile, is_app_
 from service.errors import ConfigurationError
 from service.relay import destinations, message
 from service.relay.destinations import CLOUDEVENTS, Destination, is_header_value
+from service.reloading import Reloading
 
 
 class Entry(NamedTuple):
@@ -18,31 +19,34 @@ class Entry(NamedTuple):
     headers: Mapping[str, str]  # the destination's own, with the values that are in files
 
 
-class DestinationRegistry:
-    """Keeps what was good last, whatever becomes of the files."""
+class Destinations(NamedTuple):
+    """What the destinations file says, and what of it can be delivered to."""
+
+    wanted: Mapping[str, Destination] | None = None  # all of the file, also where a secret is missing; None before
+    entries: Mapping[str, Entry] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class DestinationRegistry(Reloading[Destinations]):
+    """The destinations of a file, with their secrets.
+
+    A file that can't be taken leaves all as it was; a secret or header that can't, leaves its destination so.
+    """
 
     def __init__(self, path: Path) -> None:
         """*path* is the destinations file; secrets that it names without a leading slash lie beside it."""
+        super().__init__(self._read_files, Destinations())
         self._path = path
         self._content: bytes | None = None
         self._bad: tuple[str, ...] = ()
         self._found: tuple[Destination, ...] = ()
-        self.wanted: Mapping[str, Destination] | None = None  # what the file says, also where its secret is missing
-        self.entries: Mapping[str, Entry] = {}
-        self.problems: tuple[str, ...] = ("the destinations file was not read yet",)
-        self.warnings: tuple[str, ...] = ()
+        self.problems = ("the destinations file was not read yet",)
 
-    def look(self) -> None:
-        """Read the files again, into `entries`; what is wrong with them is in `problems`.
-
-        A file that can't be taken leaves all as it was; a secret or header that can't, leaves its destination so.
-        """
-        problems: list[str] = []
+    def _read_files(self, before: Destinations) -> tuple[Destinations, Sequence[str]]:
         try:
             content = read_content(self._path)
         except OSError as ex:
-            self.problems = (f"{self._path}: can't be read ({ex.strerror})",)
-            return
+            return before, (f"{self._path}: can't be read ({ex.strerror})",)
         if content != self._content:
             self._content = content
             try:
@@ -50,20 +54,18 @@ class DestinationRegistry:
             except ConfigurationError as ex:
                 self._bad = ex.problems
         if self._bad:
-            self.problems = self._bad
-            return
+            return before, self._bad
+        problems: list[str] = []
         entries = {}
         for destination in self._found:
             secrets = self._secrets(destination, problems)
             headers = self._headers(destination, problems)
             if secrets and headers is not None:
                 entries[destination.name] = Entry(destination, secrets, headers)
-            elif destination.name in self.entries:
-                entries[destination.name] = self.entries[destination.name]
-        self.problems = tuple(problems)
-        self.warnings = tuple(filter(None, map(_warning, entries.values())))
-        self.wanted = {destination.name: destination for destination in self._found}
-        self.entries = entries
+            elif destination.name in before.entries:
+                entries[destination.name] = before.entries[destination.name]
+        wanted = {destination.name: destination for destination in self._found}
+        return Destinations(wanted, entries, tuple(filter(None, map(_warning, entries.values())))), problems
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
         label = f"{self._path}: destination {destination.name!r}: secretFile"

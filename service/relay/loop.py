@@ -20,6 +20,7 @@ from service.instruments import Instruments
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
+from service.reloading import Report
 from service.storage.deliveries import State
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.protocols import Log
@@ -58,7 +59,7 @@ class Relay:
         self._inbox: Log | None = None
         self._planner = Planner(state, self._opened, instruments=instruments, policy=policy, retention_ms=retention_ms)
         self._dispatcher = Dispatcher(state, self._opened, self._wake, instruments=instruments, policy=policy)
-        self._unreadable = logs.LastingTrouble(self._log)
+        self._report = Report(self._log, "destinations")
         self._lasting = logs.LastingTrouble(self._log)
         self._warned: tuple[str, ...] = ()
         self._trouble: str | None = "the log was not read yet"
@@ -122,7 +123,7 @@ class Relay:
 
     def _plan(self, *, everybody: bool) -> bool:
         """Note what is owed next, to those that have room for more; a backlog is noted as it is drained."""
-        wanted = self._registry.wanted or {}
+        wanted = self._registry.current.wanted or {}
         names = wanted if everybody else self._dispatcher.hungry()
         return self._planner.plan({name: wanted[name] for name in names if name in wanted})
 
@@ -146,16 +147,13 @@ class Relay:
     def _look(self) -> None:
         """Read the files again, and have everything be as they say."""
         self._registry.look()
-        if self._registry.wanted is not None:
-            self._planner.join(self._registry.wanted)
-            self._dispatcher.serve(self._registry.entries)
+        if self._registry.current.wanted is not None:
+            self._planner.join(self._registry.current.wanted)
+            self._dispatcher.serve(self._registry.current.entries)
         problems = (*self._registry.problems, *self._dispatcher.refused)
-        if problems:
-            self._unreadable.tell("destinations not readable", problems=list(problems))
-        elif self._unreadable.over():
-            self._log.info("destinations readable")
-        if self._registry.warnings != self._warned:
-            self._warned = self._registry.warnings
+        self._report.update(problems)
+        if self._registry.current.warnings != self._warned:
+            self._warned = self._registry.current.warnings
             for warning in self._warned:
                 self._log.warning("weak signing secret", detail=warning)
 

@@ -104,7 +104,7 @@ def of(url: InboxUrl, policy: DeliveryPolicy = DELIVERY_POLICY) -> LowWatermark:
     if stored is None:
         return LowWatermark(lambda _: None)
     return LowWatermark(
-        lambda now: stored.low_watermark(url_reload.in_force(url), now, policy),
-        lambda: stored.heartbeat(url_reload.in_force(url)),
+        lambda now: stored.low_watermark(url_reload.current(url), now, policy),
+        lambda: stored.heartbeat(url_reload.current(url)),
         policy=policy,
     )

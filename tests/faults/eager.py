@@ -10,7 +10,7 @@ import apsw
 from service import cli
 from service.events import Event
 from service.storage.protocols import Inbox, Outcome
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 
 
 class Eager:
@@ -45,6 +45,6 @@ class Eager:
 
 
 if __name__ == "__main__":
-    opened = Source.__call__
-    Source.__call__ = lambda self: Eager(opened(self))  # type: ignore[method-assign,assignment,return-value]
+    opened = InboxSource.__call__
+    InboxSource.__call__ = lambda self: Eager(opened(self))  # type: ignore[method-assign,assignment,return-value]
     cli.main()

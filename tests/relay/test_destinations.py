@@ -172,11 +172,11 @@ class TestTheBook:
         """With all lines of the secret; a second look changes nothing."""
         registry = DestinationRegistry(file)
         registry.look()
-        first = registry.entries
+        first = registry.current.entries
         assert first["bot"].secrets == (b"secret", b"older")
         assert not registry.problems
         registry.look()
-        assert registry.entries == first
+        assert registry.current.entries == first
 
     def test_a_secret_that_changes_is_taken(self, file: Path) -> None:
         """As credentials are."""
@@ -184,14 +184,14 @@ class TestTheBook:
         registry.look()
         (file.parent / "bot").write_text("new\n")
         registry.look()
-        assert registry.entries["bot"].secrets == (b"new",)
+        assert registry.current.entries["bot"].secrets == (b"new",)
 
     def test_a_header_whose_value_is_in_a_file(self, file: Path) -> None:
         """It is read again like a secret; without a value its destination stays as it was."""
         file.write_text(GOOD + "    headers: {Authorization: {file: app-authorization}, X-Tenant: a}\n")
         registry = DestinationRegistry(file)
         registry.look()
-        assert not registry.entries
+        assert not registry.current.entries
         assert "headers.Authorization.file" in registry.problems[0]
         assert "can't be read" in registry.problems[0]
         for value, problem in (
@@ -204,19 +204,19 @@ class TestTheBook:
             registry.look()
             assert problem in "".join(registry.problems)
             assert bool(registry.problems) is bool(problem)
-        assert registry.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
+        assert registry.current.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
         assert "Bearer" not in "".join(registry.problems)
 
     def test_a_bad_file_keeps_the_last_good_one(self, file: Path) -> None:
         """And says what is wrong with it, until it is good again."""
         registry = DestinationRegistry(file)
         registry.look()
-        before = registry.entries
+        before = registry.current.entries
         for text in ("destinations: 1", None):
             file.write_text(text) if text else file.unlink()
             registry.look()
             assert registry.problems
-            assert registry.entries is before
+            assert registry.current.entries is before
         file.write_text(GOOD)
         registry.look()
         assert not registry.problems
@@ -245,16 +245,16 @@ class TestTheBook:
         file.write_text(GOOD + GOOD.split("\n", 2)[2].replace("bot", "other").replace("meta", "cloudevents"))
         registry = DestinationRegistry(file)
         registry.look()
-        assert set(registry.entries) == {"bot"}
-        assert set(registry.wanted) == {"bot", "other"}
+        assert set(registry.current.entries) == {"bot"}
+        assert set(registry.current.wanted) == {"bot", "other"}
         assert "destination 'other'" in registry.problems[0]
         (file.parent / "other").write_text("no prefix\n")
         registry.look()
         assert "wants whsec_ and base64 behind it (line 1)" in registry.problems[0]
         (file.parent / "other").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZg==\n")
         registry.look()
-        assert set(registry.entries) == {"bot", "other"}
+        assert set(registry.current.entries) == {"bot", "other"}
         (file.parent / "other").unlink()
         registry.look()
-        assert set(registry.entries) == {"bot", "other"}
+        assert set(registry.current.entries) == {"bot", "other"}
         assert "can't be read" in registry.problems[0]

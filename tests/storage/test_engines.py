@@ -10,7 +10,7 @@ from service.cli.load_config import configured
 from service.errors import ConfigurationError
 from service.storage import engines, low_watermark
 from service.storage.protocols import Outcome, Terms
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 from tests.support.events import DAY, HOUR, NOW, event
 
 TOY = """
@@ -47,7 +47,7 @@ def test_an_engine_is_a_package_and_a_row() -> None:
     """Its URL is checked, its inbox is written, and what it can't do is said, with no other place that names it."""
     url = configured({"WEBHOOK_INBOX": "toy://host/box"}).inbox
     assert (url.engine, engines.problems(url)) == ("toy", [])
-    with closing(Source(url, Terms(HOUR, HOUR))()) as inbox:
+    with closing(InboxSource(url, Terms(HOUR, HOUR))()) as inbox:
         assert inbox.put([event(1), event(1)]) == [Outcome.NEW, Outcome.REPEAT]
     assert low_watermark.of(url)(NOW) is None
     assert low_watermark.of(url).refresh(NOW + DAY) is None

@@ -9,7 +9,7 @@ from service.cli import load_config
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
 from service.storage.protocols import Outcome, Terms
-from service.storage.url_reload import Source, in_force
+from service.storage.url_reload import InboxSource, current
 from tests.faults.ledger import Ledger, kept_ids
 from tests.support.engines import Servers
 from tests.support.events import HOUR, event
@@ -38,7 +38,7 @@ def write(file: Path, text: str) -> None:
 
 def test_what_moved_is_opened(file: Path, tmp_path: Path) -> None:
     """By who asks next; until then it is the one that was opened."""
-    source = Source(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    source = InboxSource(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
     with closing(source()) as inbox:
         inbox.put([event(1)])
         assert not source.moved()
@@ -53,10 +53,10 @@ def test_what_moved_is_opened(file: Path, tmp_path: Path) -> None:
 def test_a_file_that_says_nothing_of_use(file: Path, tmp_path: Path, text: str) -> None:
     """Empty, not a URL, not one for its engine, another engine: the last good value stays."""
     url = configured(file, f"sqlite://{tmp_path}/one.db")
-    source = Source(url, TERMS)
+    source = InboxSource(url, TERMS)
     write(file, text)
     assert not source.moved()
-    assert in_force(url) == url
+    assert current(url) == url
     source().close()
     assert (tmp_path / "one.db").exists()
 
@@ -65,8 +65,8 @@ def test_a_file_that_is_gone(file: Path, tmp_path: Path) -> None:
     """As one that says nothing of use."""
     url = configured(file, f"sqlite://{tmp_path}/one.db")
     file.unlink()
-    assert not Source(url, TERMS).moved()
-    assert in_force(url) == url
+    assert not InboxSource(url, TERMS).moved()
+    assert current(url) == url
 
 
 @pytest.mark.needs("postgresql")
@@ -119,14 +119,14 @@ def test_a_url_is_not_told(servers: Servers, tmp_path: Path) -> None:
 
 def test_an_unknown_failure_is_one(file: Path, tmp_path: Path) -> None:
     """A directory that is not there is said when it is opened, not when the file is read."""
-    source = Source(configured(file, f"sqlite://{tmp_path}/nowhere/inbox.db"), TERMS)
+    source = InboxSource(configured(file, f"sqlite://{tmp_path}/nowhere/inbox.db"), TERMS)
     with pytest.raises(InboxUnavailable, match="nowhere"):
         source()
 
 
 def test_what_could_not_be_opened_is_tried_again(file: Path, tmp_path: Path) -> None:
     """It stays another one until it was opened."""
-    source = Source(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    source = InboxSource(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
     source().close()
     write(file, f"sqlite://{tmp_path}/later/other.db")
     with pytest.raises(InboxUnavailable):

@@ -146,7 +146,7 @@ class Store:
 
     def require_url(self) -> None:
         """Raise InboxUnavailable where the URL in force is another one by now; from then on that is used."""
-        found = url_reload.in_force(self.url)
+        found = url_reload.current(self.url)
         if found != self.url:
             self.close()
             self.url = found

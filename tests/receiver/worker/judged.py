@@ -9,7 +9,7 @@ from service.cli.load_config import configured
 from service.receiver import run_directory
 from service.receiver.server import Server
 from service.storage.protocols import Terms
-from service.storage.url_reload import Source
+from service.storage.url_reload import InboxSource
 from service.telemetry import logs
 from service.telemetry.tracing import Wsgi
 
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     run_directory.prepare(config.run_dir)
-    inbox = Source(
+    inbox = InboxSource(
         config.inbox, Terms(retention=int(config.retention * 1000), body_retention=int(config.body_retention * 1000))
     )
     listeners = {

@@ -22,7 +22,7 @@ from service.config import InboxUrl, inbox_url
 from service.events import parse
 from service.meta import catalogue
 from service.storage import engines
-from service.storage.deliveries import Attempt, Delivery, QueueKind, Ruling, Settlement, State, Verdict
+from service.storage.deliveries import Attempt, Delivery, DeliveryState, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 from tests.support.servers import kafka
@@ -76,7 +76,7 @@ def compare(directory: Path, engine: str, url: str) -> None:
 def claims(url: InboxUrl, number: int) -> float:
     """Owe so many events; give the seconds that a claim and its end take."""
     found = engines.deliveries(url).open(url)
-    work: State = found.work
+    work: DeliveryState = found.work
     work.join({"bot": 0}, now=NOW)
     for start in range(0, number, 50_000):
         until = min(start + 50_000, number)

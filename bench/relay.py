@@ -28,7 +28,7 @@ from service.events import parse
 from service.storage.deliveries import Attempt, Delivery, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox, rows, schema
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
 HERE = Path(__file__).parent
@@ -213,7 +213,7 @@ def flat(directory: Path) -> None:
     """Print what a claim and its end cost with a thousand and with a million events kept and owed."""
     taken = {}
     for number in (1_000, 1_000_000):
-        store = Store(directory / f"flat-{number}.db")
+        store = SqliteDeliveryDatabase(directory / f"flat-{number}.db")
         work = SqliteDeliveries(store)
         work.join({"app": 0}, now=0)
         for start in range(0, number, 10_000):

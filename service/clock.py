@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
+DAY_MS: Final = 86_400_000
 
 
 def now_ms() -> int:

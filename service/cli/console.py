@@ -7,15 +7,15 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-PIPED: Final = 1000  # columns of what is no terminal
-NARROWEST: Final = 20  # columns left for the text of a line
+PIPED_COLUMNS: Final = 1000  # columns of what is no terminal
+MIN_TEXT_COLUMNS: Final = 20  # columns left for the text of a line
 
 
 def console() -> Console:
     """Make what prints, taking nothing in a text for markup."""
     made = Console(emoji=False, markup=False)
     if not made.is_terminal:
-        made.width = PIPED
+        made.width = PIPED_COLUMNS
     return made
 
 
@@ -30,7 +30,7 @@ def wrapped(line: str, screen: Console, indent: int) -> str:
         return line
     return textwrap.fill(
         line,
-        max(screen.width, indent + NARROWEST),
+        max(screen.width, indent + MIN_TEXT_COLUMNS),
         subsequent_indent=" " * indent,
         drop_whitespace=True,
         break_long_words=False,

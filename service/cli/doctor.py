@@ -15,16 +15,18 @@ from service.cli.meta import options, secrets_source
 from service.cli.meta.options import ID
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
-from service.doctor import Circumstances, Finding, State, diagnose
+from service.doctor import Circumstances, Finding, FindingState, diagnose
 from service.errors import ConfigurationError
 from service.meta.graph import client
 from service.meta.graph.client import Graph
 
-_COLOURS: Final = {State.OK: "green", State.WRONG: "red", State.UNKNOWN: "yellow"}
+_COLOURS: Final = {FindingState.OK: "green", FindingState.WRONG: "red", FindingState.UNKNOWN: "yellow"}
 _STATE: Final = 9
 _WIDTH: Final = 15
 _CORRECT: Final = "Correct it in the environment; in a cluster, in the chart's values, extraEnv among them."
-PATIENCE: Final = 8.0  # seconds for a try of the Graph API: nothing that is asked here waits for a handshake
+GRAPH_CHECK_TIMEOUT_SECONDS: Final = (
+    8.0  # seconds for a try of the Graph API: nothing that is asked here waits for a handshake
+)
 
 
 def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -63,7 +65,7 @@ def doctor(
     credentials: Path | None,
     *,
     as_json: bool,
-    request: explain_signature.Request | None,
+    request: explain_signature.CaughtRequest | None,
 ) -> None:
     """Say why nothing arrives: each look ok, wrong or unknown, and what to do.
 
@@ -135,7 +137,7 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
         token = secrets_source.access_token(path, os.environ)
     except click.ClickException:
         token = b""
-    return options.graph_of(config, client.Keys(app, secret, token), timeout=PATIENCE)
+    return options.graph_of(config, client.AppCredentials(app, secret, token), timeout=GRAPH_CHECK_TIMEOUT_SECONDS)
 
 
 def _tell(finding: Finding) -> None:
@@ -145,14 +147,14 @@ def _tell(finding: Finding) -> None:
     line.stylize(_COLOURS[finding.state], 0, _STATE)
     line.stylize("bold", _STATE, indent)
     screen.print(line, soft_wrap=True)
-    if finding.state is not State.OK:
+    if finding.state is not FindingState.OK:
         # Not broken, since a command may be in it, to be copied.
         remedy = f"-> {finding.remedy}"
         screen.print(" " * (indent if indent + len(remedy) <= screen.width else 3) + remedy, soft_wrap=True)
 
 
 def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
-    cause = next((finding for finding in found if finding.state is State.WRONG), None)
+    cause = next((finding for finding in found if finding.state is FindingState.WRONG), None)
     if as_json:
         document = {
             "ok": cause is None,
@@ -171,11 +173,11 @@ def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
 def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
-        more = sum(finding.state is State.WRONG for finding in found) - 1
+        more = sum(finding.state is FindingState.WRONG for finding in found) - 1
         yield f"Begin here: {cause.check}: {cause.detail}"
         yield f"-> {cause.remedy}"
         if more:
             yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
         return
-    unknown = list(dict.fromkeys(finding.check for finding in found if finding.state is State.UNKNOWN))
+    unknown = list(dict.fromkeys(finding.check for finding in found if finding.state is FindingState.UNKNOWN))
     yield "Nothing is wrong that can be seen from here." + (f" Not seen: {', '.join(unknown)}." if unknown else "")

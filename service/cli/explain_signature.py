@@ -19,14 +19,14 @@ from service.credentials import APP_SECRET, VERIFY_TOKEN, UnusableFile, read_val
 from service.doctor.explain.signature import Key, Kind
 from service.doctor.explain.signature import explain as explain_signature
 
-MOST: Final = 33_554_432  # bytes of a file
-DIGITS: Final = 12
+MAX_CAUGHT_BYTES: Final = 33_554_432  # bytes of a file
+SHOWN_DIGITS: Final = 12
 _POST: Final = re.compile(rb"^POST \S+ HTTP/[0-9.]+\r?\n", re.MULTILINE)
 _GET: Final = re.compile(rb"(GET|HEAD) \S+ HTTP/")
 _FIELD: Final = re.compile(rb"[A-Za-z0-9-]+: ?[^\n]*\n")
 
 
-class Request(NamedTuple):
+class CaughtRequest(NamedTuple):
     """A request as it was caught: its body, its signature's header (None for none), and other apps' secrets."""
 
     body: bytes
@@ -70,7 +70,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
-def explain(request: Request, directory: Path, *, as_json: bool) -> None:
+def explain(request: CaughtRequest, directory: Path, *, as_json: bool) -> None:
     """Say it, and end with 1 where the signature is not right."""
     given = secrets_source.read(directory, os.environ)
     kind = Kind(
@@ -105,11 +105,11 @@ def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
     return found if not given or given in values else [Key(f"the {name} of the environment", given)]
 
 
-def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Request:
+def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> CaughtRequest:
     with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
-        raw = stream.read(MOST + 1).removeprefix(b"\xef\xbb\xbf")
-    if len(raw) > MOST:
-        raise click.UsageError(f"FILE is above {MOST} bytes, and so more than one request.")
+        raw = stream.read(MAX_CAUGHT_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
+    if len(raw) > MAX_CAUGHT_BYTES:
+        raise click.UsageError(f"FILE is above {MAX_CAUGHT_BYTES} bytes, and so more than one request.")
     try:
         others = tuple(
             Key(f"{each}, line {position}", value)
@@ -119,7 +119,7 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
     except UnusableFile as ex:
         raise click.UsageError(f"--candidate: {ex}.") from ex
     if header is not None:
-        return Request(raw, header.rpartition(":")[2].strip(" \t\r\n'\""), others)
+        return CaughtRequest(raw, header.rpartition(":")[2].strip(" \t\r\n'\""), others)
     if found := _POST.search(raw):  # what was asked before on the same connection is not it
         raw = raw[found.end() :]
     elif _GET.match(raw):
@@ -131,7 +131,7 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Reque
     return _with_head(raw, others)
 
 
-def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
+def _with_head(raw: bytes, others: tuple[Key, ...]) -> CaughtRequest:
     stream = io.BytesIO(raw)
     try:
         head = http.client.parse_headers(stream)
@@ -139,7 +139,7 @@ def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
         raise click.UsageError(f"The head of the request in FILE can't be read: {ex}.") from ex
     body = stream.read()
     told = head.get("Content-Length", "").strip()
-    length = int(told) if told.isascii() and told.isdigit() and len(told) < DIGITS else None
+    length = int(told) if told.isascii() and told.isdigit() and len(told) < SHOWN_DIGITS else None
     if head.get("Transfer-Encoding", "").strip().lower().endswith("chunked"):
         body = _joined(body)
     elif length is not None and len(body) < length:
@@ -147,7 +147,7 @@ def _with_head(raw: bytes, others: tuple[Key, ...]) -> Request:
     elif length is not None:
         body = body[:length]  # then an editor's line end follows, or the next request
     found = head.get_all(signature.HEADER)
-    return Request(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others)
+    return CaughtRequest(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others)
 
 
 def _joined(chunks: bytes) -> bytes:

@@ -12,7 +12,7 @@ from service.config import Config
 from service.errors import ConfigurationError
 from service.foreign_environment import Ignored
 from service.receiver import run_directory
-from service.receiver.server import BACKLOG, Server
+from service.receiver.server import LISTEN_BACKLOG, Server
 from service.storage import engines, low_watermark
 from service.storage.protocols import Terms
 from service.storage.url_reload import InboxSource
@@ -38,7 +38,7 @@ def serve(ignored: Ignored) -> None:
     except ConfigurationError as ex:
         raise click.ClickException(str(ex)) from ex
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
-    listener = listen("WEBHOOK_BIND", config.bind, backlog=BACKLOG)
+    listener = listen("WEBHOOK_BIND", config.bind, backlog=LISTEN_BACKLOG)
     _announce(config)
     watermark = low_watermark.of(config.inbox)
     terms = Terms(

@@ -14,10 +14,10 @@ from urllib3.exceptions import HTTPError
 from service.credentials import Credentials, CredentialsDirectory
 from service.loopback import is_loopback
 from service.meta import load_generator as load_of
-from service.meta.simulator import NOBODY, Simulator, Step
+from service.meta.simulator import NOBODY, SimulatedStep, Simulator
 
 
-class Number(click.FloatRange):
+class NumberRange(click.FloatRange):
     """A number of a range; `nan` is in none."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -28,8 +28,8 @@ class Number(click.FloatRange):
         return found
 
 
-RATE = Number(0, 100_000, min_open=True)
-DURATION = Number(0, 86_400, min_open=True)
+RATE = NumberRange(0, 100_000, min_open=True)
+DURATION = NumberRange(0, 86_400, min_open=True)
 
 
 @click.command()
@@ -111,7 +111,7 @@ def _credentials(path: Path) -> Credentials:
     return directory.current
 
 
-def _play(console: Console, simulator: Simulator, planned: Iterator[Step], metrics: str | None) -> bool:
+def _play(console: Console, simulator: Simulator, planned: Iterator[SimulatedStep], metrics: str | None) -> bool:
     greeting = simulator.greet()
     if not greeting.is_good:
         why = _WHY.get(greeting.answered, "is it the webhook that answers there?")
@@ -122,7 +122,9 @@ def _play(console: Console, simulator: Simulator, planned: Iterator[Step], metri
     sent = sum(step.answered == "200" for step in steps)
     if metrics:
         counted = _accepted(simulator, metrics) - before
-        steps.append(Step("accepted, as the metrics count", "all" if counted >= sent else f"{counted:g}", "all"))
+        steps.append(
+            SimulatedStep("accepted, as the metrics count", "all" if counted >= sent else f"{counted:g}", "all")
+        )
     table = Table("sent", "answered", "expected", "", box=None, header_style="bold")
     for step in steps:
         table.add_row(step.what, step.answered, step.expected, "[green]ok[/]" if step.is_good else "[red]wrong[/]")

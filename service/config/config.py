@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.config.parsers import Address, InboxUrl
-from service.config.settings import INBOX_FILE, PREFIX, SECRETS, SETTINGS
+from service.config.settings import INBOX_FILE, SECRETS, SETTINGS, VARIABLE_PREFIX
 from service.errors import ConfigurationError
 
-LONGEST: Final = 80  # characters of a value that are said again
+MAX_REPEATED_CHARACTERS: Final = 80  # characters of a value that are said again
 # What Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
 _INJECTED = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 
@@ -70,9 +70,11 @@ def load(
     for setting in SETTINGS:
         text = texts.get(setting.name) or setting.default
         try:
-            values[setting.name.removeprefix(PREFIX).lower()] = setting.parse(text)
+            values[setting.name.removeprefix(VARIABLE_PREFIX).lower()] = setting.parse(text)
         except ValueError as ex:
-            shown = "" if setting.name == "WEBHOOK_INBOX" or "@" in text else f" (it is {text[:LONGEST]!r})"
+            shown = (
+                "" if setting.name == "WEBHOOK_INBOX" or "@" in text else f" (it is {text[:MAX_REPEATED_CHARACTERS]!r})"
+            )
             problems.append(f"{setting.name} {ex}{shown}.")
     problems += _unknown(texts) + _contradictions(values)
     if "inbox" in values:
@@ -103,7 +105,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = [setting.name for setting in SETTINGS] + [INBOX_FILE]
     problems = []
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known or _is_injected(name, environ[name]):
+        if not name.startswith(VARIABLE_PREFIX) or name in known or _is_injected(name, environ[name]):
             continue
         if name in SECRETS:
             problems.append(

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 SYNONYMS = {"postgres": "postgresql"}  # as libpq reads it
 LAST_PORT = 65535
-LONGEST = 3650 * 86400.0  # seconds
-DIGITS = 15
+MAX_DURATION_SECONDS = 3650 * 86400.0  # seconds
+MAX_DIGITS = 15
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -49,7 +49,7 @@ def address(text: str) -> Address:
     """Read `host:port`, an IPv6 host in brackets."""
     host, colon, port = text.rpartition(":")
     host = host.strip("[]")
-    if not colon or not host or not _is_number(port) or len(port) > DIGITS or not 0 < int(port) <= LAST_PORT:
+    if not colon or not host or not _is_number(port) or len(port) > MAX_DIGITS or not 0 < int(port) <= LAST_PORT:
         raise ValueError("wants host:port, such as 0.0.0.0:8080")
     return Address(host, int(port))
 
@@ -57,7 +57,7 @@ def address(text: str) -> Address:
 def duration(text: str) -> float:
     """Read a duration such as `500ms`, `10s`, `15m`, `36h` or `8d` into seconds."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
-    if not found or not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) <= LONGEST:
+    if not found or not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) <= MAX_DURATION_SECONDS:
         raise ValueError("wants a duration above zero and up to 3650d with its unit: ms, s, m, h or d, such as 10s")
     return seconds
 
@@ -66,7 +66,7 @@ def count(most: int) -> Callable[[str], int]:
     """Make a parser for a whole number above zero, *most* at the most."""
 
     def parse(text: str) -> int:
-        if not _is_number(text) or len(text) > DIGITS or not 0 < int(text) <= most:
+        if not _is_number(text) or len(text) > MAX_DIGITS or not 0 < int(text) <= most:
             raise ValueError(f"wants a whole number from 1 to {most}")
         return int(text)
 

@@ -20,7 +20,7 @@ from service.config.parsers import (
     url_path,
 )
 
-PREFIX = "WEBHOOK_"
+VARIABLE_PREFIX = "WEBHOOK_"
 MAX_HEADER_BYTES = 30_000  # a request's line and all of its fields may have 32,768
 INBOX_FILE = "WEBHOOK_INBOX_FILE"
 # What commands that ask Meta take from the environment too, and the file that each stands for. A server reads files.

@@ -1,6 +1,6 @@
 """Why nothing arrives: looks where a person would, in the order a person would, and names the cause with its remedy."""
 
 from service.doctor.diagnosis import Circumstances, diagnose
-from service.doctor.finding import Finding, State
+from service.doctor.finding import Finding, FindingState
 
-__all__ = ["Circumstances", "Finding", "State", "diagnose"]
+__all__ = ["Circumstances", "Finding", "FindingState", "diagnose"]

@@ -14,16 +14,16 @@ from service.deadline import within
 
 # As those see them whom Meta calls: one for the handshake, one for notifications.
 AGENTS: Final = {"GET": "facebookplatform/1.0 (+http://developers.facebook.com)", "POST": "facebookexternalua"}
-TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
-DEADLINE: Final = 30.0  # seconds
-MOST: Final = 65536  # bytes of an answer
-LONGEST: Final = 200  # characters of a header that are said again
+CALL_TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
+CALL_DEADLINE_SECONDS: Final = 30.0  # seconds
+MAX_RESPONSE_BYTES: Final = 65536  # bytes of an answer
+MAX_HEADER_CHARACTERS: Final = 200  # characters of a header that are said again
 HIDDEN: Final = "somewhere that has the verify token in it"
 WANTS_CERTIFICATE: Final = "a client certificate is wanted"
 _ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")  # to who shows none, among others
 
 
-class Answer(NamedTuple):
+class CallerResponse(NamedTuple):
     """What came back: status 0 where nothing did, and then why."""
 
     status: int
@@ -42,17 +42,17 @@ class Answer(NamedTuple):
 class Caller:
     """Calls one URL."""
 
-    def __init__(self, url: str, *, deadline: float = DEADLINE) -> None:
+    def __init__(self, url: str, *, deadline: float = CALL_DEADLINE_SECONDS) -> None:
         """*deadline* is in seconds, for all of a request."""
         self.url = url
         self._deadline = deadline
-        self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
+        self._http = urllib3.PoolManager(retries=False, timeout=CALL_TIMEOUT)
 
-    def look(self, at: str = "") -> Answer:
+    def look(self, at: str = "") -> CallerResponse:
         """GET the URL with nothing in it; *at* one of its host's addresses, empty for any."""
         return self._call("GET", self.url, at=at)
 
-    def greet(self, token: bytes, challenge: str | None = None) -> tuple[Answer, str]:
+    def greet(self, token: bytes, challenge: str | None = None) -> tuple[CallerResponse, str]:
         """Do the handshake; gives the answer, in no header of which the token is, and the challenge for its body."""
         challenge = challenge or str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
@@ -62,7 +62,7 @@ class Caller:
             server=_hidden(answer.server, token), location=_hidden(answer.location, token)
         ), challenge
 
-    def notify(self, body: bytes, secret: bytes, *, encoded: bool = False) -> Answer:
+    def notify(self, body: bytes, secret: bytes, *, encoded: bool = False) -> CallerResponse:
         """POST a notification, signed; *encoded*: with a header that the service refuses, before it looks further."""
         headers = {"Content-Type": "application/json", signature.HEADER: signature.header_for(body, secret)}
         more = {"Content-Encoding": "gzip"} if encoded else {}
@@ -70,8 +70,8 @@ class Caller:
 
     def _call(
         self, method: str, url: str, *, at: str = "", headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
-        def ask() -> Answer:
+    ) -> CallerResponse:
+        def ask() -> CallerResponse:
             where = parse_url(url)
             given = {"Host": where.netloc or "", "User-Agent": AGENTS[method], "Accept": "*/*", **(headers or {})}
             secured = {"server_hostname": where.host, "assert_hostname": where.host} if where.scheme == "https" else {}
@@ -86,18 +86,24 @@ class Caller:
                 preload_content=False,
                 decode_content=False,
             )
-            content = answer.read(MOST)
+            content = answer.read(MAX_RESPONSE_BYTES)
             answer.close()
             told = answer.headers
             # What a redirect passes on of the query may hold the verify token.
             location = re.split("[?#&;]", told.get("Location", ""), maxsplit=1)[0]
             took = time.monotonic() - started
-            return Answer(answer.status, content, told.get("Server", "")[:LONGEST], location[:LONGEST], seconds=took)
+            return CallerResponse(
+                answer.status,
+                content,
+                told.get("Server", "")[:MAX_HEADER_CHARACTERS],
+                location[:MAX_HEADER_CHARACTERS],
+                seconds=took,
+            )
 
         try:
             return within(self._deadline, ask)
         except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
-            return Answer(0, why=_why(ex))
+            return CallerResponse(0, why=_why(ex))
 
 
 def _hidden(told: str, token: bytes) -> str:

@@ -26,6 +26,7 @@ from service.doctor.checks.responder import Direct
 from service.doctor.finding import Finding
 from service.errors import InboxUnavailable
 from service.events import rfc3339
+from service.meta import webhook_fields
 from service.meta.graph.client import Graph
 from service.storage import engines
 
@@ -34,7 +35,6 @@ _BESIDE: Final = (
     "in a cluster: kubectl -n NAMESPACE exec POD -- whatsapp-webhook doctor"
 )
 _REGISTER: Final = "Register the right one: `whatsapp-webhook subscribe URL --replace`."
-MESSAGES: Final = "messages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,7 @@ def _kept(about: Circumstances, kept: Kept | str, messages: list[str], *, by_url
         all_of = "The test notifications are there, marked as tests, which destinations skip."
         direct = "The test notification that was sent directly is there; by the URL none was taken."
         return Finding.ok(check, all_of if by_url else direct)
-    if fields and MESSAGES not in fields:
+    if fields and webhook_fields.MESSAGES_FIELD not in fields:
         return Finding.unknown(
             check,
             "What people write is answered 200 and not kept: WEBHOOK_FIELDS does not name messages.",

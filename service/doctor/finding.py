@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """Whether it is as it should be; `unknown` where that can't be seen from here."""
 
     OK = "ok"
@@ -16,21 +16,21 @@ class Finding(NamedTuple):
     """What was looked at, how it is, and what to do about it (empty where it is ok); never a secret."""
 
     check: str
-    state: State
+    state: FindingState
     detail: str
     remedy: str = ""
 
     @classmethod
     def ok(cls, check: str, detail: str) -> "Finding":
         """Make one of what is as it should be."""
-        return cls(check, State.OK, detail)
+        return cls(check, FindingState.OK, detail)
 
     @classmethod
     def wrong(cls, check: str, detail: str, remedy: str) -> "Finding":
         """Make one of what keeps notifications away."""
-        return cls(check, State.WRONG, detail, remedy)
+        return cls(check, FindingState.WRONG, detail, remedy)
 
     @classmethod
     def unknown(cls, check: str, detail: str, remedy: str) -> "Finding":
         """Make one of what can't be seen from here; the remedy says how it can."""
-        return cls(check, State.UNKNOWN, detail, remedy)
+        return cls(check, FindingState.UNKNOWN, detail, remedy)

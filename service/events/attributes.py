@@ -15,7 +15,7 @@ _SENDERS: Final = ("from", "from_user_id", "wa_id", "phone_number", "user_id", "
 _ADDRESSEES: Final = ("to", "to_user_id")
 _RECIPIENTS: Final = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
 # A timestamp of 13 digits or less has a calendar's date; from twelve digits on it is in milliseconds.
-MOST_DIGITS: Final = 13
+MAX_TIME_DIGITS: Final = 13
 FIRST_MILLISECONDS: Final = 100_000_000_000
 # Where an update of this kind is at home; elsewhere its key says the field, as the same message id occurs in several.
 HOME: Final = {
@@ -27,9 +27,9 @@ HOME: Final = {
     "history": "history",
     "standby": "standby",
 }
-LONGEST_WORD: Final = 256
+MAX_WORD_CHARACTERS: Final = 256
 _NOT_IN_A_WORD: Final = re.compile(r"[^!-~]")
-LONGEST_TYPE: Final = 64
+MAX_TYPE_CHARACTERS: Final = 64
 _TYPE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -51,11 +51,11 @@ def origin_of(name: str, entry: Any, change: Any) -> Origin:
     value = value if isinstance(value, dict) else {}
     # The next notification's is the same, mostly. What is remembered is cut: it is a stranger's.
     return _origin(
-        name[: LONGEST_TYPE + 1],
-        text(entry.get("id"))[: LONGEST_WORD + 1],
-        text(entry.get("time"))[: LONGEST_WORD + 1],
-        text(change.get("field"))[: LONGEST_WORD + 1],
-        phone_number_id(value)[: LONGEST_WORD + 1],
+        name[: MAX_TYPE_CHARACTERS + 1],
+        text(entry.get("id"))[: MAX_WORD_CHARACTERS + 1],
+        text(entry.get("time"))[: MAX_WORD_CHARACTERS + 1],
+        text(change.get("field"))[: MAX_WORD_CHARACTERS + 1],
+        phone_number_id(value)[: MAX_WORD_CHARACTERS + 1],
         type_word(value.get("event")),
     )
 
@@ -166,7 +166,7 @@ def own_time_of(item: Any) -> int:
 
 def milliseconds(stamp: str) -> int:
     """Read what Meta writes, in seconds, as a number or as text. What no calendar has counts as none."""
-    if not stamp.isascii() or not stamp.isdigit() or len(stamp) > MOST_DIGITS:
+    if not stamp.isascii() or not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:
         return 0
     number = int(stamp)
     return number if number >= FIRST_MILLISECONDS else number * 1000
@@ -174,16 +174,16 @@ def milliseconds(stamp: str) -> int:
 
 def word(value: str) -> str:
     """Make *value* fit for an id or a header: printable ASCII without blanks, at most 256 characters."""
-    if value.isascii() and value.isprintable() and " " not in value and len(value) <= LONGEST_WORD:
+    if value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_WORD_CHARACTERS:
         return value
-    return _NOT_IN_A_WORD.sub("_", value[:LONGEST_WORD])
+    return _NOT_IN_A_WORD.sub("_", value[:MAX_WORD_CHARACTERS])
 
 
 def type_word(value: object) -> str:
     """Make what Meta says fit for a type: lower case, `other` where it is no word, empty where there is none."""
     if not isinstance(value, str) or not value:
         return ""
-    return _type_word_of(value) if len(value) <= LONGEST_TYPE else "other"
+    return _type_word_of(value) if len(value) <= MAX_TYPE_CHARACTERS else "other"
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from service.events.document import NotADocument
 from service.events.event import UNRECOGNIZED, Event
 
 # A body whose events together would pass this is kept whole: what is shared by its updates is out of proportion.
-MOST_BYTES: Final = 33_554_432
+MAX_PARSED_BYTES: Final = 33_554_432
 # Stands where a change is to stand; JSON has no such byte.
 _HERE: Final = msgspec.Raw(b"\x00")
 _encode = msgspec.json.Encoder().encode
@@ -53,7 +53,7 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
             return (_event(only, receipt),)
         for update in _updates(name, top, body):
             size += len(update.data)
-            if size > MOST_BYTES:
+            if size > MAX_PARSED_BYTES:
                 return (_unrecognized(body, receipt),)
             events.append(_event(update, receipt))
     except (NotADocument, msgspec.DecodeError, RecursionError):

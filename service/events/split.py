@@ -28,7 +28,7 @@ _ARRAYS: Final[Tree] = {
 UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": _ITEMS}}}
 ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
-MOST_NAMED: Final = 100_000  # contacts of all updates of an object together
+MAX_CONTACTS: Final = 100_000  # contacts of all updates of an object together
 # Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
 _CONTACT: Final = frozenset({"wa_id", "user_id"})
 _PARTIES: Final = _CONTACT | {
@@ -128,7 +128,7 @@ def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
     """
     if len(contacts) == len(parts) and all(map(_is_named, contacts, parts)):
         return [[contact] for contact in contacts]
-    left = MOST_NAMED
+    left = MAX_CONTACTS
     holders: dict[str, list[int]] = {}
     for index, contact in enumerate(contacts):
         for party in _parties(contact, _CONTACT):

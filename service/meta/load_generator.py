@@ -14,12 +14,12 @@ from rich.progress import Progress
 from service import signature
 from service.meta import catalogue
 
-SENDERS: Final = 32
-TIMEOUT: Final = 10.0  # seconds
+MAX_SENDERS: Final = 32
+LOAD_TIMEOUT_SECONDS: Final = 10.0  # seconds
 
 
 @dataclass(slots=True)
-class Result:
+class LoadResult:
     """What came of it; latencies are in milliseconds."""
 
     seconds: float = 0.0
@@ -37,13 +37,14 @@ class Result:
         return ranked[min(int(len(ranked) * share / 100), len(ranked) - 1)] if ranked else 0.0
 
 
-def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: float) -> Result:
+def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: float) -> LoadResult:
     """Send *rate* text messages a second for *seconds*, on kept-alive connections, with a bar of progress."""
-    result = Result()
+    result = LoadResult()
     due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-    http = urllib3.PoolManager(retries=False, timeout=TIMEOUT, maxsize=SENDERS, block=True)
+    http = urllib3.PoolManager(retries=False, timeout=LOAD_TIMEOUT_SECONDS, maxsize=MAX_SENDERS, block=True)
     senders = [
-        threading.Thread(target=_send_all, args=(due, http, url, secret, result), daemon=True) for _ in range(SENDERS)
+        threading.Thread(target=_send_all, args=(due, http, url, secret, result), daemon=True)
+        for _ in range(MAX_SENDERS)
     ]
     for sender in senders:
         sender.start()
@@ -64,7 +65,7 @@ def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: floa
 
 
 def _send_all(
-    due: "queue.SimpleQueue[float | None]", http: urllib3.PoolManager, url: str, secret: bytes, result: Result
+    due: "queue.SimpleQueue[float | None]", http: urllib3.PoolManager, url: str, secret: bytes, result: LoadResult
 ) -> None:
     while (at := due.get()) is not None:
         body = catalogue.notification("message text")

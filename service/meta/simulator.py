@@ -14,11 +14,11 @@ from service.meta import catalogue
 from service.telemetry import metrics
 
 NOBODY: Final = "nobody listens there"
-TIMEOUT: Final = 10.0  # seconds
+SIMULATOR_TIMEOUT_SECONDS: Final = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SimulatedStep:
     """One request: what it was, what came back, what should have."""
 
     what: str
@@ -38,19 +38,19 @@ class Simulator:
         self._url = url
         self._token = credentials.verify_tokens[0].decode("utf-8", "replace")
         self._secret = credentials.app_secrets[0]
-        self._http = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
+        self._http = urllib3.PoolManager(retries=False, timeout=SIMULATOR_TIMEOUT_SECONDS)
 
-    def greet(self) -> Step:
+    def greet(self) -> SimulatedStep:
         """Do the handshake."""
         return self._handshake("handshake", self._token, expect_challenge=True)
 
-    def test(self) -> Iterator[Step]:
+    def test(self) -> Iterator[SimulatedStep]:
         """Do what Meta's "Test" button does, whose event is marked `test`, and what must be refused."""
         yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
         yield self._post("a notification marked as a test", catalogue.test_notification(), "200")
         yield from self._forged(catalogue.test_notification())
 
-    def tour(self, *, unrecognized: bool = False) -> Iterator[Step]:
+    def tour(self, *, unrecognized: bool = False) -> Iterator[SimulatedStep]:
         """Send everything once, in order; with *unrecognized* also a signed body that is no notification."""
         yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
         for kind in catalogue.kinds():
@@ -64,7 +64,7 @@ class Simulator:
             yield self._post("a signed body that is no notification", odd, "200")
         yield from self._forged(catalogue.notification("message text"))
 
-    def _forged(self, body: bytes) -> Iterator[Step]:
+    def _forged(self, body: bytes) -> Iterator[SimulatedStep]:
         right = signature.header_for(body, self._secret)
         for what, header in (
             ("no signature", None),
@@ -72,25 +72,25 @@ class Simulator:
             ("a signature of another body", signature.header_for(body + b" ", self._secret)),
             ("a signature cut short", right[:-1]),
         ):
-            yield Step(what, self._send(body, header), "401")
+            yield SimulatedStep(what, self._send(body, header), "401")
 
     def accepted(self, url: str) -> float:
         """Read at the *url* of its metrics how many notifications were accepted; raises urllib3's HTTPError."""
         return metrics.outcomes_in(self._http.request("GET", url).data.decode(), "notifications").get("accepted", 0.0)
 
-    def _handshake(self, what: str, token: str, *, expect_challenge: bool) -> Step:
+    def _handshake(self, what: str, token: str, *, expect_challenge: bool) -> SimulatedStep:
         challenge = str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
         try:
             answer = self._http.request("GET", f"{self._url}?{query}")
         except urllib3.exceptions.HTTPError as ex:
-            return Step(what, _why(ex), "200 and the challenge" if expect_challenge else "404")
+            return SimulatedStep(what, _why(ex), "200 and the challenge" if expect_challenge else "404")
         echoed = answer.data == challenge.encode()
         answered = f"{answer.status} and the challenge" if echoed else str(answer.status)
-        return Step(what, answered, "200 and the challenge" if expect_challenge else "404")
+        return SimulatedStep(what, answered, "200 and the challenge" if expect_challenge else "404")
 
-    def _post(self, what: str, body: bytes, expected: str) -> Step:
-        return Step(what, self._send(body, signature.header_for(body, self._secret)), expected)
+    def _post(self, what: str, body: bytes, expected: str) -> SimulatedStep:
+        return SimulatedStep(what, self._send(body, signature.header_for(body, self._secret)), expected)
 
     def _send(self, body: bytes, header: str | None) -> str:
         headers = {"Content-Type": "application/json"} | ({signature.HEADER: header} if header else {})

@@ -6,6 +6,7 @@ Calling, Groups, Flows and Conversation routing there. Meta adds fields; an unkn
 
 from typing import Final
 
+MESSAGES_FIELD: Final = "messages"  # what everybody wants
 FIELDS: Final = {
     "account_alerts": "limits, reviews and other alerts of the account or a number",
     "account_review_update": "the decision on the account's policy review",

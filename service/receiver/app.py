@@ -13,15 +13,12 @@ from service import errors
 from service.admin.probes import Check, Health
 from service.instruments import Instruments
 from service.outcomes import NotificationOutcome
-from service.receiver.responses import ANSWERS, FAILED, Answer
+from service.receiver.responses import ANSWERS, FAILED, RETRY_AFTER, ErrorResponse
 from service.receiver.webhook import Webhook
 from service.strict_app import METHODS, TEXT, strict_app
 from service.telemetry import logs
 from service.telemetry.metrics import UNMATCHED, HttpMetrics, Metrics
 from service.telemetry.tracing import Wsgi
-
-RETRY_AFTER: Final = "5"  # seconds
-
 
 _EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
 _SENT_AGAIN: Final = "it was answered 503, so Meta sends it again; /readyz says why the inbox can't be written"
@@ -54,7 +51,7 @@ def create_app(
     return instruments.tracing.wrap(build)
 
 
-def _refusal(answer: Answer, floods: logs.Floods) -> Callable[..., None]:
+def _refusal(answer: ErrorResponse, floods: logs.Floods) -> Callable[..., None]:
     def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
         reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
         if isinstance(ex, errors.InboxUnavailable):
@@ -88,7 +85,7 @@ def _failure(metrics: Metrics) -> Callable[..., None]:
     return handle
 
 
-def _give(resp: falcon.Response, answer: Answer) -> None:
+def _give(resp: falcon.Response, answer: ErrorResponse) -> None:
     resp.status = answer.status
     resp.content_type = TEXT
     resp.text = answer.text

@@ -23,12 +23,12 @@ from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Context
 
-MOST_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
-MOST_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more
-TICK: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
+MAX_COMMIT_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
+MAX_COMMIT_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more
+IDLE_INTERVAL_SECONDS: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
 # Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
 # idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
-COMPANY: Final = 0.005
+COMMIT_DELAY_SECONDS: Final = 0.005
 _STARTING: Final = Unavailability(StorageFailure.STARTING, "the inbox is being opened")
 
 _Result = Sequence[Outcome] | Unavailability
@@ -79,7 +79,7 @@ class GroupCommit:
         self._wake = self._hub.loop.async_()
         self._wake.start(self._deliver)
         self._idle = self._hub.loop.idle()
-        self._company = self._hub.loop.timer(0, COMPANY)
+        self._company = self._hub.loop.timer(0, COMMIT_DELAY_SECONDS)
         self._thread.start()
 
     def submit(self, events: Sequence[Event], deadline: float, link: Context | None = None) -> Sequence[Outcome]:
@@ -170,7 +170,7 @@ class GroupCommit:
         tended = time.monotonic()
         while True:
             try:
-                tickets = self._queue.get(timeout=0.001 if more_to_purge else TICK)
+                tickets = self._queue.get(timeout=0.001 if more_to_purge else IDLE_INTERVAL_SECONDS)
             except queue.Empty:
                 tickets = []
             if tickets is None:
@@ -179,7 +179,7 @@ class GroupCommit:
                 for some in _portions(tickets):
                     self._commit(some)
                 self._settle([])
-            if more_to_purge or time.monotonic() - tended >= TICK:
+            if more_to_purge or time.monotonic() - tended >= IDLE_INTERVAL_SECONDS:
                 more_to_purge = self._tend()
                 tended = time.monotonic()
         if self._inbox:
@@ -294,7 +294,7 @@ def _portions(tickets: Sequence[_Ticket]) -> Iterator[list[_Ticket]]:
         portion.append(ticket)
         events += len(ticket.events)
         taken += sum(len(event.data) for event in ticket.events)
-        if events >= MOST_EVENTS or taken >= MOST_BYTES:
+        if events >= MAX_COMMIT_EVENTS or taken >= MAX_COMMIT_BYTES:
             yield portion
             portion, events, taken = [], 0, 0
     yield portion

@@ -12,7 +12,7 @@ from service.reloading import Report
 from service.telemetry import logs
 from service.telemetry.metrics import CredentialMetrics
 
-TICK: Final = 0.5  # seconds
+RELOAD_INTERVAL_SECONDS: Final = 0.5  # seconds
 
 
 class ReloadThread:
@@ -57,7 +57,7 @@ class ReloadThread:
         return "told to drain: send new connections elsewhere" if self._draining else None
 
     def _run(self) -> None:
-        while not self._over.wait(TICK):
+        while not self._over.wait(RELOAD_INTERVAL_SECONDS):
             try:
                 self._look()
             except Exception as ex:  # noqa: BLE001  a thread that ended would freeze the credentials

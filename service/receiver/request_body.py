@@ -6,11 +6,11 @@ from typing import Final, Protocol
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
-CHUNK: Final = 16384
-HASHED: Final = 16384  # bytes of a body that are hashed at once
+READ_BYTES: Final = 16384
+MIN_HASHED_BYTES: Final = 16384  # bytes of a body that are hashed at once
 
 
-class Stream(Protocol):
+class BodyStream(Protocol):
     """`wsgi.input`: gives up to *size* bytes, fewer at the end, none after it."""
 
     def read(self, size: int, /) -> bytes:
@@ -19,7 +19,7 @@ class Stream(Protocol):
 
 
 def read_body(
-    stream: Stream,
+    stream: BodyStream,
     *,
     length: int | None,
     limit: int,
@@ -36,13 +36,13 @@ def read_body(
     received = bytearray()  # small pieces cost more than what they hold
     updated = 0
     try:
-        while len(received) != length and (piece := stream.read(CHUNK)):
+        while len(received) != length and (piece := stream.read(READ_BYTES)):
             if time.monotonic() > deadline:
                 raise ReadTimeout
             if len(received) + len(piece) > limit:
                 raise TooLarge
             received += piece
-            if len(received) - updated >= HASHED:
+            if len(received) - updated >= MIN_HASHED_BYTES:
                 updated = _pass_on(received, updated, update)
     except (TooLarge, Overloaded, ReadTimeout):
         raise

@@ -11,9 +11,11 @@ import falcon
 
 from service import errors
 
+RETRY_AFTER: Final = "5"  # seconds, as the header says it
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ErrorResponse:
     """What a refused request gets; the text is fixed, so that it says nothing about the reason."""
 
     status: str
@@ -21,16 +23,16 @@ class Answer:
     again: bool = False
 
 
-_UNAVAILABLE: Final = Answer(falcon.HTTP_503, "unavailable, try again\n", again=True)
-ANSWERS: Final[Mapping[type[errors.WebhookError], Answer]] = {
-    errors.HandshakeRefused: Answer(falcon.HTTP_404, "verification refused\n"),
-    errors.TooLarge: Answer(falcon.HTTP_413, "body too large\n"),
-    errors.Encoded: Answer(falcon.HTTP_415, "content encoding not supported\n"),
+_UNAVAILABLE: Final = ErrorResponse(falcon.HTTP_503, "unavailable, try again\n", again=True)
+ANSWERS: Final[Mapping[type[errors.WebhookError], ErrorResponse]] = {
+    errors.HandshakeRefused: ErrorResponse(falcon.HTTP_404, "verification refused\n"),
+    errors.TooLarge: ErrorResponse(falcon.HTTP_413, "body too large\n"),
+    errors.Encoded: ErrorResponse(falcon.HTTP_415, "content encoding not supported\n"),
     errors.NotConfigured: _UNAVAILABLE,
-    errors.BadSignature: Answer(falcon.HTTP_401, "signature refused\n"),
+    errors.BadSignature: ErrorResponse(falcon.HTTP_401, "signature refused\n"),
     errors.Overloaded: _UNAVAILABLE,
-    errors.ReadTimeout: Answer(falcon.HTTP_408, "request not complete in time\n"),
-    errors.Aborted: Answer(falcon.HTTP_400, "request not complete\n"),
+    errors.ReadTimeout: ErrorResponse(falcon.HTTP_408, "request not complete in time\n"),
+    errors.Aborted: ErrorResponse(falcon.HTTP_400, "request not complete\n"),
     errors.InboxUnavailable: _UNAVAILABLE,
 }
-FAILED: Final = Answer(falcon.HTTP_500, "internal error\n", again=True)
+FAILED: Final = ErrorResponse(falcon.HTTP_500, "internal error\n", again=True)

@@ -22,8 +22,8 @@ from service.storage.url_reload import InboxSource
 from service.telemetry import logs, metrics
 from service.telemetry.tracing import Wsgi
 
-BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted
-MARGIN: Final = 3.0  # seconds on top of what a request may take
+LISTEN_BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted
+STOP_MARGIN_SECONDS: Final = 3.0  # seconds on top of what a request may take
 SPARE_FILES: Final = 64  # besides connections: the inbox, the log, the admin listener
 
 
@@ -87,8 +87,8 @@ class Server(BaseApplication):
             "worker_tmp_dir": str(run_directory.own(config.run_dir)),
             "keepalive": math.ceil(config.keepalive_timeout),
             "timeout": 30,
-            "graceful_timeout": int(config.read_timeout + config.accept_timeout + MARGIN),
-            "backlog": BACKLOG,
+            "graceful_timeout": int(config.read_timeout + config.accept_timeout + STOP_MARGIN_SECONDS),
+            "backlog": LISTEN_BACKLOG,
             # Nothing here depends on what a proxy says of the client.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",

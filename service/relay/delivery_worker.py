@@ -12,21 +12,21 @@ from service.instruments import Instruments
 from service.outcomes import AttemptOutcome
 from service.relay import message, policy
 from service.relay.destination_registry import Entry
-from service.relay.sender import NO_ANSWER, Answer, Sender
+from service.relay.sender import NO_ANSWER, DeliveryResponse, Sender
 from service.storage.deliveries import Attempt, Claim
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-SPARE: Final = 15.0  # seconds that a lease is longer than a try may take
+SPARE_LEASE_SECONDS: Final = 15.0  # seconds that a lease is longer than a try may take
 
 
-class Result(NamedTuple):
+class AttemptReport(NamedTuple):
     """What came of a claim that a worker was handed."""
 
     worker: "DeliveryWorker"
     claim: Claim
     attempt: Attempt
-    answer: Answer
+    answer: DeliveryResponse
 
 
 class DeliveryWorker:
@@ -35,14 +35,14 @@ class DeliveryWorker:
     def __init__(
         self,
         entry: Entry,
-        report: Callable[[Result], None],
+        report: Callable[[AttemptReport], None],
         *,
         instruments: Instruments[RelayMetrics],
     ) -> None:
         destination = entry.destination
         self.entry = entry
         self.breaker = policy.Breaker(instruments.chance)
-        self.lease = int((destination.timeout + SPARE) * 1000)
+        self.lease = int((destination.timeout + SPARE_LEASE_SECONDS) * 1000)
         self._report = report
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
@@ -97,16 +97,18 @@ class DeliveryWorker:
         try:
             answer = self._send(claim, event, at // 1000)
         except gevent.GreenletExit:
-            answer = Answer(NO_ANSWER, AttemptOutcome.STOPPED)
+            answer = DeliveryResponse(NO_ANSWER, AttemptOutcome.STOPPED)
         except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
             self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
-            answer = Answer(NO_ANSWER, AttemptOutcome.ERROR)
+            answer = DeliveryResponse(NO_ANSWER, AttemptOutcome.ERROR)
         self._running_failed -= bool(claim.attempts)
         self._report(
-            Result(self, claim, Attempt(at, time.perf_counter() - started, answer.status, answer.outcome), answer)
+            AttemptReport(
+                self, claim, Attempt(at, time.perf_counter() - started, answer.status, answer.outcome), answer
+            )
         )
 
-    def _send(self, claim: Claim, event: Event, now: int) -> Answer:
+    def _send(self, claim: Claim, event: Event, now: int) -> DeliveryResponse:
         destination, secrets, headers = self.entry
         with self._tracing.delivery(event.traceparent, destination.name) as traceparent:
             composed = message.compose(

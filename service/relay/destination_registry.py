@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.credentials import MIN_APP_SECRET_CHARACTERS, UnusableFile, is_app_secret, read_content, read_values
 from service.errors import ConfigurationError
 from service.relay import destinations, message
-from service.relay.destinations import CLOUDEVENTS, Destination, is_header_value
+from service.relay.destinations import CLOUDEVENTS_FORMAT, Destination, is_header_value
 from service.reloading import Reloading
 
 
@@ -70,7 +70,7 @@ class DestinationRegistry(Reloading[Destinations]):
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
         label = f"{self._path}: destination {destination.name!r}: secretFile"
         file, secrets = self._values(destination.secret_file, label, problems)
-        wrong = _bad_keys(secrets) if destination.format == CLOUDEVENTS else []
+        wrong = _bad_keys(secrets) if destination.format == CLOUDEVENTS_FORMAT else []
         problems += [f"{label} {file} {problem}" for problem in wrong]
         return () if wrong else secrets
 
@@ -101,7 +101,7 @@ class DestinationRegistry(Reloading[Destinations]):
 
 def _warning(entry: Entry) -> str:
     """Return a sentence if the application behind a destination would accept what a stranger may sign."""
-    if entry.destination.format == CLOUDEVENTS or all(map(is_app_secret, entry.secrets)):
+    if entry.destination.format == CLOUDEVENTS_FORMAT or all(map(is_app_secret, entry.secrets)):
         return ""
     return (
         f"destination {entry.destination.name!r}: its signing secret is shorter than {MIN_APP_SECRET_CHARACTERS} "

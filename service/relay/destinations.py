@@ -18,9 +18,9 @@ from service.config import duration
 from service.errors import ConfigurationError
 from service.events import UNRECOGNIZED, Event
 
-META: Final = "meta"
-CLOUDEVENTS: Final = "cloudevents"
-LONGEST_TIMEOUT: Final = 60.0  # seconds
+META_FORMAT: Final = "meta"
+CLOUDEVENTS_FORMAT: Final = "cloudevents"
+MAX_TIMEOUT_SECONDS: Final = 60.0  # seconds
 # What the relay says itself, so that nobody can say otherwise by a destination's own headers.
 OURS: Final = re.compile(
     r"(?i)host|content-.*|transfer-encoding|connection|x-hub-.*|ce-.*|webhook-.*|traceparent|tracestate|user-agent"
@@ -60,7 +60,7 @@ class Destination(BaseModel):
     phone_number_ids: list[str] = []
     headers: dict[str, str | HeaderFile] = {}
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
-    timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=LONGEST_TIMEOUT)] = 10.0
+    timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = 10.0
     tests: bool = False
     internal: bool = False
     begin: Annotated[Literal["now", "beginning"], Field(alias="from")] = "now"
@@ -106,7 +106,7 @@ class Destination(BaseModel):
         """Say whether *event* passes the filter."""
         if event.test and not self.tests:
             return False
-        if event.type == UNRECOGNIZED and self.format == META and UNRECOGNIZED not in self.types:
+        if event.type == UNRECOGNIZED and self.format == META_FORMAT and UNRECOGNIZED not in self.types:
             return False  # its body is no notification, which is what an application of Meta's format expects
         if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
             return False

@@ -10,7 +10,7 @@ from service.events import Event
 from service.instruments import Instruments
 from service.outcomes import DeadLetterReason
 from service.relay import policy
-from service.relay.delivery_worker import DeliveryWorker, Result
+from service.relay.delivery_worker import AttemptReport, DeliveryWorker
 from service.relay.destination_registry import Entry
 from service.relay.sender import NO_ANSWER
 from service.storage.deliveries import (
@@ -28,8 +28,8 @@ from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-STOPPING: Final = 5.0  # seconds: a pod that ends is an outage until the next one
-IDLE: Final = 1.0  # seconds: the longest wait between looks at what is due
+STOP_TIMEOUT_SECONDS: Final = 5.0  # seconds: a pod that ends is an outage until the next one
+MAX_WAIT_SECONDS: Final = 1.0  # seconds: the longest wait between looks at what is due
 
 
 class DispatcherState(DeliveryClaims, DeadLetterEvents, Protocol):
@@ -57,7 +57,7 @@ class Dispatcher:
         self._now_ms = instruments.now_ms
         self._policy = policy
         self._log = logs.get("relay")
-        self._results: list[Result] = []
+        self._results: list[AttemptReport] = []
         self._settlements: list[Settlement] = []
         self._workers: dict[str, DeliveryWorker] = {}
         self._leaving: list[DeliveryWorker] = []
@@ -146,7 +146,7 @@ class Dispatcher:
 
     def _wait(self, names: Iterable[str]) -> float:
         dues = [due for name in names for due in self._dues(name)]
-        return min([IDLE, *(max(due - self._now_ms(), 0) / 1000 for due in dues)])
+        return min([MAX_WAIT_SECONDS, *(max(due - self._now_ms(), 0) / 1000 for due in dues)])
 
     def _dues(self, name: str) -> Iterator[int]:
         """Yield when the next queue of each kind is due that there is room for."""
@@ -179,18 +179,18 @@ class Dispatcher:
     def end(self) -> None:
         """Wait for the attempts that are under way, for some seconds; what is cut is tried again by the next relay."""
         leaving = [*self._leaving, *self._workers.values()]
-        gevent.joinall([gevent.spawn(worker.stop, STOPPING) for worker in leaving])
+        gevent.joinall([gevent.spawn(worker.stop, STOP_TIMEOUT_SECONDS) for worker in leaving])
 
     def _leave(self, worker: DeliveryWorker) -> None:
         """Have a worker end: what it has under way may take its time."""
         self._leaving.append(worker)
         gevent.spawn(worker.stop).link(lambda _: self._leaving.remove(worker))
 
-    def _report(self, result: Result) -> None:
+    def _report(self, result: AttemptReport) -> None:
         self._results.append(result)
         self._wake()
 
-    def _judged(self, result: Result) -> Settlement:
+    def _judged(self, result: AttemptReport) -> Settlement:
         now = self._now_ms()
         worker, claim, tried, answer = result
         name, breaker = claim.destination, worker.breaker

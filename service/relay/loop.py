@@ -21,7 +21,7 @@ from service.relay.destination_registry import DestinationRegistry
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
 from service.reloading import Report
-from service.storage.deliveries import State
+from service.storage.deliveries import DeliveryState
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.protocols import Log
 from service.telemetry import logs
@@ -29,12 +29,12 @@ from service.telemetry.metrics import RelayMetrics
 
 # Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
 # to what the receiver syncs before it says 200.
-COMPANY: Final = 0.003
-TICK: Final = 0.02  # seconds between looks at the end of the log
-SLOWLY: Final = 1.0  # seconds between notes of what is owed to those that have no room for more
-LOOK: Final = 0.5  # seconds between looks at the files
-TIDY: Final = 1.0  # seconds between looks at what is too old
-AFTER_TROUBLE: Final = 1.0
+REPORT_DELAY_SECONDS: Final = 0.003
+LOG_INTERVAL_SECONDS: Final = 0.02  # seconds between looks at the end of the log
+FULL_PLAN_INTERVAL_SECONDS: Final = 1.0  # seconds between notes of what is owed to those that have no room for more
+FILES_INTERVAL_SECONDS: Final = 0.5  # seconds between looks at the files
+TIDY_INTERVAL_SECONDS: Final = 1.0  # seconds between looks at what is too old
+FAILURE_DELAY_SECONDS: Final = 1.0
 
 
 class Relay:
@@ -43,7 +43,7 @@ class Relay:
     def __init__(
         self,
         registry: DestinationRegistry,
-        state: State,
+        state: DeliveryState,
         open_log: Callable[[], Log],
         *,
         instruments: Instruments[RelayMetrics],
@@ -99,25 +99,27 @@ class Relay:
         while not self._over.is_set():
             moment = time.monotonic()
             try:
-                if moment - looked >= LOOK:
+                if moment - looked >= FILES_INTERVAL_SECONDS:
                     looked = moment
                     self._look()
-                if moment - tidied >= TIDY:
+                if moment - tidied >= TIDY_INTERVAL_SECONDS:
                     tidied = moment
                     self._state.require_file()
                     self._planner.tidy()
-                more = moment - read >= TICK and self._plan(everybody=moment - counted >= SLOWLY)
+                more = moment - read >= LOG_INTERVAL_SECONDS and self._plan(
+                    everybody=moment - counted >= FULL_PLAN_INTERVAL_SECONDS
+                )
                 read = read if more else moment
-                counted = moment if moment - counted >= SLOWLY else counted
-                wait = min(self._dispatcher.turn(), 0 if more else TICK)
+                counted = moment if moment - counted >= FULL_PLAN_INTERVAL_SECONDS else counted
+                wait = min(self._dispatcher.turn(), 0 if more else LOG_INTERVAL_SECONDS)
                 self._trouble = None
                 self._lasting.over()
             except Exception as ex:  # noqa: BLE001  a loop that ended would deliver nothing more
                 self._stumbled(ex)
-                wait = AFTER_TROUBLE
+                wait = FAILURE_DELAY_SECONDS
             self._woken.wait(wait)
             if self._dispatcher.expects_more():
-                gevent.sleep(COMPANY)
+                gevent.sleep(REPORT_DELAY_SECONDS)
             self._woken.clear()
         self._end()
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from service import signature
 from service.events import Event, attributes_of, in_header, is_json
-from service.relay.destinations import META
+from service.relay.destinations import META_FORMAT
 
 STANDARD_PREFIX: Final = b"whsec_"
 
@@ -41,7 +41,7 @@ def compose(
     headers = dict(own_headers)
     if traceparent:
         headers["traceparent"] = traceparent
-    if form == META:
+    if form == META_FORMAT:
         headers["Content-Type"] = "application/json"
         headers[signature.HEADER] = signature.header_for(event.data, secrets[0])
         return Message(headers, event.data)

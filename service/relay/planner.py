@@ -10,6 +10,7 @@ from service.storage.deliveries import (
     DeadLetterEvents,
     Delivery,
     DeliveryPlanning,
+    DeliveryTidying,
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Log, Record
@@ -23,7 +24,7 @@ BEGINNING: Final = "beginning"
 ENDLESS: Final = 2**62  # a position that no log comes to
 
 
-class PlannerState(DeliveryPlanning, DeadLetterEvents, Protocol):
+class PlannerState(DeliveryPlanning, DeliveryTidying, DeadLetterEvents, Protocol):
     """What the planner remembers by."""
 
 

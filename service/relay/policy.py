@@ -11,28 +11,32 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from service.outcomes import DeadLetterReason
-from service.relay.sender import Answer
+from service.relay.sender import DeliveryResponse
 from service.storage.deliveries import Claim, Ruling, Verdict
 from service.storage.delivery_policy import DeliveryPolicy
 
 GONE: Final = 410
-TOO_MANY: Final = 429
+TOO_MANY_REQUESTS: Final = 429
 
-FAILURES: Final = 5  # queues of which the last attempts all failed, so that it is the destination and not one event
-MOST_FAILURES: Final = 40
-SHORT: Final = 60_000  # milliseconds, as all times here: an outage this short was none, but events not taken
-FIRST_PAUSE: Final = 1_000
-PAUSED_PART: Final = 4  # a destination is left alone for the fourth part of the time for which it has failed
-LONGEST_PAUSE: Final = 60_000
+MIN_FAILED_QUEUES: Final = (
+    5  # queues of which the last attempts all failed, so that it is the destination and not one event
+)
+MAX_FAILED_QUEUES: Final = 40
+SHORT_OUTAGE_MS: Final = 60_000  # milliseconds, as all times here: an outage this short was none, but events not taken
+MIN_PAUSE_MS: Final = 1_000
+PAUSE_DIVISOR: Final = 4  # a destination is left alone for the fourth part of the time for which it has failed
+MAX_PAUSE_MS: Final = 60_000
 INTERNAL_ERROR: Final = 500  # an application that answers so lives: it may be about one event
-LONGEST_PAUSE_OF_500: Final = 1_000
+MAX_PAUSE_OF_500_MS: Final = 1_000
 GUARANTEED_SHARE: Final = 4  # at least the fourth part of the attempts at once is for queues that failed
 LARGEST_SHARE: Final = 2  # and at most the half, so that one that did not fail need not wait for a timeout
-FIRST_AT_ONCE: Final = 2
-MOST_AT_ONCE: Final = 256
+FIRST_CONCURRENCY: Final = 2
+MAX_CONCURRENCY: Final = 256
 
 
-def rule(claim: Claim, answer: Answer, *, policy: DeliveryPolicy, now: int, chance: Callable[[], float]) -> Ruling:
+def rule(
+    claim: Claim, answer: DeliveryResponse, *, policy: DeliveryPolicy, now: int, chance: Callable[[], float]
+) -> Ruling:
     """Judge a try; *chance* gives a number from 0 to 1."""
     if 200 <= answer.status < 300:  # noqa: PLR2004  success
         return Ruling(Verdict.DELIVERED)
@@ -99,15 +103,15 @@ class Breaker:
         self._chance = chance
         self._failed: OrderedDict[str, bool] = OrderedDict()  # the last queues, without a success since; were they new
         self._has_succeeded = False  # until then nobody knows which queues are at fault themselves
-        self._needed = FAILURES
+        self._needed = MIN_FAILED_QUEUES
         self._failing_since: int | None = None
-        self._at_once = MOST_AT_ONCE
+        self._at_once = MAX_CONCURRENCY
         self.state = BreakerState.CLOSED
         self.until = 0  # when an open one lets the next try through
 
     def room(self, running: int, most: int, *, now: int) -> int:
         """Say how many attempts may begin now beside those that run, of *most* at once."""
-        self.until = min(self.until, now + LONGEST_PAUSE)  # the clock was set back
+        self.until = min(self.until, now + MAX_PAUSE_MS)  # the clock was set back
         if self.state is BreakerState.HALF_OPEN and not running:
             self.state = BreakerState.OPEN  # the one that was to see whether it is back came to nothing
         if self.state is BreakerState.CLOSED:
@@ -123,9 +127,9 @@ class Breaker:
         """Return how many attempts may run now, of *most* at once."""
         return min(most, self._at_once) if self.state is BreakerState.CLOSED else 1
 
-    def saw(self, answer: Answer, now: int, *, queue: str, failed_before: bool) -> None:
+    def saw(self, answer: DeliveryResponse, now: int, *, queue: str, failed_before: bool) -> None:
         """Learn from an attempt of *queue*; *failed_before* is whether the one before it failed."""
-        if answer.status and answer.status < 500 and answer.status != TOO_MANY:  # noqa: PLR2004  it lives
+        if answer.status and answer.status < 500 and answer.status != TOO_MANY_REQUESTS:  # noqa: PLR2004  it lives
             self._succeeded(now)
             return
         if self._failing_since is None:
@@ -135,18 +139,18 @@ class Breaker:
             self._failed.popitem(last=False)
         is_general = len(self._failed) == self._needed and 2 * sum(self._failed.values()) >= self._needed
         if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.CLOSED and is_general):
-            longest = LONGEST_PAUSE_OF_500 if answer.status == INTERNAL_ERROR else LONGEST_PAUSE
-            pause = min(max((now - self._failing_since) // PAUSED_PART, FIRST_PAUSE), longest)
+            longest = MAX_PAUSE_OF_500_MS if answer.status == INTERNAL_ERROR else MAX_PAUSE_MS
+            pause = min(max((now - self._failing_since) // PAUSE_DIVISOR, MIN_PAUSE_MS), longest)
             self.state = BreakerState.OPEN
             self.until = now + int(pause * (0.5 + self._chance() / 2))
 
     def _succeeded(self, now: int) -> None:
         if self.state is BreakerState.CLOSED:
-            self._at_once = min(2 * self._at_once, MOST_AT_ONCE)
+            self._at_once = min(2 * self._at_once, MAX_CONCURRENCY)
         else:
-            self._at_once = FIRST_AT_ONCE
-            was_short = self._failing_since is not None and 0 <= now - self._failing_since < SHORT
-            self._needed = min(2 * self._needed, MOST_FAILURES) if was_short else FAILURES
+            self._at_once = FIRST_CONCURRENCY
+            was_short = self._failing_since is not None and 0 <= now - self._failing_since < SHORT_OUTAGE_MS
+            self._needed = min(2 * self._needed, MAX_FAILED_QUEUES) if was_short else MIN_FAILED_QUEUES
         self._failed.clear()
         self._failing_since = None
         self._has_succeeded = True

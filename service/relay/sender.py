@@ -24,17 +24,21 @@ from service.outcomes import AttemptOutcome
 from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
 
-MOST_OF_ANSWER: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
-MOST_OF_HEAD: Final = 65_536  # bytes of an answer up to the end of its head, with the interim answers before it
-PIECE: Final = 8_192
-FRAMING: Final = 6  # bytes of a chunk besides what it holds
-TURN: Final = 0.001  # seconds for which one answer may keep the loop
+MAX_RESPONSE_BODY_BYTES: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
+MAX_RESPONSE_HEAD_BYTES: Final = (
+    65_536  # bytes of an answer up to the end of its head, with the interim answers before it
+)
+RESPONSE_PIECE_BYTES: Final = 8_192
+CHUNK_FRAMING_BYTES: Final = 6  # bytes of a chunk besides what it holds
+RESPONSE_TURN_SECONDS: Final = 0.001  # seconds for which one answer may keep the loop
 NO_ANSWER: Final = 0
-MOST_INTERIM: Final = 20  # answers of 1xx before the one that counts
-LOOKUPS: Final = 2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
+MAX_INTERIM_RESPONSES: Final = 20  # answers of 1xx before the one that counts
+LOOKUP_THREADS: Final = (
+    2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
+)
 
 
-class Answer(NamedTuple):
+class DeliveryResponse(NamedTuple):
     """What came of a try: the status, 0 where there was none, a word for it, and for how long to wait if it says so."""
 
     status: int
@@ -62,7 +66,7 @@ class Sender:
         parts = urlsplit(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout = timeout
-        self._lookups = ThreadPool(LOOKUPS)
+        self._lookups = ThreadPool(LOOKUP_THREADS)
         secure = parts.scheme == "https"
         kind = urllib3.HTTPSConnectionPool if secure else urllib3.HTTPConnectionPool
         with_tls: dict[str, Any] = {"ssl_context": _tls()} if secure else {}
@@ -72,7 +76,7 @@ class Sender:
         )
         self._pool = pool
 
-    def send(self, message: Message) -> Answer:
+    def send(self, message: Message) -> DeliveryResponse:
         """POST *message* once, following nothing."""
         late = _Late.start_new(self._timeout)
         try:
@@ -82,7 +86,7 @@ class Sender:
         finally:
             late.close()
 
-    def _sent(self, message: Message, late: _Late) -> Answer:
+    def _sent(self, message: Message, late: _Late) -> DeliveryResponse:
         answer = None
         try:
             answer = self._pool.urlopen(
@@ -101,14 +105,14 @@ class Sender:
             if ex is not late:
                 raise
             if answer is None:
-                return Answer(NO_ANSWER, AttemptOutcome.TIMEOUT)
+                return DeliveryResponse(NO_ANSWER, AttemptOutcome.TIMEOUT)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
                 return _ONCE_MORE if any(isinstance(each, _Stale) for each in _chain(ex)) else _failed(ex)
         finally:
             if answer is not None and answer.connection is not None:  # not all of it was read
                 answer.close()
-        return Answer(answer.status, _outcome_of(answer.status), answer.headers.get("Retry-After"))
+        return DeliveryResponse(answer.status, _outcome_of(answer.status), answer.headers.get("Retry-After"))
 
     def close(self) -> None:
         """Let go of idle connections; a name that is being looked up is not waited for."""
@@ -200,11 +204,11 @@ def _connected(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: flo
 def _is_read_to_its_end(answer: urllib3.BaseHTTPResponse) -> bool:
     """Read what follows a head, to a bound and in turns; return whether that was all of it."""
     taken, since = 0, time.perf_counter()
-    for piece in answer.stream(PIECE):
-        taken += len(piece) + FRAMING
-        if taken >= MOST_OF_ANSWER:
+    for piece in answer.stream(RESPONSE_PIECE_BYTES):
+        taken += len(piece) + CHUNK_FRAMING_BYTES
+        if taken >= MAX_RESPONSE_BODY_BYTES:
             return False
-        if time.perf_counter() - since > TURN:
+        if time.perf_counter() - since > RESPONSE_TURN_SECONDS:
             gevent.sleep(0)
             since = time.perf_counter()
     return True
@@ -213,7 +217,7 @@ def _is_read_to_its_end(answer: urllib3.BaseHTTPResponse) -> bool:
 class _Head(io.BufferedReader):
     """The bytes of an answer, bounded until its head is complete."""
 
-    left: int | None = MOST_OF_HEAD
+    left: int | None = MAX_RESPONSE_HEAD_BYTES
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
@@ -239,7 +243,7 @@ class _Response(http.client.HTTPResponse):
             self.fp.left = None
 
     def _read_status(self) -> tuple[str, int, str]:
-        for number in range(MOST_INTERIM):
+        for number in range(MAX_INTERIM_RESPONSES):
             if number:
                 gevent.sleep(0)
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -257,16 +261,16 @@ def _outcome_of(status: int) -> AttemptOutcome:
     return AttemptOutcome(f"{status // 100}xx")
 
 
-def _failed(ex: BaseException) -> Answer:
+def _failed(ex: BaseException) -> DeliveryResponse:
     for cause in _chain(ex):
         if isinstance(cause, Forbidden):
-            return Answer(NO_ANSWER, AttemptOutcome.FORBIDDEN)
+            return DeliveryResponse(NO_ANSWER, AttemptOutcome.FORBIDDEN)
         if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
-            return Answer(NO_ANSWER, AttemptOutcome.TLS)
-    return Answer(NO_ANSWER, AttemptOutcome.CONNECTION)
+            return DeliveryResponse(NO_ANSWER, AttemptOutcome.TLS)
+    return DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION)
 
 
-_ONCE_MORE: Final = Answer(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # told by identity
+_ONCE_MORE: Final = DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # told by identity
 
 
 def _chain(ex: BaseException | None) -> list[BaseException]:

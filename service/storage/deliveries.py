@@ -133,14 +133,18 @@ class DeliveryPlanning(Protocol):
         """Store the deliveries between two positions of the log, all or nothing; False if another relay was faster."""
         ...
 
+
+class DeliveryTidying(Protocol):
+    """What is no longer to be delivered, or remembered."""
+
     def expire(
         self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Give up what is no use to wait for: how many events of each destination, by name and reason.
 
         That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,
-        and what has been owed for *max_age* by one that took nothing for as long. Drops what is told of dead letters
-        that are *keep* old. Times are in milliseconds.
+        and what is older than the *policy* allows of one that accepted nothing for as long. Deletes dead letters that
+        are older than *dead_letter_age_ms*.
         """
         ...
 
@@ -203,7 +207,7 @@ class DeliveryClaims(Protocol):
         ...
 
 
-class State(DeliveryPlanning, DeliveryClaims, DeadLetterEvents, Protocol):
+class DeliveryState(DeliveryPlanning, DeliveryTidying, DeliveryClaims, DeadLetterEvents, Protocol):
     """All that the relay remembers by."""
 
     def require_file(self) -> None:
@@ -211,39 +215,35 @@ class State(DeliveryPlanning, DeliveryClaims, DeadLetterEvents, Protocol):
         ...
 
 
-class DestinationSwitch(Protocol):
-    """What stops a destination."""
+class DestinationAdmin(Protocol):
+    """How destinations are, and what stops them."""
 
-    def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""
-        ...
-
-
-class DeliveryAdmin(DestinationSwitch, Protocol):
-    """What a person asks, and does."""
-
-    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
-        """Return the saved events of dead letters; see `DeadLetterEvents`."""
-        ...
-
-    def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of a person's saved events, and of events that are owed in their order."""
+    def statuses(self) -> Sequence[DestinationStatus]:
+        """Say how each destination that was ever known stands."""
         ...
 
     def heartbeat(self) -> int:
         """Return when a relay last said that it runs, in milliseconds since the epoch; 0 if none ever did."""
         ...
 
+    def disable(self, name: str, reason: str | None) -> bool:
+        """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""
+        ...
+
     def clear(self) -> None:
         """Drop everything: positions, what is owed, dead letters with their events."""
         ...
 
-    def statuses(self) -> Sequence[DestinationStatus]:
-        """Say how each destination that was ever known stands."""
-        ...
+
+class DeadLetterAdmin(Protocol):
+    """What became of events, and another chance."""
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
         """Give the dead letters of last, in the order in which they were given up; all with None."""
+        ...
+
+    def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
+        """Return the saved events of dead letters; see `DeadLetterEvents`."""
         ...
 
     def history(self, position: int) -> Sequence[DeliveryHistory]:
@@ -254,6 +254,18 @@ class DeliveryAdmin(DestinationSwitch, Protocol):
         """Owe events once more, marked as a replay; gives how many were not owed already."""
         ...
 
-    def forget(self, positions: Sequence[int]) -> bool:
+
+class DeliveryErasure(Protocol):
+    """What is remembered of one person."""
+
+    def positions_of(self, subject: str) -> Sequence[int]:
+        """Return the positions of a person's saved events, and of events that are owed in their order."""
+        ...
+
+    def erase(self, positions: Sequence[int]) -> bool:
         """Owe these events to nobody, and tell nothing of them; False where a log of the store still does."""
         ...
+
+
+class DeliveryAdmin(DestinationAdmin, DeadLetterAdmin, DeliveryErasure, Protocol):
+    """What the commands ask, and do."""

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-DAY_MS: Final = 86_400_000
+from service.clock import DAY_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.config import InboxUrl
-from service.storage.deliveries import DeliveryAdmin, State
+from service.storage.deliveries import DeliveryAdmin, DeliveryState
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Erasure, Inbox, Log, Stream, Terms
 
@@ -17,7 +17,7 @@ def _nothing(_url: InboxUrl) -> list[str]:
 class DeliveryStore(NamedTuple):
     """The relay's deliveries, opened."""
 
-    work: State
+    work: DeliveryState
     records: DeliveryAdmin
     close: Callable[[], None]
     url: Callable[[], InboxUrl]  # of the database that it is in now, where its log is too

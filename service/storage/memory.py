@@ -10,7 +10,7 @@ from service.events import Event
 from service.storage.engine import Engine
 from service.storage.protocols import Outcome, Record, Size, Terms
 
-PURGED_AT_ONCE = 256
+PURGED_EVENTS = 256
 
 
 class MemoryInbox:
@@ -42,7 +42,7 @@ class MemoryInbox:
 
     def purge(self, now: int) -> bool:
         """Drop what is too old; see `Inbox`."""
-        for _ in range(PURGED_AT_ONCE):
+        for _ in range(PURGED_EVENTS):
             if not self._is_old(now):
                 return False
             old = self._records.popleft().event

@@ -56,7 +56,15 @@ class Terms(NamedTuple):
     hold: Callable[[int], int | None] = _nobody
 
 
-class Inbox(Protocol):
+class Closeable(Protocol):
+    """What holds a connection or a file."""
+
+    def close(self) -> None:
+        """Release everything; what was stored stays."""
+        ...
+
+
+class Inbox(Closeable, Protocol):
     """The writing half; all of it is called by one thread, `size` by any."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
@@ -83,13 +91,9 @@ class Inbox(Protocol):
         """Say how much is held; cheap enough for every scrape, and never raises."""
         ...
 
-    def close(self) -> None:
-        """Let go of everything; what was put stays."""
-        ...
 
-
-class Log(Protocol):
-    """The reading half, for another process; never keeps the writer waiting."""
+class LogEvents(Protocol):
+    """The events of a log."""
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
         """Give at most *limit* events of positions above *after*, in order; empty at the end.
@@ -107,6 +111,10 @@ class Log(Protocol):
         """Give the event with this id, if it is there; may read a whole index. Raises InboxUnavailable."""
         ...
 
+
+class LogPositions(Protocol):
+    """Which log it is, and from where to where it reaches."""
+
     def identity(self) -> int:
         """Give a number that no other log has. Raises InboxUnavailable."""
         ...
@@ -119,12 +127,12 @@ class Log(Protocol):
         """Give the position of the newest event that was ever put; 0 where there was none. Raises InboxUnavailable."""
         ...
 
-    def close(self) -> None:
-        """Let go of everything."""
-        ...
+
+class Log(LogEvents, LogPositions, Closeable, Protocol):
+    """The reading half, for another process; never keeps the writer waiting."""
 
 
-class Stream(Protocol):
+class Stream(Closeable, Protocol):
     """A look at events in a stream of the user's, whose consumers read it; a position is a word of the stream's own."""
 
     def newest(self, limit: int) -> Sequence[Placed]:
@@ -143,10 +151,6 @@ class Stream(Protocol):
 
         Raises InboxUnavailable, or ValueError with what a position looks like.
         """
-        ...
-
-    def close(self) -> None:
-        """Let go of everything."""
         ...
 
 

@@ -21,8 +21,8 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.stdlib import ProcessorFormatter
 
-PREFIX: Final = "whatsapp_webhook"
-ALLOWED: Final = frozenset(
+LOGGER: Final = "whatsapp_webhook"
+ALLOWED_KEYS: Final = frozenset(
     {
         "action",
         "app_secrets",
@@ -71,7 +71,7 @@ ALLOWED: Final = frozenset(
     }
 )
 LEADING: Final = ("timestamp", "level", "event", "logger")
-LONGEST: Final = 500
+MAX_VALUE_CHARACTERS: Final = 500
 FLOOD_SECONDS: Final = 10.0
 REPEAT_SECONDS: Final = 600.0  # between lines about a trouble that lasts
 # What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
@@ -100,7 +100,7 @@ def configure(*, level: str, form: str, stream: TextIO) -> None:
     root.setLevel(logging.WARNING)
     for name, other in _OTHERS.items():
         logging.getLogger(name).setLevel(other)
-    logging.getLogger(PREFIX).setLevel(level.upper())
+    logging.getLogger(LOGGER).setLevel(level.upper())
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_stamps(), ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -130,7 +130,7 @@ def _log_what_nobody_caught() -> None:
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """Give the logger of a part of the house."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{PREFIX}.{name}")
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{LOGGER}.{name}")
     return logger
 
 
@@ -253,9 +253,9 @@ def _short_exception(_logger: object, _name: str, entry: MutableMapping[str, Any
 
 
 def _allow(_logger: object, _name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    names = [*LEADING, *(name for name in entry if name in ALLOWED and name not in LEADING)]
+    names = [*LEADING, *(name for name in entry if name in ALLOWED_KEYS and name not in LEADING)]
     return {name: _bounded(entry[name]) for name in names if name in entry}
 
 
 def _bounded(value: object) -> object:
-    return value[:LONGEST] if isinstance(value, str) else value
+    return value[:MAX_VALUE_CHARACTERS] if isinstance(value, str) else value

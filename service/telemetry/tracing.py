@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, TraceFlags
 
 TRACED: Final = "whatsapp_webhook.traced"
-ALLOWED: Final = frozenset(
+ALLOWED_ATTRIBUTES: Final = frozenset(
     {
         "http.request.method",
         "http.response.status_code",
@@ -194,7 +194,7 @@ class AllowedOnly(SpanExporter):
 
 
 def _allowed(span: ReadableSpan) -> ReadableSpan:
-    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED}
+    attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED_ATTRIBUTES}
     name = span.name
     if "http.request.method" in attributes:
         # The instrumentation names a span after the path, which is the caller's where there is no route.

@@ -23,7 +23,7 @@ from service.storage.deliveries import (
     Settlement,
     Verdict,
 )
-from service.storage.deliveries import State as Work
+from service.storage.deliveries import DeliveryState as Work
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import PostgresqlDeliveries
 from service.storage.postgresql import delivery_database as postgresql_database
@@ -66,8 +66,8 @@ class PostgresqlState(PostgresqlDeliveries, PostgresqlDeliveryAdmin):
 
 def opened(url: InboxUrl) -> State:
     if url.engine == "postgresql":
-        return PostgresqlState(postgresql_database.Store(url))
-    return SqliteState(sqlite_database.Store(url.path))
+        return PostgresqlState(postgresql_database.PostgresqlDeliveryDatabase(url))
+    return SqliteState(sqlite_database.SqliteDeliveryDatabase(url.path))
 
 
 def needed(url: InboxUrl, *, now: int) -> int | None:
@@ -362,7 +362,7 @@ def test_what_is_forgotten(state: State) -> None:
     claim, other = take(state, most=2)
     if claim.queue == "other":
         claim, other = other, claim
-    state.forget([1, 2])
+    state.erase([1, 2])
     schema = "whatsapp_webhook." if isinstance(state, PostgresqlState) else ""
     assert state._store.rows(f"SELECT queue FROM {schema}delivery_queue") == [("other",)]
     assert not settle(state, claim, BAD, EXPIRED)
@@ -585,7 +585,7 @@ def test_a_person_is_in_no_saved_event_any_more(state: State) -> None:
     """Erased with all the rest."""
     kill(state, 1)
     state.save([1], [record(1)], now=NOW, max_bytes=1000)
-    assert state.forget(state.positions_of("16505551234"))
+    assert state.erase(state.positions_of("16505551234"))
     assert state.saved([1]) == {}
     assert state.dead_letters(limit=None) == []
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import signature
-from service.doctor.explain.signature import Key, Kind, Verdict, explain
+from service.doctor.explain.signature import Explanation, Key, Kind, explain
 from service.meta import catalogue
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -37,7 +37,7 @@ def signed(body: bytes, key: bytes = SECRET) -> str:
     return signature.header_for(body, key)
 
 
-def explained(body: bytes, header: str | None = None, keys: Kind = KEYS) -> Verdict:
+def explained(body: bytes, header: str | None = None, keys: Kind = KEYS) -> Explanation:
     return explain(body, signed(BODY) if header is None else header, keys)
 
 

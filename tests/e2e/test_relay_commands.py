@@ -17,7 +17,7 @@ from service.storage.deliveries import Attempt, Delivery, DestinationStatus, Que
 from service.storage.protocols import Record, Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from tests.support.destination import OK, Destination, destination, saying
 from tests.support.relaying import Relay, keep, message, messages, opened, write
@@ -139,7 +139,7 @@ def test_a_replay(tmp_path: Path, kept: list[Event], app: Destination) -> None:
 
 def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> None:
     """Are listed with why and how often, and delivered once more."""
-    store = Store(tmp_path / "relay.db")
+    store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     work = SqliteDeliveries(store)
     with closing(opened(tmp_path)) as inbox:
         (lost,) = keep(inbox, message(1, 100))
@@ -235,7 +235,7 @@ def _dead_letter(directory: Path, number: int) -> Event:
     """Store an event, and have its delivery be given up by a relay that runs for a moment."""
     with closing(opened(directory)) as inbox:
         (lost,) = keep(inbox, message(1, number))
-    store = Store(directory / "relay.db")
+    store = SqliteDeliveryDatabase(directory / "relay.db")
     work = SqliteDeliveries(store)
     ((position, _),) = [each for each in _events(directory) if each[1].id == lost.id]
     assert work.plan("app", position - 1, position, [Delivery(position, lost.partitionkey, lost.received_at)], now=1)
@@ -252,7 +252,7 @@ def _events(directory: Path) -> list[Record]:
 
 
 def _standings(directory: Path) -> Sequence[DestinationStatus]:
-    store = Store(directory / "relay.db")
+    store = SqliteDeliveryDatabase(directory / "relay.db")
     try:
         return SqliteDeliveryAdmin(store).statuses()
     finally:
@@ -260,7 +260,7 @@ def _standings(directory: Path) -> Sequence[DestinationStatus]:
 
 
 def _saved(directory: Path, *positions: int) -> set[int]:
-    store = Store(directory / "relay.db")
+    store = SqliteDeliveryDatabase(directory / "relay.db")
     try:
         return set(SqliteDeliveryAdmin(store).saved(positions))
     finally:
@@ -290,7 +290,7 @@ def test_a_dead_letter_whose_event_is_gone_is_said(tmp_path: Path, kept: list[Ev
     """By `show` and by `replay`: no promise that can't be kept."""
     assert kept
     _dead_letter(tmp_path, 100)
-    store = Store(tmp_path / "relay.db")
+    store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     SqliteDeliveries(store).save([7], [], now=1, max_bytes=1)
     store.close()
     _purged(tmp_path)
@@ -319,7 +319,7 @@ def test_the_state_of_a_relay_that_was_removed(tmp_path: Path, kept: list[Event]
     _dead_letter(tmp_path, 100)
     relay = Relay(tmp_path)
     assert "stop it, wait 150 seconds" in relay.command("destinations", "forget-state", "--yes", ok=False)
-    store = Store(tmp_path / "relay.db")
+    store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     with store.transaction() as db:
         db.execute("UPDATE heartbeat SET seen = 1")
     store.close()

@@ -7,7 +7,7 @@ import trustme
 
 from service.errors import GraphRefused
 from service.meta.graph import registration
-from service.meta.graph.client import TRIES, Graph, Keys
+from service.meta.graph.client import MAX_GRAPH_ATTEMPTS, AppCredentials, Graph
 from tests.support import graph
 from tests.support.public import ACCOUNT, APP
 
@@ -25,7 +25,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
 
 def client(api: graph.Graph, waits: list[float], timeout: float = 5) -> Graph:
     (token,) = api.state["tokens"]
-    keys = Keys(APP, api.state["apps"][APP]["secret"].encode(), token.encode())
+    keys = AppCredentials(APP, api.state["apps"][APP]["secret"].encode(), token.encode())
     return Graph(f"https://localhost:{api.port}", "v26.0", keys, sleep=waits.append, timeout=timeout)
 
 
@@ -36,8 +36,8 @@ def test_an_answer_that_does_not_come(api: graph.Graph) -> None:
     with pytest.raises(GraphRefused, match="did not answer in time") as refused:
         registration.app(client(api, waits, timeout=0.1))
     assert refused.value.again
-    assert len(waits) == TRIES - 1
-    assert len(api.asked) == TRIES
+    assert len(waits) == MAX_GRAPH_ATTEMPTS - 1
+    assert len(api.asked) == MAX_GRAPH_ATTEMPTS
 
 
 def test_a_refusal_is_asked_for_once(api: graph.Graph) -> None:

@@ -39,7 +39,7 @@ FAILED = "(#2200) Callback verification failed with the following errors: "
 )
 def test_why_a_handshake_failed(message: str, says: str) -> None:
     """Each cause has its own words, and a remedy."""
-    found = errors.of_answer({"code": handshake_errors.CODE, "message": message}, {})
+    found = errors.of_answer({"code": handshake_errors.HANDSHAKE_ERROR_CODE, "message": message}, {})
     assert says in found.what
     assert found.side == errors.CALLBACK
     assert found.remedy.endswith((".", "?"))
@@ -55,7 +55,9 @@ def test_a_strange_error_is_told_too(error: dict[str, object]) -> None:
 def test_a_message_without_an_end() -> None:
     """Is not searched for ever: what tells a cause stands at its beginning."""
     started = time.monotonic()
-    found = errors.of_answer({"code": handshake_errors.CODE, "message": 'expected value="' * 200_000}, {})
+    found = errors.of_answer(
+        {"code": handshake_errors.HANDSHAKE_ERROR_CODE, "message": 'expected value="' * 200_000}, {}
+    )
     assert "does not say why" in found.what
     assert time.monotonic() - started < 5
 

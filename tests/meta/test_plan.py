@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from service.meta.graph import plan
-from service.meta.graph.plan_types import Allowed, Plan, Step, Wanted
-from service.meta.graph.registration import Account, App, Number, Subscription
+from service.meta.graph.plan_types import Allowed, Plan, PlanStep, Wanted
+from service.meta.graph.registration import Account, App, RegisteredNumber, Subscription
 
 URL, AGAIN = "https://wa.example.com/webhooks", "HTTPS://WA.example.com:443/webhooks"
 ELSEWHERE, THIRD = "https://elsewhere.example/x", "https://third.example/x"
 TOKEN = "a-verify-token"
 APP = App("1", "Shop", Subscription(URL, ("messages",)))
 ACCOUNT = Account("2", "Shop account", is_subscribed=True)
-NUMBER = Number("3", "+1 555 0100")
+NUMBER = RegisteredNumber("3", "+1 555 0100")
 WANTED = Wanted(URL, TOKEN, frozenset({"messages"}))
 NOTHING = Plan(())
 
@@ -23,14 +23,14 @@ def subscribed(
     wanted: Wanted = WANTED,
     app: App = APP,
     accounts: Sequence[Account] = (ACCOUNT,),
-    numbers: Sequence[Number] = (),
+    numbers: Sequence[RegisteredNumber] = (),
     **allowed: bool,
 ) -> Plan:
     return plan.subscription(wanted, app, accounts, numbers, Allowed(**allowed))
 
 
 def ended(
-    app: App = APP, accounts: Sequence[Account] = (ACCOUNT,), numbers: Sequence[Number] = (), **allowed: bool
+    app: App = APP, accounts: Sequence[Account] = (ACCOUNT,), numbers: Sequence[RegisteredNumber] = (), **allowed: bool
 ) -> Plan:
     return plan.end(URL, app, accounts, numbers, Allowed(**allowed))
 
@@ -39,7 +39,7 @@ def sending(url: str, *fields: str, active: bool = True) -> App:
     return APP._replace(subscription=Subscription(url, fields or ("messages",), active))
 
 
-def of_app(now: str, then: str, fields: str = "messages") -> Step:
+def of_app(now: str, then: str, fields: str = "messages") -> PlanStep:
     parameters = {
         "object": "whatsapp_business_account",
         "callback_url": URL,
@@ -47,16 +47,16 @@ def of_app(now: str, then: str, fields: str = "messages") -> Step:
         "fields": fields,
         "include_values": "true",
     }
-    return Step("app 1", now, then, "POST", "1/subscriptions", parameters, as_app=True)
+    return PlanStep("app 1", now, then, "POST", "1/subscriptions", parameters, as_app=True)
 
 
-def of_account(now: str, then: str, method: str = "POST", **parameters: str) -> Step:
-    return Step("account 2", now, then, method, "2/subscribed_apps", parameters)
+def of_account(now: str, then: str, method: str = "POST", **parameters: str) -> PlanStep:
+    return PlanStep("account 2", now, then, method, "2/subscribed_apps", parameters)
 
 
-def of_number(now: str, then: str, **configuration: str) -> Step:
+def of_number(now: str, then: str, **configuration: str) -> PlanStep:
     parameters = {"webhook_configuration": json.dumps(configuration)}
-    return Step("number 3 (+1 555 0100)", now, then, "POST", "3", parameters)
+    return PlanStep("number 3 (+1 555 0100)", now, then, "POST", "3", parameters)
 
 
 HERE = {"override_callback_uri": URL, "verify_token": TOKEN}
@@ -79,7 +79,7 @@ NOWHERE = {"override_callback_uri": ""}
         (
             sending(URL, "messages", "security", "history", "flows", "calls"),
             "messages",
-            Step(
+            PlanStep(
                 "app 1",
                 URL,
                 f"{URL}, not any more: calls, flows, history, security",
@@ -92,7 +92,7 @@ NOWHERE = {"override_callback_uri": ""}
         ),
     ],
 )
-def test_the_apps_subscription(app: App, fields: str, step: Step | None) -> None:
+def test_the_apps_subscription(app: App, fields: str, step: PlanStep | None) -> None:
     """One request where something differs, and none where nothing does; fields that are too many are deleted."""
     wanted = WANTED._replace(fields=frozenset(fields.split(",")))
     assert subscribed(wanted, app) == Plan((step,) if step else ())
@@ -154,7 +154,7 @@ def test_an_override_of_an_account() -> None:
 def test_an_override_of_a_number_of_the_account() -> None:
     """Stays, and is told: it is often meant."""
     number = NUMBER._replace(override=ELSEWHERE)
-    account = ACCOUNT._replace(numbers=(Number("4", ""), number, Number("5", "", URL)))
+    account = ACCOUNT._replace(numbers=(RegisteredNumber("4", ""), number, RegisteredNumber("5", "", URL)))
     note = (
         f"number 3 (+1 555 0100) keeps its override to {ELSEWHERE}: what comes for it goes there. "
         f"If it is to come to {URL}, say --drop-overrides."
@@ -207,7 +207,9 @@ def test_an_override_without_a_subscription() -> None:
     assert subscribed(wanted, APP._replace(subscription=None)).refusals == (refusal,)
 
 
-GONE = Step("app 1", URL, "nothing", "DELETE", "1/subscriptions", {"object": "whatsapp_business_account"}, as_app=True)
+GONE = PlanStep(
+    "app 1", URL, "nothing", "DELETE", "1/subscriptions", {"object": "whatsapp_business_account"}, as_app=True
+)
 
 
 def test_the_end() -> None:
@@ -227,7 +229,7 @@ def test_the_end_of_what_is_not_ours(app: App) -> None:
 def test_the_end_of_overrides() -> None:
     """That lead here: each number's once, from wherever it is known."""
     number = NUMBER._replace(override=AGAIN)
-    account = ACCOUNT._replace(override=AGAIN, numbers=(number, Number("4", "", THIRD)))
+    account = ACCOUNT._replace(override=AGAIN, numbers=(number, RegisteredNumber("4", "", THIRD)))
     without = of_number(f"override to {AGAIN}", "no override", **NOWHERE)
     assert ended(sending(ELSEWHERE), (account,), (number,)) == Plan(
         (without, of_account(f"override to {URL}", "no override"))
@@ -240,9 +242,11 @@ def test_the_end_of_overrides() -> None:
 
 def test_the_end_of_a_subscription_with_overrides_elsewhere() -> None:
     """Would end those too, which has to be said."""
-    account = ACCOUNT._replace(override=ELSEWHERE, numbers=(NUMBER._replace(override=THIRD), Number("4", "", URL)))
+    account = ACCOUNT._replace(
+        override=ELSEWHERE, numbers=(NUMBER._replace(override=THIRD), RegisteredNumber("4", "", URL))
+    )
     steps = (
-        Step(
+        PlanStep(
             "number 4", f"override to {URL}", "no override", "POST", "4", {"webhook_configuration": json.dumps(NOWHERE)}
         ),
         of_account(f"subscribed, with an override to {ELSEWHERE}", "not subscribed", "DELETE"),

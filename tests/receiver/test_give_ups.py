@@ -21,7 +21,7 @@ from service.receiver.group_commit import GroupCommit
 from service.receiver.webhook import Limits, Webhook
 from service.receiver.worker.busy_connections import Places
 from service.receiver.worker.connection import Connection
-from service.receiver.worker.request import Refused
+from service.receiver.worker.request import RequestRefused
 from service.receiver.worker.slow_connections import Waiting
 from service.storage.protocols import Inbox, Outcome
 from service.telemetry import logs
@@ -138,6 +138,6 @@ def refuse() -> None:
             places=Places(),
         )
         other.send(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             connection.next()
         connection.close()

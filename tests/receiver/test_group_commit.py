@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.receiver.group_commit import COMPANY, GroupCommit
+from service.receiver.group_commit import COMMIT_DELAY_SECONDS, GroupCommit
 from service.storage.memory import MemoryInbox
 from service.storage.protocols import Outcome, Size
 from tests.support.events import NOW, event
@@ -111,7 +111,7 @@ def test_a_loop_that_is_never_idle_commits_as_well(writer: GroupCommit) -> None:
         for number in range(5):
             started = time.monotonic()
             assert writer.submit([event(number)], soon()) == ["new"]
-            assert COMPANY / 2 < time.monotonic() - started < 1  # the loop's clock is a little behind
+            assert COMMIT_DELAY_SECONDS / 2 < time.monotonic() - started < 1  # the loop's clock is a little behind
     finally:
         always.stop()
         always.close()

@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge, WebhookError
 from service.receiver import request_body
-from service.receiver.request_body import HASHED, read_body
+from service.receiver.request_body import MIN_HASHED_BYTES, read_body
 
 
 class Pieces:
@@ -26,7 +26,7 @@ class Pieces:
 
 
 def read(
-    stream: request_body.Stream,
+    stream: request_body.BodyStream,
     *,
     length: int | None = None,
     limit: int = 2**20,
@@ -67,7 +67,9 @@ def test_a_deadline_that_passed() -> None:
         read(Pieces([b"x"]), seconds=-1)
 
 
-@pytest.mark.parametrize("size", [0, 1, HASHED - 1, HASHED, HASHED + 1, 5 * HASHED + 3])
+@pytest.mark.parametrize(
+    "size", [0, 1, MIN_HASHED_BYTES - 1, MIN_HASHED_BYTES, MIN_HASHED_BYTES + 1, 5 * MIN_HASHED_BYTES + 3]
+)
 @pytest.mark.parametrize("piece", [1000, 16_384, 100_000])
 def test_it_is_hashed_as_it_comes(size: int, piece: int) -> None:
     """Every byte once and in order, in steps that are neither tiny nor larger than a step and a piece."""
@@ -76,5 +78,5 @@ def test_it_is_hashed_as_it_comes(size: int, piece: int) -> None:
     pieces = [content[start : start + piece] for start in range(0, size, piece)]
     read(Pieces(pieces), update=lambda step: steps.append(bytes(step)))
     assert b"".join(steps) == content
-    assert all(len(step) >= HASHED for step in steps[:-1])
-    assert all(len(step) < HASHED + piece for step in steps)
+    assert all(len(step) >= MIN_HASHED_BYTES for step in steps[:-1])
+    assert all(len(step) < MIN_HASHED_BYTES + piece for step in steps)

@@ -6,18 +6,18 @@ import pytest
 
 from service.outcomes import DeadLetterReason
 from service.relay.policy import (
-    FAILURES,
-    FIRST_AT_ONCE,
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    MOST_AT_ONCE,
-    MOST_FAILURES,
+    FIRST_CONCURRENCY,
+    MAX_CONCURRENCY,
+    MAX_FAILED_QUEUES,
+    MAX_PAUSE_MS,
+    MIN_FAILED_QUEUES,
+    MIN_PAUSE_MS,
     Breaker,
     BreakerState,
     rule,
     shares,
 )
-from service.relay.sender import Answer
+from service.relay.sender import DeliveryResponse
 from service.storage.deliveries import Claim, Ruling, Verdict
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.telemetry.metrics import relay as metrics
@@ -34,7 +34,7 @@ def claim(attempts: int = 0, first_attempt_at: int = 0, planned_at: int = 0) -> 
 def ruled(
     status: int, *, attempts: int = 0, first_attempt_at: int = 0, retry_after: str | None = None, chance: float = 1.0
 ) -> Ruling:
-    answer = Answer(status, "word", retry_after)
+    answer = DeliveryResponse(status, "word", retry_after)
     return rule(claim(attempts, first_attempt_at), answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: chance)
 
 
@@ -73,7 +73,7 @@ def test_patience_has_an_end() -> None:
 
 def test_what_waited_behind_it_has_waited_too() -> None:
     """One try, and no further three days; but what came later has its own."""
-    answer = Answer(500, "5xx")
+    answer = DeliveryResponse(500, "5xx")
     for planned_at, verdict in (
         (NOW - DELIVERY_POLICY.max_age_ms, Verdict.DEAD_LETTER),
         (NOW - DELIVERY_POLICY.max_age_ms + 1, Verdict.RETRY),
@@ -108,11 +108,11 @@ QUEUES = itertools.count()
 def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 503, *, failed_before: bool = False) -> None:
     """Fail so many queues, each for once."""
     for _ in range(times):
-        breaker.saw(Answer(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
+        breaker.saw(DeliveryResponse(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
 
 
 def succeed(breaker: Breaker, status: int = 200) -> None:
-    breaker.saw(Answer(status, "word"), NOW, queue="good", failed_before=False)
+    breaker.saw(DeliveryResponse(status, "word"), NOW, queue="good", failed_before=False)
 
 
 def test_what_is_promised() -> None:
@@ -123,7 +123,7 @@ def test_what_is_promised() -> None:
         DELIVERY_POLICY.max_retry_after_ms,
         DELIVERY_POLICY.max_age_ms,
     ) == (2_000, 3_600_000, 86_400_000, 259_200_000)
-    assert (DELIVERY_POLICY.min_attempts, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, MOST_AT_ONCE) == (
+    assert (DELIVERY_POLICY.min_attempts, MIN_FAILED_QUEUES, MIN_PAUSE_MS, MAX_PAUSE_MS, MAX_CONCURRENCY) == (
         10,
         5,
         1_000,
@@ -138,7 +138,7 @@ def test_what_is_written_down_is_a_whole_number() -> None:
     assert isinstance(ruled(500, chance=0.3).due, int)
     assert isinstance(ruled(500, chance=0.0, retry_after="Wed, 18 Nov 2026 11:07:20 GMT").due, int)
     breaker = Breaker(lambda: 0.3)
-    fail(breaker, FAILURES)
+    fail(breaker, MIN_FAILED_QUEUES)
     assert isinstance(breaker.until, int)
     assert [type(breaker.room(0, 4, now=now)) for now in (NOW, breaker.until)] == [int, int]
 
@@ -183,71 +183,77 @@ class TestTheBreaker:
     def test_it_opens_after_failures_in_a_row(self, status: int) -> None:
         """And admits nothing until its pause is over."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES - 1, status=status)
+        fail(breaker, MIN_FAILED_QUEUES - 1, status=status)
         assert admits(breaker, NOW)
         fail(breaker, 1, status=status)
         assert breaker.state is BreakerState.OPEN
-        assert breaker.until == NOW + FIRST_PAUSE
-        assert not admits(breaker, NOW + FIRST_PAUSE - 1)
+        assert breaker.until == NOW + MIN_PAUSE_MS
+        assert not admits(breaker, NOW + MIN_PAUSE_MS - 1)
 
     def test_one_try_sees_whether_it_is_back(self) -> None:
         """While that is under way no other begins."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES)
-        assert admits(breaker, NOW + FIRST_PAUSE)
+        fail(breaker, MIN_FAILED_QUEUES)
+        assert admits(breaker, NOW + MIN_PAUSE_MS)
         assert breaker.state is BreakerState.HALF_OPEN
-        assert breaker.room(1, 4, now=NOW + FIRST_PAUSE * 100) == 0
+        assert breaker.room(1, 4, now=NOW + MIN_PAUSE_MS * 100) == 0
         succeed(breaker)
         assert breaker.state is BreakerState.CLOSED
-        fail(breaker, FAILURES - 1)
+        fail(breaker, MIN_FAILED_QUEUES - 1)
         assert admits(breaker, NOW)
 
     @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (1.0, 1.0)])
     def test_pauses_grow_with_jitter(self, chance: float, share: float) -> None:
         """From half of the bound to all of it: a quarter of the time that it has failed for, up to a minute."""
         breaker = Breaker(lambda: chance)
-        fail(breaker, FAILURES)
+        fail(breaker, MIN_FAILED_QUEUES)
         for failed_for, pause in ((0, 1), (3_999, 1), (4_000, 1), (40_000, 10), (240_000, 60), (9_000_000, 60)):
-            assert admits(breaker, NOW + failed_for + LONGEST_PAUSE)
+            assert admits(breaker, NOW + failed_for + MAX_PAUSE_MS)
             fail(breaker, 1, now=NOW + failed_for)
             assert breaker.until - (NOW + failed_for) == int(pause * 1000 * share)
 
     def test_who_was_back_soon_was_never_down(self) -> None:
         """Each time more queues have to fail before it is left alone; a real outage ends that."""
         breaker = Breaker(lambda: 1.0)
-        for needed in (FAILURES, 2 * FAILURES, 4 * FAILURES, MOST_FAILURES, MOST_FAILURES):
+        for needed in (
+            MIN_FAILED_QUEUES,
+            2 * MIN_FAILED_QUEUES,
+            4 * MIN_FAILED_QUEUES,
+            MAX_FAILED_QUEUES,
+            MAX_FAILED_QUEUES,
+        ):
             fail(breaker, needed - 1)
             assert breaker.state is BreakerState.CLOSED
             fail(breaker, 1)
-            assert admits(breaker, NOW + FIRST_PAUSE)
+            assert admits(breaker, NOW + MIN_PAUSE_MS)
             succeed(breaker)
-        fail(breaker, MOST_FAILURES, now=NOW - 60_000)
+        fail(breaker, MAX_FAILED_QUEUES, now=NOW - 60_000)
         assert admits(breaker, NOW)
         succeed(breaker)
-        fail(breaker, FAILURES)
+        fail(breaker, MIN_FAILED_QUEUES)
         assert breaker.state is BreakerState.OPEN
 
     @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
     def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
         """It answers, so it lives."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES - 1)
+        fail(breaker, MIN_FAILED_QUEUES - 1)
         succeed(breaker, status)
-        fail(breaker, FAILURES - 1)
+        fail(breaker, MIN_FAILED_QUEUES - 1)
         assert breaker.state is BreakerState.CLOSED
 
     def test_failures_of_tries_that_were_under_way_change_nothing(self) -> None:
         """Sixteen that fail together are one failure of the destination, not sixteen pauses."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES + 11)
-        assert breaker.until == NOW + FIRST_PAUSE
+        fail(breaker, MIN_FAILED_QUEUES + 11)
+        assert breaker.until == NOW + MIN_PAUSE_MS
 
     def test_one_queue_says_nothing_of_the_destination(self) -> None:
         """However often its first event is not taken."""
         breaker = Breaker(lambda: 1.0)
-        for _ in range(FAILURES * 10):
-            breaker.saw(Answer(503, "5xx"), NOW, queue="poisoned", failed_before=True)
-        fail(breaker, FAILURES - 2)
+        for _ in range(MIN_FAILED_QUEUES * 10):
+            breaker.saw(DeliveryResponse(503, "5xx"), NOW, queue="poisoned", failed_before=True)
+        fail(breaker, MIN_FAILED_QUEUES - 2)
         assert breaker.state is BreakerState.CLOSED
 
     @pytest.mark.parametrize(("healthy", "state"), [(0, "closed"), (2, "closed"), (3, "open"), (5, "open")])
@@ -255,20 +261,20 @@ class TestTheBreaker:
         """At least half of those whose last attempts failed must have been untried or healthy."""
         breaker = Breaker(lambda: 1.0)
         succeed(breaker)
-        fail(breaker, 3 * FAILURES, failed_before=True)
+        fail(breaker, 3 * MIN_FAILED_QUEUES, failed_before=True)
         fail(breaker, healthy)
         assert breaker.state == state
 
     def test_before_the_first_success_nobody_knows_who_is_at_fault(self) -> None:
         """A relay that begins again while the destination is down pauses as well."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES, failed_before=True)
+        fail(breaker, MIN_FAILED_QUEUES, failed_before=True)
         assert breaker.state is BreakerState.OPEN
 
     def test_an_application_that_fails_is_asked_again_within_a_second(self) -> None:
         """It lives, and what it fails of may be one event."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES, status=500)
+        fail(breaker, MIN_FAILED_QUEUES, status=500)
         for _ in range(10):
             assert breaker.until == NOW + 1000
             assert admits(breaker, breaker.until)
@@ -277,17 +283,17 @@ class TestTheBreaker:
     def test_a_probe_that_came_to_nothing_is_made_again(self) -> None:
         """Half-open with nothing under way would be so for ever."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES)
-        assert admits(breaker, NOW + FIRST_PAUSE)
-        assert breaker.room(1, 4, now=NOW + FIRST_PAUSE) == 0
-        assert breaker.room(0, 4, now=NOW + FIRST_PAUSE) == 1
+        fail(breaker, MIN_FAILED_QUEUES)
+        assert admits(breaker, NOW + MIN_PAUSE_MS)
+        assert breaker.room(1, 4, now=NOW + MIN_PAUSE_MS) == 0
+        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == 1
 
     def test_a_clock_that_is_set_back(self) -> None:
         """The pause is never longer than the longest."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, FAILURES)
+        fail(breaker, MIN_FAILED_QUEUES)
         assert breaker.room(0, 4, now=NOW - 9_000_000) == 0
-        assert breaker.room(0, 4, now=NOW - 9_000_000 + LONGEST_PAUSE) == 1
+        assert breaker.room(0, 4, now=NOW - 9_000_000 + MAX_PAUSE_MS) == 1
 
     def test_what_begins_while_it_is_closed_leaves_it_so(self) -> None:
         """Only the try of an open one is a probe."""
@@ -301,17 +307,17 @@ class TestTheBreaker:
         assert breaker.room(0, 4, now=NOW) == 4
         assert breaker.room(3, 4, now=NOW) == 1
         assert breaker.room(4, 4, now=NOW) == breaker.room(9, 4, now=NOW) == 0
-        fail(breaker, FAILURES)
-        assert breaker.room(0, 4, now=NOW + FIRST_PAUSE) == 1
+        fail(breaker, MIN_FAILED_QUEUES)
+        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == 1
 
     def test_what_is_back_is_not_overrun(self) -> None:
         """From two at once to twice as many with each try that goes well, and from two again after the next fall."""
         breaker = Breaker(lambda: 1.0)
         for number in range(2):
-            fail(breaker, FAILURES * (number + 1))
+            fail(breaker, MIN_FAILED_QUEUES * (number + 1))
             assert admits(breaker, breaker.until)
             rooms = []
             for _ in range(5):
                 succeed(breaker)
                 rooms.append(breaker.room(0, 20, now=NOW))
-            assert rooms == [FIRST_AT_ONCE, 4, 8, 16, 20]
+            assert rooms == [FIRST_CONCURRENCY, 4, 8, 16, 20]

@@ -21,7 +21,7 @@ from service.storage.deliveries import DeadLetter, Delivery, DestinationStatus
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from service.telemetry import metrics
 from service.telemetry.tracing import Tracing
@@ -39,7 +39,7 @@ class House:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.inbox: SqliteInbox = opened(directory)
-        self.store = Store(directory / "relay.db")
+        self.store = SqliteDeliveryDatabase(directory / "relay.db")
         self.ahead = 0.0
         self.metrics, self.registry = metrics.for_relay()
         self.relay: Relay | None = None

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from service.relay.message import Message
-from service.relay.sender import MOST_OF_ANSWER, Answer, Sender, _connected
+from service.relay.sender import MAX_RESPONSE_BODY_BYTES, DeliveryResponse, Sender, _connected
 
 MESSAGE = Message({"X-A": "1"}, b"body")
 TIMEOUT = 0.5
@@ -64,7 +64,7 @@ def test_a_post() -> None:
     """Path and query, headers and body; the connection is used again."""
     with serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as (port, received):
         made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(3)] == [Answer(204, "delivered")] * 3
+        assert [made.send(MESSAGE) for _ in range(3)] == [DeliveryResponse(204, "delivered")] * 3
         made.close()
     assert received[0].startswith(b"POST /hook?a=b HTTP/1.1\r\nHost: localhost:")
     assert b"\r\nX-A: 1\r\n" in received[0]
@@ -79,7 +79,7 @@ def test_a_status(status: int, outcome: str) -> None:
     """Is told as it is; a redirect is followed nowhere."""
     said = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
     with serving(saying(said.encode())) as (port, received):
-        assert sender(port).send(MESSAGE) == Answer(status, outcome, "7")
+        assert sender(port).send(MESSAGE) == DeliveryResponse(status, outcome, "7")
         assert len(received) == 1
 
 
@@ -94,20 +94,20 @@ def drip(client: socket.socket, first: bytes, piece: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (lambda _: time.sleep(3), Answer(0, "timeout")),
-        (lambda client: drip(client, b"HTTP/1.1 200 OK\r\nX-", b"a"), Answer(0, "timeout")),
-        (lambda client: drip(client, b"", b"H"), Answer(0, "timeout")),
+        (lambda _: time.sleep(3), DeliveryResponse(0, "timeout")),
+        (lambda client: drip(client, b"HTTP/1.1 200 OK\r\nX-", b"a"), DeliveryResponse(0, "timeout")),
+        (lambda client: drip(client, b"", b"H"), DeliveryResponse(0, "timeout")),
         (
             lambda client: drip(client, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"a"),
-            Answer(200, "delivered"),
+            DeliveryResponse(200, "delivered"),
         ),
-        (lambda client: client.close(), Answer(0, "connection")),
-        (saying(b"nonsense\r\n\r\n"), Answer(0, "connection")),
-        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nab"), Answer(200, "delivered")),
+        (lambda client: client.close(), DeliveryResponse(0, "connection")),
+        (saying(b"nonsense\r\n\r\n"), DeliveryResponse(0, "connection")),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nab"), DeliveryResponse(200, "delivered")),
     ],
     ids=["silent", "endless head", "endless line", "dripping body", "closed", "no HTTP", "short body"],
 )
-def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], expected: Answer) -> None:
+def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], expected: DeliveryResponse) -> None:
     """The try ends at its deadline, however the answer drips; a status that came is what counts."""
     with serving(answer) as (port, _):
         started = time.monotonic()
@@ -136,7 +136,7 @@ def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Call
         made = sender(port)
         assert [made.send(MESSAGE).status for _ in range(20)] == [200] * 20
         assert time.monotonic() - started < TIMEOUT
-        assert waiting.get() == Answer(0, "timeout")
+        assert waiting.get() == DeliveryResponse(0, "timeout")
         assert time.monotonic() - started < TIMEOUT + SLACK
         assert len(received) == 20
 
@@ -149,7 +149,7 @@ def test_a_handshake_that_does_not_end() -> None:
         waiting = gevent.spawn(made.send, MESSAGE)
         gevent.sleep(0.01)
         assert time.monotonic() - started < TIMEOUT / 2
-        assert waiting.get() == Answer(0, "timeout")
+        assert waiting.get() == DeliveryResponse(0, "timeout")
         assert time.monotonic() - started < TIMEOUT + SLACK
 
 
@@ -166,10 +166,10 @@ def test_an_endless_answer() -> None:
     poured: list[int] = []
     with serving(pour) as (port, _):
         made = sender(port)
-        assert made.send(MESSAGE) == Answer(200, "delivered")
+        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
         time.sleep(0.1)
-        assert sum(poured) < 100 * MOST_OF_ANSWER
-        assert made.send(MESSAGE) == Answer(200, "delivered")
+        assert sum(poured) < 100 * MAX_RESPONSE_BODY_BYTES
+        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
 
 
 @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
@@ -178,9 +178,9 @@ def test_an_interim_answer_is_none(interim: bytes) -> None:
     before = b"HTTP/1.1 %b\r\nLink: <a>\r\n\r\n" % interim
     with serving(saying(before * 3 + GOOD)) as (port, _):
         made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(2)] == [Answer(200, "delivered")] * 2
+        assert [made.send(MESSAGE) for _ in range(2)] == [DeliveryResponse(200, "delivered")] * 2
     with serving(saying(before * 100 + GOOD)) as (port, _):
-        assert sender(port).send(MESSAGE) == Answer(0, "connection")
+        assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
 
 
 def test_interim_answers_without_end_hold_up_nobody() -> None:
@@ -261,10 +261,10 @@ def test_a_connection_that_was_just_let_go_of_is_no_failure() -> None:
 
     with serving(every_second) as (port, received):
         made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(4)] == [Answer(200, "delivered")] * 4
+        assert [made.send(MESSAGE) for _ in range(4)] == [DeliveryResponse(200, "delivered")] * 4
         assert len(received) == 7
     with serving(lambda client: client.close()) as (port, received):
-        assert sender(port).send(MESSAGE) == Answer(0, "connection")
+        assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
         assert len(received) == 1
 
 
@@ -293,7 +293,7 @@ def test_nobody_listens() -> None:
     """Which is soon known."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    assert sender(port).send(MESSAGE) == Answer(0, "connection")
+    assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
 
 
 def test_a_late_one_does_not_cut_the_next() -> None:
@@ -308,7 +308,7 @@ def test_a_late_one_does_not_cut_the_next() -> None:
 def test_a_name_that_leads_to_loopback_is_left() -> None:
     """Judged is the address that was connected to; nothing was said there."""
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, received):
-        assert sender(port, internal=False).send(MESSAGE) == Answer(0, "forbidden")
+        assert sender(port, internal=False).send(MESSAGE) == DeliveryResponse(0, "forbidden")
         assert received == []
 
 
@@ -335,7 +335,7 @@ def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: s
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with serving(saying(GOOD), host=own) as (port, received):
         made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
-        assert made.send(MESSAGE) == Answer(200, "delivered")
+        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
         assert len(received) == 1
     assert lookups == ["several.invalid"]
 
@@ -347,7 +347,7 @@ def test_a_forbidden_address_behind_one_that_fails(monkeypatch: pytest.MonkeyPat
         found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
         made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
-        assert made.send(MESSAGE) == Answer(0, "connection")
+        assert made.send(MESSAGE) == DeliveryResponse(0, "connection")
         assert received == []
 
 
@@ -356,14 +356,14 @@ def test_a_certificate_that_nobody_vouches_for() -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n"), context) as (port, received):
-        assert sender(port, scheme="https").send(MESSAGE) == Answer(0, "tls")
+        assert sender(port, scheme="https").send(MESSAGE) == DeliveryResponse(0, "tls")
         assert received == []
 
 
 def test_a_certificate_of_a_trusted_authority(trusted: ssl.SSLContext) -> None:
     """SSL_CERT_FILE names the authorities, as everywhere."""
     with serving(saying(GOOD), trusted) as (port, _):
-        assert sender(port, scheme="https").send(MESSAGE) == Answer(200, "delivered")
+        assert sender(port, scheme="https").send(MESSAGE) == DeliveryResponse(200, "delivered")
 
 
 def test_a_certificate_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,5 +373,5 @@ def test_a_certificate_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     authority.issue_cert("other.example").configure_cert(context)
     with authority.cert_pem.tempfile() as file, serving(saying(GOOD), context) as (port, received):
         monkeypatch.setenv("SSL_CERT_FILE", file)
-        assert sender(port, scheme="https").send(MESSAGE) == Answer(0, "tls")
+        assert sender(port, scheme="https").send(MESSAGE) == DeliveryResponse(0, "tls")
         assert received == []

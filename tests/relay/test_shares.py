@@ -9,10 +9,10 @@ import pytest
 from service.outcomes import AttemptOutcome
 from service.relay.dispatcher import claim_shares
 from service.relay.policy import rule, shares
-from service.relay.sender import Answer
+from service.relay.sender import DeliveryResponse
 from service.storage.deliveries import Attempt, Claim, Delivery, Settlement, Verdict
 from service.storage.delivery_policy import DELIVERY_POLICY
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
 NOW = 1_795_000_000_000
@@ -24,7 +24,7 @@ ROUNDS_PER_SECOND = 100  # an attempt takes 10 ms
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[SqliteDeliveries]:
-    store = Store(tmp_path / "relay.db")
+    store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     work = SqliteDeliveries(store)
     work.join({"bot": 0}, now=NOW)
     yield work
@@ -59,7 +59,11 @@ def test_nobody_waits_for_ever(work: SqliteDeliveries) -> None:
                     assert now - was_due <= backoff, claim
                 status = 500 if is_poisoned(claim) else 200
                 ruling = rule(
-                    claim, Answer(status, AttemptOutcome.ERROR), policy=DELIVERY_POLICY, now=now, chance=lambda: 1.0
+                    claim,
+                    DeliveryResponse(status, AttemptOutcome.ERROR),
+                    policy=DELIVERY_POLICY,
+                    now=now,
+                    chance=lambda: 1.0,
                 )
                 if ruling.verdict is Verdict.RETRY:
                     due[claim.queue] = ruling.due, ruling.due - now

@@ -10,7 +10,7 @@ import trustme
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.storage.nats.settings import Settings, problems
+from service.storage.nats.settings import NatsSettings, problems
 from tests.support.engines import Servers, Subject
 from tests.support.events import event
 from tests.support.server import free_port, until
@@ -72,7 +72,7 @@ def test_a_password_with_odd_letters() -> None:
 def test_a_url_that_is_not_right(text: str, said: str) -> None:
     """Said before anything is connected to."""
     assert said in " ".join(problems(inbox_url(text)))
-    assert Settings.of(inbox_url("nats://h/S")).servers == ("nats://h",)
+    assert NatsSettings.of(inbox_url("nats://h/S")).servers == ("nats://h",)
 
 
 def test_tls(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.storage import engines, postgresql
 from service.storage.postgresql import PostgresqlInbox, connection, schema
-from service.storage.postgresql.connection import Address
-from service.storage.postgresql.inbox import COUNTED
-from service.storage.postgresql.schema import Step
+from service.storage.postgresql.connection import ServerAddress
+from service.storage.postgresql.inbox import MAX_COUNTED_EVENTS
+from service.storage.postgresql.schema import Migration
 from service.storage.protocols import Outcome, Terms
 from tests.support.engines import HOUR, Servers, Subject
 from tests.support.events import DAY, NOW, event
@@ -132,11 +132,11 @@ def test_what_commits_late_is_not_passed(url: InboxUrl) -> None:
 
 def test_a_later_version_that_we_still_work_with(url: InboxUrl) -> None:
     """A rolling update: the new pod has taken its step, the old one goes on writing, and is started once more."""
-    step = Step("ALTER TABLE whatsapp_webhook.event ADD COLUMN more text", works_with=1)
+    step = Migration("ALTER TABLE whatsapp_webhook.event ADD COLUMN more text", works_with=1)
     with closing(opened(url)) as old:
         old.put([event(1)])
-        with closing(connection.connect(Address.of(url, timeout=2))) as db:
-            schema.migrate(db, "inbox", (*schema.STEPS, step))
+        with closing(connection.connect(ServerAddress.of(url, timeout=2))) as db:
+            schema.migrate(db, "inbox", (*schema.MIGRATIONS, step))
         assert old.put([event(1), event(2)]) == [Outcome.REPEAT, Outcome.NEW]
     with closing(opened(url)) as again, closing(engines.open_log(url)) as log:
         again.put([event(3)])
@@ -145,15 +145,15 @@ def test_a_later_version_that_we_still_work_with(url: InboxUrl) -> None:
 
 def test_a_later_version_that_needs_a_later_one(url: InboxUrl) -> None:
     """It is said, and nothing is touched."""
-    step = Step("DROP TABLE whatsapp_webhook.progress", works_with=len(schema.STEPS) + 1)
-    with closing(connection.connect(Address.of(url, timeout=2))) as db:
-        schema.migrate(db, "inbox", (*schema.STEPS, step))
+    step = Migration("DROP TABLE whatsapp_webhook.progress", works_with=len(schema.MIGRATIONS) + 1)
+    with closing(connection.connect(ServerAddress.of(url, timeout=2))) as db:
+        schema.migrate(db, "inbox", (*schema.MIGRATIONS, step))
     assert refusal(url).reason == "newer"
 
 
 def test_a_migration_under_load(url: InboxUrl) -> None:
     """Old and new at once, both writing: no put fails, and every event is there."""
-    step = Step("ALTER TABLE whatsapp_webhook.event ADD COLUMN more text", works_with=1)
+    step = Migration("ALTER TABLE whatsapp_webhook.event ADD COLUMN more text", works_with=1)
     over = threading.Event()
     kept: list[int] = []
 
@@ -168,8 +168,8 @@ def test_a_migration_under_load(url: InboxUrl) -> None:
     thread = threading.Thread(target=write)
     thread.start()
     until(lambda: len(kept) > 50, "nothing is written")
-    with closing(connection.connect(Address.of(url, timeout=2))) as db:
-        schema.migrate(db, "inbox", (*schema.STEPS, step))
+    with closing(connection.connect(ServerAddress.of(url, timeout=2))) as db:
+        schema.migrate(db, "inbox", (*schema.MIGRATIONS, step))
     before = len(kept)
     until(lambda: len(kept) > before + 50, "the old one stopped")
     over.set()
@@ -383,8 +383,8 @@ def test_sessions_do_not_pile_up(url: InboxUrl) -> None:
 def test_how_much_is_held_is_estimated_where_it_is_much(url: InboxUrl) -> None:
     """Counting would keep notifications waiting; the server's own estimate is near."""
     with closing(opened(url)) as inbox:
-        for start in range(0, COUNTED + 5000, 5000):
+        for start in range(0, MAX_COUNTED_EVENTS + 5000, 5000):
             inbox.put([event(number) for number in range(start, start + 5000)])
         inbox._db.execute("ANALYZE whatsapp_webhook.event")
         inbox._measure()
-        assert inbox.size().events == pytest.approx(COUNTED + 5000, rel=0.1)
+        assert inbox.size().events == pytest.approx(MAX_COUNTED_EVENTS + 5000, rel=0.1)

@@ -21,7 +21,7 @@ from service.relay.planner import Planner
 from service.storage.deliveries import Delivery, Settlement
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.protocols import Log
 from service.telemetry.metrics import RelayMetrics
 from service.telemetry.tracing import Tracing
@@ -61,7 +61,7 @@ def test_tables_from_before_the_first_release(url: InboxUrl) -> None:
     """Are refused with what to do, and no table is made beside them."""
     with closing(opened_inbox(Path(), url.text)):
         pass
-    with connect(Address.of(url, timeout=5)) as db:
+    with connect(ServerAddress.of(url, timeout=5)) as db:
         db.execute("INSERT INTO whatsapp_webhook.version VALUES ('relay', 3, 1)")
         with pytest.raises(InboxUnavailable, match="drop relay, destination, owed") as refused:
             opened(url)

@@ -12,12 +12,12 @@ from service.outcomes import StorageFailure
 from service.storage.deliveries import Delivery
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite.delivery_admin import low_watermark
-from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID, Store
+from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID, SqliteDeliveryDatabase
 from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
 
 
 def opened(path: Path) -> SqliteState:
-    return SqliteState(Store(path))
+    return SqliteState(SqliteDeliveryDatabase(path))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_file_from_before_the_first_release(path: Path) -> None:
         db.execute("CREATE TABLE owed (position)").fetchall()
         db.pragma("application_id", OLDER_APPLICATION_ID)
     before = path.read_bytes()
-    for open_it in (Store, lambda path: low_watermark(path, now=NOW, policy=DELIVERY_POLICY)):
+    for open_it in (SqliteDeliveryDatabase, lambda path: low_watermark(path, now=NOW, policy=DELIVERY_POLICY)):
         with pytest.raises(InboxUnavailable, match="before the first release: move it away") as refused:
             open_it(path)
         assert refused.value.reason is StorageFailure.OLDER
@@ -67,12 +67,12 @@ def test_nobody_else_reads_the_file(state: SqliteState, path: Path) -> None:
 def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int, said: str) -> None:
     """It is not written."""
     if pragma == "user_version":
-        Store(path).close()
+        SqliteDeliveryDatabase(path).close()
     db = apsw.Connection(str(path))
     db.pragma(pragma, value)
     db.close()
     with pytest.raises(InboxUnavailable, match=said):
-        Store(path)
+        SqliteDeliveryDatabase(path)
 
 
 def test_a_failure_leaves_nothing_half_done(state: SqliteState) -> None:

@@ -16,7 +16,7 @@ from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteErasure, SqliteInbox, SqliteLog
 from service.storage.sqlite.delivery_admin import low_watermark
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
 from tests.support.events import HOUR, event
 
@@ -104,7 +104,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "inbox": lambda path: SqliteInbox(path, Terms(HOUR, HOUR)),
     "log": SqliteLog,
     "erasure": SqliteErasure,
-    "relay": Store,
+    "relay": SqliteDeliveryDatabase,
     "low-watermark": lambda path: low_watermark(path, now=0, policy=DELIVERY_POLICY),
 }
 
@@ -215,10 +215,10 @@ def locks(path: Path) -> int:
 def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
     """A process that closes a file gives up its locks on it, and so those of a connection that is in use."""
     path = tmp_path / "relay.db"
-    first = Store(path)
+    first = SqliteDeliveryDatabase(path)
     held = locks(path)
     assert held
-    second = Store(path)  # as the relay has two
+    second = SqliteDeliveryDatabase(path)  # as the relay has two
     assert locks(path) == held
     second.close()
     assert locks(path) == held

@@ -24,13 +24,15 @@ from service.storage import engines
 from service.storage.deliveries import Delivery, DeliveryAdmin
 from service.storage.protocols import Log, Record
 
-SHOWN: Final = 50
-AT_ONCE: Final = 500
+DEFAULT_DEAD_LETTERS: Final = 50
+REPLAYED_AT_ONCE: Final = 500
 
 
 @click.command()
 @filters.inbox_option
-@click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="The newest so many.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=DEFAULT_DEAD_LETTERS, show_default=True, help="The newest so many."
+)
 def dead(inbox: str | None, limit: int) -> None:
     """List dead letters: events that a destination will not get, why, and after how many attempts.
 
@@ -136,8 +138,8 @@ def _dead(
     chosen_positions = {reader.one(log, each, url).position for each in which}
     positions = sorted({position for _, position in lost if not which or position in chosen_positions})
     gone = 0
-    for start in range(0, len(positions), AT_ONCE):
-        page = positions[start : start + AT_ONCE]
+    for start in range(0, len(positions), REPLAYED_AT_ONCE):
+        page = positions[start : start + REPLAYED_AT_ONCE]
         found = {**records.saved(page), **dict(log.at(page))}
         gone += len(page) - len(found)
         yield from (Record(position, event) for position, event in sorted(found.items()) if wanted.takes(event))
@@ -146,7 +148,7 @@ def _dead(
 
 
 def _pages(found: Iterator[Record]) -> Iterator[Sequence[Record]]:
-    while page := list(islice(found, AT_ONCE)):
+    while page := list(islice(found, REPLAYED_AT_ONCE)):
         yield page
 
 

@@ -38,7 +38,7 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
         with delivery_store.opened_if_any(url) as records:
             kept = records.positions_of(person) if records else ()
             positions = sorted({*erasure.find(person), *kept})
-            is_clean = records.forget(()) if records and not positions else True
+            is_clean = records.erase(()) if records and not positions else True
         if not positions:
             if not (erasure.erase(()) and is_clean):
                 raise click.ClickException(_STILL_READ.format("No event of this subject is stored any more"))
@@ -47,7 +47,7 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
         if not yes:
             click.confirm(f"Erase {len(positions)} events for good?", abort=True)
         with delivery_store.opened_if_any(url) as records:
-            is_clean = records.forget(positions) if records else True
+            is_clean = records.erase(positions) if records else True
         is_clean = erasure.erase(positions) and is_clean
         remains = erasure.remains()
     if not is_clean:

@@ -18,15 +18,17 @@ from service.events import rfc3339, structured
 from service.storage import engines
 from service.storage.protocols import Placed
 
-SHOWN: Final = 20
+DEFAULT_EVENTS: Final = 20
 # What the table shows, and from how many columns of the terminal on.
-COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
+MIN_COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
 
 
 @click.command("list")
 @filters.inbox_option
 @filters.filtered
-@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; {SHOWN} in the table, all with --json.")
+@click.option(
+    "--limit", type=click.IntRange(1), help=f"The newest so many; {DEFAULT_EVENTS} in the table, all with --json."
+)
 @click.option("--json", "as_json", is_flag=True, help="Every match as a CloudEvents 1.0 object a line, oldest first.")
 def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool) -> None:
     """List events: the newest as a table, or every match as JSON lines.
@@ -36,7 +38,7 @@ def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool
     whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
     """  # noqa: D301  click wants the character
     url = filters.where(inbox)
-    most = limit or (None if as_json else SHOWN)
+    most = limit or (None if as_json else DEFAULT_EVENTS)
     with reader.looking(url) as at:
         if as_json:
             for _, event in at.found(wanted, most):
@@ -101,7 +103,7 @@ def _print_table(found: Sequence[Placed], kept: int | None) -> None:
         return
     # Nothing is cut in what is shown: a narrow terminal is shown less, and `events show` the rest.
     width = console.console().width
-    columns = [name for name, least in COLUMNS.items() if width >= least]
+    columns = [name for name, least in MIN_COLUMNS.items() if width >= least]
     rows = []
     for position, event in found:
         cells = {

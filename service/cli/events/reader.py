@@ -17,9 +17,11 @@ from service.storage import engines
 from service.storage.deliveries import DeliveryAdmin
 from service.storage.protocols import Log, Placed, Record, Stream
 
-PAGE: Final = 500
+READ_EVENTS: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
-SLACK: Final = 60_000  # milliseconds by which events may be kept in another order than they were received in
+MAX_ORDER_DIFFERENCE_MS: Final = (
+    60_000  # milliseconds by which events may be kept in another order than they were received in
+)
 
 
 def positions(log: Log) -> range:
@@ -62,13 +64,13 @@ def _within(log: Log, kept: range, wanted: Filter) -> range:
     def received_at(position: int) -> int:
         return next((record.event.received_at for record in log.read(position - 1, 1)), sys.maxsize)
 
-    return kept[bisect.bisect_left(kept, wanted.since - SLACK, key=received_at) :]
+    return kept[bisect.bisect_left(kept, wanted.since - MAX_ORDER_DIFFERENCE_MS, key=received_at) :]
 
 
 def oldest_first(log: Log, kept: range, wanted: Filter) -> Iterator[Record]:
     """Give every match."""
     position = _within(log, kept, wanted).start - 1
-    while page := log.read(position, PAGE):
+    while page := log.read(position, READ_EVENTS):
         yield from (record for record in page if wanted.takes(record.event))
         position = page[-1].position
 
@@ -78,8 +80,8 @@ def newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Record
     found: deque[Record] = deque()
     left = _within(log, kept, wanted)
     while left and len(found) < limit:
-        page, left = left[-PAGE:], left[:-PAGE]
-        read = [record for record in log.read(page.start - 1, PAGE) if record.position in page]
+        page, left = left[-READ_EVENTS:], left[:-READ_EVENTS]
+        read = [record for record in log.read(page.start - 1, READ_EVENTS) if record.position in page]
         found.extendleft(record for record in reversed(read) if wanted.takes(record.event))
     return list(found)[-limit:]
 

@@ -18,14 +18,14 @@ from service.config import SECRETS, Config, ids, public_url
 from service.errors import GraphRefused
 from service.meta.graph import client, registration, urls
 from service.meta.graph.client import Graph
-from service.meta.graph.plan_types import Plan, Step
+from service.meta.graph.plan_types import Plan, PlanStep
 
 
 class Asked(NamedTuple):
     """The way to Meta, as one app, and what the command line or the configuration says."""
 
     graph: Graph
-    keys: secrets_source.Keys
+    keys: secrets_source.SecretsSource
     config: Config
     app: str
     accounts: tuple[str, ...]
@@ -54,11 +54,11 @@ def opened(app: str | None, accounts: Sequence[str], credentials: Path | None) -
     if not app:
         raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
     found.require("app-secret")
-    graphs = [graph_of(config, client.Keys(app, secret, found.access_token)) for secret in found.app_secrets]
+    graphs = [graph_of(config, client.AppCredentials(app, secret, found.access_token)) for secret in found.app_secrets]
     return Asked(_of_the_app(graphs), found, config, app, tuple(dict.fromkeys(accounts)) or config.accounts)
 
 
-def graph_of(config: Config, its: client.Keys, *, timeout: float = client.TIMEOUT) -> Graph:
+def graph_of(config: Config, its: client.AppCredentials, *, timeout: float = client.GRAPH_TIMEOUT_SECONDS) -> Graph:
     """Make the way to the Graph API, by the environment's HTTPS_PROXY where NO_PROXY does not say otherwise."""
     host = urlsplit(config.graph_url).hostname or ""
     proxy = "" if proxy_bypass(host) else getproxies().get("https", "")
@@ -98,7 +98,7 @@ def url_of(given: str | None, config: Config, *, longest: int | None = None) -> 
     return url
 
 
-def tell(steps: Iterable[Step]) -> None:
+def tell(steps: Iterable[PlanStep]) -> None:
     """Say what is there now, and what will be."""
     screen = console()
     for step in steps:
@@ -127,7 +127,9 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
             click.echo("Nothing was changed.", err=True)
             raise SystemExit(1)
         if first() != plan:
-            raise Refused("Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again.")
+            raise PlanRefused(
+                "Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again."
+            )
     take(graph, plan.steps)
     # Whether fields that are not named are dropped, Meta does not say. Nothing else is done that was not shown.
     take(graph, (step for step in _permitted(after(), "Nothing more was changed.").steps if step.trims))
@@ -143,11 +145,11 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
 
 def _permitted(plan: Plan, otherwise: str) -> Plan:
     if plan.refusals:
-        raise Refused("\n".join((otherwise, *plan.refusals)))
+        raise PlanRefused("\n".join((otherwise, *plan.refusals)))
     return plan
 
 
-def take(graph: Graph, steps: Iterable[Step]) -> None:
+def take(graph: Graph, steps: Iterable[PlanStep]) -> None:
     """Take steps in order; raises GraphRefused, having said which one it was."""
     for step in steps:
         what = step.what
@@ -159,7 +161,7 @@ def take(graph: Graph, steps: Iterable[Step]) -> None:
         click.echo(f"{what}: done")
 
 
-class Refused(click.ClickException):
+class PlanRefused(click.ClickException):
     """Nothing was changed, and nothing will be until something else is said: trying again does not help."""
 
     exit_code = 2

@@ -8,6 +8,7 @@ import click
 
 from service.config import SECRETS
 from service.credentials import (
+    ACCESS_TOKEN,
     APP_SECRET,
     VERIFY_TOKEN,
     UnusableFile,
@@ -17,8 +18,6 @@ from service.credentials import (
     read_values,
 )
 
-ACCESS_TOKEN: Final = "access-token"  # noqa: S105  a file's name
-
 _WHERE: Final = {
     "verify-token": "a word of your own, which Meta sends with its handshake",
     "app-secret": "App dashboard > App settings > Basic",
@@ -26,7 +25,7 @@ _WHERE: Final = {
 }
 
 
-class Keys(NamedTuple):
+class SecretsSource(NamedTuple):
     """Line 1 of each file, or the variable in its place, empty where there is none; of app secrets every line."""
 
     verify_token: bytes
@@ -55,13 +54,13 @@ def access_token(directory: Path, environ: Mapping[str, str]) -> bytes:
     return _first(given(ACCESS_TOKEN, environ) or _values(directory, ACCESS_TOKEN))
 
 
-def read(directory: Path, environ: Mapping[str, str]) -> Keys:
+def read(directory: Path, environ: Mapping[str, str]) -> SecretsSource:
     """Read them; raises ClickException where a value can't be one."""
     found = {file: given(file, environ) or _values(directory, file) for file in SECRETS.values()}
     for file, values in found.items():
         if file != VERIFY_TOKEN and not all(each.isascii() for each in values):
             raise click.ClickException(f"What is given as {file} holds characters that Meta's never do: look again.")
-    return Keys(_first(found[VERIFY_TOKEN]), found[APP_SECRET], _first(found[ACCESS_TOKEN]))
+    return SecretsSource(_first(found[VERIFY_TOKEN]), found[APP_SECRET], _first(found[ACCESS_TOKEN]))
 
 
 def _first(values: tuple[bytes, ...]) -> bytes:

@@ -9,7 +9,7 @@ from service.cli.console import console, wrapped
 from service.cli.meta import options as asked_
 from service.cli.meta.options import Asked
 from service.meta.graph import registration
-from service.meta.graph.registration import Account, App, Number
+from service.meta.graph.registration import Account, App, RegisteredNumber
 
 
 @click.command()
@@ -44,7 +44,7 @@ def _tell(lines: Iterable[str]) -> None:
         click.echo(wrapped(line, screen, 16))
 
 
-def _document(app: App, accounts: Sequence[Account], numbers: Sequence[Number]) -> dict[str, object]:
+def _document(app: App, accounts: Sequence[Account], numbers: Sequence[RegisteredNumber]) -> dict[str, object]:
     subscription = app.subscription._asdict() if app.subscription else None
     return {
         "app": {"id": app.id, "name": app.name, "subscription": subscription},
@@ -71,5 +71,5 @@ def _of_account(account: Account) -> Iterator[str]:
         yield f"  {_of_number(number)}"
 
 
-def _of_number(number: Number) -> str:
+def _of_number(number: RegisteredNumber) -> str:
     return f"number {number.id} ({number.shown})" + (f"  override {number.override}" if number.override else "")

@@ -13,7 +13,7 @@ from service.meta.graph.plan_types import Allowed, Plan, Wanted
 from service.meta.graph.registration import App
 from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 
-LONGEST_OVERRIDE: Final = 200  # characters of a URL, says "Webhooks > Overrides" of Meta's documentation
+MAX_OVERRIDE_CHARACTERS: Final = 200  # characters of a URL, says "Webhooks > Overrides" of Meta's documentation
 _ALL: Final = frozenset(FIELDS) - NOT_CHOSEN
 
 
@@ -76,7 +76,7 @@ def subscribe(
         _refuse_beside_overrides(fields)
     asked.keys.require("verify-token", *(("access-token",) if overridden or asked.accounts else ()))
     wanted = Wanted(
-        asked_.url_of(url, asked.config, longest=LONGEST_OVERRIDE if overridden else None),
+        asked_.url_of(url, asked.config, longest=MAX_OVERRIDE_CHARACTERS if overridden else None),
         asked.keys.verify_token.decode("utf-8", "replace"),
         _fields(fields, asked),
         overridden,

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from service.doctor.caller import wants_certificate
-from service.doctor.finding import Finding, State
+from service.doctor.finding import Finding, FindingState
 
 Address = tuple[Any, ...]  # as the socket module has it: host, port, and more of IPv6
-CHECK: Final = "certificate"
-TIMEOUT: Final = 5.0  # seconds
-SOON: Final = 14  # days
-MOST_NAMES: Final = 10  # that are said
+CERTIFICATE: Final = "certificate"
+CERTIFICATE_TIMEOUT_SECONDS: Final = 5.0  # seconds
+SOON_EXPIRED_DAYS: Final = 14  # days
+MAX_LISTED_NAMES: Final = 10  # that are said
 
 
 def look(host: str, addresses: Sequence[Address]) -> Finding:
     """Do the TLS handshake at each address, with the authorities that this machine trusts; say what is worst."""
     found = [(address, _look(host, address)) for address in addresses]
     for address, finding in found:
-        if finding.state is not State.OK:
+        if finding.state is not FindingState.OK:
             at = f"At {address[0]}: " if len(addresses) > 1 else ""
             return finding._replace(detail=at + finding.detail)
     return found[0][1]
@@ -30,11 +30,11 @@ def _look(host: str, address: Address) -> Finding:
     try:
         told = _greeted(host, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as ex:
-        return Finding.wrong(CHECK, *_of_verification(ex, host, address))
+        return Finding.wrong(CERTIFICATE, *_of_verification(ex, host, address))
     except (ssl.SSLError, OSError) as ex:
         if wants_certificate(ex):
             return Finding.unknown(
-                CHECK,
+                CERTIFICATE,
                 "The other side broke the TLS handshake off. It may want a client certificate, which Meta has and this "
                 "machine has not; or it does not know this name.",
                 "docs/kubernetes.md tells of Meta's certificate. Whether Meta gets through, `so far` in the pod's "
@@ -42,18 +42,18 @@ def _look(host: str, address: Address) -> Finding:
             )
         what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
         return Finding.wrong(
-            CHECK,
+            CERTIFICATE,
             f"The TLS handshake failed: {what}.",
             "Does this port speak TLS at all, with a certificate for this name? Look at the proxy's log.",
         )
     days = int((ssl.cert_time_to_seconds(told["notAfter"]) - time.time()) // 86400)
-    left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON else "")
-    return Finding.ok(CHECK, f"Trusted here, for {host}, {left}.")
+    left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON_EXPIRED_DAYS else "")
+    return Finding.ok(CERTIFICATE, f"Trusted here, for {host}, {left}.")
 
 
 def _greeted(host: str, address: Address, context: ssl.SSLContext) -> dict[str, Any]:
     with (
-        socket.create_connection(address[:2], timeout=TIMEOUT) as client,
+        socket.create_connection(address[:2], timeout=CERTIFICATE_TIMEOUT_SECONDS) as client,
         context.wrap_socket(client, server_hostname=host) as secured,
     ):
         found: Any = secured.getpeercert()
@@ -96,4 +96,4 @@ def _names(host: str, address: Address) -> str:
     except OSError:
         return "another name"
     names = [value for kind, value in told.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
-    return ", ".join(names[:MOST_NAMES]) or "another name"
+    return ", ".join(names[:MAX_LISTED_NAMES]) or "another name"

@@ -4,20 +4,25 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from service import errors
-from service.doctor.caller import Answer, Caller
+from service.doctor.caller import Caller, CallerResponse
 from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
 from service.doctor.finding import Finding
 from service.receiver.responses import ANSWERS
 
 # Every character that a challenge may have; a proxy that decodes a query and writes it anew stumbles over some of them.
 ODD: Final = "Aa0._~+/=-+9"
-AGAIN: Final = 3  # handshakes more, since several things may answer in turn
-LATE: Final = 6.0  # seconds that Meta gives the handshake
+REPEATED_HANDSHAKES: Final = 3  # handshakes more, since several things may answer in turn
+HANDSHAKE_LIMIT_SECONDS: Final = 6.0  # seconds that Meta gives the handshake
 NOT_HERE: Final = ""
 
 
 def look(
-    caller: Caller, token: bytes, why: Callable[[], str | None], direct: Direct | None, *, late: float = LATE
+    caller: Caller,
+    token: bytes,
+    why: Callable[[], str | None],
+    direct: Direct | None,
+    *,
+    late: float = HANDSHAKE_LIMIT_SECONDS,
 ) -> Iterator[Finding]:
     """Do the handshake as Meta does; *why* says what the service here saw to refuse.
 
@@ -33,7 +38,7 @@ def look(
                 "Is the service starved of CPU, or started for each request? Or is what stands before it slow?",
             )
             return
-        for _ in range(AGAIN):
+        for _ in range(REPEATED_HANDSHAKES):
             answer, challenge = caller.greet(token)
             if answer.body != challenge.encode():
                 yield Finding.wrong("handshake", *_not_always(answer))
@@ -51,7 +56,7 @@ def look(
     yield Finding.wrong("handshake", *_refused(answer, challenge, why(), direct))
 
 
-def _not_always(answer: Answer) -> tuple[str, str]:
+def _not_always(answer: CallerResponse) -> tuple[str, str]:
     if answer.text != ANSWERS[errors.HandshakeRefused].text:
         return stranger_now(answer)
     what = (
@@ -61,7 +66,7 @@ def _not_always(answer: Answer) -> tuple[str, str]:
     return what, "Look at where the URL's name and the proxy lead: to two releases? Do all pods read the same Secret?"
 
 
-def _refused(answer: Answer, challenge: str, why: str | None, direct: Direct | None) -> tuple[str, str]:
+def _refused(answer: CallerResponse, challenge: str, why: str | None, direct: Direct | None) -> tuple[str, str]:
     if answer.status == OK:
         told = "with something added" if challenge in answer.text else "and something else"
         return (

@@ -19,10 +19,10 @@ from service.telemetry import metrics
 
 READY: Final = "service"
 ASKED: Final = "so far"
-NEWEST: Final = 500  # events of the inbox in which a real one is looked for
-TIMEOUT: Final = 5.0  # seconds
-MOST: Final = 16_777_216  # bytes of an answer
-SLACK: Final = 60_000  # milliseconds by which another machine's clock may be behind
+MAX_EVENTS_SEARCHED: Final = 500  # events of the inbox in which a real one is looked for
+ADMIN_TIMEOUT_SECONDS: Final = 5.0  # seconds
+MAX_ADMIN_RESPONSE_BYTES: Final = 16_777_216  # bytes of an answer
+MAX_CLOCK_BEHIND_MS: Final = 60_000  # milliseconds by which another machine's clock may be behind
 
 
 class Said(NamedTuple):
@@ -40,7 +40,9 @@ def ask(config: Config) -> Said | None:
     """Ask the admin listener; None where nobody answers as ours does."""
     base = f"http://{loopback.reachable(config.admin_bind)}"
     try:
-        readyz, page = within(2 * TIMEOUT, lambda: [_got(f"{base}/{path}") for path in ("readyz", "metrics")])
+        readyz, page = within(
+            2 * ADMIN_TIMEOUT_SECONDS, lambda: [_got(f"{base}/{path}") for path in ("readyz", "metrics")]
+        )
         found = json.loads(readyz)
     except (urllib3.exceptions.HTTPError, ValueError, TimeoutError, RecursionError):
         return None
@@ -54,8 +56,10 @@ def counted(config: Config, what: str) -> Mapping[str, float]:
 
 
 def _got(url: str) -> str:
-    answer = urllib3.request("GET", url, timeout=TIMEOUT, retries=False, preload_content=False, decode_content=False)
-    return answer.read(MOST).decode()
+    answer = urllib3.request(
+        "GET", url, timeout=ADMIN_TIMEOUT_SECONDS, retries=False, preload_content=False, decode_content=False
+    )
+    return answer.read(MAX_ADMIN_RESPONSE_BYTES).decode()
 
 
 def readiness(said: Said) -> Iterator[Finding]:
@@ -101,7 +105,7 @@ class Kept:
         """Raise InboxUnavailable or ConfigurationError where it can't be read."""
         self._stack = ExitStack()
         self._log, self._stream = None, None
-        self._since = clock.now_ms() - SLACK
+        self._since = clock.now_ms() - MAX_CLOCK_BEHIND_MS
         self._last = 0
         if open_stream := engines.load(url).open_stream:
             self._stream = self._stack.enter_context(closing(open_stream(url)))
@@ -125,9 +129,12 @@ class Kept:
     def newest_real(self) -> Event | None:
         """Give the newest event that is no test, nor `simulate`'s; None for none. Raises InboxUnavailable."""
         if self._stream is not None:
-            newest = [placed.event for placed in self._stream.newest(NEWEST)]
+            newest = [placed.event for placed in self._stream.newest(MAX_EVENTS_SEARCHED)]
         elif self._log is not None:
-            newest = [record.event for record in self._log.read(max(self._last - NEWEST, 0), NEWEST, data=False)]
+            newest = [
+                record.event
+                for record in self._log.read(max(self._last - MAX_EVENTS_SEARCHED, 0), MAX_EVENTS_SEARCHED, data=False)
+            ]
         return next(
             (event for event in reversed(newest) if not event.test and not catalogue.is_made(event.source)), None
         )
@@ -136,7 +143,7 @@ class Kept:
         if self._stream is not None:
             yield from (placed.event for placed in self._stream.since(self._since))
         position = self._last
-        while self._log is not None and (page := self._log.read(position, NEWEST, data=False)):
+        while self._log is not None and (page := self._log.read(position, MAX_EVENTS_SEARCHED, data=False)):
             yield from (record.event for record in page)
             position = page[-1].position
 

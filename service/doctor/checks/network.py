@@ -9,10 +9,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from service.doctor.checks import certificate
 from service.doctor.checks.certificate import Address
-from service.doctor.finding import Finding, State
+from service.doctor.finding import Finding, FindingState
 from service.meta.graph import urls
 
-TIMEOUT: Final = 5.0  # seconds
+CONNECT_LIMIT_SECONDS: Final = 5.0  # seconds
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PORTS: Final = {"https": 443, "http": 80}
 
@@ -78,7 +78,7 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
     for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as client:
-                client.settimeout(TIMEOUT)
+                client.settimeout(CONNECT_LIMIT_SECONDS)
                 client.connect(address)
             taken.append(address)
         except OSError as ex:
@@ -122,7 +122,7 @@ def walk(where: Place) -> tuple[list[Finding], list[Address]]:
     if not taken or not where.is_secure:
         return found, taken
     found.append(certificate.look(where.host, taken))
-    return found, taken if found[-1].state is State.OK else []
+    return found, taken if found[-1].state is FindingState.OK else []
 
 
 def _is_literal(host: str) -> bool:

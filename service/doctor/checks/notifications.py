@@ -6,13 +6,13 @@ from typing import Final, NamedTuple
 
 from service import errors
 from service.credentials import Credentials
-from service.doctor.caller import Answer, Caller
+from service.doctor.caller import Caller, CallerResponse
 from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
 from service.doctor.finding import Finding
 from service.meta import catalogue
 from service.receiver.responses import ANSWERS, FAILED
 
-LARGE: Final = 3_000_000  # bytes: what Meta may send
+LARGE_BODY_BYTES: Final = 3_000_000  # bytes: what Meta may send
 
 
 class Sides(NamedTuple):
@@ -44,14 +44,14 @@ def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Itera
         yield Finding.wrong("notification", *_FOR_US)
         return
     yield Finding.ok("notification", "A signed test notification was answered 200.")
-    answer = _sent(caller, secret, taken, size=LARGE)
+    answer = _sent(caller, secret, taken, size=LARGE_BODY_BYTES)
     if _is_taken(answer):
         yield Finding.ok("body limit", "3 MB went through, as much as Meta sends.")
     else:
         yield Finding.wrong("body limit", *_too_large(answer))
 
 
-def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> Answer:
+def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> CallerResponse:
     body, message = catalogue.marked(odd=odd, size=size)
     answer = caller.notify(body, secret)
     if _is_taken(answer):
@@ -59,7 +59,7 @@ def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False,
     return answer
 
 
-def _is_taken(answer: Answer) -> bool:
+def _is_taken(answer: CallerResponse) -> bool:
     """Say whether it is the service's own 200, which has no body."""
     return answer.status == OK and not answer.body
 
@@ -80,7 +80,7 @@ _BY_THE_SERVICE: Final = {
 }
 
 
-def _not_taken(answer: Answer, plain: Answer, sides: Sides, *, here: bool) -> tuple[str, str]:
+def _not_taken(answer: CallerResponse, plain: CallerResponse, sides: Sides, *, here: bool) -> tuple[str, str]:
     """Say why: *plain* is the answer to one that has less in it to change, *here* whether the service here refused."""
     if answer.status == OK:
         return _FOR_US
@@ -95,7 +95,7 @@ def _not_taken(answer: Answer, plain: Answer, sides: Sides, *, here: bool) -> tu
     return what + also, remedy
 
 
-def _not_signed(plain: Answer, sides: Sides, *, here: bool) -> tuple[str, str]:
+def _not_signed(plain: CallerResponse, sides: Sides, *, here: bool) -> tuple[str, str]:
     if _is_taken(plain):
         return (
             "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
@@ -140,7 +140,7 @@ _LARGE_BY_THE_SERVICE: Final = {
 }
 
 
-def _too_large(answer: Answer) -> tuple[str, str]:
+def _too_large(answer: CallerResponse) -> tuple[str, str]:
     if answer.status == OK:
         return _FOR_US
     if found := _LARGE_BY_THE_SERVICE.get(answer.text):

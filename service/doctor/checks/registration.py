@@ -4,18 +4,18 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from service.doctor.finding import Finding, State
+from service.doctor.finding import Finding, FindingState
 from service.errors import GraphRefused
+from service.meta import webhook_fields
 from service.meta.graph import registration
 from service.meta.graph.client import Graph
-from service.meta.graph.errors import TOO_MANY
+from service.meta.graph.errors import RATE_LIMIT_CODES
 from service.meta.graph.registration import Account, App
 from service.meta.graph.urls import same, why_not_called
 
 APP: Final = "app"
 ACCOUNTS: Final = "accounts"
-MESSAGES: Final = "messages"
-FIRST: Final = (MESSAGES, "account_update")  # what everybody wants
+FIRST: Final = (webhook_fields.MESSAGES_FIELD, "account_update")  # what everybody wants
 
 
 class Here(NamedTuple):
@@ -127,7 +127,7 @@ def _subscription(app: App, url: str, fields: frozenset[str], here: Here, comman
         whose = ", ".join(here.overridden)
         told = f"The app's own URL is {there.callback_url}; an override sends here what comes for {whose}."
         yield Finding.ok("callback", told)
-    missing = (fields or {MESSAGES}) - set(there.fields)
+    missing = (fields or {webhook_fields.MESSAGES_FIELD}) - set(there.fields)
     if missing:
         yield Finding.wrong(
             "fields",
@@ -194,6 +194,6 @@ def _subscribe(app: str, url: str, directory: str | None) -> str:
 
 def _refused(check: str, ex: GraphRefused) -> Finding:
     """Take what keeps the Graph API from being asked for unknown, and what it refuses for wrong."""
-    state = State.UNKNOWN if ex.again or not ex.code or ex.code in TOO_MANY else State.WRONG
+    state = FindingState.UNKNOWN if ex.again or not ex.code or ex.code in RATE_LIMIT_CODES else FindingState.WRONG
     what = ex.what if ex.what.startswith("https:") else f"{ex.what[:1].upper()}{ex.what[1:]}"
     return Finding(check, state, f"{what}.", ex.remedy)

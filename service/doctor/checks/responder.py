@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from service import errors
-from service.doctor.caller import WANTS_CERTIFICATE, Answer, Caller
+from service.doctor.caller import WANTS_CERTIFICATE, Caller, CallerResponse
 from service.doctor.finding import Finding
 from service.receiver.responses import ANSWERS
 from service.strict_app import WRONG_PATH
@@ -87,11 +87,11 @@ _ELSEWHERE: Final = (
 )
 
 
-def _wants_certificate(answer: Answer) -> bool:
+def _wants_certificate(answer: CallerResponse) -> bool:
     return answer.why == WANTS_CERTIFICATE or "No required SSL certificate was sent" in answer.text
 
 
-def stranger_now(answer: Answer) -> tuple[str, str]:
+def stranger_now(answer: CallerResponse) -> tuple[str, str]:
     """Say what such an answer tells after the service had answered already."""
     if answer.status not in (*_GATEWAY, HTTPStatus.TOO_MANY_REQUESTS):
         return stranger(answer)
@@ -103,7 +103,7 @@ def stranger_now(answer: Answer) -> tuple[str, str]:
     return f"The service answered before, and now something before it answers {answer.status}{by}.", remedy
 
 
-def stranger(answer: Answer) -> tuple[str, str]:
+def stranger(answer: CallerResponse) -> tuple[str, str]:
     """Say what an answer tells that is not the service's, and what to do."""
     by = f" ({answer.server})" if answer.server else ""
     if not answer.status:

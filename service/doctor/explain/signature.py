@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     candidates: Sequence[Key] = ()
 
 
-class Verdict(NamedTuple):
+class Explanation(NamedTuple):
     """What it was, and what to do; *is_good* where the signature is right as it is."""
 
     what: str
@@ -43,14 +43,14 @@ class Verdict(NamedTuple):
     is_found: bool = True
 
 
-def explain(body: bytes, header: str | None, keys: Kind) -> Verdict:
+def explain(body: bytes, header: str | None, keys: Kind) -> Explanation:
     """Say why *header* (of X-Hub-Signature-256) is not that of *body* under the keys in force, or that it is."""
     try:
         claimed = signature.digest_in(header)
     except BadSignature:
         return _of_header(body, header, keys)
     if _matches(body, claimed, keys.in_force):
-        return Verdict(
+        return Explanation(
             "The signature is right: this body is signed with a secret that is in force here.",
             "If the service refused it, its secrets are others, or it got other bytes: `whatsapp-webhook doctor`.",
             is_good=True,
@@ -61,17 +61,17 @@ def explain(body: bytes, header: str | None, keys: Kind) -> Verdict:
     for change in transforms.undone(body):
         if key := _matches(change.body, claimed, everything):
             also = "" if key in keys.in_force else f" Signed with {key.name}, though: that is a second mistake."
-            return Verdict(
+            return Explanation(
                 f"The body was changed on the way, or by what saved it: {change.name}.{also}",
                 "Have whatever stands before the service pass the bytes on as they came; check the signature before "
                 "anything reads the body.",
             )
     if left := transforms.what_is_left(body):
-        return Verdict(
+        return Explanation(
             f"The body was changed on the way, or by what saved it: {left}.",
             "Take the bytes as they come, before anything reads them, and catch the request there.",
         )
-    return Verdict(
+    return Explanation(
         "None of the usual mistakes explains it: another app's secret, most likely, or somebody who is not Meta.",
         "Copy the secret again: App dashboard > App settings > Basic. Name other apps' secrets, each in a file, with "
         "--candidate; one of them may be it.",
@@ -79,17 +79,17 @@ def explain(body: bytes, header: str | None, keys: Kind) -> Verdict:
     )
 
 
-def _of_header(body: bytes, header: str | None, keys: Kind) -> Verdict:
+def _of_header(body: bytes, header: str | None, keys: Kind) -> Explanation:
     again = f"Have whatever stands before the service pass the header {signature.HEADER} on as it is."
     if header is None:
-        return Verdict(
+        return Explanation(
             f"There is no header {signature.HEADER}: what stands before drops it, or it is not Meta's.", again
         )
     text = header.strip()
     if "," in text:
-        return Verdict("The header came twice: something before the service adds one of its own.", again)
+        return Explanation("The header came twice: something before the service adds one of its own.", again)
     if text.lower().startswith("sha1=") or re.fullmatch(r"[0-9a-fA-F]{40}", text):
-        return Verdict(
+        return Explanation(
             "This is the older SHA-1 signature, of the header X-Hub-Signature, which is never looked at.",
             f"Meta sends {signature.HEADER} beside it. {again}",
         )
@@ -97,27 +97,27 @@ def _of_header(body: bytes, header: str | None, keys: Kind) -> Verdict:
         try:
             if form and _matches(body, signature.digest_in(form), keys.in_force):
                 what = f"The signature is right, but written {name}: the sender is not Meta."
-                return Verdict(what, "Write it as sha256=<hex>.")
+                return Explanation(what, "Write it as sha256=<hex>.")
         except BadSignature:
             continue
-    return Verdict("The header is not of the form sha256= and 64 hexadecimal digits.", again)
+    return Explanation("The header is not of the form sha256= and 64 hexadecimal digits.", again)
 
 
-def _of_key(body: bytes, claimed: bytes, keys: Kind) -> Verdict | None:
+def _of_key(body: bytes, claimed: bytes, keys: Kind) -> Explanation | None:
     if key := _matches(body, claimed, keys.candidates):
-        return Verdict(
+        return Explanation(
             f"It is signed with {key.name}: that app's secret, and not one in force here.",
             "If that app is to be received, put its secret into app-secret, first if it is the only one; else see "
             "which app the callback URL is registered with.",
         )
     if key := _matches(body, claimed, keys.tokens):
-        return Verdict(
+        return Explanation(
             f"It is signed with {key.name}, which is no key: the sender is not Meta.",
             "Whoever sends this must sign with the app secret.",
         )
     for key, name in _odd_keys(keys.in_force):
         if _matches(body, claimed, [key]):
-            return Verdict(
+            return Explanation(
                 f"The secret of {key.name} is the right one, but {name}.", "Write it as Meta shows it, and alone."
             )
     return None

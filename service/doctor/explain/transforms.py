@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 GZIP: Final = 47  # zlib's word for "gzip or zlib, whichever it is"
-LARGEST: Final = 4_194_304  # bytes in which text is looked at: more than Meta sends
-MOST: Final = 16_777_216  # bytes of what is decompressed
+MAX_TEXT_BYTES: Final = 4_194_304  # bytes in which text is looked at: more than Meta sends
+MAX_DECOMPRESSED_BYTES: Final = 16_777_216  # bytes of what is decompressed
 _NON_ASCII: Final = re.compile("[^\x00-\x7f]+")
 # A slash alone, or a pair of which it may be the second half.
 _SLASH: Final = re.compile(r"\\.|/", re.DOTALL)
@@ -54,7 +54,7 @@ def undone(body: bytes) -> Iterator[Change]:
         before = undo(body)
         if before is not None and before != body:
             yield Change(name, before)
-    if len(body) <= LARGEST:
+    if len(body) <= MAX_TEXT_BYTES:
         yield from _escapes(body)
         yield from _written_anew(body)
 
@@ -151,7 +151,7 @@ def what_is_left(body: bytes) -> str | None:
 
 def _decompressed(body: bytes) -> bytes | None:
     try:
-        return zlib.decompressobj(GZIP).decompress(body, MOST)
+        return zlib.decompressobj(GZIP).decompress(body, MAX_DECOMPRESSED_BYTES)
     except zlib.error:
         return None
 

@@ -15,15 +15,15 @@ from service.deadline import within
 from service.errors import GraphRefused
 from service.meta.graph import errors
 
-TIMEOUT: Final = 20.0  # seconds; a subscription waits for the handshake, which Meta gives six
-TRIES: Final = 3
-LONGEST_WAIT: Final = 8.0  # seconds
-MOST_PAGES: Final = 100
-MOST_BYTES: Final = 4_194_304  # of an answer
-SHORTEST: Final = 4  # characters of a secret
+GRAPH_TIMEOUT_SECONDS: Final = 20.0  # seconds; a subscription waits for the handshake, which Meta gives six
+MAX_GRAPH_ATTEMPTS: Final = 3
+MAX_GRAPH_WAIT_SECONDS: Final = 8.0  # seconds
+MAX_GRAPH_PAGES: Final = 100
+MAX_GRAPH_RESPONSE_BYTES: Final = 4_194_304  # of an answer
+MIN_HIDDEN_CHARACTERS: Final = 4  # characters of a secret
 
 
-class Keys(NamedTuple):
+class AppCredentials(NamedTuple):
     """What requests are made with; the access token may be empty."""
 
     app_id: str
@@ -41,10 +41,10 @@ class Graph:
         self,
         url: str,
         version: str,
-        keys: Keys,
+        keys: AppCredentials,
         *,
         sleep: Callable[[float], None],
-        timeout: float = TIMEOUT,
+        timeout: float = GRAPH_TIMEOUT_SECONDS,
         proxy: str = "",
     ) -> None:
         """*url* is `https://graph.facebook.com`; *sleep* waits between tries, *timeout* is of one of them.
@@ -56,8 +56,8 @@ class Graph:
         self._timeout = timeout
         self._http = _pools(proxy, timeout)
         self._again = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_random_exponential(max=LONGEST_WAIT),
+            stop=tenacity.stop_after_attempt(MAX_GRAPH_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(max=MAX_GRAPH_WAIT_SECONDS),
             retry=tenacity.retry_if_exception(lambda ex: isinstance(ex, GraphRefused) and ex.again),
             sleep=sleep,
             reraise=True,
@@ -73,7 +73,7 @@ class Graph:
     def pages(self, path: str, parameters: Mapping[str, str], *, as_app: bool = False) -> Iterator[dict[str, Any]]:
         """Give every item of a list, page after page. Raises GraphRefused."""
         after = ""
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_GRAPH_PAGES):
             page = self.ask("GET", path, {**parameters, **({"after": after} if after else {})}, as_app=as_app)
             items = page.get("data")
             yield from (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
@@ -103,8 +103,8 @@ class Graph:
             answer = self._http.request(
                 method, url, body=body, headers=headers, redirect=False, preload_content=False, decode_content=False
             )
-            content = answer.read(MOST_BYTES + 1)
-            answer.close() if len(content) > MOST_BYTES else answer.release_conn()
+            content = answer.read(MAX_GRAPH_RESPONSE_BYTES + 1)
+            answer.close() if len(content) > MAX_GRAPH_RESPONSE_BYTES else answer.release_conn()
             return answer, content
 
         try:
@@ -139,7 +139,7 @@ def _content(
     answer: urllib3.BaseHTTPResponse, content: bytes, base: str, hidden: list[str], callback_url: str
 ) -> dict[str, Any]:
     try:
-        found = json.loads(content) if len(content) <= MOST_BYTES else None
+        found = json.loads(content) if len(content) <= MAX_GRAPH_RESPONSE_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
@@ -159,5 +159,5 @@ def _without(value: object, hidden: list[str]) -> object:
     if isinstance(value, str):
         for secret in hidden:
             for form in (secret, quote(secret, safe=""), quote_plus(secret)):
-                value = value.replace(form, "***") if len(secret) >= SHORTEST else value
+                value = value.replace(form, "***") if len(secret) >= MIN_HIDDEN_CHARACTERS else value
     return value

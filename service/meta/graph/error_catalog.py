@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from service.meta.graph import handshake_errors
 
 YOURS: Final = "yours"
-META: Final = "Meta's"
+METAS_SIDE: Final = "Meta's"
 CALLBACK: Final = "the callback URL's"
 SUBCODES: Final = {
     458: "the person whose access token it is has removed the app",
@@ -95,14 +95,16 @@ PERMISSION: Final = (
 
 
 CODES: Final = "Meta's documentation has its codes under Graph API > Handling errors."
-AGAIN: Final = Case(
-    "Meta can't do it just now", "Try again in some minutes; metastatus.com says whether it is known.", META
+TRY_AGAIN: Final = Case(
+    "Meta can't do it just now", "Try again in some minutes; metastatus.com says whether it is known.", METAS_SIDE
 )
 OTHERS: Final = {
     101: Case("there is no app with this id", "Look at WEBHOOK_APP_ID: App dashboard > App settings > Basic."),
     104: Case("no access token came with the request", MAKE_ANOTHER),
     368: Case(
-        "Meta has blocked this for a breach of its policies", "The business's Account Quality page says which.", META
+        "Meta has blocked this for a breach of its policies",
+        "The business's Account Quality page says which.",
+        METAS_SIDE,
     ),
     2500: Case(
         "the Graph API does not know this path", "Look at WEBHOOK_GRAPH_VERSION, and at the ids: each is digits alone."

@@ -14,14 +14,14 @@ import urllib3
 
 from service.errors import GraphRefused
 from service.meta.graph import error_catalog, handshake_errors
-from service.meta.graph.error_catalog import CALLBACK, META, YOURS, Case
+from service.meta.graph.error_catalog import CALLBACK, METAS_SIDE, YOURS, Case
 
-LONGEST_NUMBER: Final = 10  # digits
-LONGEST: Final = 300  # characters of Meta's message that are said again
+MAX_CODE_DIGITS: Final = 10  # digits
+MAX_MESSAGE_CHARACTERS: Final = 300  # characters of Meta's message that are said again
 _USAGE: Final = "x-business-use-case-usage"
 
 TEMPORARY: Final = (1, 2)
-TOO_MANY: Final = (4, 17, 32, 341, 613, 80007, 80008, 130429)
+RATE_LIMIT_CODES: Final = (4, 17, 32, 341, 613, 80007, 80008, 130429)
 TOKEN: Final = (102, 190)
 PARAMETER: Final = 100
 ALIAS: Final = 803  # that does not exist
@@ -33,11 +33,11 @@ def of_answer(error: Mapping[str, Any], headers: Mapping[str, str], callback_url
     *callback_url* is what was to be registered, if anything.
     """
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
-    told = str(error.get("error_user_msg") or error.get("message") or "")[:LONGEST]
-    if code == handshake_errors.CODE:
+    told = str(error.get("error_user_msg") or error.get("message") or "")[:MAX_MESSAGE_CHARACTERS]
+    if code == handshake_errors.HANDSHAKE_ERROR_CODE:
         why = handshake_errors.why(str(error.get("message", "")))
         found = Case(f"Meta's handshake with the callback URL failed: {why.what}", why.remedy, CALLBACK)
-    elif code in TOO_MANY:
+    elif code in RATE_LIMIT_CODES:
         found = Case(f"too many calls for now: {told}", f"Try again in {_minutes(headers)}.")
     elif code in TOKEN:
         found = _of_token(subcode, told)
@@ -48,11 +48,11 @@ def of_answer(error: Mapping[str, Any], headers: Mapping[str, str], callback_url
     elif code in error_catalog.OTHERS:
         found = error_catalog.OTHERS[code]
     elif code in TEMPORARY or error.get("is_transient") is True:
-        found = error_catalog.AGAIN
+        found = error_catalog.TRY_AGAIN
     else:
-        found = Case(f"Meta refused it: {told} (code {code})", error_catalog.CODES, META)
+        found = Case(f"Meta refused it: {told} (code {code})", error_catalog.CODES, METAS_SIDE)
     remedy = found.remedy.replace(handshake_errors.URL, shlex.quote(callback_url) if callback_url else "URL")
-    return GraphRefused(found.what, side=found.side, remedy=remedy, code=code, again=found is error_catalog.AGAIN)
+    return GraphRefused(found.what, side=found.side, remedy=remedy, code=code, again=found is error_catalog.TRY_AGAIN)
 
 
 def _of_token(subcode: int, told: str) -> Case:
@@ -79,7 +79,7 @@ def of_stranger(status: int, base: str) -> GraphRefused:
     """Say what an answer means that is none of the Graph API's."""
     return GraphRefused(
         f"{base} answered {status}, and not as the Graph API does",
-        side=META if status >= 500 else YOURS,  # noqa: PLR2004  a server's fault
+        side=METAS_SIDE if status >= 500 else YOURS,  # noqa: PLR2004  a server's fault
         remedy="Look at WEBHOOK_GRAPH_URL, and whether a proxy on the way out answers instead.",
         again=status >= 500,  # noqa: PLR2004
     )
@@ -129,6 +129,6 @@ def _minutes(headers: Mapping[str, str]) -> str:
 
 
 def _number(value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < MAX_CODE_DIGITS:
         return int(value)
     return value if isinstance(value, int) else 0

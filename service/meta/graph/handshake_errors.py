@@ -7,12 +7,12 @@ codes"), or an answer that was not the challenge.
 import re
 from typing import Final, NamedTuple
 
-CODE: Final = 2200
+HANDSHAKE_ERROR_CODE: Final = 2200
 _STATUS: Final = re.compile(r"HTTP Status Code = ([0-9]{3})")
 _CURL: Final = re.compile(r"curl_errno = ([0-9]+)")
 _CHALLENGE: Final = re.compile(r'expected value="(.*?)", received="(.*)"', re.DOTALL)
-MOST: Final = 4096  # characters of a message that are looked at
-LONGEST: Final = 60  # characters of a strange answer that are said again
+MAX_SEARCHED_CHARACTERS: Final = 4096  # characters of a message that are looked at
+MAX_ANSWER_CHARACTERS: Final = 60  # characters of a strange answer that are said again
 URL: Final = "{url}"  # in a remedy: the callback URL
 ASK: Final = f"`whatsapp-webhook doctor --url {URL}`"
 
@@ -72,7 +72,7 @@ _OF_STATUS: Final = {
 
 def why(message: str) -> Why:
     """Read Meta's message of error 2200."""
-    message = message[:MOST]
+    message = message[:MAX_SEARCHED_CHARACTERS]
     if found := _CHALLENGE.search(message):
         expected, received = found.groups()
         return _of_answer(expected, received)
@@ -104,7 +104,7 @@ def _of_answer(expected: str, received: str) -> Why:
             "the challenge came back in quotes or with blanks",
             "Something answers that is not this service, or changes its answer: the body is to be the bare challenge.",
         )
-    shown = f"{received[:LONGEST]}..." if len(received) > LONGEST else received
+    shown = f"{received[:MAX_ANSWER_CHARACTERS]}..." if len(received) > MAX_ANSWER_CHARACTERS else received
     return Why(
         f"something else answers there, with {shown!r}",
         "The URL leads to a page or another application: look at the host and at the path.",

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from service.meta.graph.plan_types import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, Step, Wanted
-from service.meta.graph.registration import OBJECT, Account, App, Number
+from service.meta.graph.plan_types import DROP, NO_OVERRIDE, NOTHING, REPLACE, Allowed, Plan, PlanStep, Wanted
+from service.meta.graph.registration import OBJECT, Account, App, RegisteredNumber
 from service.meta.graph.urls import same
 
 
 def subscription(
-    wanted: Wanted, app: App, accounts: Sequence[Account], numbers: Sequence[Number], allowed: Allowed
+    wanted: Wanted, app: App, accounts: Sequence[Account], numbers: Sequence[RegisteredNumber], allowed: Allowed
 ) -> Plan:
     """Plan what gets notifications to come to the wanted URL; no step where nothing is to change."""
-    steps: list[Step] = []
+    steps: list[PlanStep] = []
     refusals: list[str] = []
     notes: list[str] = []
     if not wanted.overridden:
@@ -32,7 +32,7 @@ def subscription(
     return Plan(tuple(steps), tuple(refusals), tuple(notes))
 
 
-def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[PlanStep], refusals: list[str]) -> None:
     there = app.subscription
     if there and not same(there.callback_url, wanted.callback_url) and not allowed.replace:
         refusals.append(
@@ -56,15 +56,17 @@ def _plan_app(wanted: Wanted, app: App, allowed: Allowed, steps: list[Step], ref
             "include_values": "true",
         }
         then = f"{wanted.callback_url}{change}{once_more}"
-        steps.append(Step(f"app {app.id}", before, then, "POST", path, parameters, as_app=True))
+        steps.append(PlanStep(f"app {app.id}", before, then, "POST", path, parameters, as_app=True))
     elif too_many:
         parameters = {"object": OBJECT, "fields": ",".join(sorted(too_many))}
         then = f"{wanted.callback_url}{_difference(wanted.fields | too_many, wanted.fields)}"
         now = wanted.callback_url
-        steps.append(Step(f"app {app.id}", now, then, "DELETE", path, parameters, as_app=True, trims=True))
+        steps.append(PlanStep(f"app {app.id}", now, then, "DELETE", path, parameters, as_app=True, trims=True))
 
 
-def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+def _plan_account(
+    wanted: Wanted, account: Account, allowed: Allowed, steps: list[PlanStep], refusals: list[str]
+) -> None:
     what, path = f"account {account.id}", f"{account.id}/subscribed_apps"
     is_overridden = account.id in wanted.overridden
     if is_overridden and _is_elsewhere(account.override, wanted.callback_url) and not allowed.replace:
@@ -73,16 +75,16 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
             f"if that one is to get nothing any more, say {REPLACE}."
         )
     if not account.is_subscribed:
-        steps.append(Step(what, "not subscribed", "subscribed", "POST", path))
+        steps.append(PlanStep(what, "not subscribed", "subscribed", "POST", path))
     if is_overridden:
         if not same(account.override, wanted.callback_url) or allowed.again:
             parameters = {"override_callback_uri": wanted.callback_url, "verify_token": wanted.verify_token}
             now = f"override to {account.override}" if account.override else NO_OVERRIDE
-            steps.append(Step(what, now, f"override to {wanted.callback_url}", "POST", path, parameters))
+            steps.append(PlanStep(what, now, f"override to {wanted.callback_url}", "POST", path, parameters))
     elif _is_elsewhere(account.override, wanted.callback_url):
         # A POST without a body removes an override, so an account that is subscribed is left alone.
         if allowed.drop_overrides:
-            steps.append(Step(what, f"override to {account.override}", NO_OVERRIDE, "POST", path))
+            steps.append(PlanStep(what, f"override to {account.override}", NO_OVERRIDE, "POST", path))
         else:
             refusals.append(
                 f"{_start(what)} has an override to {account.override}: its notifications go there. "
@@ -90,7 +92,9 @@ def _plan_account(wanted: Wanted, account: Account, allowed: Allowed, steps: lis
             )
 
 
-def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], notes: list[str]) -> None:
+def _plan_elsewhere(
+    wanted: Wanted, number: RegisteredNumber, allowed: Allowed, steps: list[PlanStep], notes: list[str]
+) -> None:
     """A number's own override is often meant, to try something out: it stays, and is told."""
     if allowed.drop_overrides:
         steps.append(_without(number))
@@ -101,7 +105,9 @@ def _plan_elsewhere(wanted: Wanted, number: Number, allowed: Allowed, steps: lis
         )
 
 
-def _plan_number(wanted: Wanted, number: Number, allowed: Allowed, steps: list[Step], refusals: list[str]) -> None:
+def _plan_number(
+    wanted: Wanted, number: RegisteredNumber, allowed: Allowed, steps: list[PlanStep], refusals: list[str]
+) -> None:
     if _is_elsewhere(number.override, wanted.callback_url) and not allowed.replace:
         refusals.append(
             f"{_start(_of_number(number))} has an override to {number.override}, which is not the URL to be "
@@ -112,17 +118,17 @@ def _plan_number(wanted: Wanted, number: Number, allowed: Allowed, steps: list[S
         steps.append(_overriding(number, f"override to {wanted.callback_url}", configuration))
 
 
-def _overriding(number: Number, then: str, configuration: Mapping[str, str]) -> Step:
+def _overriding(number: RegisteredNumber, then: str, configuration: Mapping[str, str]) -> PlanStep:
     now = f"override to {number.override}" if number.override else NO_OVERRIDE
     parameters = {"webhook_configuration": json.dumps(configuration)}
-    return Step(_of_number(number), now, then, "POST", number.id, parameters)
+    return PlanStep(_of_number(number), now, then, "POST", number.id, parameters)
 
 
-def _without(number: Number) -> Step:
+def _without(number: RegisteredNumber) -> PlanStep:
     return _overriding(number, NO_OVERRIDE, {"override_callback_uri": ""})
 
 
-def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Number], allowed: Allowed) -> Plan:
+def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[RegisteredNumber], allowed: Allowed) -> Plan:
     """Plan that nothing comes to *url* any more.
 
     Where it is the app's own, the subscriptions of *accounts* end with it; else only overrides to it do.
@@ -144,16 +150,16 @@ def end(url: str, app: App, accounts: Sequence[Account], numbers: Sequence[Numbe
                     f"say {DROP} where that is meant, else leave the account out."
                 )
             now = f"subscribed, with an override to {account.override}" if account.override else "subscribed"
-            steps.append(Step(what, now, "not subscribed", "DELETE", path))
+            steps.append(PlanStep(what, now, "not subscribed", "DELETE", path))
         elif same(account.override, url):
-            steps.append(Step(what, f"override to {url}", NO_OVERRIDE, "POST", path))
+            steps.append(PlanStep(what, f"override to {url}", NO_OVERRIDE, "POST", path))
     if is_own:
         path = f"{app.id}/subscriptions"
-        steps.append(Step(f"app {app.id}", url, NOTHING, "DELETE", path, {"object": OBJECT}, as_app=True))
+        steps.append(PlanStep(f"app {app.id}", url, NOTHING, "DELETE", path, {"object": OBJECT}, as_app=True))
     return Plan(tuple(steps), tuple(refusals))
 
 
-def _kept_number(number: Number, url: str) -> Iterator[str]:
+def _kept_number(number: RegisteredNumber, url: str) -> Iterator[str]:
     if _is_elsewhere(number.override, url):
         yield (
             f"{_start(_of_number(number))} has an override to {number.override}, which would get nothing any more "
@@ -165,7 +171,7 @@ def _is_elsewhere(override: str, url: str) -> bool:
     return bool(override) and not same(override, url)
 
 
-def _of_number(number: Number) -> str:
+def _of_number(number: RegisteredNumber) -> str:
     return f"number {number.id}" + (f" ({number.shown})" if number.shown else "")
 
 

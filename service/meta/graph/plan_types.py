@@ -35,7 +35,7 @@ class Allowed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlanStep:
     """One change: of what, what is there now, what will be, and the request that does it.
 
     *trims*: it only takes away fields that the step before it, which does not name them, may have left.
@@ -57,6 +57,6 @@ class Plan(NamedTuple):
     *notes* tell what stays as it is, and may not be meant.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

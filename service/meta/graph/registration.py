@@ -27,7 +27,7 @@ class App(NamedTuple):
     has_policy: bool = False
 
 
-class Number(NamedTuple):
+class RegisteredNumber(NamedTuple):
     """A number of the business's, and where an override sends what comes for it; empty for none."""
 
     id: str
@@ -42,7 +42,7 @@ class Account(NamedTuple):
     name: str
     is_subscribed: bool
     override: str = ""
-    numbers: tuple[Number, ...] = ()
+    numbers: tuple[RegisteredNumber, ...] = ()
 
 
 def app(graph: Graph) -> App:
@@ -75,7 +75,7 @@ def _account(graph: Graph, which: str) -> Account:
     return Account(which, str(found.get("name", "")), is_subscribed, override, tuple(map(_number, numbers)))
 
 
-def number(graph: Graph, which: str) -> Number:
+def number(graph: Graph, which: str) -> RegisteredNumber:
     """Look at one number. Raises GraphRefused, which names it."""
     with _named(f"number {which}"):
         return _number(graph.ask("GET", which, {"fields": "id,display_phone_number,webhook_configuration"}))
@@ -94,10 +94,10 @@ def _named(name: str) -> Iterator[None]:
         raise ex.of(name) from ex
 
 
-def _number(found: dict[str, Any]) -> Number:
+def _number(found: dict[str, Any]) -> RegisteredNumber:
     configured = found.get("webhook_configuration")
     override = configured.get("phone_number") if isinstance(configured, dict) else ""
-    return Number(str(found.get("id", "")), str(found.get("display_phone_number", "")), str(override or ""))
+    return RegisteredNumber(str(found.get("id", "")), str(found.get("display_phone_number", "")), str(override or ""))
 
 
 def _is_yes(value: object) -> bool:

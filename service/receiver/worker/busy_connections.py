@@ -7,7 +7,7 @@ from typing import Final
 import gevent
 from gevent.hub import get_hub
 
-PLACES: Final = 8  # connections that may go on in one turn of the loop
+CONNECTIONS_PER_TURN: Final = 8  # connections that may go on in one turn of the loop
 PAUSE_SECONDS: Final = 0.0001  # without any, gevent may go on for fifty turns before it looks at sockets
 
 
@@ -41,7 +41,7 @@ class Places:
     def _admit(self) -> None:
         self._timer.stop()
         self._is_running = False
-        admitted = [self._queue.popleft() for _ in range(min(PLACES, len(self._queue)))]
+        admitted = [self._queue.popleft() for _ in range(min(CONNECTIONS_PER_TURN, len(self._queue)))]
         for greenlet in admitted:
             greenlet.switch()
         if self._queue and not self._is_running:

@@ -15,12 +15,12 @@ from service.errors import Overloaded
 from service.loopback import unmapped
 from service.receiver.worker.busy_connections import Places
 from service.receiver.worker.http_parser import Parser
-from service.receiver.worker.request import BAD, Refused, Request
+from service.receiver.worker.request import BAD, Request, RequestRefused
 from service.receiver.worker.slow_connections import WINDOW_SECONDS, Waiting
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024
-PIECE: Final = 16_384  # bytes received at once
+RECEIVED_BYTES: Final = 16_384  # bytes received at once
 TURN_SECONDS: Final = 0.001  # after which a connection whose bytes never let it wait lets others go first
 
 
@@ -114,11 +114,11 @@ class Connection:
             self.deadline = None
         while not parser.requests:
             if parser.refused:
-                raise Refused(*parser.refused)
+                raise RequestRefused(*parser.refused)
             if not self._receive():
                 if parser.is_between:
                     return None
-                raise Refused(BAD)
+                raise RequestRefused(BAD)
         self._left = self._most_of_body
         self.has_head = True
         request = parser.requests.popleft()
@@ -163,7 +163,7 @@ class Connection:
     def _pull(self, request: Request) -> None:
         """Wait for more of the body of *request*, and say so to a client that waits to be asked."""
         if self._parser.refused:
-            raise Refused(*self._parser.refused)
+            raise RequestRefused(*self._parser.refused)
         if request.expects:
             request.expects = False
             send(self._client, b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -173,7 +173,7 @@ class Connection:
             raise Overloaded from None
         self._left -= received
         if not received or self._left < 0:
-            raise Refused(BAD)
+            raise RequestRefused(BAD)
         if request.is_complete:
             self._waiting.finished(self)
 
@@ -188,7 +188,7 @@ class Connection:
             self._waiting.unfinished(self, now)
             self._client.timeout = self.deadline - now
             try:
-                piece = self._client.recv(PIECE)
+                piece = self._client.recv(RECEIVED_BYTES)
             except Stopping:  # meant for a connection that is idle; this one no longer is
                 self.dismissed = True
                 return self._receive()
@@ -242,12 +242,12 @@ class Connection:
         self._waiting.idle(self, time.monotonic() + self._first_wait)
         try:
             client._wait(client._read_event)  # noqa: SLF001  to try first is nearly always in vain, and costs as much again
-            piece: bytes = client.recv(PIECE)
+            piece: bytes = client.recv(RECEIVED_BYTES)
         except Stopping:
             self.dismissed = True
             client.timeout = 0.0  # nobody is kept waiting, but what has come is answered
             try:
-                piece = client.recv(PIECE)
+                piece = client.recv(RECEIVED_BYTES)
             except BlockingIOError:
                 raise Stopping from None
         finally:
@@ -272,7 +272,7 @@ def connection_environ(
     }
 
 
-class Answer:
+class ResponseHead:
     """The head of an answer; it says nothing about the server."""
 
     __slots__ = ("_headers", "_status")

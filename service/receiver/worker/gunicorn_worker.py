@@ -17,31 +17,33 @@ from gunicorn.workers.ggevent import GeventWorker
 from service.config import Config
 from service.errors import ConfigurationError
 from service.receiver import drain_mark
+from service.receiver.responses import RETRY_AFTER
 from service.receiver.webhook import READ_DEADLINE
 from service.receiver.worker.busy_connections import Places
 from service.receiver.worker.connection import (
     LINGER_SECONDS,
-    Answer,
     Connection,
     GaveWay,
+    ResponseHead,
     Stopping,
     Unread,
     connection_environ,
     send,
 )
 from service.receiver.worker.memory_trim import Memory
-from service.receiver.worker.request import Refused, Request
+from service.receiver.worker.request import Request, RequestRefused
 from service.receiver.worker.slow_connections import SLOW_BYTES, Waiter, Waiting
 from service.telemetry import logs
 
-IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
-LOOK: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
-SPARE: Final = 131_072  # bytes on top of twice a body's: small bodies in small chunks; and of a head, held twice
-GRACE: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
-HEAD_PATIENCE: Final = 1.0  # seconds after the stop for a head that is not complete, and for a body that is slow
-BODY_PATIENCE: Final = 3.0  # seconds for a body that moves
-RETRY_AFTER: Final = "5"  # seconds, as the application says it
-TAKE_UP: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
+WORKER_IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
+STOP_INTERVAL_SECONDS: Final = 0.25  # seconds between looks at the drain mark, and at how the stop gets on
+SPARE_RAW_BYTES: Final = (
+    131_072  # bytes on top of twice a body's: small bodies in small chunks; and of a head, held twice
+)
+STOP_GRACE_SECONDS: Final = 2.0  # seconds that the parts have for their own stop, before the master ends the process
+STOP_HEAD_SECONDS: Final = 1.0  # seconds after the stop for a head that is not complete, and for a body that is slow
+STOP_BODY_SECONDS: Final = 3.0  # seconds for a body that moves
+STOP_ACCEPT_SECONDS: Final = 0.1  # seconds in which, at the stop, connections that the kernel holds are still taken up
 
 
 class Configured(Protocol):
@@ -81,7 +83,7 @@ class Worker(GeventWorker):
     def init_signals(self) -> None:
         """Ignore what the first process ignores: a terminal that closes tells the whole group."""
         super().init_signals()
-        for number in IGNORED_SIGNALS:
+        for number in WORKER_IGNORED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
     def init_process(self) -> None:
@@ -92,7 +94,7 @@ class Worker(GeventWorker):
         # The thread that commits wants the interpreter for moments only: it must not wait 5 ms for each.
         sys.setswitchinterval(0.0005)
         self._closing = False
-        self._most_of_body = 2 * config.max_body_bytes + SPARE
+        self._most_of_body = 2 * config.max_body_bytes + SPARE_RAW_BYTES
         self._log = logs.get("server")
         self._floods = logs.Floods(self._log)
         gevent.get_hub().handle_error = self._loop_failed
@@ -113,7 +115,7 @@ class Worker(GeventWorker):
         self._places = Places()
         self._waiting = Waiting(
             places=self.worker_connections,
-            bytes_limit=self.app.config.bodies_bytes + SPARE,  # so that the largest body fits with its head
+            bytes_limit=self.app.config.bodies_bytes + SPARE_RAW_BYTES,  # so that the largest body fits with its head
             free=pool.free_count,
         )
         memory = Memory(lambda: self._waiting.held)
@@ -132,9 +134,9 @@ class Worker(GeventWorker):
             self._waiting.make_room()
             self._waiting.dismiss_late()
             memory.look()
-            gevent.sleep(LOOK)
+            gevent.sleep(STOP_INTERVAL_SECONDS)
         self._closing = True
-        gevent.sleep(TAKE_UP)
+        gevent.sleep(STOP_ACCEPT_SECONDS)
         for server in servers:
             server.close()
         self._finish(pool)
@@ -145,9 +147,9 @@ class Worker(GeventWorker):
         self._waiting.dismiss_idle()
         began = time.monotonic()
         cut = 0
-        while len(pool) and time.monotonic() < began + self.cfg.graceful_timeout - GRACE:
+        while len(pool) and time.monotonic() < began + self.cfg.graceful_timeout - STOP_GRACE_SECONDS:
             self.notify()
-            pool.join(timeout=LOOK)
+            pool.join(timeout=STOP_INTERVAL_SECONDS)
             cut += self._waiting.cut(partial(_is_late, since=began, now=time.monotonic()))
         if cut or len(pool):
             self._log.warning("connections cut at the stop", connections=cut + len(pool))
@@ -172,7 +174,7 @@ class Worker(GeventWorker):
             pass
         except Unread:
             self._floods.add("answer not read", "timeout")
-        except Refused as ex:
+        except RequestRefused as ex:
             self._refuse(connection, client, *ex.refusal)
         except TimeoutError:
             if connection.began:
@@ -202,7 +204,7 @@ class Worker(GeventWorker):
         environ[READ_DEADLINE] = connection.deadline
         client.timeout = self._read_timeout  # a client that does not read is cut as well
         self._count_request()
-        answer = Answer()
+        answer = ResponseHead()
         result = self.wsgi(environ, answer.start)
         try:
             body = b"".join(result)
@@ -227,7 +229,7 @@ class Worker(GeventWorker):
     def _refuse(self, connection: Connection, client: socket.socket, status: str, why: str = "") -> None:
         self._floods.add("request refused", why or status)
         text = f"{status[4:].lower()}\n".encode("ascii")
-        answer = Answer()
+        answer = ResponseHead()
         again = [("Retry-After", RETRY_AFTER)] if status.startswith("503") else []
         answer.start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text))), *again])
         client.settimeout(LINGER_SECONDS)
@@ -239,5 +241,5 @@ class Worker(GeventWorker):
 def _is_late(waiter: Waiter, *, since: float, now: float) -> bool:
     """Return whether a request that is not complete gives way to the stop, which began at *since*."""
     if not waiter.has_head:
-        return now - since >= HEAD_PATIENCE
-    return now - since >= (BODY_PATIENCE if waiter.moved(now) >= SLOW_BYTES else HEAD_PATIENCE)
+        return now - since >= STOP_HEAD_SECONDS
+    return now - since >= (STOP_BODY_SECONDS if waiter.moved(now) >= SLOW_BYTES else STOP_HEAD_SECONDS)

@@ -26,8 +26,8 @@ from service.receiver.worker.request import (
     HEAD_TOO_LARGE,
     TARGET_TOO_LONG,
     Refusal,
-    Refused,
     Request,
+    RequestRefused,
 )
 
 EMPTY_LINE: Final = b"\r\n\r\n"
@@ -36,8 +36,8 @@ TARGET_BYTES: Final = 4_094
 LINE_BYTES: Final = TARGET_BYTES + 64  # of a request whose method llhttp does not know
 START_BYTES: Final = LINE_BYTES + 64  # of a head that are kept until it is complete
 FIELD_BYTES: Final = 8_190
-FIELDS: Final = 100
-KNOWN: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
+MAX_FIELDS: Final = 100
+KNOWN_METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
 # What a load balancer says before the request, where it is told to: version 1, and 2 behind its empty lines.
 PROXIED: Final = (b"PROXY ", b"\0\r\nQUIT\n")
 NOT_SPOKEN: Final = "the PROXY protocol is not spoken here: turn it off at the load balancer"
@@ -150,7 +150,7 @@ class Parser:
             self._is_strange = True
             self._take_strange()
         except HttpParserCallbackError as ex:
-            self.refused = ex.__context__.refusal if isinstance(ex.__context__, Refused) else Refusal(BAD)
+            self.refused = ex.__context__.refusal if isinstance(ex.__context__, RequestRefused) else Refusal(BAD)
         except HttpParserUpgrade:
             self._resume()
         except HttpParserError:
@@ -197,7 +197,7 @@ class Parser:
             return
         self._target += piece
         if len(self._target) > TARGET_BYTES:
-            raise Refused(TARGET_TOO_LONG)
+            raise RequestRefused(TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; one of a trailer is dropped."""
@@ -206,8 +206,8 @@ class Parser:
         size = len(name) + len(value) + 4
         self._fields += 1
         self._size += size
-        if size > self._max_field_bytes or self._fields > FIELDS or self._size > HEAD_BYTES:
-            raise Refused(HEAD_TOO_LARGE)
+        if size > self._max_field_bytes or self._fields > MAX_FIELDS or self._size > HEAD_BYTES:
+            raise RequestRefused(HEAD_TOO_LARGE)
         if self._request is not None:
             return
         key = _key(name)
@@ -216,7 +216,7 @@ class Parser:
         environ, text = self._environ, value.decode("latin-1").strip(" \t")
         if key in environ:
             if key in SINGLE:
-                raise Refused(BAD)
+                raise RequestRefused(BAD)
             text = f"{environ[key]},{text}"
         environ[key] = text
 
@@ -230,18 +230,18 @@ class Parser:
         said = _line(method, self._target, version)
         line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
         if not self._start.startswith(line):
-            raise Refused(BAD)
+            raise RequestRefused(BAD)
         coding = environ.get("HTTP_TRANSFER_ENCODING")
         if coding is not None:
             _check_coding(coding, version)
         expectation = environ.get("HTTP_EXPECT", "").lower() if version == "1.1" else ""
         if expectation not in ("", "100-continue"):
-            raise Refused(EXPECTATION_FAILED)
+            raise RequestRefused(EXPECTATION_FAILED)
         if version == "1.1" and "HTTP_HOST" not in environ:
-            raise Refused(BAD)
+            raise RequestRefused(BAD)
         is_tunnel = method == TUNNEL
         if is_tunnel and (coding or environ.get("CONTENT_LENGTH", "0") != "0"):
-            raise Refused(BAD)
+            raise RequestRefused(BAD)
         is_last = is_tunnel or not llhttp.should_keep_alive()
         if llhttp.should_upgrade() and not is_tunnel:
             self._resumed_head = _framing(environ.get("CONTENT_LENGTH"), coding, is_last=is_last)
@@ -292,7 +292,7 @@ class Parser:
         elif end:
             found = _STRANGE.fullmatch(line)
             self.refused = Refusal(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
-            if found and found[1] not in KNOWN and len(found[2]) <= TARGET_BYTES:
+            if found and found[1] not in KNOWN_METHODS and len(found[2]) <= TARGET_BYTES:
                 self._environ |= _said(found[1], found[2], "1.1")
                 self._add(self._environ, expects=False, last=True)
                 self.on_message_complete()
@@ -301,12 +301,12 @@ class Parser:
 def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
     """Return what a request's line says for the environ; raises Refused if it is none that we accept."""
     if version not in VERSIONS or b"#" in target:
-        raise Refused(BAD)
+        raise RequestRefused(BAD)
     if target.startswith(b"/"):
         return _said(method, target, version)
     found = _ABSOLUTE.fullmatch(target)
     if not found or method == TUNNEL:
-        raise Refused(BAD)
+        raise RequestRefused(BAD)
     origin = found[3] if found[3].startswith(b"/") else b"/" + found[3]
     authority = found[1] + (found[2] or b"")
     return _said(method, origin, version) | {"HTTP_HOST": authority.decode("ascii")}
@@ -337,12 +337,12 @@ def _known(method: bytes, path: bytes, version: str) -> dict[str, str]:
 
 def _check_coding(coding: str, version: str) -> None:
     if version == "1.0" or not _CODING.fullmatch(coding):
-        raise Refused(BAD)
+        raise RequestRefused(BAD)
     *others, last = (word.strip(" \t").lower() for word in coding.split(","))
     if "identity" in (last, *others) or "chunked" in others:
-        raise Refused(BAD)
+        raise RequestRefused(BAD)
     if last != "chunked":
-        raise Refused(CODING_UNKNOWN)
+        raise RequestRefused(CODING_UNKNOWN)
 
 
 @lru_cache(maxsize=256)

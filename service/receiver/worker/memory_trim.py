@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 LARGE_BYTES: Final = 16 * 2**20  # of requests at once, after which it is worth the milliseconds
-LOOKS: Final = 12  # at which it is given back, after much was held
+TRIMS: Final = 12  # at which it is given back, after much was held
 
 
 class Memory:
@@ -23,7 +23,7 @@ class Memory:
         held = self._held()
         self._peak = max(self._peak, held)
         if self._peak > LARGE_BYTES and 4 * held < self._peak:
-            self._peak, self._left = held, LOOKS
+            self._peak, self._left = held, TRIMS
         if self._left:  # a connection that gave way holds its memory until it has ended
             self._left -= 1
             with suppress(AttributeError):  # another C library

@@ -22,7 +22,7 @@ class Refusal(NamedTuple):
     why: str = ""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request is refused; see `Refusal`."""
 
     def __init__(self, status: str, why: str = "") -> None:

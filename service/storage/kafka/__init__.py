@@ -12,7 +12,7 @@ from service.config import InboxUrl
 from service.errors import ConfigurationError
 from service.storage.engine import Engine
 from service.storage.kafka.inbox import KafkaInbox
-from service.storage.kafka.settings import Settings, problems
+from service.storage.kafka.settings import KafkaSettings, problems
 from service.storage.kafka.stream import KafkaStream
 from service.storage.protocols import Terms
 
@@ -20,11 +20,11 @@ __all__ = ["ENGINE"]
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], KafkaInbox]:
-    return lambda: KafkaInbox(Settings.of(url), terms)
+    return lambda: KafkaInbox(KafkaSettings.of(url), terms)
 
 
 def _open_erasure(url: InboxUrl) -> NoReturn:
-    topic = Settings.of(url).topic
+    topic = KafkaSettings.of(url).topic
     raise ConfigurationError(
         [
             (
@@ -40,7 +40,7 @@ ENGINE: Final = Engine(
     name="kafka",
     problems=problems,
     inbox_opener=_inbox_opener,
-    open_stream=lambda url: KafkaStream(Settings.of(url)),
+    open_stream=lambda url: KafkaStream(KafkaSettings.of(url)),
     open_erasure=_open_erasure,
     no_log="There is no relay for kafka: consumers of yours read the topic, and docs/engines.md shows how.",
 )

@@ -13,7 +13,7 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage.kafka.errors import map_errors, mapped
 
-LEAST: Final = 2  # replicas that have an event before it is acknowledged
+MIN_INSYNC_REPLICAS: Final = 2  # replicas that have an event before it is acknowledged
 _NEWEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ALTER: Final = "kafka-configs.sh --alter --topic {topic} --add-config {name}={value}"
 # What a topic's setting must be; what goes wrong else; what the remedy sets it to.
@@ -29,9 +29,8 @@ def describe(admin: AdminClient, topic: str, *, timeout: float) -> TopicMetadata
     with map_errors():
         found = admin.list_topics(timeout=timeout).topics.get(topic)
     if found is None:
-        command = (
-            f"kafka-topics.sh --create --topic {topic} --replication-factor 3 --config min.insync.replicas={LEAST}"
-        )
+        settings = f"--replication-factor 3 --config min.insync.replicas={MIN_INSYNC_REPLICAS}"
+        command = f"kafka-topics.sh --create --topic {topic} {settings}"
         raise InboxUnavailable(StorageFailure.CANNOT_OPEN, f"there is no topic {topic!r}: create it ({command})")
     if found.error is not None:
         raise mapped(found.error)
@@ -50,8 +49,8 @@ def require_settings(admin: AdminClient, topic: TopicMetadata, *, timeout: float
         raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not say the topic's settings in time") from ex
     values = {key: entry.value for key, entry in found.items()}
     least = int(values["min.insync.replicas"])
-    if least < LEAST:
-        remedy = _ALTER.format(topic=name, name="min.insync.replicas", value=LEAST)
+    if least < MIN_INSYNC_REPLICAS:
+        remedy = _ALTER.format(topic=name, name="min.insync.replicas", value=MIN_INSYNC_REPLICAS)
         raise _unsafe(f"min.insync.replicas is {least}, so that one broker's disk may be all that has an event", remedy)
     for key, safe, why in _SETTINGS:
         if values[key] != safe:

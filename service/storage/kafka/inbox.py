@@ -13,19 +13,19 @@ from service.events import Event, is_json, told
 from service.outcomes import StorageFailure
 from service.storage.kafka import durability
 from service.storage.kafka.errors import mapped
-from service.storage.kafka.settings import Settings, quiet
+from service.storage.kafka.settings import KafkaSettings, quiet
 from service.storage.protocols import Outcome, Size, Terms
 
-LOOK: Final = 5.0  # seconds between looks at the replicas
-SETTINGS: Final = 30.0  # seconds between looks at the topic's settings
+REPLICAS_INTERVAL_SECONDS: Final = 5.0  # seconds between looks at the replicas
+SETTINGS_INTERVAL_SECONDS: Final = 30.0  # seconds between looks at the topic's settings
 _REFUSALS: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001  named so there
-LARGEST: Final = 16 * 2**20  # bytes; how large an event may be is the topic's to say
+MAX_MESSAGE_BYTES: Final = 16 * 2**20  # bytes; how large an event may be is the topic's to say
 
 
 class KafkaInbox:
     """The writing half; any number of processes have one each."""
 
-    def __init__(self, settings: Settings, terms: Terms) -> None:
+    def __init__(self, settings: KafkaSettings, terms: Terms) -> None:
         """Make a producer, and see that the topic is one that loses nothing; raises InboxUnavailable otherwise."""
         self._topic = settings.topic
         self._weak = settings.weak
@@ -49,7 +49,7 @@ class KafkaInbox:
                     "linger.ms": 100,
                     "delivery.report.only.error": True,
                     "message.timeout.ms": int(self._timeout * 1000),
-                    "message.max.bytes": LARGEST,
+                    "message.max.bytes": MAX_MESSAGE_BYTES,
                     "topic.metadata.refresh.interval.ms": 5000,
                 }
             )
@@ -106,7 +106,7 @@ class KafkaInbox:
     def purge(self, _now: int) -> bool:
         """Look at the topic again: what is too old, the brokers drop; see `Inbox`."""
         self._producer.poll(0)
-        if time.monotonic() - self._looked >= LOOK:
+        if time.monotonic() - self._looked >= REPLICAS_INTERVAL_SECONDS:
             self._look()
         return False
 
@@ -124,7 +124,7 @@ class KafkaInbox:
         self._refused = None
         try:
             topic = durability.describe(self._admin, self._topic, timeout=self._timeout)
-            if not self._weak and self._looked - self._set >= SETTINGS:
+            if not self._weak and self._looked - self._set >= SETTINGS_INTERVAL_SECONDS:
                 self._least = durability.require_settings(self._admin, topic, timeout=self._timeout)
                 self._set = self._looked
             durability.require_replicas(topic, self._least)

@@ -10,7 +10,7 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 
 # librdkafka's own names (its CONFIGURATION.md); with `.file` behind, the value is read from a mounted file.
-KNOWN: Final = (
+KNOWN_OPTIONS: Final = (
     "client.id",
     "compression.type",
     "sasl.mechanism",
@@ -27,7 +27,7 @@ FILE: Final = ".file"
 _QUIET: Final = logging.getLogger("librdkafka")  # a line for each try to connect, while our log says it once
 
 
-class Settings(NamedTuple):
+class KafkaSettings(NamedTuple):
     """Where the topic is, and what librdkafka is told; secrets and all."""
 
     topic: str
@@ -58,9 +58,11 @@ def problems(url: InboxUrl) -> list[str]:
     if not topic or "/" in topic:
         found.append("wants a topic: kafka://broker:9092/topic")
     names = {key for key, _ in _parameters(url)}
-    unknown = sorted(name for name in names if name.removesuffix(FILE) not in KNOWN)
+    unknown = sorted(name for name in names if name.removesuffix(FILE) not in KNOWN_OPTIONS)
     if unknown:
-        found.append(f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN)}")
+        found.append(
+            f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN_OPTIONS)}"
+        )
     return found
 
 

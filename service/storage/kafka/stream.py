@@ -11,17 +11,17 @@ from service.errors import InboxUnavailable
 from service.events import Event, heard
 from service.outcomes import StorageFailure
 from service.storage.kafka.errors import map_errors, mapped
-from service.storage.kafka.settings import Settings, quiet
+from service.storage.kafka.settings import KafkaSettings, quiet
 from service.storage.protocols import Placed
 
-TIMEOUT: Final = 10.0  # seconds
-PREFIX: Final = "ce_"
+STREAM_TIMEOUT_SECONDS: Final = 10.0  # seconds
+HEADER_PREFIX: Final = "ce_"
 
 
 class KafkaStream:
     """A consumer without a group that matters: it reads, and leaves no trace of where it was."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.topic
         self._consumer = Consumer(
             {
@@ -46,7 +46,7 @@ class KafkaStream:
             return self._read({number: low for number, (low, _) in ends.items()})
         asked = [TopicPartition(self._topic, number, time) for number in ends]
         with map_errors():
-            found = self._consumer.offsets_for_times(asked, timeout=TIMEOUT)
+            found = self._consumer.offsets_for_times(asked, timeout=STREAM_TIMEOUT_SECONDS)
         return self._read(
             {each.partition: each.offset if each.offset >= 0 else ends[each.partition][1] for each in found}
         )
@@ -68,12 +68,14 @@ class KafkaStream:
     def _ends(self) -> dict[int, tuple[int, int]]:
         """Give the first offset of each partition, and the one behind its last."""
         with map_errors():
-            topic = self._consumer.list_topics(self._topic, timeout=TIMEOUT).topics[self._topic]
+            topic = self._consumer.list_topics(self._topic, timeout=STREAM_TIMEOUT_SECONDS).topics[self._topic]
             if topic.error is not None:
                 raise mapped(topic.error)
             found = {}
             for number in topic.partitions:
-                ends = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=TIMEOUT)
+                ends = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), timeout=STREAM_TIMEOUT_SECONDS
+                )
                 if ends is None:
                     raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not say in time where a partition ends")
                 found[number] = ends
@@ -87,7 +89,7 @@ class KafkaStream:
                 continue
             self._consumer.assign([TopicPartition(self._topic, number, start)])
             while True:
-                message = self._consumer.poll(TIMEOUT)
+                message = self._consumer.poll(STREAM_TIMEOUT_SECONDS)
                 if message is None:
                     raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not give what the topic holds in time")
                 if (error := message.error()) is not None:
@@ -102,9 +104,9 @@ def _event(message: Message) -> Event:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
     told = {
-        name.removeprefix(PREFIX): value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        name.removeprefix(HEADER_PREFIX): value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         for name, value in pairs
-        if name.startswith(PREFIX) and value is not None
+        if name.startswith(HEADER_PREFIX) and value is not None
     }
     data = message.value() or b""
     return heard(told, data if isinstance(data, bytes) else str(data).encode())

@@ -12,7 +12,7 @@ from service.config import InboxUrl
 from service.errors import ConfigurationError
 from service.storage.engine import Engine
 from service.storage.nats.inbox import NatsInbox
-from service.storage.nats.settings import Settings, problems
+from service.storage.nats.settings import NatsSettings, problems
 from service.storage.nats.stream import NatsStream
 from service.storage.protocols import Terms
 
@@ -20,11 +20,11 @@ __all__ = ["ENGINE"]
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], NatsInbox]:
-    return lambda: NatsInbox(Settings.of(url), terms)
+    return lambda: NatsInbox(NatsSettings.of(url), terms)
 
 
 def _open_erasure(url: InboxUrl) -> NoReturn:
-    stream = Settings.of(url).stream
+    stream = NatsSettings.of(url).stream
     raise ConfigurationError(
         [
             (
@@ -40,7 +40,7 @@ ENGINE: Final = Engine(
     name="nats",
     problems=problems,
     inbox_opener=_inbox_opener,
-    open_stream=lambda url: NatsStream(Settings.of(url)),
+    open_stream=lambda url: NatsStream(NatsSettings.of(url)),
     open_erasure=_open_erasure,
     no_log="There is no relay for nats: consumers of yours read the stream, and docs/engines.md shows how.",
 )

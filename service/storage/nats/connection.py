@@ -11,16 +11,16 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from service.storage.nats.errors import UNREACHABLE, map_errors
-from service.storage.nats.settings import Settings
+from service.storage.nats.settings import NatsSettings
 
-CLOSING: Final = 0.5  # seconds
+CLOSE_TIMEOUT_SECONDS: Final = 0.5  # seconds
 _T = TypeVar("_T")
 
 
-class Connection:
+class NatsConnection:
     """The client, and its loop."""
 
-    def __init__(self, settings: Settings, *, timeout: float) -> None:
+    def __init__(self, settings: NatsSettings, *, timeout: float) -> None:
         """Connect; raises InboxUnavailable. *timeout* is in seconds, for whatever is asked."""
         logging.getLogger("nats").setLevel(logging.CRITICAL + 1)  # our log says it once
         self._loop = asyncio.new_event_loop()
@@ -53,7 +53,7 @@ class Connection:
     def close(self) -> None:
         """Let go of the server, however it is."""
         with suppress(Exception):
-            self._loop.run_until_complete(asyncio.wait_for(self.client.close(), CLOSING))
+            self._loop.run_until_complete(asyncio.wait_for(self.client.close(), CLOSE_TIMEOUT_SECONDS))
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         with suppress(Exception):

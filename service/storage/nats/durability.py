@@ -8,7 +8,7 @@ from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 
-ENOUGH: Final = 3  # replicas of which a majority has an event before it is acknowledged
+MIN_REPLICAS_WITHOUT_SYNC: Final = 3  # replicas of which a majority has an event before it is acknowledged
 LIMITLESS: Final = (-1, 0, None)
 
 
@@ -41,11 +41,10 @@ def require_disk(info: StreamInfo, server_id: str, monitor: str | None) -> None:
     *server_id* is of the server that we are connected to, *monitor* the address of its monitoring.
     """
     config = info.config
-    if (config.num_replicas or 1) >= ENOUGH:
+    if (config.num_replicas or 1) >= MIN_REPLICAS_WITHOUT_SYNC:
         return
-    ways = (
-        f"give the stream {ENOUGH} replicas, or have the server sync each write (jetstream {{ sync_interval: always }})"
-    )
+    sync = "have the server sync each write (jetstream { sync_interval: always })"
+    ways = f"give the stream {MIN_REPLICAS_WITHOUT_SYNC} replicas, or {sync}"
     if monitor is None:
         raise _unsafe(f"the stream {config.name} has one server's disk: {ways} and name its monitor=http://server:8222")
     try:

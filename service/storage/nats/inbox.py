@@ -16,17 +16,17 @@ from service.events import Event, in_header, is_json, told
 from service.outcomes import StorageFailure
 from service.storage import deduplication
 from service.storage.nats import durability
-from service.storage.nats.connection import Connection
+from service.storage.nats.connection import NatsConnection
 from service.storage.nats.errors import TOO_LARGE
-from service.storage.nats.settings import Settings
+from service.storage.nats.settings import NatsSettings
 from service.storage.protocols import Outcome, Size, Terms
 
-LOOK: Final = 5.0  # seconds between looks at the stream
-WINDOW: Final = 1800.0  # seconds in which a stream that we make tells repeats; it costs memory
-MOST: Final = 1000  # messages of one atomic batch, by the server's default
+STREAM_INTERVAL_SECONDS: Final = 5.0  # seconds between looks at the stream
+DUPLICATE_WINDOW_SECONDS: Final = 1800.0  # seconds in which a stream that we make tells repeats; it costs memory
+MAX_BATCH_MESSAGES: Final = 1000  # messages of one atomic batch, by the server's default
 BATCH: Final = "atomic publish"  # how the server's refusals of a batch begin, a duplicate in it among them
 BATCH_HEADERS: Final = 256  # bytes, of what a batch adds to a message
-MOST_HEADERS: Final = 60_000  # bytes; the server refuses 64 KiB
+MAX_HEADERS_BYTES: Final = 60_000  # bytes; the server refuses 64 KiB
 _NOT_IN_A_SUBJECT: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -42,7 +42,7 @@ class _Message(NamedTuple):
 class NatsInbox:
     """The writing half; any number of processes have one each."""
 
-    def __init__(self, settings: Settings, terms: Terms) -> None:
+    def __init__(self, settings: NatsSettings, terms: Terms) -> None:
         """Connect, and make the stream where there is none.
 
         Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
@@ -52,7 +52,7 @@ class NatsInbox:
         self._unsafe: Unavailability | None = None
         self._looked = float("-inf")
         self._size = Size()
-        self._connection = Connection(settings, timeout=terms.timeout)
+        self._connection = NatsConnection(settings, timeout=terms.timeout)
         try:
             self._look()
         except BaseException:
@@ -65,8 +65,8 @@ class NatsInbox:
             raise self._unsafe.error()
         messages = [self._message(event) for event in deduplication.distinct(events)]
         there: set[str] = set()
-        for start in range(0, len(messages), MOST):
-            there |= self._connection.run(self._publish(messages[start : start + MOST]))
+        for start in range(0, len(messages), MAX_BATCH_MESSAGES):
+            there |= self._connection.run(self._publish(messages[start : start + MAX_BATCH_MESSAGES]))
         self._size = self._size._replace(events=(self._size.events or 0) + len(messages) - len(there))
         return deduplication.outcomes(events, there)
 
@@ -109,7 +109,7 @@ class NatsInbox:
         """Write an event, before anything of its batch is sent; raises InboxUnavailable where it is too large."""
         headers = self._headers(event)
         taken = BATCH_HEADERS + sum(len(name) + len(value) + 4 for name, value in headers.items())
-        if taken > MOST_HEADERS or taken + len(event.data) > self._connection.client.max_payload:
+        if taken > MAX_HEADERS_BYTES or taken + len(event.data) > self._connection.client.max_payload:
             raise TOO_LARGE.error()
         return _Message(event.id, self._subject(event), event.data, headers)
 
@@ -134,7 +134,7 @@ class NatsInbox:
     def purge(self, _now: int) -> bool:
         """Look at the stream again: what is too old, the server drops; see `Inbox`."""
         self._connection.breathe()
-        if time.monotonic() - self._looked >= LOOK:
+        if time.monotonic() - self._looked >= STREAM_INTERVAL_SECONDS:
             self._look()
         return False
 
@@ -176,7 +176,7 @@ class NatsInbox:
             discard=DiscardPolicy.NEW,
             max_age=self._retention,
             num_replicas=self._settings.replicas(clustered=bool(self._connection.client.discovered_servers)),
-            duplicate_window=min(WINDOW, self._retention),
+            duplicate_window=min(DUPLICATE_WINDOW_SECONDS, self._retention),
             allow_atomic=True,
             allow_direct=True,
         )

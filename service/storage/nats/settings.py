@@ -10,12 +10,12 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 
 # What the URL may say besides; the first five are called as the `nats` tool's options are.
-KNOWN: Final = ("creds", "nkey", "tlsca", "tlscert", "tlskey", "tls", "subject", "replicas", "monitor")
+KNOWN_OPTIONS: Final = ("creds", "nkey", "tlsca", "tlscert", "tlskey", "tls", "subject", "replicas", "monitor")
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _NOT_A_NAME: Final = frozenset(" .*>/\\")
 
 
-class Settings(NamedTuple):
+class NatsSettings(NamedTuple):
     """Which stream, of which servers, and how it is to be made where there is none."""
 
     stream: str
@@ -71,9 +71,11 @@ def problems(url: InboxUrl) -> list[str]:
     if not name or _NOT_A_NAME & set(name):
         found.append("wants a stream: nats://server:4222/STREAM")
     options = dict(_parameters(url))
-    unknown = sorted(set(options) - set(KNOWN))
+    unknown = sorted(set(options) - set(KNOWN_OPTIONS))
     if unknown:
-        found.append(f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN)}")
+        found.append(
+            f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN_OPTIONS)}"
+        )
     if not _SUBJECT.fullmatch(options.get("subject", "whatsapp")):
         found.append("wants a subject of words with dots between: subject=whatsapp.events")
     if options.get("replicas", "1") not in tuple("12345"):

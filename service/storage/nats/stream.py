@@ -11,22 +11,22 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from service.errors import InboxUnavailable
 from service.events import Event, heard
-from service.storage.nats.connection import Connection
-from service.storage.nats.settings import Settings
+from service.storage.nats.connection import NatsConnection
+from service.storage.nats.settings import NatsSettings
 from service.storage.protocols import Placed
 
-TIMEOUT: Final = 10.0  # seconds
-PAGE: Final = 500
-PREFIX: Final = "ce-"
+STREAM_TIMEOUT_SECONDS: Final = 10.0  # seconds
+FETCHED_MESSAGES: Final = 500
+HEADER_PREFIX: Final = "ce-"
 
 
 class NatsStream:
     """A consumer that ends with it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NatsSettings) -> None:
         """Connect; raises InboxUnavailable, also where there is no such stream."""
         self._name = settings.stream
-        self._connection = Connection(settings, timeout=TIMEOUT)
+        self._connection = NatsConnection(settings, timeout=STREAM_TIMEOUT_SECONDS)
 
     def newest(self, limit: int) -> Sequence[Placed]:
         """Give the newest events; see `Stream`."""
@@ -68,7 +68,7 @@ class NatsStream:
             return
         subscribed = run(stream.pull_subscribe_bind(stream=self._name, consumer=made.name))
         while True:
-            for message in run(subscribed.fetch(PAGE, timeout=TIMEOUT / 2)):
+            for message in run(subscribed.fetch(FETCHED_MESSAGES, timeout=STREAM_TIMEOUT_SECONDS / 2)):
                 sequence = message.metadata.sequence.stream
                 yield _placed(sequence, message)
                 if sequence >= last or not message.metadata.num_pending:
@@ -81,8 +81,8 @@ def _placed(sequence: int, message: Msg) -> Placed:
 
 def _event(headers: dict[str, Any] | None, data: bytes | None) -> Event:
     told = {
-        name.removeprefix(PREFIX): unquote(str(value))
+        name.removeprefix(HEADER_PREFIX): unquote(str(value))
         for name, value in (headers or {}).items()
-        if name.startswith(PREFIX)
+        if name.startswith(HEADER_PREFIX)
     }
     return heard(told, data or b"")

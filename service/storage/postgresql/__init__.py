@@ -11,10 +11,10 @@ from typing import Final
 from service.config import InboxUrl
 from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
 from service.storage.postgresql import connection, delivery_admin, delivery_database
-from service.storage.postgresql.connection import Address
+from service.storage.postgresql.connection import ServerAddress
 from service.storage.postgresql.delivery_admin import PostgresqlDeliveryAdmin
 from service.storage.postgresql.delivery_claims import PostgresqlDeliveryClaims
-from service.storage.postgresql.delivery_database import Store
+from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase
 from service.storage.postgresql.delivery_planning import PostgresqlDeliveryPlanning
 from service.storage.postgresql.erasure import PostgresqlErasure
 from service.storage.postgresql.inbox import PostgresqlInbox
@@ -31,11 +31,11 @@ class PostgresqlDeliveries(PostgresqlDeliveryPlanning, PostgresqlDeliveryClaims)
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:
-    return lambda: PostgresqlInbox(Address.of(url, timeout=terms.timeout), terms)
+    return lambda: PostgresqlInbox(ServerAddress.of(url, timeout=terms.timeout), terms)
 
 
 def _open_deliveries(url: InboxUrl) -> DeliveryStore:
-    store = Store(url)
+    store = PostgresqlDeliveryDatabase(url)
     return DeliveryStore(PostgresqlDeliveries(store), PostgresqlDeliveryAdmin(store), store.close, lambda: store.url)
 
 
@@ -43,8 +43,8 @@ ENGINE: Final = Engine(
     name="postgresql",
     problems=connection.problems,
     inbox_opener=_inbox_opener,
-    open_log=lambda url: PostgresqlLog(Address.of(url, timeout=READ_TIMEOUT_SECONDS)),
-    open_erasure=lambda url: PostgresqlErasure(Address.of(url, timeout=READ_TIMEOUT_SECONDS)),
+    open_log=lambda url: PostgresqlLog(ServerAddress.of(url, timeout=READ_TIMEOUT_SECONDS)),
+    open_erasure=lambda url: PostgresqlErasure(ServerAddress.of(url, timeout=READ_TIMEOUT_SECONDS)),
     deliveries=DeliveryStorage(
         open=_open_deliveries,
         exists=delivery_database.exists,

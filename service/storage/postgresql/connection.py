@@ -12,15 +12,15 @@ from service.config import InboxUrl
 from service.storage.postgresql.errors import map_errors
 
 # Shares of the time that we wait, after which the server gives up itself, and so says why.
-SOONER: Final = {"lock_timeout": 0.7, "statement_timeout": 0.9}
-CONNECTING: Final = 2  # seconds a host; libpq takes no less
+SERVER_TIMEOUT_SHARES: Final = {"lock_timeout": 0.7, "statement_timeout": 0.9}
+CONNECT_TIMEOUT_PER_HOST_SECONDS: Final = 2  # seconds a host; libpq takes no less
 _NO_URL: Final = (
     "is no URL that libpq takes: write postgresql://user:password@host:5432/database?sslmode=verify-full, "
     "and percent-encode what is odd in the password"
 )
 
 
-class Address(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where the server is, as libpq wants it, secrets and all; how long it may take to answer, in seconds."""
 
     conninfo: str
@@ -32,7 +32,7 @@ class Address(NamedTuple):
         """Take it from the configured URL; what it does not say is what is safe."""
         given = conninfo.conninfo_to_dict(_without_durability(url.text))
         more: dict[str, Any] = {
-            "connect_timeout": CONNECTING,
+            "connect_timeout": CONNECT_TIMEOUT_PER_HOST_SECONDS,
             "application_name": "whatsapp-webhook",
             "client_encoding": "utf8",
         }
@@ -56,7 +56,7 @@ def _without_durability(text: str) -> str:
     return where + mark + kept
 
 
-class Connection(psycopg.Connection[tuple[Any, ...]]):
+class PostgresqlConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which nothing waits longer than `patience`, whatever became of the server."""
 
     patience: float = 2.0  # seconds
@@ -81,16 +81,16 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             self.warned = str(notice.message_primary)
 
 
-def connect(address: Address) -> Connection:
+def connect(address: ServerAddress) -> PostgresqlConnection:
     """Connect; each statement is a transaction of its own, and none is prepared (so that PgBouncer may be between).
 
     Raises InboxUnavailable.
     """
     with map_errors():
-        db = Connection.connect(address.conninfo, autocommit=True, prepare_threshold=None)
+        db = PostgresqlConnection.connect(address.conninfo, autocommit=True, prepare_threshold=None)
         db.patience = address.timeout
         db.add_notice_handler(db.hear)
         # A session that waits for a lock does not see that we are gone; those that come after would fill the server.
-        for setting, share in SOONER.items():
+        for setting, share in SERVER_TIMEOUT_SHARES.items():
             db.execute(f"SET {setting} = {int(address.timeout * share * 1000)}")
     return db

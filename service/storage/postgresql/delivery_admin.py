@@ -14,20 +14,20 @@ from service.storage.deliveries import (
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, connect
-from service.storage.postgresql.delivery_database import TABLES, Store
+from service.storage.postgresql.connection import ServerAddress, connect
+from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase
 from service.storage.postgresql.delivery_planning import saved_events
 from service.storage.postgresql.delivery_queues import drop_empty_queues, lock
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import NAME as T
+from service.storage.postgresql.schema import SCHEMA as T
 
-ASKING: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
+WATERMARK_TIMEOUT_SECONDS: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
 
 
 class PostgresqlDeliveryAdmin:
     """`DeliveryAdmin`, see there."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
 
     def statuses(self) -> Sequence[DestinationStatus]:
@@ -118,13 +118,13 @@ class PostgresqlDeliveryAdmin:
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `DestinationSwitch`."""
+        """Deliver nothing more to a destination, or go on; see `DestinationAdmin`."""
         change = f"""UPDATE {T}.destination SET disabled = %s, failing_since = NULL, failures = 0
                      WHERE name = %s AND (disabled IS NULL) <> (%s::text IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
-    def forget(self, positions: Sequence[int]) -> bool:
+    def erase(self, positions: Sequence[int]) -> bool:
         """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
         which = (list(positions),)
         with self._store.transaction() as db:
@@ -144,7 +144,7 @@ def low_watermark(url: InboxUrl, *, now: int, policy: DeliveryPolicy) -> int | N
     None if nobody waits for any, or no relay gave a heartbeat within the policy's age. Raises InboxUnavailable if that
     can't be told.
     """
-    db = connect(Address.of(url, timeout=ASKING))
+    db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
             if not schema.exists(db, "relay_state"):
@@ -168,7 +168,7 @@ def heartbeat(url: InboxUrl) -> int | None:
 
     Raises InboxUnavailable.
     """
-    db = connect(Address.of(url, timeout=ASKING))
+    db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
             return (

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from service.storage.deliveries import Claim, QueueKind, Settlement, Verdict, next_queue_state
-from service.storage.postgresql.connection import Connection
-from service.storage.postgresql.delivery_database import Store
-from service.storage.postgresql.delivery_queues import ORDER, Keys, columns, drop_empty_queues, rows
-from service.storage.postgresql.schema import NAME as T
+from service.storage.postgresql.connection import PostgresqlConnection
+from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase
+from service.storage.postgresql.delivery_queues import ORDER, DestinationIds, columns, drop_empty_queues, rows
+from service.storage.postgresql.schema import SCHEMA as T
 
 # As the index has it; PostgreSQL rewrites a negated condition so that it does not.
 _WHICH: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAILED: "least(attempts, 1) = 1"}
@@ -18,9 +18,9 @@ _WHICH: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAILED: 
 class PostgresqlDeliveryClaims:
     """`DeliveryClaims`, see there."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
-        self._keys = Keys(store)
+        self._keys = DestinationIds(store)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -98,7 +98,7 @@ class PostgresqlDeliveryClaims:
     def _queue_of(self, settlement: Settlement) -> tuple[int, str]:
         return self._keys[settlement.claim.destination], settlement.claim.queue
 
-    def _free(self, db: Connection, ours: Sequence[Settlement]) -> None:
+    def _free(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
         """Have queues be free again, and tell of the attempts."""
         db.execute(
             f"""UPDATE {T}.delivery_queue
@@ -116,7 +116,7 @@ class PostgresqlDeliveryClaims:
             columns(attempts, 6),
         )
 
-    def _end(self, db: Connection, over: Sequence[Settlement]) -> None:
+    def _end(self, db: PostgresqlConnection, over: Sequence[Settlement]) -> None:
         """Owe what was delivered, or given up, no longer."""
         dead = [
             (self._keys[claim.destination], claim.position, ruling.reason, claim.attempts + 1, attempt.at)
@@ -138,7 +138,7 @@ class PostgresqlDeliveryClaims:
         )
         drop_empty_queues(db, [self._queue_of(each) for each in over])
 
-    def _note_failures(self, db: Connection, ours: Sequence[Settlement]) -> None:
+    def _note_failures(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
         """Note since when, and how often, each destination took nothing."""
         for name in sorted({each.claim.destination for each in ours}):
             own = [each for each in ours if each.claim.destination == name]

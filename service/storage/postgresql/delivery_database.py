@@ -14,9 +14,9 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage import url_reload
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, Connection, connect
+from service.storage.postgresql.connection import PostgresqlConnection, ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import Step
+from service.storage.postgresql.schema import Migration
 
 PART: Final = "deliveries"
 OLDER_PART: Final = "relay"  # of tables that no release made
@@ -24,15 +24,15 @@ _OLDER_REMEDY: Final = (
     "the relay's tables are of a version before the first release: drop relay, destination, owed, lane, dead, tried "
     "and saved_event of the schema whatsapp_webhook, and the row 'relay' of its table version"
 )
-PATIENCE: Final = 5.0  # seconds
-TENDING: Final = 16  # who tends what is too old; beside the inbox's own locks
+DELIVERIES_TIMEOUT_SECONDS: Final = 5.0  # seconds
+TENDING_DELIVERIES: Final = 16  # who tends what is too old; beside the inbox's own locks
 # Rows that change at each try: what they leave behind is to be cleaned at a hundredth, not at a fifth, of the table.
 _BUSY: Final = (
     "WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05)"
 )
 # Never change one that was released.
-STEPS: Final = (
-    Step(
+DELIVERIES_MIGRATIONS: Final = (
+    Migration(
         f"""
         CREATE TABLE whatsapp_webhook.relay_state (
             one boolean PRIMARY KEY DEFAULT true CHECK (one), identity bigint, seen bigint NOT NULL
@@ -104,7 +104,7 @@ TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
-class Store:
+class PostgresqlDeliveryDatabase:
     """One connection, for any number of threads; made anew where it broke."""
 
     def __init__(self, url: InboxUrl) -> None:
@@ -112,25 +112,25 @@ class Store:
         self.url = url
         self.connections = 0  # so far
         self._lock = threading.RLock()
-        self._db: Connection | None = None
+        self._db: PostgresqlConnection | None = None
         with self._connected():
             pass
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def _connected(self) -> Iterator[PostgresqlConnection]:
         with self._lock:
             if self._db is None or self._db.closed:
-                self._db = connect(Address.of(self.url, timeout=PATIENCE))
+                self._db = connect(ServerAddress.of(self.url, timeout=DELIVERIES_TIMEOUT_SECONDS))
                 self.connections += 1
                 with map_errors(self._db):
                     if schema.has(self._db, OLDER_PART):
                         raise InboxUnavailable(StorageFailure.OLDER, _OLDER_REMEDY, reopen=True)
-                    schema.migrate(self._db, PART, STEPS)
+                    schema.migrate(self._db, PART, DELIVERIES_MIGRATIONS)
             with map_errors(self._db):
                 yield self._db
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[PostgresqlConnection]:
         """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
         with self._connected() as db:
             if db.info.transaction_status:
@@ -161,7 +161,7 @@ class Store:
 
 def exists(url: InboxUrl) -> bool:
     """Say whether a relay ever made its tables; raises InboxUnavailable."""
-    db = connect(Address.of(url, timeout=PATIENCE))
+    db = connect(ServerAddress.of(url, timeout=DELIVERIES_TIMEOUT_SECONDS))
     try:
         with map_errors():
             return schema.exists(db, "relay_state")

@@ -11,21 +11,21 @@ from service.outcomes import DeadLetterReason
 from service.storage.deliveries import Delivery
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Connection
-from service.storage.postgresql.delivery_database import TABLES, TENDING, Rows, Store
-from service.storage.postgresql.delivery_queues import ORDER, Keys, columns, drop_empty_queues, row, rows
-from service.storage.postgresql.schema import NAME as T
+from service.storage.postgresql.connection import PostgresqlConnection
+from service.storage.postgresql.delivery_database import TABLES, TENDING_DELIVERIES, PostgresqlDeliveryDatabase, Rows
+from service.storage.postgresql.delivery_queues import ORDER, DestinationIds, columns, drop_empty_queues, row, rows
+from service.storage.postgresql.schema import SCHEMA as T
 from service.storage.protocols import Record
 
-FORGOTTEN_AT_ONCE: Final = 4000
+PRUNED_ATTEMPTS: Final = 4000
 
 
 class PostgresqlDeliveryPlanning:
     """`DeliveryPlanning`, see there."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
-        self._keys = Keys(store)
+        self._keys = DestinationIds(store)
 
     def require_file(self) -> None:
         """See that the inbox's URL is still the one that was opened; raises InboxUnavailable."""
@@ -100,7 +100,7 @@ class PostgresqlDeliveryPlanning:
         down = f"SELECT id FROM {T}.destination WHERE disabled IS NULL AND failing_since <= %s AND failures >= %s"
         found: Counter[tuple[str, DeadLetterReason]] = Counter()
         with self._store.transaction() as db:
-            if not schema.try_lock(db, TENDING):
+            if not schema.try_lock(db, TENDING_DELIVERIES):
                 return found
             db.execute(f"UPDATE {T}.relay_state SET seen = %s", (now,))
             db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - dead_letter_age_ms,))
@@ -134,7 +134,7 @@ class PostgresqlDeliveryPlanning:
                 found.update((names[key], reason) for key, _, _ in gone)
         return found
 
-    def _give_up(self, db: Connection, over: str, values: tuple[int, ...], now: int) -> Rows:
+    def _give_up(self, db: PostgresqlConnection, over: str, values: tuple[int, ...], now: int) -> Rows:
         """Owe no longer what is *over*, but what somebody is just trying."""
         queues = rows(db, f"SELECT DISTINCT destination, queue FROM {T}.delivery WHERE {over}", *values)
         free = rows(
@@ -160,9 +160,9 @@ class PostgresqlDeliveryPlanning:
         if not self._store.rows(old, (first, 1)):
             return
         with self._store.transaction() as db:
-            if schema.try_lock(db, TENDING):
+            if schema.try_lock(db, TENDING_DELIVERIES):
                 forgotten = f"DELETE FROM {T}.attempt WHERE (position, destination, at) IN ({old})"
-                db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
+                db.execute(forgotten, (first, PRUNED_ATTEMPTS))
 
     def unsaved(self, limit: int) -> Sequence[int]:
         """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
@@ -174,7 +174,7 @@ class PostgresqlDeliveryPlanning:
         encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
         saved = [(record.position, len(text), record.event.subject, text) for record, text in encoded]
         with self._store.transaction() as db:
-            if not schema.try_lock(db, TENDING):
+            if not schema.try_lock(db, TENDING_DELIVERIES):
                 return
             db.execute(
                 f"""INSERT INTO {T}.saved_event (saved_at, position, bytes, subject, event)
@@ -195,7 +195,7 @@ class PostgresqlDeliveryPlanning:
         return saved_events(self._store, positions)
 
 
-def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
+def saved_events(store: PostgresqlDeliveryDatabase, positions: Sequence[int]) -> Mapping[int, Event]:
     """Return the saved events of these positions, by position."""
     found = store.rows(f"SELECT position, event FROM {T}.saved_event WHERE position = ANY(%s)", (list(positions),))
     return {position: msgspec.msgpack.decode(text, type=Event) for position, text in found}

@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from service.storage.postgresql.connection import Connection
-from service.storage.postgresql.delivery_database import Rows, Store
-from service.storage.postgresql.schema import NAME as T
+from service.storage.postgresql.connection import PostgresqlConnection
+from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase, Rows
+from service.storage.postgresql.schema import SCHEMA as T
 
 ORDER: Final = "ORDER BY destination, queue FOR UPDATE"
 
 
-class Keys:
+class DestinationIds:
     """Destinations' numbers by their names, each looked up once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
         self._known: dict[str, int] = {}
         self._connections = 0
@@ -27,7 +27,7 @@ class Keys:
         return self._known[name]
 
 
-def lock(db: Connection, queues: Iterable[tuple[Any, ...]]) -> None:
+def lock(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]]) -> None:
     """Wait for whoever has these queues, in the order in which everybody does."""
     db.execute(
         f"""SELECT 1 FROM {T}.delivery_queue
@@ -36,7 +36,7 @@ def lock(db: Connection, queues: Iterable[tuple[Any, ...]]) -> None:
     )
 
 
-def drop_empty_queues(db: Connection, queues: Iterable[tuple[Any, ...]]) -> None:
+def drop_empty_queues(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]]) -> None:
     """Drop the queues, of those that are locked, in which nothing is owed."""
     db.execute(
         f"""DELETE FROM {T}.delivery_queue WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[]))
@@ -52,12 +52,12 @@ def columns(rows: Sequence[tuple[Any, ...]], number: int) -> list[list[Any]]:
     return [[row[at] for row in rows] for at in range(number)]
 
 
-def rows(db: Connection, query: str, *values: object) -> Rows:
+def rows(db: PostgresqlConnection, query: str, *values: object) -> Rows:
     """Give what *query* finds."""
     return db.execute(query, values).fetchall()
 
 
-def row(db: Connection, query: str) -> tuple[Any, ...]:
+def row(db: PostgresqlConnection, query: str) -> tuple[Any, ...]:
     """Give the one row that *query* finds."""
     (found,) = rows(db, query)
     return found

@@ -4,7 +4,7 @@ from typing import Final
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
-from service.storage.postgresql.connection import Connection
+from service.storage.postgresql.connection import PostgresqlConnection
 
 # What each setting may be. `local` and `remote_write` wait for less than a standby's disk where there is one.
 _SAFE: Final = {
@@ -28,7 +28,7 @@ _QUESTION: Final = f"""
 """
 
 
-def require(db: Connection, *, weak: bool) -> None:
+def require(db: PostgresqlConnection, *, weak: bool) -> None:
     """Raise InboxUnavailable where what is committed might not survive, unless somebody wants it *weak*."""
     found = dict(db.execute(_QUESTION).fetchall())
     if found["standby"] == "true":

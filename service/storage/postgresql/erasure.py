@@ -5,19 +5,19 @@ from types import TracebackType
 from typing import Self
 
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import NAME
+from service.storage.postgresql.schema import SCHEMA
 
 
 class PostgresqlErasure:
     """`Erasure`, see there."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ServerAddress) -> None:
         """Connect; raises InboxUnavailable."""
         self._db = connect(address)
         with map_errors(self._db):
-            schema.require_version(self._db, "inbox", schema.STEPS)
+            schema.require_version(self._db, "inbox", schema.MIGRATIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -29,7 +29,7 @@ class PostgresqlErasure:
 
     def find(self, subject: str) -> Sequence[int]:
         """Give the positions of the events of *subject*; reads all that is kept."""
-        query = f"SELECT position FROM {NAME}.event WHERE subject = %s ORDER BY position"
+        query = f"SELECT position FROM {SCHEMA}.event WHERE subject = %s ORDER BY position"
         with map_errors(self._db):
             return [position for (position,) in self._db.execute(query, (subject,))]
 
@@ -37,11 +37,12 @@ class PostgresqlErasure:
         """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody; see `Erasure`."""
         with map_errors(self._db):
             self._db.execute(
-                f"""UPDATE {NAME}.event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
+                f"""UPDATE {SCHEMA}.event
+                    SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
                     WHERE position = ANY(%s)""",
                 (list(positions),),
             )
-            leaves = f"SELECT relid::regclass::text FROM pg_partition_tree('{NAME}.event') WHERE isleaf"
+            leaves = f"SELECT relid::regclass::text FROM pg_partition_tree('{SCHEMA}.event') WHERE isleaf"
             for (table,) in self._db.execute(leaves).fetchall():
                 self._db.execute(f"VACUUM {table}")
         return True

@@ -6,20 +6,21 @@ from typing import Final
 
 from psycopg import errors
 
+from service.clock import DAY_MS
 from service.errors import InboxUnavailable, Unavailability
 from service.events import Event
 from service.outcomes import StorageFailure
 from service.storage import deduplication
 from service.storage.postgresql import durability, partitions, rows, schema
-from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import NAME
+from service.storage.postgresql.schema import SCHEMA
 from service.storage.protocols import Outcome, Size, Terms
 
-COUNTED: Final = 20_000  # events up to which they are counted, and not estimated
-MEASURED: Final = 15.0  # seconds between looks at how much there is
-_COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM {NAME}.event LIMIT {COUNTED + 1}) AS counted"
-_TREE: Final = f"pg_partition_tree('{NAME}.event') JOIN pg_class ON pg_class.oid = relid WHERE isleaf"
+MAX_COUNTED_EVENTS: Final = 20_000  # events up to which they are counted, and not estimated
+SIZE_INTERVAL_SECONDS: Final = 15.0  # seconds between looks at how much there is
+_COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM {SCHEMA}.event LIMIT {MAX_COUNTED_EVENTS + 1}) AS counted"
+_TREE: Final = f"pg_partition_tree('{SCHEMA}.event') JOIN pg_class ON pg_class.oid = relid WHERE isleaf"
 _ESTIMATE: Final = f"SELECT sum(greatest(reltuples, 0))::bigint FROM {_TREE}"
 _BYTES: Final = f"SELECT sum(pg_total_relation_size(relid)) FROM {_TREE}"
 
@@ -27,7 +28,7 @@ _BYTES: Final = f"SELECT sum(pg_total_relation_size(relid)) FROM {_TREE}"
 class PostgresqlInbox:
     """The writing half; any number of processes have one each."""
 
-    def __init__(self, address: Address, terms: Terms) -> None:
+    def __init__(self, address: ServerAddress, terms: Terms) -> None:
         """Connect, and make the tables where there are none.
 
         Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
@@ -43,7 +44,7 @@ class PostgresqlInbox:
         try:
             with map_errors():
                 durability.require(self._db, weak=self._weak)
-                schema.migrate(self._db, "inbox", schema.STEPS)
+                schema.migrate(self._db, "inbox", schema.MIGRATIONS)
                 self._measure()
         except BaseException:
             self._db.close()
@@ -78,18 +79,18 @@ class PostgresqlInbox:
         """Write a row, so that a full disk is seen; see `Inbox`."""
         with map_errors(self._db):
             self._look()
-            self._db.execute(f"UPDATE {NAME}.progress SET position = position WHERE name = 'identity'")
+            self._db.execute(f"UPDATE {SCHEMA}.progress SET position = position WHERE name = 'identity'")
 
     def purge(self, now: int) -> bool:
         """Look at the server's settings, make the next days' partitions, drop what is too old; see `Inbox`."""
         with map_errors(self._db):
             self._look()
-            today = now // rows.DAY
+            today = now // DAY_MS
             if self._made_until < today + partitions.AHEAD.stop:
                 partitions.make(self._db, (today + ahead for ahead in partitions.AHEAD))
                 self._made_until = today + partitions.AHEAD.stop
             more = self._purge(self._db, now)
-            if (self._purging and not more) or time.monotonic() - self._measured >= MEASURED:
+            if (self._purging and not more) or time.monotonic() - self._measured >= SIZE_INTERVAL_SECONDS:
                 self._measure()
             self._purging = more
         return more
@@ -113,8 +114,8 @@ class PostgresqlInbox:
     def _measure(self) -> None:
         self._measured = time.monotonic()
         events = self._size.events or 0
-        if events <= COUNTED:
+        if events <= MAX_COUNTED_EVENTS:
             events = schema.number(self._db, _COUNT)
-        if events > COUNTED:  # notifications wait while it is counted
-            events = max(schema.number(self._db, _ESTIMATE), COUNTED)
+        if events > MAX_COUNTED_EVENTS:  # notifications wait while it is counted
+            events = max(schema.number(self._db, _ESTIMATE), MAX_COUNTED_EVENTS)
         self._size = Size(events, schema.number(self._db, _BYTES))

@@ -4,25 +4,25 @@ import hashlib
 from collections.abc import Sequence
 
 from service.storage.postgresql import rows, schema
-from service.storage.postgresql.connection import Address, connect
+from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import NAME
+from service.storage.postgresql.schema import SCHEMA
 from service.storage.protocols import Record
 
 # Not the sequence's value: it counts what is just being appended, which a reader that begins there would pass.
-_LAST = f"""SELECT greatest((SELECT position FROM {NAME}.event ORDER BY position DESC LIMIT 1),
-                            (SELECT position FROM {NAME}.progress WHERE name = 'dropped'))"""
+_LAST = f"""SELECT greatest((SELECT position FROM {SCHEMA}.event ORDER BY position DESC LIMIT 1),
+                            (SELECT position FROM {SCHEMA}.progress WHERE name = 'dropped'))"""
 
 
 class PostgresqlLog:
     """The reading half: a connection of its own, each question a transaction of its own."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ServerAddress) -> None:
         """Connect; raises InboxUnavailable, also where no server made the tables yet."""
         self._db = connect(address)
         try:
             with map_errors():
-                schema.require_version(self._db, "inbox", schema.STEPS)
+                schema.require_version(self._db, "inbox", schema.MIGRATIONS)
         except BaseException:
             self._db.close()
             raise
@@ -45,12 +45,12 @@ class PostgresqlLog:
 
     def identity(self) -> int:
         """Give the number that is this log's alone; see `Log`."""
-        return self._number(f"SELECT position FROM {NAME}.progress WHERE name = 'identity'")
+        return self._number(f"SELECT position FROM {SCHEMA}.progress WHERE name = 'identity'")
 
     def first(self) -> int:
         """Give the oldest position; see `Log`. One statement, as `last` must be of the same moment."""
-        oldest = f"""SELECT position FROM {NAME}.event WHERE data IS NOT NULL
-                       AND position > (SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped')
+        oldest = f"""SELECT position FROM {SCHEMA}.event WHERE data IS NOT NULL
+                       AND position > (SELECT position FROM {SCHEMA}.progress WHERE name = 'bodies_dropped')
                      ORDER BY position LIMIT 1"""
         return self._number(f"SELECT coalesce(({oldest}), ({_LAST}) + 1)")
 
@@ -67,7 +67,7 @@ class PostgresqlLog:
             return schema.number(self._db, query)
 
     def _records(self, condition: str, *values: object, columns: str = rows.COLUMNS) -> Sequence[Record]:
-        query = f"SELECT position, {columns} FROM {NAME}.event WHERE {condition}"
+        query = f"SELECT position, {columns} FROM {SCHEMA}.event WHERE {condition}"
         with map_errors(self._db):
             found = self._db.execute(query, values, binary=True).fetchall()
         return [rows.record(row) for row in found]

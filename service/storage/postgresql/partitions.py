@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 
 from psycopg import errors
 
+from service.clock import DAY_MS
 from service.storage.postgresql import schema
-from service.storage.postgresql.connection import Connection
-from service.storage.postgresql.rows import DAY, date
-from service.storage.postgresql.schema import NAME, TIMELESS
+from service.storage.postgresql.connection import PostgresqlConnection
+from service.storage.postgresql.rows import date
+from service.storage.postgresql.schema import SCHEMA, TIMELESS
 from service.storage.protocols import Terms
 
-AT_ONCE: Final = 256
+PURGED_EVENTS: Final = 256
 # Milliseconds that a change of partitions waits for those who read and write, as whoever comes after waits for it.
 PATIENCE: Final = 100
 AGAIN: Final = 60.0  # seconds until the next try, where somebody reads for longer than that
@@ -29,7 +30,7 @@ class Partition(NamedTuple):
     day: int
 
 
-def make(db: Connection, days: Iterable[int]) -> None:
+def make(db: PostgresqlConnection, days: Iterable[int]) -> None:
     """Make the partitions of these days, those that are not there."""
     wanted = set(days) - {TIMELESS}
     if wanted <= {each.day for each in all_of(db)}:
@@ -37,18 +38,18 @@ def make(db: Connection, days: Iterable[int]) -> None:
     with schema.transaction(db):
         schema.lock(db, schema.MIGRATING)  # two that make the same one would fail
         for day in sorted(wanted - {each.day for each in all_of(db)}):
-            table = f"{NAME}.event_{date(day)}"
+            table = f"{SCHEMA}.event_{date(day)}"
             # In two steps: as one, it would wait for whoever just reads, and all that comes after it for both.
-            db.execute(f"CREATE TABLE {table} (LIKE {NAME}.event INCLUDING DEFAULTS INCLUDING INDEXES)")
-            db.execute(f"ALTER TABLE {NAME}.event ATTACH PARTITION {table} FOR VALUES IN ({day})")
+            db.execute(f"CREATE TABLE {table} (LIKE {SCHEMA}.event INCLUDING DEFAULTS INCLUDING INDEXES)")
+            db.execute(f"ALTER TABLE {SCHEMA}.event ATTACH PARTITION {table} FOR VALUES IN ({day})")
 
 
-def all_of(db: Connection) -> list[Partition]:
+def all_of(db: PostgresqlConnection) -> list[Partition]:
     """Give the partitions of days, the oldest first."""
     found = db.execute(
         f"""SELECT relname, substring(pg_get_expr(relpartbound, pg_class.oid) FROM '[0-9]+')::integer
             FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-            WHERE inhparent = '{NAME}.event'::regclass AND relispartition ORDER BY 2"""
+            WHERE inhparent = '{SCHEMA}.event'::regclass AND relispartition ORDER BY 2"""
     ).fetchall()
     return [Partition(*each) for each in found if each[1] != TIMELESS]
 
@@ -60,7 +61,7 @@ class Purge:
         self._terms = terms
         self._not_before = float("-inf")
 
-    def __call__(self, db: Connection, now: int) -> bool:
+    def __call__(self, db: PostgresqlConnection, now: int) -> bool:
         """Drop one partition, or a few of the events that have no day; says whether there may be more."""
         terms, cutoff = self._terms, now - self._terms.retention
         with schema.transaction(db):
@@ -72,7 +73,7 @@ class Purge:
                 dropped = _drop_bodies(db, now - terms.body_retention, needed)
         return dropped
 
-    def _drop_days(self, db: Connection, cutoff: int, needed: "_Needed") -> bool:
+    def _drop_days(self, db: PostgresqlConnection, cutoff: int, needed: "_Needed") -> bool:
         if time.monotonic() < self._not_before:
             return False
         old = next((each for each in _past(db, cutoff) if _is_old(db, each, cutoff, needed)), None)
@@ -81,22 +82,22 @@ class Purge:
         db.execute(f"SET LOCAL lock_timeout = {PATIENCE}")
         try:
             with db.transaction():
-                db.execute(f"LOCK TABLE {NAME}.event IN ACCESS EXCLUSIVE MODE")
+                db.execute(f"LOCK TABLE {SCHEMA}.event IN ACCESS EXCLUSIVE MODE")
                 # Now nobody is just appending to it: what was there a moment ago may not be all.
                 if not _is_old(db, old, cutoff, needed):
                     return False
-                _note(db, f"SELECT max(position) FROM {NAME}.{old.name}")
-                db.execute(f"DROP TABLE {NAME}.{old.name}")
+                _note(db, f"SELECT max(position) FROM {SCHEMA}.{old.name}")
+                db.execute(f"DROP TABLE {SCHEMA}.{old.name}")
         except errors.LockNotAvailable:
             self._not_before = time.monotonic() + AGAIN
             return False
         return True
 
 
-def _note(db: Connection, highest: str) -> None:
+def _note(db: PostgresqlConnection, highest: str) -> None:
     """Remember the highest position that was dropped: where nothing is left, it is where the log ends."""
     db.execute(
-        f"UPDATE {NAME}.progress SET position = greatest(position, coalesce(({highest}), 0)) WHERE name = 'dropped'"
+        f"UPDATE {SCHEMA}.progress SET position = greatest(position, coalesce(({highest}), 0)) WHERE name = 'dropped'"
     )
 
 
@@ -116,41 +117,41 @@ class _Needed:
         return needed is None or position < needed
 
 
-def _past(db: Connection, cutoff: int) -> Iterator[Partition]:
+def _past(db: PostgresqlConnection, cutoff: int) -> Iterator[Partition]:
     """Give partitions of days that are past: what is of a day was received on it or later."""
-    return (each for each in all_of(db) if (each.day + 1) * DAY <= cutoff)
+    return (each for each in all_of(db) if (each.day + 1) * DAY_MS <= cutoff)
 
 
-def _is_old(db: Connection, partition: Partition, cutoff: int, needed: _Needed) -> bool:
+def _is_old(db: PostgresqlConnection, partition: Partition, cutoff: int, needed: _Needed) -> bool:
     """Say whether everything in it is too old, and nobody needs anything."""
     newest = db.execute(
-        f"SELECT position, received_at FROM {NAME}.{partition.name} ORDER BY position DESC LIMIT 1"
+        f"SELECT position, received_at FROM {SCHEMA}.{partition.name} ORDER BY position DESC LIMIT 1"
     ).fetchone()
     return newest is None or (newest[1] < cutoff and needed.passes(newest[0]))
 
 
-def _drop_timeless(db: Connection, cutoff: int, needed: _Needed) -> bool:
+def _drop_timeless(db: PostgresqlConnection, cutoff: int, needed: _Needed) -> bool:
     oldest = db.execute(
-        f"SELECT position FROM {NAME}.event_timeless WHERE received_at < %s ORDER BY position LIMIT {AT_ONCE}",
+        f"SELECT position FROM {SCHEMA}.event_timeless WHERE received_at < %s ORDER BY position LIMIT {PURGED_EVENTS}",
         (cutoff,),
     ).fetchall()
     gone = [position for (position,) in oldest if needed.passes(position)]
     if not gone:
         return False
     _note(db, f"SELECT {gone[-1]}")
-    db.execute(f"DELETE FROM {NAME}.event_timeless WHERE position = ANY(%s)", (gone,))
-    return len(gone) == AT_ONCE
+    db.execute(f"DELETE FROM {SCHEMA}.event_timeless WHERE position = ANY(%s)", (gone,))
+    return len(gone) == PURGED_EVENTS
 
 
-def _drop_bodies(db: Connection, cutoff: int, needed: _Needed) -> bool:
-    start = schema.number(db, f"SELECT position FROM {NAME}.progress WHERE name = 'bodies_dropped'")
+def _drop_bodies(db: PostgresqlConnection, cutoff: int, needed: _Needed) -> bool:
+    start = schema.number(db, f"SELECT position FROM {SCHEMA}.progress WHERE name = 'bodies_dropped'")
     page = db.execute(
-        f"SELECT position, received_at FROM {NAME}.event WHERE position > %s ORDER BY position LIMIT {AT_ONCE}",
+        f"SELECT position, received_at FROM {SCHEMA}.event WHERE position > %s ORDER BY position LIMIT {PURGED_EVENTS}",
         (start,),
     ).fetchall()
     gone = [position for position, received_at in page if received_at < cutoff and needed.passes(position)]
     if not gone:
         return False
-    db.execute(f"UPDATE {NAME}.event SET data = NULL WHERE position = ANY(%s)", (gone,))
-    db.execute(f"UPDATE {NAME}.progress SET position = %s WHERE name = 'bodies_dropped'", (gone[-1],))
-    return len(gone) == AT_ONCE
+    db.execute(f"UPDATE {SCHEMA}.event SET data = NULL WHERE position = ANY(%s)", (gone,))
+    db.execute(f"UPDATE {SCHEMA}.progress SET position = %s WHERE name = 'bodies_dropped'", (gone[-1],))
+    return len(gone) == PURGED_EVENTS

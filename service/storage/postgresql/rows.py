@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from service.clock import DAY_MS
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
@@ -13,7 +14,6 @@ from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
 COLUMNS: Final = "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, data"
-DAY: Final = 86_400_000  # milliseconds
 # What lies outside has no day of its own: somebody's clock, or another unit, must not make a partition.
 _FIRST, _LAST = 1_230_768_000_000, 4_102_444_800_000  # 2009, 2100
 # A history comes at once and is of all days: with a day of its own each, it would make a partition for each.
@@ -27,7 +27,7 @@ APPEND: Final = f"""
     given AS MATERIALIZED (
         SELECT g.*, substring(sha256(convert_to(g.id, 'UTF8')) FOR 16) AS digest, decode(g.coded, 'base64') AS data,
             CASE WHEN g.field <> '{_BACKWARD}' AND g.own_time BETWEEN {_FIRST} AND {_LAST}
-                THEN (g.own_time / {DAY})::integer ELSE {TIMELESS} END AS day
+                THEN (g.own_time / {DAY_MS})::integer ELSE {TIMELESS} END AS day
         FROM turn, ROWS FROM (json_to_recordset(%s::json) AS (
             id text, type text, source text, subject text, partitionkey text, time bigint, own_time bigint,
             received_at bigint, field text, test boolean, traceparent text, data text
@@ -54,7 +54,7 @@ def day(event: Event) -> int:
     """Give the day, since the epoch, of the partition that an event belongs to: the same whenever its id is."""
     if event.field == _BACKWARD or not _FIRST <= event.own_time <= _LAST:
         return TIMELESS
-    return event.own_time // DAY
+    return event.own_time // DAY_MS
 
 
 def date(number: int) -> str:

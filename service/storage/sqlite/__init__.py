@@ -14,7 +14,7 @@ from service.storage.engine import DeliveryStorage, DeliveryStore, Engine
 from service.storage.protocols import Terms
 from service.storage.sqlite import delivery_admin, delivery_database
 from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
-from service.storage.sqlite.delivery_database import Store
+from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from service.storage.sqlite.erasure import SqliteErasure
 from service.storage.sqlite.inbox import SqliteInbox
@@ -42,7 +42,7 @@ def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], SqliteInbox]:
 
 
 def _open_deliveries(url: InboxUrl) -> DeliveryStore:
-    store = Store(delivery_database.path_beside(url.path))
+    store = SqliteDeliveryDatabase(delivery_database.path_beside(url.path))
     return DeliveryStore(SqliteDeliveries(store), SqliteDeliveryAdmin(store), store.close, lambda: url)
 
 

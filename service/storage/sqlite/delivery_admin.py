@@ -17,7 +17,13 @@ from service.storage.deliveries import (
     DestinationStatus,
 )
 from service.storage.delivery_policy import DeliveryPolicy
-from service.storage.sqlite.delivery_database import APPLICATION_ID, OLDER_APPLICATION_ID, TABLES, Rows, Store
+from service.storage.sqlite.delivery_database import (
+    DELIVERIES_APPLICATION_ID,
+    OLDER_APPLICATION_ID,
+    TABLES,
+    Rows,
+    SqliteDeliveryDatabase,
+)
 from service.storage.sqlite.delivery_queue import drop_empty_queues, saved_events
 from service.storage.sqlite.ownership import Owner, require_ours
 
@@ -25,7 +31,7 @@ from service.storage.sqlite.ownership import Owner, require_ours
 class SqliteDeliveryAdmin:
     """`DeliveryAdmin`, see there."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
 
     def statuses(self) -> Sequence[DestinationStatus]:
@@ -105,13 +111,13 @@ class SqliteDeliveryAdmin:
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `DestinationSwitch`."""
+        """Deliver nothing more to a destination, or go on; see `DestinationAdmin`."""
         change = """UPDATE destination SET disabled = ?, failing_since = NULL, failures = 0
                     WHERE name = ? AND (disabled IS NULL) <> (? IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
-    def forget(self, positions: Sequence[int]) -> bool:
+    def erase(self, positions: Sequence[int]) -> bool:
         """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
         one = [(position,) for position in positions]
         every = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
@@ -132,7 +138,7 @@ def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None
     """
     try:
         if (
-            require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS
+            require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS
         ):  # there is none, or a relay is making it
             return None
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -162,7 +168,7 @@ def heartbeat(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        if require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS:
+        if require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS:
             return None
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             db.set_busy_timeout(100)

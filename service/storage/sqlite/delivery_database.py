@@ -13,12 +13,12 @@ from service.outcomes import StorageFailure
 from service.storage.sqlite.errors import access
 from service.storage.sqlite.ownership import make_private, require_ours
 
-NAME: Final = "relay.db"
-APPLICATION_ID: Final = 0x57484B44  # "WHKD"
+FILE_NAME: Final = "relay.db"
+DELIVERIES_APPLICATION_ID: Final = 0x57484B44  # "WHKD"
 OLDER_APPLICATION_ID: Final = 0x57484B52  # of files that no release made
-BUSY_TIMEOUT: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
+DELIVERIES_BUSY_TIMEOUT_MS: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
 # Each step takes a database of the version that is its index to the next one. Never change one that was released.
-MIGRATIONS: Final = (
+DELIVERIES_MIGRATIONS: Final = (
     """
     CREATE TABLE origin (identity INTEGER NOT NULL) STRICT;
     CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), seen INTEGER NOT NULL) STRICT;
@@ -89,10 +89,10 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 def path_beside(inbox: Path) -> Path:
     """Return where the deliveries of the inbox in the file *inbox* are."""
-    return inbox.with_name(NAME)
+    return inbox.with_name(FILE_NAME)
 
 
-class Store:
+class SqliteDeliveryDatabase:
     """One connection, for any number of threads; any number of processes have one each."""
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         try:
-            require_ours(path, APPLICATION_ID, older=OLDER_APPLICATION_ID)
+            require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID)
             make_private(path)
             self._db = apsw.Connection(str(path))
             self._prepare()
@@ -110,19 +110,19 @@ class Store:
 
     def _prepare(self) -> None:
         db = self._db
-        db.set_busy_timeout(BUSY_TIMEOUT)
+        db.set_busy_timeout(DELIVERIES_BUSY_TIMEOUT_MS)
         db.pragma("temp_store", "MEMORY")
         db.pragma("secure_delete", True)  # a queue's name holds a number of somebody's
-        if db.pragma("user_version") > len(MIGRATIONS):
+        if db.pragma("user_version") > len(DELIVERIES_MIGRATIONS):
             raise apsw.NotADBError("it was made by a later version of this program")
         db.pragma("journal_mode", "wal")
         # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
         db.pragma("synchronous", "NORMAL")
         db.pragma("wal_autocheckpoint", 1000)  # pages; a larger one is a longer sync, which the inbox's waits for
         with self.transaction():
-            for step in range(db.pragma("user_version"), len(MIGRATIONS)):
-                db.execute(MIGRATIONS[step]).fetchall()
-                db.pragma("application_id", APPLICATION_ID)
+            for step in range(db.pragma("user_version"), len(DELIVERIES_MIGRATIONS)):
+                db.execute(DELIVERIES_MIGRATIONS[step]).fetchall()
+                db.pragma("application_id", DELIVERIES_APPLICATION_ID)
                 db.pragma("user_version", step + 1)
 
     def require_file(self) -> None:

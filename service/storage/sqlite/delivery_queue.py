@@ -23,9 +23,9 @@ from service.storage.deliveries import (
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Record
-from service.storage.sqlite.delivery_database import TABLES, Rows, Store
+from service.storage.sqlite.delivery_database import TABLES, Rows, SqliteDeliveryDatabase
 
-FORGOTTEN_AT_ONCE: Final = 4000
+PRUNED_ATTEMPTS: Final = 4000
 # As the index has it.
 _WHICH: Final = {
     QueueKind.HEALTHY: "(attempts > 0) = 0",
@@ -38,7 +38,7 @@ _INSERT_DEAD_LETTER: Final = """INSERT OR REPLACE INTO dead_letter (destination,
 class SqliteDeliveries:
     """`DeliveryPlanning` and `DeliveryClaims`, see there."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
         self._tokens = itertools.count(secrets.randbits(48) << 14)  # no two processes have one in common
         self._keys: dict[str, int] = {}
@@ -149,7 +149,7 @@ class SqliteDeliveries:
             return
         forgotten = f"DELETE FROM attempt WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
         with self._store.transaction() as db:
-            db.execute(forgotten, (first, FORGOTTEN_AT_ONCE))
+            db.execute(forgotten, (first, PRUNED_ATTEMPTS))
 
     def unsaved(self, limit: int) -> Sequence[int]:
         """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
@@ -280,7 +280,7 @@ class SqliteDeliveries:
         return self._keys[name]
 
 
-def saved_events(store: Store, positions: Sequence[int]) -> Mapping[int, Event]:
+def saved_events(store: SqliteDeliveryDatabase, positions: Sequence[int]) -> Mapping[int, Event]:
     """Return the saved events of these positions, by position."""
     query = f"SELECT position, event FROM saved_event WHERE position IN ({_marks(positions)})"  # noqa: S608  marks only
     return {at: msgspec.msgpack.decode(text, type=Event) for at, text in store.rows(query, tuple(positions))}

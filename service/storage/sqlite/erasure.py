@@ -11,7 +11,7 @@ from service.storage.sqlite import schema
 from service.storage.sqlite.errors import map_errors
 
 LOCK_TIMEOUT_MS: Final = 10_000  # how long the server's lock, and the end of a reader, are waited for
-AT_ONCE: Final = 256  # the server waits for us meanwhile
+ERASED_AT_ONCE: Final = 256  # the server waits for us meanwhile
 
 
 class SqliteErasure:
@@ -44,8 +44,8 @@ class SqliteErasure:
         Ends with a checkpoint that empties the WAL; returns False if a reader kept that from being done.
         """
         with map_errors(self._path):
-            for start in range(0, len(positions), AT_ONCE):
-                some = tuple(positions[start : start + AT_ONCE])
+            for start in range(0, len(positions), ERASED_AT_ONCE):
+                some = tuple(positions[start : start + ERASED_AT_ONCE])
                 marks = ",".join("?" * len(some))
                 with schema.transaction(self._db):
                     self._db.execute(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import apsw
 
 from service import clock
+from service.clock import DAY_MS
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
@@ -20,9 +21,8 @@ from service.storage.sqlite.ownership import make_private, require_ours
 from service.storage.sqlite.reserve import Reserve, free_bytes
 from service.storage.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
-PURGED_AT_ONCE: Final = 256
+PURGED_EVENTS: Final = 256
 MAX_PURGES_FOR_ROOM: Final = 64  # by one put, so that the requests behind it do not wait for too long
-DAY_MS: Final = 86_400_000
 
 
 class SqliteInbox:
@@ -43,7 +43,7 @@ class SqliteInbox:
         self._reserve = Reserve(path)
         self._volume = VolumeProbe(path.parent)
         self._is_checkpointed = False
-        self._at_once = PURGED_AT_ONCE
+        self._at_once = PURGED_EVENTS
         self._is_stuck = False  # what is too old can't be purged for want of room
         try:
             with map_errors(self._path):
@@ -122,7 +122,7 @@ class SqliteInbox:
             if not more and not self._volume.is_full:
                 self._reserve.make()
                 if self._reserve.size():
-                    self._at_once = PURGED_AT_ONCE
+                    self._at_once = PURGED_EVENTS
         return more
 
     def _purge_what_fits(self, now: int) -> bool:

@@ -14,7 +14,7 @@ from service.storage.sqlite.ownership import Owner, require_ours
 
 OLDEST_LIBRARY: Final = (3, 51, 3)
 APPLICATION_ID: Final = 0x57484B31  # "WHK1"
-BUSY_TIMEOUT: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
+BUSY_TIMEOUT_MS: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
 MIN_CHECKPOINT_PAGES: Final = 50
 MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change again and again are copied once
 LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
@@ -74,7 +74,7 @@ def prepare(db: apsw.Connection) -> None:
 
     A large batch makes SQLite spill the journal of a statement, and a container's root can't be written.
     """
-    db.set_busy_timeout(BUSY_TIMEOUT)
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
     db.pragma("temp_store", "MEMORY")
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.outcomes import INBOX_FAILURES, HandshakeOutcome, NotificationOutcome, StorageFailure
 
-PREFIX: Final = "whatsapp_webhook_"
+METRIC_PREFIX: Final = "whatsapp_webhook_"
 UNMATCHED: Final = "unmatched"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DELAYS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)
@@ -68,21 +68,23 @@ class WebhookMetrics:
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         handshakes = Counter(
-            PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry
+            METRIC_PREFIX + "handshakes", "Verification requests by outcome.", ("outcome",), registry=registry
         )
         self._handshakes = _from_zero(_children(handshakes), HandshakeOutcome)
-        notifications = Counter(PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry)
+        notifications = Counter(
+            METRIC_PREFIX + "notifications", "Notifications by outcome.", ("outcome",), registry=registry
+        )
         self._notifications = _from_zero(_children(notifications), NotificationOutcome)
         self._events = _children(
             Counter(
-                PREFIX + "events",
+                METRIC_PREFIX + "events",
                 "Events of accepted notifications; a field or type that no table has is other.",
                 ("field", "type", "outcome"),
                 registry=registry,
             )
         )
         self._delay = Histogram(
-            PREFIX + "event_delay_seconds",
+            METRIC_PREFIX + "event_delay_seconds",
             "From Meta's timestamp of a new event to its notification.",
             buckets=_DELAYS,
             registry=registry,
@@ -110,7 +112,7 @@ class CredentialMetrics:
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._in_force = Gauge(
-            PREFIX + "credentials_in_force",
+            METRIC_PREFIX + "credentials_in_force",
             "Values in force.",
             ("credential",),
             registry=registry,
@@ -118,20 +120,20 @@ class CredentialMetrics:
         )
         self._matches = _children(
             Counter(
-                PREFIX + "credential_matches",
+                METRIC_PREFIX + "credential_matches",
                 "Which line of a credentials file was used; line 1 is the current value.",
                 ("credential", "position"),
                 registry=registry,
             )
         )
         self._stale = Gauge(
-            PREFIX + "credentials_stale",
+            METRIC_PREFIX + "credentials_stale",
             "1 while the files no longer give what is in force.",
             registry=registry,
             multiprocess_mode="livemax",
         )
         self._changed = Gauge(
-            PREFIX + "credentials_changed_timestamp_seconds",
+            METRIC_PREFIX + "credentials_changed_timestamp_seconds",
             "When the values in force last changed, in seconds since the epoch.",
             registry=registry,
             multiprocess_mode="livemax",
@@ -159,48 +161,51 @@ class InboxMetrics:
     def __init__(self, registry: CollectorRegistry | None, engine: str, *, weak: bool = False) -> None:
         """*weak* is whether somebody wants the weaker promise."""
         self._put = Histogram(
-            PREFIX + "inbox_put_seconds",
+            METRIC_PREFIX + "inbox_put_seconds",
             "One group commit, until it is durable.",
             ("engine",),
             buckets=_SECONDS,
             registry=registry,
         ).labels(engine)
         self._commit = Histogram(
-            PREFIX + "inbox_commit_events",
+            METRIC_PREFIX + "inbox_commit_events",
             "Events of one group commit.",
             ("engine",),
             buckets=_BATCHES,
             registry=registry,
         ).labels(engine)
         errors = Counter(
-            PREFIX + "inbox_errors", "Failures of the inbox by reason.", ("engine", "reason"), registry=registry
+            METRIC_PREFIX + "inbox_errors", "Failures of the inbox by reason.", ("engine", "reason"), registry=registry
         )
         self._errors = _from_zero(partial(_children(errors), engine), INBOX_FAILURES)
         self._waiting = Gauge(
-            PREFIX + "inbox_waiting", "Requests that wait for it now.", registry=registry, multiprocess_mode="livesum"
+            METRIC_PREFIX + "inbox_waiting",
+            "Requests that wait for it now.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._events = Gauge(
-            PREFIX + "inbox_events", "Events that it holds.", registry=registry, multiprocess_mode="livemax"
+            METRIC_PREFIX + "inbox_events", "Events that it holds.", registry=registry, multiprocess_mode="livemax"
         )
         self._bytes = Gauge(
-            PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livemax"
+            METRIC_PREFIX + "inbox_bytes", "Bytes that it takes.", registry=registry, multiprocess_mode="livemax"
         )
 
         self._free = Gauge(
-            PREFIX + "inbox_free_bytes",
+            METRIC_PREFIX + "inbox_free_bytes",
             "Bytes that its volume has left.",
             registry=registry,
             multiprocess_mode="livemin",
         )
         Gauge(
-            PREFIX + "inbox_weak",
+            METRIC_PREFIX + "inbox_weak",
             "1 where WEBHOOK_INBOX says durability=weak: what was answered 200 may be lost.",
             registry=registry,
             multiprocess_mode="livemax",
         ).set(weak)
 
         self._relay_seen = Gauge(
-            PREFIX + "relay_seen_timestamp_seconds",
+            METRIC_PREFIX + "relay_seen_timestamp_seconds",
             "When a relay of this inbox last said that it runs, in seconds since the epoch; NaN if none ever did.",
             registry=registry,
             multiprocess_mode="livemax",
@@ -232,5 +237,5 @@ def outcomes_in(page: str, name: str) -> dict[str, float]:
         sample.labels["outcome"]: sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
-        if sample.name == f"{PREFIX}{name}_total"
+        if sample.name == f"{METRIC_PREFIX}{name}_total"
     }

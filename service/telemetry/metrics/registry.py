@@ -17,10 +17,16 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, multiprocess, values
 from prometheus_client.registry import Collector
 
-from service.telemetry.metrics.receiver import PREFIX, CredentialMetrics, HttpMetrics, InboxMetrics, WebhookMetrics
+from service.telemetry.metrics.receiver import (
+    METRIC_PREFIX,
+    CredentialMetrics,
+    HttpMetrics,
+    InboxMetrics,
+    WebhookMetrics,
+)
 from service.telemetry.metrics.relay import RelayMetrics
 
-TRIES: Final = 10
+MAX_READS: Final = 10
 _FILE: Final = re.compile(r"(counter|summary|histogram|gauge_[a-z]+)_w[0-9]+\.db")  # as prometheus_client names them
 
 
@@ -35,7 +41,7 @@ class Metrics:
         self.credentials = CredentialMetrics(registry)
         self.inbox = InboxMetrics(registry, engine, weak=weak)
         build = Gauge(
-            PREFIX + "build_info",
+            METRIC_PREFIX + "build_info",
             "1, with what runs in the labels.",
             ("version", "engine"),
             registry=registry,
@@ -70,7 +76,7 @@ class _Sum(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Read the files; raises struct.error where one stays unreadable."""
-        for _ in range(TRIES):
+        for _ in range(MAX_READS):
             with suppress(struct.error, RuntimeError):
                 return cast("Iterable[Metric]", self._files.collect())
             time.sleep(0.02)

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.outcomes import AttemptOutcome, DeadLetterReason
-from service.telemetry.metrics.receiver import PREFIX
+from service.telemetry.metrics.receiver import METRIC_PREFIX
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BREAKER_STATES = ("closed", "half_open", "open")
@@ -14,38 +14,44 @@ class RelayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._attempts = Counter(
-            PREFIX + "relay_attempts", "Tries to deliver by outcome.", ("destination", "outcome"), registry=registry
+            METRIC_PREFIX + "relay_attempts",
+            "Tries to deliver by outcome.",
+            ("destination", "outcome"),
+            registry=registry,
         )
         self._delivery = Histogram(
-            PREFIX + "relay_delivery_seconds", "One try.", ("destination",), buckets=_SECONDS, registry=registry
+            METRIC_PREFIX + "relay_delivery_seconds", "One try.", ("destination",), buckets=_SECONDS, registry=registry
         )
         self._backlog = Gauge(
-            PREFIX + "relay_backlog_events", "Events that are owed.", ("destination",), registry=registry
+            METRIC_PREFIX + "relay_backlog_events", "Events that are owed.", ("destination",), registry=registry
         )
         self._oldest = Gauge(
-            PREFIX + "relay_oldest_event_seconds",
+            METRIC_PREFIX + "relay_oldest_event_seconds",
             "Age of the oldest event that is owed; 0 where nothing is.",
             ("destination",),
             registry=registry,
         )
         self._dead = Counter(
-            PREFIX + "relay_dead_letters", "Events given up by reason.", ("destination", "reason"), registry=registry
+            METRIC_PREFIX + "relay_dead_letters",
+            "Events given up by reason.",
+            ("destination", "reason"),
+            registry=registry,
         )
         self._breaker = Gauge(
-            PREFIX + "relay_breaker_state",
+            METRIC_PREFIX + "relay_breaker_state",
             "1 for the state that the circuit breaker is in.",
             ("destination", "state"),
             registry=registry,
         )
         self._disabled = Gauge(
-            PREFIX + "relay_destination_disabled",
+            METRIC_PREFIX + "relay_destination_disabled",
             "1 while a destination is disabled, by a 410 or by hand.",
             ("destination",),
             registry=registry,
         )
 
         self._failing = Gauge(
-            PREFIX + "relay_failing",
+            METRIC_PREFIX + "relay_failing",
             "1 while a check of /readyz fails.",
             ("check",),
             registry=registry,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from service.receiver.worker.busy_connections import PLACES, Places
+from service.receiver.worker.busy_connections import CONNECTIONS_PER_TURN, Places
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
             places.wait()
             turns.append((loop.iteration, number))
 
-    gevent.joinall([gevent.spawn(busy, number) for number in range(3 * PLACES)], raise_error=True)
-    assert [number for _, number in turns] == list(range(3 * PLACES)) * 3
+    gevent.joinall([gevent.spawn(busy, number) for number in range(3 * CONNECTIONS_PER_TURN)], raise_error=True)
+    assert [number for _, number in turns] == list(range(3 * CONNECTIONS_PER_TURN)) * 3
     iterations = [iteration for iteration, _ in turns]
-    assert max(map(iterations.count, iterations)) == PLACES
+    assert max(map(iterations.count, iterations)) == CONNECTIONS_PER_TURN
 
 
 def test_others_run_meanwhile(places: Places) -> None:
@@ -38,7 +38,7 @@ def test_others_run_meanwhile(places: Places) -> None:
         while True:
             places.wait()
 
-    waiting = [gevent.spawn(busy) for _ in range(2 * PLACES)]
+    waiting = [gevent.spawn(busy) for _ in range(2 * CONNECTIONS_PER_TURN)]
     for _ in range(20):
         gevent.sleep(0)
     gevent.sleep(0.001)
@@ -55,9 +55,13 @@ def test_who_is_ended_takes_no_place(places: Places) -> None:
         if number == 0:
             greenlets[1].kill(block=False)
 
-    greenlets = [gevent.spawn(busy, number) for number in range(PLACES + 2)]
+    greenlets = [gevent.spawn(busy, number) for number in range(CONNECTIONS_PER_TURN + 2)]
     gevent.sleep(0)
-    greenlets[PLACES].kill(block=False)
+    greenlets[CONNECTIONS_PER_TURN].kill(block=False)
     gevent.joinall(greenlets)
-    assert done == [0, *range(2, PLACES), PLACES + 1] or done == [0, *range(1, PLACES), PLACES + 1]
+    assert done == [0, *range(2, CONNECTIONS_PER_TURN), CONNECTIONS_PER_TURN + 1] or done == [
+        0,
+        *range(1, CONNECTIONS_PER_TURN),
+        CONNECTIONS_PER_TURN + 1,
+    ]
     assert all(greenlet.successful() or isinstance(greenlet.value, gevent.GreenletExit) for greenlet in greenlets)

@@ -28,6 +28,7 @@ from service.events import parse
 from service.storage.deliveries import Attempt, Delivery, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox, rows, schema
+from service.storage.sqlite.database import transaction
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
@@ -118,7 +119,7 @@ def fill_beside(inbox: Path, count: int) -> None:
     db = schema.connect(inbox)
     now = int(time.time() * 1000)
     for start in range(0, count, 1000):
-        with schema.transaction(db):
+        with transaction(db):
             for number in range(start, min(start + 1000, count)):
                 for event in parse(body(number % 100), received_at=now, nonce=""):
                     rows.insert(db, [rows.row(rows.digest(event), event)])

@@ -10,6 +10,7 @@ import apsw
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
+from service.storage.sqlite.database import migrate, prepare, require_version, transaction
 from service.storage.sqlite.errors import access
 from service.storage.sqlite.ownership import make_private, require_ours
 
@@ -110,20 +111,14 @@ class SqliteDeliveryDatabase:
 
     def _prepare(self) -> None:
         db = self._db
-        db.set_busy_timeout(DELIVERIES_BUSY_TIMEOUT_MS)
-        db.pragma("temp_store", "MEMORY")
+        prepare(db, busy_timeout_ms=DELIVERIES_BUSY_TIMEOUT_MS)
+        require_version(db, DELIVERIES_MIGRATIONS)
         db.pragma("secure_delete", True)  # a queue's name holds a number of somebody's
-        if db.pragma("user_version") > len(DELIVERIES_MIGRATIONS):
-            raise apsw.NotADBError("it was made by a later version of this program")
         db.pragma("journal_mode", "wal")
         # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
         db.pragma("synchronous", "NORMAL")
         db.pragma("wal_autocheckpoint", 1000)  # pages; a larger one is a longer sync, which the inbox's waits for
-        with self.transaction():
-            for step in range(db.pragma("user_version"), len(DELIVERIES_MIGRATIONS)):
-                db.execute(DELIVERIES_MIGRATIONS[step]).fetchall()
-                db.pragma("application_id", DELIVERIES_APPLICATION_ID)
-                db.pragma("user_version", step + 1)
+        migrate(db, DELIVERIES_MIGRATIONS, application_id=DELIVERIES_APPLICATION_ID)
 
     def require_file(self) -> None:
         """Raise InboxUnavailable where the file was moved or deleted while in use."""
@@ -143,28 +138,21 @@ class SqliteDeliveryDatabase:
             if self._db.in_transaction:
                 yield self._db
                 return
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
+            with self._map_errors(), transaction(self._db):
                 yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as ex:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(ex, apsw.Error):
-                    raise InboxUnavailable(
-                        StorageFailure.RELAY_STATE, f"the relay's state {self.path} can't be used: {ex}"
-                    ) from ex
-                raise
+
+    @contextmanager
+    def _map_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as ex:
+            detail = f"the relay's state {self.path} can't be used: {ex}"
+            raise InboxUnavailable(StorageFailure.RELAY_STATE, detail) from ex
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
         """Read; raises InboxUnavailable where the file can't be used."""
-        with self._lock:
-            try:
-                return self._db.execute(query, values).fetchall()
-            except apsw.Error as ex:
-                raise InboxUnavailable(
-                    StorageFailure.RELAY_STATE, f"the relay's state {self.path} can't be used: {ex}"
-                ) from ex
+        with self._lock, self._map_errors():
+            return self._db.execute(query, values).fetchall()
 
     def clean(self) -> bool:
         """Take the WAL in and empty it, so that it tells no more than the file; False where a reader is in the way."""

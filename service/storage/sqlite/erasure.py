@@ -8,6 +8,7 @@ from typing import Final, Self
 import apsw
 
 from service.storage.sqlite import schema
+from service.storage.sqlite.database import transaction
 from service.storage.sqlite.errors import map_errors
 
 LOCK_TIMEOUT_MS: Final = 10_000  # how long the server's lock, and the end of a reader, are waited for
@@ -47,7 +48,7 @@ class SqliteErasure:
             for start in range(0, len(positions), ERASED_AT_ONCE):
                 some = tuple(positions[start : start + ERASED_AT_ONCE])
                 marks = ",".join("?" * len(some))
-                with schema.transaction(self._db):
+                with transaction(self._db):
                     self._db.execute(
                         f"""UPDATE event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
                             WHERE position IN ({marks})""",  # noqa: S608  marks only

@@ -16,6 +16,7 @@ from service.events import Event
 from service.outcomes import StorageFailure
 from service.storage.protocols import Outcome, Size, Terms
 from service.storage.sqlite import rows, schema
+from service.storage.sqlite.database import transaction
 from service.storage.sqlite.errors import map_errors, mapped
 from service.storage.sqlite.ownership import make_private, require_ours
 from service.storage.sqlite.reserve import Reserve, free_bytes
@@ -108,7 +109,7 @@ class SqliteInbox:
             if self._volume.is_full:
                 self._probe_full_volume()
             else:
-                with schema.transaction(self._db):
+                with transaction(self._db):
                     self._db.execute("UPDATE progress SET position = position")
                     self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()  # of a process that was killed
         self._require_file()
@@ -222,13 +223,13 @@ class SqliteInbox:
         self._require_room(self._volume.needed // 2)
         self._volume.trying()
         try:
-            with schema.transaction(self._db):
+            with transaction(self._db):
                 self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()
                 self._db.execute("CREATE TABLE scratch (data BLOB)").fetchall()
                 self._db.execute("INSERT INTO scratch VALUES (randomblob(?))", (self._volume.needed,)).fetchall()
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         finally:
-            with schema.transaction(self._db):
+            with transaction(self._db):
                 self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()
         self._volume.succeeded()
 
@@ -258,7 +259,7 @@ class SqliteInbox:
         if len(whole) <= rows.ROWS_AT_ONCE:
             rows.insert(self._db, whole)  # one statement is a transaction of its own
         else:
-            with schema.transaction(self._db):
+            with transaction(self._db):
                 for start in range(0, len(whole), rows.ROWS_AT_ONCE):
                     rows.insert(self._db, whole[start : start + rows.ROWS_AT_ONCE])
         self._last = self._db.last_insert_rowid()
@@ -301,7 +302,7 @@ class SqliteInbox:
         end = self._until(self._first, cutoff, now)
         if end is None:
             return False
-        with schema.transaction(self._db):
+        with transaction(self._db):
             batch = (end, cutoff)
             self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
             first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
@@ -314,7 +315,7 @@ class SqliteInbox:
         if end is None:
             return False
         batch = (start, end, cutoff)
-        with schema.transaction(self._db):
+        with transaction(self._db):
             self._db.execute(
                 "UPDATE event SET data = NULL WHERE position >= ? AND position < ? AND received_at < ?", batch
             )

@@ -1,8 +1,6 @@
 """The database itself: how it is opened, what is in it, and what is refused."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +8,7 @@ import apsw
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
+from service.storage.sqlite.database import migrate, prepare, require_version
 from service.storage.sqlite.ownership import Owner, require_ours
 
 OLDEST_LIBRARY: Final = (3, 51, 3)
@@ -52,8 +51,8 @@ def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
     """
     db = apsw.Connection(str(path))
     try:
-        prepare(db)
-        require_version(db)
+        prepare(db, busy_timeout_ms=BUSY_TIMEOUT_MS)
+        require_version(db, MIGRATIONS)
         _require_wal(db, path)
         db.pragma("synchronous", "FULL")
         # What is deleted is overwritten with zeros, also where SQLite moves it: an erased text is in no page.
@@ -61,21 +60,12 @@ def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
         pages = reserve_bytes // 2 // int(db.pragma("page_size"))
         db.pragma("wal_autocheckpoint", min(max(pages, MIN_CHECKPOINT_PAGES), MAX_CHECKPOINT_PAGES))
         db.pragma("journal_size_limit", 67_108_864)
-        _migrate(db)
+        migrate(db, MIGRATIONS, application_id=APPLICATION_ID)
         _sync_directory(path.parent)
     except BaseException:
         db.close()
         raise
     return db
-
-
-def prepare(db: apsw.Connection) -> None:
-    """Set what every connection needs: patience with a lock, and no file beside the database.
-
-    A large batch makes SQLite spill the journal of a statement, and a container's root can't be written.
-    """
-    db.set_busy_timeout(BUSY_TIMEOUT_MS)
-    db.pragma("temp_store", "MEMORY")
 
 
 def _require_wal(db: apsw.Connection, path: Path) -> None:
@@ -86,27 +76,11 @@ def _require_wal(db: apsw.Connection, path: Path) -> None:
         )
 
 
-def _migrate(db: apsw.Connection) -> None:
-    for step in range(db.pragma("user_version"), len(MIGRATIONS)):
-        with transaction(db):
-            db.execute(MIGRATIONS[step]).fetchall()
-            db.pragma("application_id", APPLICATION_ID)
-            db.pragma("user_version", step + 1)
-
-
 def require_library(version: str) -> None:
     """Raise InboxUnavailable where the SQLite library can damage a WAL that two connections use."""
     if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
         raise InboxUnavailable(
             StorageFailure.UNSAFE, f"SQLite {version} is older than 3.51.3 and can damage a WAL: update apsw"
-        )
-
-
-def require_version(db: apsw.Connection) -> None:
-    """Raise InboxUnavailable if the database was made by a later version."""
-    if db.pragma("user_version") > len(MIGRATIONS):
-        raise InboxUnavailable(
-            StorageFailure.NEWER, "the file was made by a later version of this program: run that version"
         )
 
 
@@ -122,25 +96,12 @@ def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
         )
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
     try:
-        prepare(db)
-        require_version(db)
+        prepare(db, busy_timeout_ms=BUSY_TIMEOUT_MS)
+        require_version(db, MIGRATIONS)
     except BaseException:
         db.close()
         raise
     return db
-
-
-@contextmanager
-def transaction(db: apsw.Connection) -> Iterator[None]:
-    """Make one transaction of what is within: all of it or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite itself rolls back after some failures
-            db.execute("ROLLBACK")
-        raise
 
 
 def number(db: apsw.Connection, query: str, *values: int) -> int:

@@ -33,6 +33,9 @@ def commands(context: click.Context) -> None:
     """Receive WhatsApp's webhook notifications, keep every event, then say 200.
 
     Configuration comes from WEBHOOK_* environment variables: `whatsapp-webhook check` looks at all of them at once.
+
+    Exit status: 0 if all is well; 1 if it is not, or something failed that may work later; 2 if the command line or
+    the configuration must be changed first.
     """
     if context.invoked_subcommand in LOGGING:
         return

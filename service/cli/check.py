@@ -15,12 +15,12 @@ from service.storage import engines
 from service.telemetry import tracing
 
 
-@click.command()
+@click.command(short_help="Check the whole configuration, every problem at once.")
 @click.pass_obj
 def check(ignored: Ignored) -> None:
     """Look at the whole configuration and say everything that is wrong with it, at once.
 
-    Exits with status 2 if `serve` would refuse to start, or would start without the traces that `OTEL_*` asks for.
+    It is wrong if `serve` would refuse to start, or would start without the traces that `OTEL_*` asks for.
     Missing credentials are not wrong: `serve` waits for them.
     """
     problems = [

@@ -9,6 +9,7 @@ from service import clock
 from service.cli import delivery_store
 from service.cli.console import print_table
 from service.cli.events import filters
+from service.cli.shared_options import dry_run_option, json_lines_option, yes_option
 from service.events import rfc3339
 from service.storage.deliveries import DestinationStatus
 
@@ -16,14 +17,14 @@ RUNNING_SECONDS: Final = 150  # a relay that runs gives a sign of life each minu
 BY_HAND: Final = "by hand"
 
 
-@click.group()
+@click.group(short_help="List, stop and start the relay's destinations.")
 def destinations() -> None:
     """Look at the destinations that the relay delivers to, stop one, or let it go on."""
 
 
-@destinations.command("list")
+@destinations.command("list", short_help="List the destinations, and what waits for each.")
 @filters.inbox_option
-@click.option("--json", "as_json", is_flag=True, help="An object a line.")
+@json_lines_option
 def list_(inbox: str | None, *, as_json: bool) -> None:
     """List every destination that a relay ever read in the file, and what it is owed.
 
@@ -54,7 +55,7 @@ def list_(inbox: str | None, *, as_json: bool) -> None:
     )
 
 
-@destinations.command()
+@destinations.command(short_help="Deliver to a destination again.")
 @filters.inbox_option
 @click.argument("name")
 def enable(inbox: str | None, name: str) -> None:
@@ -62,7 +63,7 @@ def enable(inbox: str | None, name: str) -> None:
     _switch(inbox, name, None)
 
 
-@destinations.command()
+@destinations.command(short_help="Stop delivering to a destination.")
 @filters.inbox_option
 @click.argument("name")
 @click.option("--reason", default=BY_HAND, show_default=True, help="What `destinations list` says of it.")
@@ -71,10 +72,10 @@ def disable(inbox: str | None, name: str, reason: str) -> None:
     _switch(inbox, name, reason)
 
 
-@destinations.command("forget-state")
+@destinations.command("forget-state", short_help="Drop everything that a removed relay left behind.")
 @filters.inbox_option
-@click.option("--dry-run", is_flag=True, help="Show what would be dropped, and do nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     """Drop all that a relay remembers of this inbox: positions, undelivered events, dead letters.
 

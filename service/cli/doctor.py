@@ -12,7 +12,7 @@ from rich.text import Text
 from service.cli import explain_signature
 from service.cli.console import console, wrapped
 from service.cli.meta import options, secrets_source
-from service.cli.meta.options import ID
+from service.cli.shared_options import account_option, app_option, credentials_option, json_option
 from service.config import INBOX_FILE, Config, public_url
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, CredentialsDirectory
 from service.doctor import Circumstances, Finding, FindingState, diagnose
@@ -36,27 +36,17 @@ def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str
         raise click.BadParameter(f"it {ex}.") from ex
 
 
-@click.command()
+@click.command(short_help="Find out why no events arrive, or why a signature is refused.")
 @click.option(
     "--url",
     metavar="URL",
     callback=_url,
     help="What Meta calls, if not WEBHOOK_CALLBACK_URL, or what is registered at Meta.",
 )
-@click.option("--app", type=ID, help="The app at Meta, if not the one of WEBHOOK_APP_ID.")
-@click.option(
-    "--account",
-    type=ID,
-    multiple=True,
-    help="A WhatsApp Business account of it, if not those of WEBHOOK_ACCOUNTS; may repeat.",
-)
-@click.option(
-    "--credentials",
-    metavar="DIRECTORY",
-    type=click.Path(path_type=Path),
-    help="Where verify-token, app-secret and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@app_option
+@account_option
+@credentials_option
+@json_option
 @explain_signature.options
 def doctor(
     url: str | None,
@@ -74,7 +64,7 @@ def doctor(
     What it can't see from where it is, is unknown, with how it can be seen.
 
     It sends a signed test notification, one that must be refused, and 3 MB of blanks in another one: what it leaves in
-    the inbox is marked as a test, which destinations skip. It ends with 1 where something is wrong, else with 0.
+    the inbox is marked as a test, which destinations skip.
 
     With --signature it says instead why a notification's signature was refused: FILE is the request as it came, head
     and body, or its body alone with --header. Nothing of it is sent anywhere.

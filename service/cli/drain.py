@@ -9,7 +9,7 @@ from service.cli.load_config import configured
 from service.receiver import drain_mark as mark
 
 
-@click.command()
+@click.command(short_help="Tell the server to drain before it is stopped.")
 @click.option("--seconds", type=click.FloatRange(0, 600), default=15, show_default=True, help="How long to wait.")
 def drain(seconds: float) -> None:
     """Tell the server of this machine or pod to drain, then wait; made for a preStop hook.

@@ -1,20 +1,19 @@
 """`doctor --signature`: why the signature of a notification was refused."""
 
-import functools
 import http.client
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
 from service import signature
 from service.cli.meta import secrets_source
+from service.cli.shared_options import option_group
 from service.credentials import APP_SECRET, VERIFY_TOKEN, UnusableFile, read_values
 from service.doctor.explain.signature import Key, Kind
 from service.doctor.explain.signature import explain as explain_signature
@@ -34,38 +33,34 @@ class CaughtRequest(NamedTuple):
     candidates: tuple[Key, ...]
 
 
-def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say what is to be explained, and that as `request`, None for nothing."""
-
-    @functools.wraps(command)
-    def with_options(file: Path | None, header: str | None, candidates: tuple[Path, ...], **more: Any) -> None:
-        if file is None and (header is not None or candidates):
-            raise click.UsageError("--header and --candidate go with --signature FILE.")
-        if header is not None and not header.strip():
-            raise click.UsageError(f"--header is empty: what did {signature.HEADER} say?")
-        command(request=_read(file, header, candidates) if file else None, **more)
-
-    for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return with_options
+def _caught(file: Path | None, header: str | None, candidates: tuple[Path, ...]) -> CaughtRequest | None:
+    if file is None and (header is not None or candidates):
+        raise click.UsageError("--header and --candidate go with --signature FILE.")
+    if header is not None and not header.strip():
+        raise click.UsageError(f"--header is empty: what did {signature.HEADER} say?")
+    return _read(file, header, candidates) if file else None
 
 
 _REQUEST: Final = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
-_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    click.option(
-        "--signature", "file", metavar="FILE", type=_REQUEST, help="Explain this request's signature instead."
-    ),
-    click.option(
-        "--header", metavar="TEXT", help=f"With --signature: its {signature.HEADER}, if FILE is a body alone."
-    ),
-    click.option(
-        "--candidate",
-        "candidates",
-        metavar="FILE",
-        type=_FILE,
-        multiple=True,
-        help="With --signature: the file of another app's secret, which it may be signed with; may repeat.",
+options = option_group(
+    "request",
+    _caught,
+    (
+        click.option(
+            "--signature", "file", metavar="FILE", type=_REQUEST, help="Explain this request's signature instead."
+        ),
+        click.option(
+            "--header", metavar="TEXT", help=f"With --signature: its {signature.HEADER}, if FILE is a body alone."
+        ),
+        click.option(
+            "--candidate",
+            "candidates",
+            metavar="FILE",
+            type=_FILE,
+            multiple=True,
+            help="With --signature: the file of another app's secret, which it may be signed with; may repeat.",
+        ),
     ),
 )
 

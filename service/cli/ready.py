@@ -9,10 +9,10 @@ from service import loopback
 from service.cli.load_config import configured
 
 
-@click.command()
+@click.command(short_help="Exit with status 0 if the server or relay is ready.")
 @click.option("--relay", is_flag=True, help="Ask the relay instead.")
 def ready(*, relay: bool) -> None:
-    """Ask the server of this machine or pod what /readyz says; ends with 1 where it is not ready."""
+    """Ask the server of this machine or pod what /readyz says."""
     config = configured(os.environ)
     address = loopback.reachable(config.relay_bind if relay else config.admin_bind)
     try:

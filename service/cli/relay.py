@@ -20,7 +20,7 @@ ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 
 
-@click.command()
+@click.command(short_help="Deliver stored events to the destinations.")
 @click.pass_obj
 def relay(ignored: Ignored) -> None:
     """Deliver kept events to the destinations of WEBHOOK_DESTINATIONS, until told to stop (SIGTERM, or Ctrl-C).

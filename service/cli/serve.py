@@ -19,13 +19,13 @@ from service.storage.url_reload import InboxSource
 from service.telemetry import logs
 
 
-@click.command()
+@click.command(short_help="Receive notifications, and store every event.")
 @click.pass_obj
 def serve(ignored: Ignored) -> None:
     """Receive notifications until told to stop (SIGTERM, or Ctrl-C).
 
     Starts without credentials and without an inbox that works, and says in /readyz of the admin listener what it
-    waits for. Ends with 2 where the configuration is wrong: `whatsapp-webhook check` says the same without starting.
+    waits for. `whatsapp-webhook check` finds what is wrong with the configuration without starting.
     """
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)

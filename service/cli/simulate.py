@@ -32,7 +32,7 @@ RATE = NumberRange(0, 100_000, min_open=True)
 DURATION = NumberRange(0, 86_400, min_open=True)
 
 
-@click.command()
+@click.command(short_help="Send what Meta sends, to a running service.")
 @click.argument("url")
 @click.option(
     "--credentials",
@@ -69,8 +69,7 @@ def simulate(
     load at that rate and measures, from when each was due to its answer. With --only-test all that is kept is one
     event that is marked `test`.
 
-    Its events go where real ones go: against anything but this machine it asks first. Ends with 1 where an answer
-    was not the expected one.
+    Its events go where real ones go: against anything but this machine it asks first.
 
     \b
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks

@@ -40,6 +40,14 @@ COMMANDS = [("serve",), ("check",), ("drain",), ("events",), ("events", "list"),
 COMMANDS += [("subscribe",), ("unsubscribe",), ("status",), ("doctor",)]
 
 
+@pytest.mark.parametrize("group", [(), ("events",), ("destinations",)])
+def test_the_list_of_commands_is_whole(group: tuple[str, ...]) -> None:
+    """Each with a sentence that is not cut off."""
+    listed = run(*group, "--help").stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(listed) >= 4
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed), listed
+
+
 @pytest.mark.parametrize("command", [(), *COMMANDS])
 def test_help_teaches(command: tuple[str, ...]) -> None:
     """Every command says what it does, in sentences."""

@@ -66,4 +66,4 @@ def test_looking_at_it(engine: str, tmp_path: Path, servers: Servers) -> None:
     )
     for command in (("events", "dead"), ("events", "replay", "--dead"), ("destinations", "list")):
         assert f"no relay for {engine}" in server.run(*command, "--inbox", url, ok=False)
-    assert "rase" in server.run("events", "forget", "--subject", "1", "--inbox", url, ok=False)
+    assert "rase" in server.run("events", "erase", "--subject", "1", "--inbox", url, ok=False)

@@ -170,10 +170,11 @@ def test_a_person_is_forgotten(tmp_path: Path, kept: list[Event], app: Destinati
         with closing(SqliteLog(tmp_path / "inbox.db")) as log:
             wamids = [event.id.split(":")[1] for event in theirs]
             assert all(log.find(event.id) for event in theirs)
-        said = relay.command("events", "forget", "--subject", f"+{person}", "--yes")
+        assert "Would erase 2 events." in relay.command("events", "erase", "--subject", person, "--dry-run")
+        said = relay.command("events", "erase", "--subject", f"+{person}", "--yes")
         assert "2 events are erased" in said
         assert "backups" in said
-        assert "There is no event" in relay.command("events", "forget", "--subject", person, "--yes")
+        assert "There is no event" in relay.command("events", "erase", "--subject", person, "--yes")
         assert server.notify(theirs[0].data).status == 200
         assert server.metric("whatsapp_webhook_events_total", outcome="repeat") == 1
         assert server.notify(notification).status == 200
@@ -187,7 +188,7 @@ def test_a_person_is_forgotten(tmp_path: Path, kept: list[Event], app: Destinati
 def test_what_is_not_owned_up_to_is_asked(tmp_path: Path, kept: list[Event]) -> None:
     """Without --yes nothing is erased before somebody says so."""
     relay = Relay(tmp_path)
-    assert "Aborted" in relay.command("events", "forget", "--subject", kept[0].subject or "", ok=False)
+    assert "Aborted" in relay.command("events", "erase", "--subject", kept[0].subject or "", ok=False)
     assert len(relay.command("events", "list", "--json").splitlines()) == 6
 
 
@@ -308,7 +309,7 @@ def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, kept: list[Eve
         until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
     _purged(tmp_path)
     assert lost.subject
-    assert "1 events are erased" in relay.command("events", "forget", "--subject", lost.subject, "--yes")
+    assert "1 events are erased" in relay.command("events", "erase", "--subject", lost.subject, "--yes")
     for file in tmp_path.glob("*.db*"):
         assert lost.subject.encode() not in file.read_bytes(), file.name
 

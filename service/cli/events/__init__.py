@@ -5,15 +5,15 @@ import signal
 import click
 
 from service.cli.events.dead_letters import dead, replay
-from service.cli.events.erase import forget
+from service.cli.events.erase import erase
 from service.cli.events.list_show import list_, show
 
 
-@click.group()
+@click.group(short_help="List, show, replay and erase stored events.")
 def events() -> None:
     """Look at the events that are kept, while the server goes on writing, deliver them again, or erase them."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough, as head does
 
 
-for command in (list_, show, dead, replay, forget):
+for command in (list_, show, dead, replay, erase):
     events.add_command(command)

@@ -16,6 +16,7 @@ from service.cli.console import print_table
 from service.cli.events import filters, reader
 from service.cli.events.filters import Filter
 from service.cli.load_config import configured
+from service.cli.shared_options import dry_run_option
 from service.config import InboxUrl
 from service.events import rfc3339
 from service.relay import destinations
@@ -28,7 +29,7 @@ DEFAULT_DEAD_LETTERS: Final = 50
 REPLAYED_AT_ONCE: Final = 500
 
 
-@click.command()
+@click.command(short_help="List dead letters, with the reason.")
 @filters.inbox_option
 @click.option(
     "--limit", type=click.IntRange(1), default=DEFAULT_DEAD_LETTERS, show_default=True, help="The newest so many."
@@ -67,13 +68,13 @@ def dead(inbox: str | None, limit: int) -> None:
     )
 
 
-@click.command()
+@click.command(short_help="Deliver events again.")
 @filters.inbox_option
 @click.argument("which", metavar="[POSITION|ID]...", nargs=-1)
 @filters.filtered
 @click.option("--destination", "names", metavar="NAME", multiple=True, help="Only to this one; may be repeated.")
 @click.option("--dead", "only_dead", is_flag=True, help="Only dead letters, to the destination that did not get them.")
-@click.option("--dry-run", is_flag=True, help="Say how many it would be, and do nothing.")
+@dry_run_option
 def replay(
     inbox: str | None, which: tuple[str, ...], wanted: Filter, names: tuple[str, ...], *, only_dead: bool, dry_run: bool
 ) -> None:

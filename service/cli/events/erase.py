@@ -1,9 +1,10 @@
-"""`events forget`: erase one person's events."""
+"""`events erase`: erase one person's events."""
 
 import click
 
 from service.cli import delivery_store
 from service.cli.events import filters
+from service.cli.shared_options import dry_run_option, yes_option
 from service.storage import engines
 
 OUT_OF_REACH = """Out of reach from here, for you to see to:
@@ -20,17 +21,18 @@ _STILL_READ = (
 )
 
 
-@click.command()
+@click.command(short_help="Erase one person's events.")
 @filters.inbox_option
 @click.option("--subject", metavar="WHO", required=True, help="The number as Meta writes it, or a user id.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
+@dry_run_option
+@yes_option
+def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
     """Erase one person's events: what they and you wrote, their number, and what is still to be delivered of it.
 
     Somebody may be known by a number and by a user id: erase both. The server may go on meanwhile.
 
     \b
-    whatsapp-webhook events forget --subject 16505551234
+    whatsapp-webhook events erase --subject 16505551234
     """  # noqa: D301  click wants the character
     url = filters.where(inbox)
     with engines.load(url).open_erasure(url) as erasure:
@@ -38,6 +40,9 @@ def forget(inbox: str | None, subject: str, *, yes: bool) -> None:
         with delivery_store.opened_if_any(url) as records:
             kept = records.positions_of(person) if records else ()
             positions = sorted({*erasure.find(person), *kept})
+            if dry_run:
+                click.echo(f"Would erase {len(positions)} events.")
+                return
             is_clean = records.erase(()) if records and not positions else True
         if not positions:
             if not (erasure.erase(()) and is_clean):

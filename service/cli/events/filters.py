@@ -1,16 +1,15 @@
 """Which events a command is about: its options."""
 
 import fnmatch
-import functools
 import os
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
 from service.cli.load_config import configured
+from service.cli.shared_options import option_group
 from service.config import InboxUrl, inbox_url
 from service.events import Event
 from service.storage import engines
@@ -71,31 +70,22 @@ def where(value: str | None) -> InboxUrl:
     return found
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a filter, and the filter as `wanted`."""
-
-    @functools.wraps(command)
-    def with_filter(
-        kind: str | None,
-        subject: str | None,
-        number: str | None,
-        since: int | None,
-        until: int | None,
-        **more: Any,
-    ) -> None:
-        command(wanted=Filter(kind, subject, number, since, until), **more)
-
-    for option in reversed(_OPTIONS):
-        with_filter = option(with_filter)
-    return with_filter
+def _filter(kind: str | None, subject: str | None, number: str | None, since: int | None, until: int | None) -> Filter:
+    return Filter(kind, subject, number, since, until)
 
 
-_OPTIONS: Final = (
-    click.option("--type", "kind", metavar="TYPE", help="Only this type; * is anything: 'com.whatsapp.message.*'"),
-    click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id."),
-    click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours."),
-    click.option("--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d."),
-    click.option("--until", type=Moment(), help="Received before, written as for --since."),
+filtered = option_group(
+    "wanted",
+    _filter,
+    (
+        click.option("--type", "kind", metavar="TYPE", help="Only this type; * is anything: 'com.whatsapp.message.*'"),
+        click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id."),
+        click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours."),
+        click.option(
+            "--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d."
+        ),
+        click.option("--until", type=Moment(), help="Received before, written as for --since."),
+    ),
 )
 inbox_option = click.option(
     "--inbox", metavar="URL", help="Where the events are, if not where WEBHOOK_INBOX says: sqlite:///path/inbox.db"

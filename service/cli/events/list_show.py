@@ -23,7 +23,7 @@ DEFAULT_EVENTS: Final = 20
 MIN_COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
 
 
-@click.command("list")
+@click.command("list", short_help="List the newest events, or all as JSON.")
 @filters.inbox_option
 @filters.filtered
 @click.option(
@@ -48,7 +48,7 @@ def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool
             _print_table(list(at.found(wanted, most)), at.kept())
 
 
-@click.command()
+@click.command(short_help="Show one event, and what became of it.")
 @filters.inbox_option
 @click.argument("which", metavar="POSITION|ID")
 def show(inbox: str | None, which: str) -> None:

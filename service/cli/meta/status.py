@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from service.cli.console import console, wrapped
-from service.cli.meta import options as asked_
-from service.cli.meta.options import Asked
+from service.cli.meta.options import Asked, asking, numbers_option
+from service.cli.shared_options import json_option
 from service.meta.graph import registration
 from service.meta.graph.registration import Account, App, RegisteredNumber
 
 
-@click.command()
-@asked_.asking
-@asked_.numbers_option("A phone number id to look at, beside those of the accounts; may repeat.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.command(short_help="Show what is registered at Meta.")
+@asking
+@numbers_option("A phone number id to look at, beside those of the accounts; may repeat.")
+@json_option
 def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
     """Say what is registered at Meta: the app's URL and fields, its accounts, and overrides.
 

@@ -5,8 +5,9 @@ from typing import Final
 import click
 
 from service.cli.console import console, wrapped
-from service.cli.meta import options as asked_
-from service.cli.meta.options import ID, Asked
+from service.cli.meta.apply import carry_out
+from service.cli.meta.options import Asked, asking, url_of
+from service.cli.shared_options import META_ID, dry_run_option, yes_option
 from service.config import misspelt, names
 from service.meta.graph import plan, registration
 from service.meta.graph.plan_types import Allowed, Plan, Wanted
@@ -26,23 +27,25 @@ def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> No
         ctx.exit()
 
 
-@click.command()
+@click.command(short_help="Register a URL at Meta, so that it sends there.")
 @click.argument("url", required=False)
-@asked_.asking
+@asking
 @click.option(
     "--fields",
     metavar="NAMES",
     help="Fields with commas between, or `all`. Without: those of WEBHOOK_FIELDS, else those registered now, else all.",
 )
-@click.option("--override-account", type=ID, multiple=True, help="Send what comes for this account to URL; may repeat.")
-@click.option("--override-number", type=ID, multiple=True, help="The same for one phone number id; may repeat.")
+@click.option(
+    "--override-account", type=META_ID, multiple=True, help="Send what comes for this account to URL; may repeat."
+)
+@click.option("--override-number", type=META_ID, multiple=True, help="The same for one phone number id; may repeat.")
 @click.option("--replace", is_flag=True, help="Take the place of another URL that is registered.")
 @click.option("--drop-overrides", is_flag=True, help="Remove overrides that send elsewhere.")
 @click.option(
     "--again", is_flag=True, help="Also where nothing changes: Meta takes the verify token that is in force now."
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would change.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 @click.option(
     "--list-fields", is_flag=True, is_eager=True, expose_value=False, callback=_list_fields, help="Name every field."
 )
@@ -76,7 +79,7 @@ def subscribe(
         _refuse_beside_overrides(fields)
     asked.keys.require("verify-token", *(("access-token",) if overridden or asked.accounts else ()))
     wanted = Wanted(
-        asked_.url_of(url, asked.config, longest=MAX_OVERRIDE_CHARACTERS if overridden else None),
+        url_of(url, asked.config, longest=MAX_OVERRIDE_CHARACTERS if overridden else None),
         asked.keys.verify_token.decode("utf-8", "replace"),
         _fields(fields, asked),
         overridden,
@@ -99,7 +102,7 @@ def subscribe(
 
     allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
     then = allowed._replace(again=False)
-    asked_.carry_out(asked.graph, lambda: made(allowed), lambda: made(then), dry_run=dry_run, yes=yes)
+    carry_out(asked.graph, lambda: made(allowed), lambda: made(then), dry_run=dry_run, yes=yes)
     if override_number:
         click.echo(
             "note: whether the app is subscribed to the number's account was not looked at, and without that nothing "

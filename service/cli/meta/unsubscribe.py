@@ -2,19 +2,20 @@
 
 import click
 
-from service.cli.meta import options as asked_
-from service.cli.meta.options import Asked
+from service.cli.meta.apply import carry_out
+from service.cli.meta.options import Asked, asking, numbers_option
+from service.cli.shared_options import dry_run_option, yes_option
 from service.meta.graph import plan, registration, urls
 from service.meta.graph.plan_types import Allowed, Plan
 
 
-@click.command()
+@click.command(short_help="Stop Meta from sending to a URL.")
 @click.argument("url", required=False)
-@asked_.asking
-@asked_.numbers_option("A phone number id whose override to URL ends too; may repeat.")
+@asking
+@numbers_option("A phone number id whose override to URL ends too; may repeat.")
 @click.option("--drop-overrides", is_flag=True, help="Also where an account's override to another URL goes with it.")
-@click.option("--dry-run", is_flag=True, help="Only say what would change.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
+@yes_option
 def unsubscribe(
     asked: Asked, url: str | None, numbers: tuple[str, ...], *, drop_overrides: bool, dry_run: bool, yes: bool
 ) -> None:
@@ -56,4 +57,4 @@ def unsubscribe(
             + (f"The app sends to {own}." if own else "The app has no callback URL.")
         )
         return
-    asked_.carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)
+    carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)

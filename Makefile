@@ -43,7 +43,7 @@ sys.exit("\n".join(taken) or None)
 endef
 export CHECK_START
 
-.PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript golden lock clean
+.PHONY: install run test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript docs golden lock clean
 
 install: $(INSTALLED)
 
@@ -136,6 +136,9 @@ picture: install ## draw the dashboard's queries for the README (wants prometheu
 
 transcript: install ## run subscribe and doctor for the README (wants nginx)
 	$(BIN)/python -m tests.support.transcript
+
+docs: install ## write the tables of the documents that are made from the code
+	$(BIN)/python -m tests.support.doc_tables
 
 golden: ## write what the chart renders without values, for its test
 	helm template wh deploy/helm --namespace here > tests/chart/golden.yaml

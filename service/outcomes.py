@@ -85,3 +85,30 @@ class DeadLetterReason(StrEnum):
 
     EXPIRED = "expired"
     RETENTION = "retention"
+
+
+class CheckId(StrEnum):
+    """The checks of `doctor`, in their order."""
+
+    CONFIGURATION = "configuration"
+    CREDENTIALS = "credentials"
+    SERVICE = "service"
+    SO_FAR = "so far"
+    SERVICE_ITSELF = "service itself"
+    URL = "url"
+    NAME = "name"
+    CONNECTION = "connection"
+    CERTIFICATE = "certificate"
+    BEYOND = "beyond"
+    ANSWER = "answer"
+    HANDSHAKE = "handshake"
+    QUERY_STRING = "query string"
+    NOTIFICATION = "notification"
+    BODY_LIMIT = "body limit"
+    INBOX = "inbox"
+    APP = "app"
+    APP_LIVE = "app live"
+    CALLBACK = "callback"
+    FIELDS = "fields"
+    ACCOUNTS = "accounts"
+    OVERRIDES = "overrides"

@@ -11,12 +11,13 @@ import pytest
 
 from service import cli
 from service.config import INBOX_FILE, SETTINGS, Config
+from service.doctor import Finding
 from service.errors import InboxUnavailable, NotificationRefused
 from service.meta import webhook_fields
-from service.outcomes import INBOX_FAILURES, AttemptOutcome, DeadLetterReason, NotificationOutcome
+from service.outcomes import INBOX_FAILURES, AttemptOutcome, CheckId, DeadLetterReason, NotificationOutcome
 from service.receiver import responses
 from service.telemetry import metrics
-from tests.support import transcript
+from tests.support import doc_tables, transcript
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -108,6 +109,27 @@ def test_every_module_that_the_architecture_names_is_there() -> None:
     for name in named:
         places = [ROOT / "service" / name, ROOT / name, ROOT / "service" / "receiver" / "worker" / name]
         assert any(place.exists() for place in places) or name in ("schema.py", "delivery_database.py"), name
+
+
+@pytest.mark.parametrize("name", doc_tables.TABLES)
+def test_a_table_that_is_made_from_the_code(name: str) -> None:
+    """`make docs` writes it."""
+    path, make = doc_tables.TABLES[name]
+    page = (ROOT / path).read_text()
+    assert doc_tables.written(page, name, make()) == page
+    assert make() in page
+
+
+@pytest.mark.parametrize("path", [META, META_ES])
+def test_every_check_of_the_doctor(path: str) -> None:
+    """Stands in the tables of both pages, in their order; a finding's link leads to its row."""
+    page = (ROOT / path).read_text()
+    named = re.findall(r"^\| (?:<a id=\"[a-z-]+\"></a>)?`([a-z ]+)` \| .+ \| .+ \|$", page, re.MULTILINE)
+    checks = [each for each in named if each in set(CheckId)]
+    assert list(dict.fromkeys(checks)) == list(CheckId)
+    if path == META:
+        for check in CheckId:
+            assert f'<a id="{Finding.ok(check, "").docs.partition("#")[2]}"></a>' in page
 
 
 @pytest.mark.needs("nginx")

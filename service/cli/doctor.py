@@ -19,6 +19,7 @@ from service.doctor import Circumstances, Finding, FindingState, diagnose
 from service.errors import ConfigurationError
 from service.meta.graph import client
 from service.meta.graph.client import Graph
+from service.outcomes import CheckId
 
 _COLOURS: Final = {FindingState.OK: "green", FindingState.WRONG: "red", FindingState.UNKNOWN: "yellow"}
 _STATE: Final = 9
@@ -77,7 +78,7 @@ def doctor(
     try:
         config = options.asking_config()
     except ConfigurationError as ex:
-        _end([Finding.wrong("configuration", problem, _CORRECT) for problem in ex.problems], as_json=as_json)
+        _end([Finding.wrong(CheckId.CONFIGURATION, problem, _CORRECT) for problem in ex.problems], as_json=as_json)
         return
     if request:
         explain_signature.explain(request, credentials or config.credentials_dir, as_json=as_json)
@@ -148,8 +149,8 @@ def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
     if as_json:
         document = {
             "ok": cause is None,
-            "cause": cause._asdict() if cause else None,
-            "findings": [finding._asdict() for finding in found],
+            "cause": _document(cause) if cause else None,
+            "findings": [_document(finding) for finding in found],
         }
         click.echo(json.dumps(document, indent=2))
     else:
@@ -160,12 +161,17 @@ def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
     raise SystemExit(1 if cause else 0)
 
 
+def _document(finding: Finding) -> dict[str, str]:
+    return finding._asdict() | {"docs": finding.docs}
+
+
 def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
         more = sum(finding.state is FindingState.WRONG for finding in found) - 1
         yield f"Begin here: {cause.check}: {cause.detail}"
         yield f"-> {cause.remedy}"
+        yield f"More about this check: {cause.docs}"
         if more:
             yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
         return

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from service.doctor.caller import wants_certificate
 from service.doctor.finding import Finding, FindingState
+from service.outcomes import CheckId
 
 Address = tuple[Any, ...]  # as the socket module has it: host, port, and more of IPv6
-CERTIFICATE: Final = "certificate"
 CERTIFICATE_TIMEOUT_SECONDS: Final = 5.0  # seconds
 SOON_EXPIRED_DAYS: Final = 14  # days
 MAX_LISTED_NAMES: Final = 10  # that are said
@@ -30,11 +30,11 @@ def _look(host: str, address: Address) -> Finding:
     try:
         told = _greeted(host, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as ex:
-        return Finding.wrong(CERTIFICATE, *_of_verification(ex, host, address))
+        return Finding.wrong(CheckId.CERTIFICATE, *_of_verification(ex, host, address))
     except (ssl.SSLError, OSError) as ex:
         if wants_certificate(ex):
             return Finding.unknown(
-                CERTIFICATE,
+                CheckId.CERTIFICATE,
                 "The other side broke the TLS handshake off. It may want a client certificate, which Meta has and this "
                 "machine has not; or it does not know this name.",
                 "docs/kubernetes.md tells of Meta's certificate. Whether Meta gets through, `so far` in the pod's "
@@ -42,13 +42,13 @@ def _look(host: str, address: Address) -> Finding:
             )
         what = ex.reason or str(ex) if isinstance(ex, ssl.SSLError) else str(ex)
         return Finding.wrong(
-            CERTIFICATE,
+            CheckId.CERTIFICATE,
             f"The TLS handshake failed: {what}.",
             "Does this port speak TLS at all, with a certificate for this name? Look at the proxy's log.",
         )
     days = int((ssl.cert_time_to_seconds(told["notAfter"]) - time.time()) // 86400)
     left = f"valid for {days} more days" + ("; is it renewed by itself?" if days < SOON_EXPIRED_DAYS else "")
-    return Finding.ok(CERTIFICATE, f"Trusted here, for {host}, {left}.")
+    return Finding.ok(CheckId.CERTIFICATE, f"Trusted here, for {host}, {left}.")
 
 
 def _greeted(host: str, address: Address, context: ssl.SSLContext) -> dict[str, Any]:

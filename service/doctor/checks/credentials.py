@@ -8,8 +8,8 @@ from typing import Final
 
 from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials, is_placeholder, weak_verify_tokens
 from service.doctor.finding import Finding
+from service.outcomes import CheckId
 
-CREDENTIALS: Final = "credentials"
 _SECRET: Final = re.compile(rb"[0-9a-f]{32}")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_-]+")
 _NAMED: Final = re.compile(
@@ -23,16 +23,18 @@ _WHERE: Final = {
 
 def look(credentials: Credentials, problems: Sequence[str], remedy: str) -> Iterator[Finding]:
     """Say what is wrong with the values, the first of each file; *problems* are the files' own, with their *remedy*."""
-    found = [Finding.wrong(CREDENTIALS, f"{problem}.", remedy) for problem in problems]
+    found = [Finding.wrong(CheckId.CREDENTIALS, f"{problem}.", remedy) for problem in problems]
     for name, values in ((VERIFY_TOKEN, credentials.verify_tokens), (APP_SECRET, credentials.app_secrets)):
         for position, value in enumerate(values, start=1):
             if told := _oddity(name, value):
                 what = f"{name}, line {position}, {told}."
-                found.append(Finding.wrong(CREDENTIALS, what, _WHERE[name]))
+                found.append(Finding.wrong(CheckId.CREDENTIALS, what, _WHERE[name]))
                 break
     if set(credentials.verify_tokens) & set(credentials.app_secrets):
         found.append(
-            Finding.wrong(CREDENTIALS, f"{VERIFY_TOKEN} and {APP_SECRET} hold the same value.", _WHERE[APP_SECRET])
+            Finding.wrong(
+                CheckId.CREDENTIALS, f"{VERIFY_TOKEN} and {APP_SECRET} hold the same value.", _WHERE[APP_SECRET]
+            )
         )
     if found:
         yield from found
@@ -43,17 +45,17 @@ def look(credentials: Credentials, problems: Sequence[str], remedy: str) -> Iter
 def _doubts(credentials: Credentials) -> Iterator[Finding]:
     """Yield that the values are accepted, and what may still be wrong with them."""
     tokens, secrets = len(credentials.verify_tokens), len(credentials.app_secrets)
-    yield Finding.ok(CREDENTIALS, f"{_counted(tokens, 'verify token')} and {_counted(secrets, 'app secret')}.")
+    yield Finding.ok(CheckId.CREDENTIALS, f"{_counted(tokens, 'verify token')} and {_counted(secrets, 'app secret')}.")
     for position, value in enumerate(credentials.app_secrets, start=1):
         if not _SECRET.fullmatch(value):
             what = f"{APP_SECRET}, line {position}, is not of the form that Meta's app secrets have."
-            yield Finding.unknown(CREDENTIALS, what, _WHERE[APP_SECRET])
+            yield Finding.unknown(CheckId.CREDENTIALS, what, _WHERE[APP_SECRET])
     for weakness in weak_verify_tokens(credentials.verify_tokens):
-        yield Finding.unknown(CREDENTIALS, f"{weakness} A stranger may guess it.", _WHERE[VERIFY_TOKEN])
+        yield Finding.unknown(CheckId.CREDENTIALS, f"{weakness} A stranger may guess it.", _WHERE[VERIFY_TOKEN])
     for position, value in enumerate(credentials.verify_tokens, start=1):
         if not _PLAIN.fullmatch(value):
             what = f"{VERIFY_TOKEN}, line {position}, has characters that Meta may write otherwise than it was told."
-            yield Finding.unknown(CREDENTIALS, what, "Use letters, digits, - and _ only.")
+            yield Finding.unknown(CheckId.CREDENTIALS, what, "Use letters, digits, - and _ only.")
 
 
 def _oddity(name: str, value: bytes) -> str | None:

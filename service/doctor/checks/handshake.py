@@ -7,6 +7,7 @@ from service import errors
 from service.doctor.caller import Caller, CallerResponse
 from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
 from service.doctor.finding import Finding
+from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS
 
 # Every character that a challenge may have; a proxy that decodes a query and writes it anew stumbles over some of them.
@@ -33,7 +34,7 @@ def look(
     if answer.status == OK and answer.body == challenge.encode():
         if answer.seconds > late:
             yield Finding.wrong(
-                "handshake",
+                CheckId.HANDSHAKE,
                 f"The challenge came back after {answer.seconds:.1f} s, and Meta waits for six.",
                 "Is the service starved of CPU, or started for each request? Or is what stands before it slow?",
             )
@@ -41,19 +42,19 @@ def look(
         for _ in range(REPEATED_HANDSHAKES):
             answer, challenge = caller.greet(token)
             if answer.body != challenge.encode():
-                yield Finding.wrong("handshake", *_not_always(answer))
+                yield Finding.wrong(CheckId.HANDSHAKE, *_not_always(answer))
                 return
-        yield Finding.ok("handshake", "The challenge came back, as Meta wants it.")
+        yield Finding.ok(CheckId.HANDSHAKE, "The challenge came back, as Meta wants it.")
         odd, wanted = caller.greet(token, ODD)
         if odd.body != wanted.encode():
             yield Finding.unknown(
-                "query string",
+                CheckId.QUERY_STRING,
                 "The proxy changes the query string: + / = or % in it came otherwise, or not at all. What Meta sends "
                 "with this token gets through.",
                 "Have the proxy pass the query on as it is, undecoded; until then use a token of letters and digits.",
             )
         return
-    yield Finding.wrong("handshake", *_refused(answer, challenge, why(), direct))
+    yield Finding.wrong(CheckId.HANDSHAKE, *_refused(answer, challenge, why(), direct))
 
 
 def _not_always(answer: CallerResponse) -> tuple[str, str]:

@@ -14,11 +14,10 @@ from service.doctor.finding import Finding
 from service.errors import ConfigurationError, InboxUnavailable
 from service.events import Event
 from service.meta import catalogue
+from service.outcomes import CheckId
 from service.storage import engines
 from service.telemetry import metrics
 
-READY: Final = "service"
-ASKED: Final = "so far"
 MAX_EVENTS_SEARCHED: Final = 500  # events of the inbox in which a real one is looked for
 ADMIN_TIMEOUT_SECONDS: Final = 5.0  # seconds
 MAX_ADMIN_RESPONSE_BYTES: Final = 16_777_216  # bytes of an answer
@@ -67,12 +66,12 @@ def readiness(said: Said) -> Iterator[Finding]:
     failing = {name: check.get("why", "") for name, check in said.readyz["checks"].items() if not check.get("ok")}
     for name, why in failing.items():
         yield Finding.wrong(
-            READY,
+            CheckId.SERVICE,
             f"Not ready: {name}: {why}",
             f"As it says; until then notifications are answered 503. docs/runbook.md has more on {name}.",
         )
     if not failing:
-        yield Finding.ok(READY, "Ready, as /readyz says.")
+        yield Finding.ok(CheckId.SERVICE, "Ready, as /readyz says.")
 
 
 def history(said: Said, *, is_real: bool) -> Finding:
@@ -82,7 +81,7 @@ def history(said: Said, *, is_real: bool) -> Finding:
     verified, refused = greeted.get("verified", 0), sum(greeted.values()) - greeted.get("verified", 0)
     if forged and not is_real:
         return Finding.unknown(
-            ASKED,
+            CheckId.SO_FAR,
             f"The signature of {forged:.0f} notifications was refused, and nothing real is in the inbox.",
             "If they were Meta's, and not of `simulate`, `helm test` or another doctor: the app secret is another "
             "app's, or something changes bodies on the way. `doctor --signature FILE` says which, for a request that "
@@ -90,12 +89,12 @@ def history(said: Said, *, is_real: bool) -> Finding:
         )
     if greeted.get("wrong_token", 0) and not verified and not is_real:
         return Finding.unknown(
-            ASKED,
+            CheckId.SO_FAR,
             f"{greeted['wrong_token']:.0f} handshakes came with a verify token that is not in force.",
             "If they were Meta's: enter there what line 1 of verify-token holds. `subscribe` does.",
         )
     counts = f"Notifications: {accepted:.0f} accepted, {forged:.0f} with a bad signature. "
-    return Finding.ok(ASKED, counts + f"Handshakes: {verified:.0f} verified, {refused:.0f} refused.")
+    return Finding.ok(CheckId.SO_FAR, counts + f"Handshakes: {verified:.0f} verified, {refused:.0f} refused.")
 
 
 class Kept:

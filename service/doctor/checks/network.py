@@ -7,10 +7,10 @@ import socket
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from service.doctor.checks import certificate
 from service.doctor.checks.certificate import Address
-from service.doctor.finding import Finding, FindingState
+from service.doctor.finding import Finding
 from service.meta.graph import urls
+from service.outcomes import CheckId
 
 CONNECT_LIMIT_SECONDS: Final = 5.0  # seconds
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -40,12 +40,12 @@ def place(url: str, *, in_cluster: bool) -> Place:
 def form(where: Place) -> Finding:
     """Say whether Meta would call such a URL."""
     if problem := urls.why_not_called(where.parts.geturl()):
-        return Finding.wrong("url", problem, "Enter another one; what stands before the service ends TLS.")
-    if _is_literal(where.host) and not ipaddress.ip_address(where.host).is_global:
+        return Finding.wrong(CheckId.URL, problem, "Enter another one; what stands before the service ends TLS.")
+    if is_literal(where.host) and not ipaddress.ip_address(where.host).is_global:
         return Finding.wrong(
-            "url", f"{where.host} is an address that nobody reaches from the internet.", "Enter a public name."
+            CheckId.URL, f"{where.host} is an address that nobody reaches from the internet.", "Enter a public name."
         )
-    return Finding.ok("url", where.parts.geturl())
+    return Finding.ok(CheckId.URL, where.parts.geturl())
 
 
 def name(where: Place) -> tuple[Finding, list[tuple[Any, ...]]]:
@@ -55,14 +55,14 @@ def name(where: Place) -> tuple[Finding, list[tuple[Any, ...]]]:
     except (OSError, ValueError) as ex:
         why = ex.strerror if isinstance(ex, OSError) else "it is no name"
         remedy = "Make its DNS record, and wait until public name servers have it; look at the spelling."
-        return Finding.wrong("name", f"{where.host} is not found: {why}.", remedy), []
+        return Finding.wrong(CheckId.NAME, f"{where.host} is not found: {why}.", remedy), []
     addresses = list(dict.fromkeys(each[4][0] for each in found))
     listed = ", ".join(map(str, addresses))
     if all(ipaddress.ip_address(str(each).partition("%")[0]).is_global for each in addresses):
-        return Finding.ok("name", f"{where.host} is {listed}."), found
+        return Finding.ok(CheckId.NAME, f"{where.host} is {listed}."), found
     return (
         Finding.unknown(
-            "name",
+            CheckId.NAME,
             f"{where.host} is {listed} here, which nobody reaches from the internet.",
             f"Ask a public name server, which may say otherwise: dig +short {where.host} @1.1.1.1",
         ),
@@ -89,43 +89,30 @@ def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding,
     listed = ", ".join(f"{address}: {why}" for address, why in silent.items())
     if silent and where.in_cluster:
         found = Finding.unknown(
-            "connection",
+            CheckId.CONNECTION,
             f"Port {where.port} can't be reached from this pod ({listed}), which its network policy may forbid.",
             f"Run it from outside of the cluster: whatsapp-webhook doctor --url {shlex.quote(where.parts.geturl())}",
         )
     elif silent:
         of = "" if len(silent) == len(addresses) else f" of {len(addresses)} addresses"
         found = Finding.wrong(
-            "connection",
+            CheckId.CONNECTION,
             f"Nobody takes connections on port {where.port}{of} ({listed}).",
             f"Is the load balancer or proxy up, and port {where.port} open to the whole internet?",
         )
     elif unreachable:
         found = Finding.unknown(
-            "connection",
+            CheckId.CONNECTION,
             f"There is no way from here to {', '.join(unreachable)}.",
             "Try from a machine that has IPv6, or take the address out of DNS.",
         )
     else:
-        found = Finding.ok("connection", f"Port {where.port} takes connections.")
+        found = Finding.ok(CheckId.CONNECTION, f"Port {where.port} takes connections.")
     return found, taken
 
 
-def walk(where: Place) -> tuple[list[Finding], list[Address]]:
-    """Look at all of it in order, as far as it leads; gives the addresses too at which somebody may answer HTTP."""
-    named, addresses = name(where)
-    found = [form(where), *([] if _is_literal(where.host) else [named])]
-    if not addresses:
-        return found, []
-    reached, taken = connection(where, addresses)
-    found.append(reached)
-    if not taken or not where.is_secure:
-        return found, taken
-    found.append(certificate.look(where.host, taken))
-    return found, taken if found[-1].state is FindingState.OK else []
-
-
-def _is_literal(host: str) -> bool:
+def is_literal(host: str) -> bool:
+    """Return whether *host* is an address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -10,6 +10,7 @@ from service.doctor.caller import Caller, CallerResponse
 from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
 from service.doctor.finding import Finding
 from service.meta import catalogue
+from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS, FAILED
 
 LARGE_BODY_BYTES: Final = 3_000_000  # bytes: what Meta may send
@@ -37,18 +38,18 @@ def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Itera
     if not _is_taken(answer):
         plain = _sent(caller, secret, taken)
         here = before is None or sides.refused() != before
-        yield Finding.wrong("notification", *_not_taken(answer, plain, sides, here=here))
+        yield Finding.wrong(CheckId.NOTIFICATION, *_not_taken(answer, plain, sides, here=here))
         return
     other, _ = catalogue.marked()
     if caller.notify(other, secret, encoded=True).status == OK:
-        yield Finding.wrong("notification", *_FOR_US)
+        yield Finding.wrong(CheckId.NOTIFICATION, *_FOR_US)
         return
-    yield Finding.ok("notification", "A signed test notification was answered 200.")
+    yield Finding.ok(CheckId.NOTIFICATION, "A signed test notification was answered 200.")
     answer = _sent(caller, secret, taken, size=LARGE_BODY_BYTES)
     if _is_taken(answer):
-        yield Finding.ok("body limit", "3 MB went through, as much as Meta sends.")
+        yield Finding.ok(CheckId.BODY_LIMIT, "3 MB went through, as much as Meta sends.")
     else:
-        yield Finding.wrong("body limit", *_too_large(answer))
+        yield Finding.wrong(CheckId.BODY_LIMIT, *_too_large(answer))
 
 
 def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> CallerResponse:
@@ -168,7 +169,7 @@ def ask_directly(
     greets = answer.status == OK and answer.body == challenge.encode()
     sent = _sent(caller, credentials.app_secrets[0], taken)
     direct = Direct(greets, takes=sent.status == OK, is_alone=is_alone)
-    check = "service itself"
+    check = CheckId.SERVICE_ITSELF
     if direct.greets and direct.takes:
         return Finding.ok(check, "Asked directly, it takes the handshake and a signed test notification."), direct
     if not answer.status:

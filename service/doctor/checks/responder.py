@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from service import errors
 from service.doctor.caller import WANTS_CERTIFICATE, Caller, CallerResponse
 from service.doctor.finding import Finding
+from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS
 from service.strict_app import WRONG_PATH
 
@@ -49,7 +50,7 @@ def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
     which may be empty.
     """
     answer = caller.look()
-    check = "answer"
+    check = CheckId.ANSWER
     if answer.text == ANSWERS[errors.HandshakeRefused].text:
         return Finding.ok(check, "The service answers."), True
     if _wants_certificate(answer):
@@ -77,7 +78,7 @@ def otherwise(caller: Caller, addresses: Sequence[str]) -> Finding | None:
     for address, answer in found.items():
         if answer.text != refusal and usual and not _wants_certificate(answer):
             what, remedy = stranger(answer)
-            return Finding.wrong("answer", f"At {address}, one of {len(addresses)} addresses: {what}", remedy)
+            return Finding.wrong(CheckId.ANSWER, f"At {address}, one of {len(addresses)} addresses: {what}", remedy)
     return None
 
 

@@ -6,6 +6,8 @@ from typing import Final, Protocol
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
+# Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
+READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
 READ_BYTES: Final = 16384
 MIN_HASHED_BYTES: Final = 16384  # bytes of a body that are hashed at once
 

@@ -21,8 +21,6 @@ from service.telemetry import logs, tracing
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Context
 
-# Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
-READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
 CHUNKED: Final = "chunked"
 IDENTITY: Final = "identity"  # of Content-Encoding: no coding was applied
 IGNORED: Final = "ignored"
@@ -109,7 +107,7 @@ class Webhook:
             req.env["wsgi.input"],
             length=length,
             limit=self._limits.body_bytes,
-            deadline=req.env.get(READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
+            deadline=req.env.get(request_body.READ_DEADLINE) or time.monotonic() + self._limits.read_timeout,
             update=check.update,
         )
         self._matched(APP_SECRET, check.match())

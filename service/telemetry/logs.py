@@ -21,6 +21,8 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.stdlib import ProcessorFormatter
 
+from service.clock import Clock, now_ms
+
 LOGGER: Final = "whatsapp_webhook"
 ALLOWED_KEYS: Final = frozenset(
     {
@@ -73,7 +75,7 @@ ALLOWED_KEYS: Final = frozenset(
 LEADING: Final = ("timestamp", "level", "event", "logger")
 MAX_VALUE_CHARACTERS: Final = 500
 FLOOD_SECONDS: Final = 10.0
-REPEAT_SECONDS: Final = 600.0  # between lines about a trouble that lasts
+REPEAT_INTERVAL_MS: Final = 600_000  # between lines about a trouble that lasts
 # What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
 _SECRET: Final = re.compile(r"hub\.[a-z_]+=[^\s&\"']*|\+?[0-9]{8,}")
 # urllib3 quotes what a destination answered, and the URL with its query.
@@ -156,27 +158,31 @@ class LastingTrouble:
     So the last hour of the log shows it.
     """
 
-    def __init__(self, log: Any, *, now: Callable[[], float] = time.time) -> None:
-        """*log* is a logger; *now* is in seconds since the epoch."""
+    def __init__(self, log: Any, *, now_ms: Clock = now_ms) -> None:
+        """*log* is a logger."""
         self._log = log
-        self._now = now
+        self._now_ms = now_ms
         self._lock = threading.Lock()
         self._key: object = None
-        self._since = 0.0
-        self._told = 0.0
+        self._since = 0
+        self._told = 0
 
     def tell(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
         """Log *event*, unless the same was logged within ten minutes; *key* says what is the same, else its details."""
-        now = self._now()
+        now = self._now_ms()
         same = (event, key if key is not None else repr(details))
         with self._lock:
             is_new = same != self._key
-            if not is_new and 0 <= now - self._told < REPEAT_SECONDS:
+            if not is_new and 0 <= now - self._told < REPEAT_INTERVAL_MS:
                 return
             if is_new:
                 self._key, self._since = same, now
             self._told = now
-            since = {} if is_new else {"since": datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")}
+            since = (
+                {}
+                if is_new
+                else {"since": datetime.fromtimestamp(self._since / 1000, UTC).isoformat(timespec="seconds")}
+            )
         getattr(self._log, level)(event, **details, **since)
 
     def over(self) -> bool:

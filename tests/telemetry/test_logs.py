@@ -134,7 +134,7 @@ def test_a_trouble_that_lasts_is_told_again() -> None:
         def warning(self, event: str, **more: Any) -> None:
             written.append(("warning", event, more))
 
-    trouble = logs.LastingTrouble(Log(), now=lambda: clock[0])
+    trouble = logs.LastingTrouble(Log(), now_ms=lambda: int(clock[0] * 1000))
     assert not trouble.over()
     for _ in range(1800):
         trouble.tell("inbox unavailable", key="full", detail=f"{clock[0]}")

@@ -17,8 +17,8 @@ from gunicorn.workers.ggevent import GeventWorker
 from service.config import Config
 from service.errors import ConfigurationError
 from service.receiver import drain_mark
+from service.receiver.request_body import READ_DEADLINE
 from service.receiver.responses import RETRY_AFTER
-from service.receiver.webhook import READ_DEADLINE
 from service.receiver.worker.busy_connections import Places
 from service.receiver.worker.connection import (
     LINGER_SECONDS,

@@ -131,7 +131,7 @@ PANELS: Final[dict[str, list[Panel]]] = {
         ),
         Graph(
             title="Events by outcome",
-            tells="`repeat` is what Meta sent again and was already kept.",
+            tells="`duplicate` is what Meta sent again and was already kept.",
             unit="cps",
             queries={"{{outcome}}": _rate(EVENTS, "outcome")},
         ),

@@ -137,7 +137,7 @@ class Webhook:
                 events=len(kept),
                 types=sorted({webhook_fields.label_pair(event.field, event.type)[1] for event in kept}),
                 ids=[self._pseudonyms(event.id) for event in kept[:LOGGED_IDS]],
-                repeats=sum(outcome is Outcome.REPEAT for outcome in outcomes),
+                duplicates=sum(outcome is Outcome.DUPLICATE for outcome in outcomes),
                 trace_id=tracing.trace_id(trace),
             )
         return kept, outcomes

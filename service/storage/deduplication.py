@@ -19,6 +19,6 @@ def outcomes(events: Sequence[Event], there: set[str]) -> list[Outcome]:
     known = set(there)
     found = []
     for event in events:
-        found.append(Outcome.REPEAT if event.id in known else Outcome.NEW)
+        found.append(Outcome.DUPLICATE if event.id in known else Outcome.NEW)
         known.add(event.id)
     return found

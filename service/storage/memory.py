@@ -30,7 +30,7 @@ class MemoryInbox:
 
     def _append(self, event: Event) -> Outcome:
         if event.id in self._ids:
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         self._position += 1
         self._ids.add(event.id)
         self._records.append(Record(self._position, event))

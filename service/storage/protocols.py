@@ -12,7 +12,7 @@ class Outcome(StrEnum):
     """What became of an event that was put; `unknown` where the engine can't tell a repeat."""
 
     NEW = "new"
-    REPEAT = "repeat"
+    DUPLICATE = "duplicate"
     UNKNOWN = "unknown"
 
 

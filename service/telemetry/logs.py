@@ -53,7 +53,7 @@ ALLOWED_KEYS: Final = frozenset(
         "position",
         "problems",
         "reason",
-        "repeats",
+        "duplicates",
         "seconds",
         "signal",
         "since",

@@ -18,7 +18,7 @@ from tests.support.engines import (
     LIMITED,
     PURGES,
     SEVERAL_WRITERS,
-    TELLS_REPEATS,
+    TELLS_DUPLICATES,
     WITH_LOG,
     Servers,
     Subject,
@@ -40,7 +40,7 @@ def for_engines(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.needs(name)) for name in names]
 
 
-telling_repeats = pytest.mark.parametrize("subject", for_engines(*TELLS_REPEATS), indirect=True)
+telling_duplicates = pytest.mark.parametrize("subject", for_engines(*TELLS_DUPLICATES), indirect=True)
 purging = pytest.mark.parametrize("subject", for_engines(*PURGES), indirect=True)
 with_log = pytest.mark.parametrize("subject", for_engines(*WITH_LOG), indirect=True)
 with_several_writers = pytest.mark.parametrize("subject", for_engines(*SEVERAL_WRITERS), indirect=True)
@@ -67,23 +67,25 @@ def test_what_is_put_is_read_in_order(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == as_read(subject, events)
 
 
-@telling_repeats
+@telling_duplicates
 def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> None:
     """In another put, in the same one, and regrouped with new ones: one outcome for each, in order."""
     assert inbox.put([event(1), event(2)]) == [Outcome.NEW, Outcome.NEW]
-    assert inbox.put([event(2), event(3), event(3), event(1)]) == ["repeat", "new", "repeat", "repeat"]
-    assert inbox.put([event(1)]) == [Outcome.REPEAT]
-    assert inbox.put([event(4), event(4)]) == ["new", "repeat"]
+    assert inbox.put([event(2), event(3), event(3), event(1)]) == ["duplicate", "new", "duplicate", "duplicate"]
+    assert inbox.put([event(1)]) == [Outcome.DUPLICATE]
+    assert inbox.put([event(4), event(4)]) == ["new", "duplicate"]
     assert subject.kept() == as_read(subject, [event(number) for number in (1, 2, 3, 4)])
     assert inbox.size().events == 4
 
 
-@telling_repeats
+@telling_duplicates
 def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
     """All that Meta sends in one notification; what was there already is told one by one."""
     inbox.put([event(number) for number in range(0, 1000, 7)])
     outcomes = inbox.put([event(number) for number in range(1000)])
-    assert [number for number, outcome in enumerate(outcomes) if outcome is Outcome.REPEAT] == list(range(0, 1000, 7))
+    assert [number for number, outcome in enumerate(outcomes) if outcome is Outcome.DUPLICATE] == list(
+        range(0, 1000, 7)
+    )
     assert sorted(each.id for each in subject.kept()) == sorted(event(number).id for number in range(1000))
 
 
@@ -102,7 +104,7 @@ def test_strange_texts(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == as_read(subject, strange)
 
 
-@telling_repeats
+@telling_duplicates
 def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
     """A clock that was wrong, a history of months, no time at all: kept, once."""
     days = [
@@ -110,18 +112,18 @@ def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
         for number, own_time in enumerate((0, 1, NOW - 200 * DAY, NOW + DAY, 10**13, NOW))
     ]
     assert inbox.put(days) == [Outcome.NEW] * len(days)
-    assert inbox.put(days) == [Outcome.REPEAT] * len(days)
+    assert inbox.put(days) == [Outcome.DUPLICATE] * len(days)
     assert subject.kept() == as_read(subject, days)
 
 
-@telling_repeats
+@telling_duplicates
 def test_a_repeat_after_midnight(inbox: Inbox, subject: Subject) -> None:
     """What comes again on another day is still the same event."""
     first = event(1, at=NOW)
     again = msgspec.structs.replace(first, received_at=NOW + DAY)
     assert inbox.put([first]) == [Outcome.NEW]
     inbox.purge(NOW)
-    assert inbox.put([again]) == [Outcome.REPEAT]
+    assert inbox.put([again]) == [Outcome.DUPLICATE]
     assert subject.kept() == as_read(subject, [first])
 
 
@@ -135,16 +137,16 @@ def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
         pass
     assert inbox.size().events == 10
     assert subject.kept() == [event(n) for n in range(1000, 1010)]
-    assert inbox.put([event(5, at=NOW - 3 * DAY), event(1005)]) == [Outcome.NEW, Outcome.REPEAT]
+    assert inbox.put([event(5, at=NOW - 3 * DAY), event(1005)]) == [Outcome.NEW, Outcome.DUPLICATE]
 
 
-@telling_repeats
+@telling_duplicates
 def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
     """What was put stays, and repeats are still told."""
     with subject.opened() as first:
         first.put([event(1), event(2)])
     with subject.opened() as second:
-        assert second.put([event(2), event(3)]) == [Outcome.REPEAT, Outcome.NEW]
+        assert second.put([event(2), event(3)]) == [Outcome.DUPLICATE, Outcome.NEW]
         assert second.size().events == 3
     assert len(subject.kept()) == 3
 
@@ -176,7 +178,7 @@ def test_two_that_write_at_once(subject: Subject) -> None:
     told = [outcome for which in outcomes.values() for outcome in which]
     assert len(told) == 600
     assert len(set(kept)) == 200 + 200
-    if subject.url.engine in TELLS_REPEATS:
+    if subject.url.engine in TELLS_DUPLICATES:
         assert len(kept) == told.count(Outcome.NEW) == 400
     for which in outcomes:
         own = [event(1000 + 1000 * which + number).id for number in range(0, 300, 3)]
@@ -203,7 +205,7 @@ def test_what_meta_sends_again(inbox: Inbox, subject: Subject) -> None:
     inbox.put(events)
     kept = [each.id for each in subject.kept()]
     assert list(dict.fromkeys(kept)) == [each.id for each in events]
-    assert subject.url.engine not in TELLS_REPEATS or len(kept) == 20
+    assert subject.url.engine not in TELLS_DUPLICATES or len(kept) == 20
 
 
 @with_log
@@ -267,7 +269,7 @@ def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
         assert erasure.erase(positions)
         assert list(erasure.find("16505551234")) == []
     assert subject.kept() == [event(number) for number in range(1, 10, 2)]
-    assert inbox.put([event(0), event(1), event(10)]) == ["repeat", "repeat", "new"]
+    assert inbox.put([event(0), event(1), event(10)]) == ["duplicate", "duplicate", "new"]
 
 
 @pytest.mark.parametrize("subject", for_engines(*LIMITED), indirect=True)

@@ -60,7 +60,7 @@ def test_a_notification_is_kept_before_it_is_answered(server: Server) -> None:
     assert (again.status, again.body) == (200, b"")
     (event,) = server.kept()
     assert event.type == "com.whatsapp.message.text"
-    assert server.metric("whatsapp_webhook_events_total", type=event.type, outcome="repeat") == 1
+    assert server.metric("whatsapp_webhook_events_total", type=event.type, outcome="duplicate") == 1
 
 
 def test_what_is_not_understood_is_kept_whole(shared_server: Server) -> None:

@@ -176,7 +176,7 @@ def test_a_person_is_forgotten(tmp_path: Path, kept: list[Event], app: Destinati
         assert "backups" in said
         assert "There is no event" in relay.command("events", "erase", "--subject", person, "--yes")
         assert server.notify(theirs[0].data).status == 200
-        assert server.metric("whatsapp_webhook_events_total", outcome="repeat") == 1
+        assert server.metric("whatsapp_webhook_events_total", outcome="duplicate") == 1
         assert server.notify(notification).status == 200
         assert len(server.kept()) == 4 + 1
     for file in tmp_path.glob("*.db*"):

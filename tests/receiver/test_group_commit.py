@@ -90,7 +90,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_each_request_gets_its_own_outcomes(writer: GroupCommit) -> None:
     """In the order of its events."""
     assert writer.submit([event(1), event(2)], soon()) == ["new", "new"]
-    assert writer.submit([event(2), event(3)], soon()) == ["repeat", "new"]
+    assert writer.submit([event(2), event(3)], soon()) == ["duplicate", "new"]
 
 
 def test_what_comes_at_once_is_committed_together(writer: GroupCommit, held: Held) -> None:
@@ -270,7 +270,7 @@ def test_another_inbox_takes_over(registry: CollectorRegistry) -> None:
     assert made.submit([event(1)], soon()) == ["new"]
     moved[0] = True
     wait_for(lambda: inboxes[1].opened > 0)
-    assert made.submit([event(1)], soon()) == ["repeat"]
+    assert made.submit([event(1)], soon()) == ["duplicate"]
     assert made.trouble() is None
     inboxes[1].failure = None
     wait_for(lambda: inboxes[0].closed == 1)

@@ -48,7 +48,7 @@ def test_an_engine_is_a_package_and_a_row() -> None:
     url = configured({"WEBHOOK_INBOX": "toy://host/box"}).inbox
     assert (url.engine, engines.problems(url)) == ("toy", [])
     with closing(InboxSource(url, Terms(HOUR, HOUR))()) as inbox:
-        assert inbox.put([event(1), event(1)]) == [Outcome.NEW, Outcome.REPEAT]
+        assert inbox.put([event(1), event(1)]) == [Outcome.NEW, Outcome.DUPLICATE]
     assert low_watermark.of(url)(NOW) is None
     assert low_watermark.of(url).refresh(NOW + DAY) is None
     for impossible in (engines.open_log, engines.deliveries):

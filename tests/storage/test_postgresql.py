@@ -109,7 +109,7 @@ def test_bodies_go_earlier_and_ids_stay(url: InboxUrl) -> None:
             pass
         assert [record.event for record in log.read(0, 1000)] == [event(number) for number in range(300, 303)]
         assert log.first() == log.read(0, 1)[0].position
-        assert inbox.put([event(5, at=NOW - HOUR * 3 // 4)]) == [Outcome.REPEAT]
+        assert inbox.put([event(5, at=NOW - HOUR * 3 // 4)]) == [Outcome.DUPLICATE]
 
 
 def test_what_commits_late_is_not_passed(url: InboxUrl) -> None:
@@ -137,7 +137,7 @@ def test_a_later_version_that_we_still_work_with(url: InboxUrl) -> None:
         old.put([event(1)])
         with closing(connection.connect(ServerAddress.of(url, timeout=2))) as db:
             schema.migrate(db, "inbox", (*schema.MIGRATIONS, step))
-        assert old.put([event(1), event(2)]) == [Outcome.REPEAT, Outcome.NEW]
+        assert old.put([event(1), event(2)]) == [Outcome.DUPLICATE, Outcome.NEW]
     with closing(opened(url)) as again, closing(engines.open_log(url)) as log:
         again.put([event(3)])
         assert len(log.read(0, 10)) == 3
@@ -281,7 +281,7 @@ def test_behind_pgbouncer(pgbouncer: int, servers: Servers) -> None:
     inboxes = [opened(url) for _ in range(3)]
     for number in range(60):
         assert inboxes[number % 3].put([event(number), event(number + 1)]) == [
-            "new" if number == 0 else "repeat",
+            "new" if number == 0 else "duplicate",
             "new",
         ]
     for inbox in inboxes:
@@ -350,7 +350,7 @@ def test_standbys_that_are_away() -> None:
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             until(lambda: server.execute(waiting) == [(0,)], "sessions wait for ever")
             server.configure_and_wait(synchronous_standby_names="")
-            assert inbox.put([event(1), event(2)]) == [Outcome.REPEAT, Outcome.NEW]
+            assert inbox.put([event(1), event(2)]) == [Outcome.DUPLICATE, Outcome.NEW]
 
 
 def test_an_event_that_no_column_holds(url: InboxUrl) -> None:

@@ -199,7 +199,7 @@ def test_bodies_go_earlier_than_ids(path: Path) -> None:
         assert [record.event for record in log.read(0, 1000)] == [event(number) for number in range(600, 610)]
         assert log.find(event(5).id) is None
         assert log.find(event(605).id) is not None
-        assert set(inbox.put([event(5), event(605)])) == {"repeat"}
+        assert set(inbox.put([event(5), event(605)])) == {"duplicate"}
         assert inbox.size().events == 610
         while inbox.purge(NOW + HOUR // 2):
             pass
@@ -255,4 +255,4 @@ def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None
     assert wal.stat().st_size > 0
     with closing(opened(path)) as inbox:
         assert wal.stat().st_size == 0
-        assert inbox.put([event(1)]) == ["repeat"]
+        assert inbox.put([event(1)]) == ["duplicate"]

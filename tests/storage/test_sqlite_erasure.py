@@ -72,7 +72,7 @@ def test_an_erased_person_is_in_no_file(count: int, order: str, running: bool, t
                 inbox.put([of_others(9999, size)])
         with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
             assert found(directory) == set()
-            assert inbox.put([of_person(0, size)]) == ["repeat"]
+            assert inbox.put([of_person(0, size)]) == ["duplicate"]
 
 
 def test_a_reader_in_the_way_is_said(tmp_path: Path) -> None:

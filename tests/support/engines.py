@@ -16,13 +16,33 @@ from tests.support.servers.postgresql import Postgresql
 
 HOUR = 3_600_000
 EVERYTHING = 10_000
-ALL = ("sqlite", "postgresql", "kafka", "nats", "memory")
-# What not every engine can, and the contract asks of these only.
-WITH_LOG = ("sqlite", "postgresql")
-SEVERAL_WRITERS = ("postgresql", "kafka", "nats", "memory")
-TELLS_REPEATS = ("sqlite", "postgresql", "nats", "memory")
-LIMITED = ("kafka", "nats")  # in how large an event may be, by default 1 MB
-PURGES = ("sqlite", "postgresql", "memory")
+
+
+class Row(NamedTuple):
+    """An engine as its tests see it: where an inbox of its own is, and what the contract asks of some engines only."""
+
+    place: Callable[[Path, "Servers"], str]
+    tells_duplicates: bool = True
+    purges: bool = True
+    limits_events: bool = False  # in how large one may be, by default 1 MB
+
+
+# One row per engine.
+ROWS = {
+    "sqlite": Row(lambda directory, _: f"sqlite://{directory}/inbox.db"),
+    "postgresql": Row(lambda _, servers: servers.postgresql().new_database()),
+    "kafka": Row(
+        lambda _, servers: servers.kafka().new_topic(), tells_duplicates=False, purges=False, limits_events=True
+    ),
+    "nats": Row(lambda _, servers: servers.nats().new_stream(), purges=False, limits_events=True),
+    "memory": Row(lambda *_: "memory://?durability=weak"),
+}
+ALL = tuple(ROWS)
+WITH_LOG = tuple(name for name in ROWS if engines.load(inbox_url(f"{name}://host")).open_log)
+SEVERAL_WRITERS = tuple(name for name in ROWS if engines.load(inbox_url(f"{name}://host")).has_several_writers)
+TELLS_DUPLICATES = tuple(name for name, row in ROWS.items() if row.tells_duplicates)
+LIMITED = tuple(name for name, row in ROWS.items() if row.limits_events)
+PURGES = tuple(name for name, row in ROWS.items() if row.purges)
 
 
 class Subject(NamedTuple):
@@ -85,13 +105,5 @@ class Servers:
 
 
 def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
-    """Give the URL of an inbox of its own: one line an engine."""
-    return inbox_url(
-        {
-            "sqlite": lambda: f"sqlite://{directory}/inbox.db",
-            "postgresql": lambda: servers.postgresql().new_database(),
-            "kafka": lambda: servers.kafka().new_topic(),
-            "nats": lambda: servers.nats().new_stream(),
-            "memory": lambda: "memory://?durability=weak",
-        }[name]()
-    )
+    """Return the URL of an inbox of its own."""
+    return inbox_url(ROWS[name].place(directory, servers))

@@ -331,7 +331,7 @@ class SqliteInbox:
 
 def _outcome(digest: bytes, known: set[bytes]) -> Outcome:
     if digest in known:
-        return Outcome.REPEAT
+        return Outcome.DUPLICATE
     known.add(digest)
     return Outcome.NEW
 

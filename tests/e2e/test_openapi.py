@@ -21,7 +21,7 @@ from schemathesis import checks
 
 from service import errors, signature
 from service.meta import catalogue
-from service.receiver import app
+from service.receiver import responses
 from tests.support.server import PATIENCE, Answer, Server, post, read_answer, until
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -159,30 +159,33 @@ def parts_with_schema(part: Any) -> Iterator[dict[str, Any]]:
             yield from parts_with_schema(each)
 
 
-@pytest.mark.parametrize("error", app.ANSWERS, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", responses.ANSWERS, ids=lambda error: error.__name__)
 def test_every_refusal_is_documented(error: type[errors.WebhookError]) -> None:
     """Status, body and Retry-After are those of the one table, on the operation that raises it."""
     operation = "get" if error is errors.HandshakeRefused else "post"
-    assert_documented(operation, app.ANSWERS[error])
+    assert_documented(operation, responses.ANSWERS[error])
 
 
 @pytest.mark.parametrize("operation", ["get", "post"])
 def test_a_defect_is_documented(operation: str) -> None:
     """On both operations: it cannot be provoked from outside."""
-    assert_documented(operation, app.FAILED)
+    assert_documented(operation, responses.FAILED)
 
 
-def assert_documented(operation: str, answer: app.Answer) -> None:
+def assert_documented(operation: str, answer: responses.ErrorResponse) -> None:
     documented = PUBLIC["paths"]["/webhooks"][operation]["responses"][answer.status[:3]]
     assert documented["content"] == {"text/plain": {"schema": {"const": answer.text}}}
     assert ("Retry-After" in documented["headers"]) == answer.again
-    assert PUBLIC["components"]["headers"]["Retry-After"]["schema"]["const"] == int(app.RETRY_AFTER)
+    assert PUBLIC["components"]["headers"]["Retry-After"]["schema"]["const"] == int(responses.RETRY_AFTER)
 
 
 def test_no_answer_is_documented_that_is_not_given() -> None:
     """Besides 200, the refusals and a defect there are none."""
-    given: dict[str, set[str]] = {"get": {"200", app.FAILED.status[:3]}, "post": {"200", app.FAILED.status[:3]}}
-    for error, answer in app.ANSWERS.items():
+    given: dict[str, set[str]] = {
+        "get": {"200", responses.FAILED.status[:3]},
+        "post": {"200", responses.FAILED.status[:3]},
+    }
+    for error, answer in responses.ANSWERS.items():
         given["get" if error is errors.HandshakeRefused else "post"].add(answer.status[:3])
     for operation, statuses in given.items():
         assert PUBLIC["paths"]["/webhooks"][operation]["responses"].keys() == statuses

@@ -56,11 +56,12 @@ class Kafka:
         wanted = SAFE | {key.replace("_", "."): value for key, value in config.items()}
         self.admin.create_topics([NewTopic(name, partitions, replicas, config=wanted)])[name].result(30)
         for server in self.servers.split(","):  # each hears of it in its own time
-            client = AdminClient({"bootstrap.servers": server, "log_level": 0})
-            until(lambda client=client: self._has(client, name, partitions), "the brokers do not hear of the topic")
+            until(lambda server=server: self._has(server, name, partitions), f"{server} does not hear of the topic")
         return f"kafka://{self.servers}/{name}"
 
-    def _has(self, client: AdminClient, name: str, partitions: int) -> bool:
+    def _has(self, server: str, name: str, partitions: int) -> bool:
+        """Ask this very broker: a client that knows the others may ask any of them."""
+        client = AdminClient({"bootstrap.servers": server, "log_level": 0})
         topic = client.list_topics(timeout=10).topics.get(name)
         found = topic.partitions.values() if topic else []
         return len(found) == partitions and all(each.leader > 0 for each in found)

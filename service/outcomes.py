@@ -56,11 +56,11 @@ class StorageFailure(StrEnum):
     RELAY_STATE = "relay_state"
 
 
-# The label of `inbox_failures_total`: a start is no failure, and the other two are of the relay's deliveries.
+# The label of `inbox_errors_total`: a start is no failure, and the others are of the relay's deliveries alone.
 INBOX_FAILURES: Final = tuple(
     each
     for each in StorageFailure
-    if each not in (StorageFailure.STARTING, StorageFailure.MOVED, StorageFailure.RELAY_STATE)
+    if each not in (StorageFailure.STARTING, StorageFailure.MOVED, StorageFailure.OLDER, StorageFailure.RELAY_STATE)
 )
 
 

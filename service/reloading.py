@@ -35,7 +35,7 @@ class Report:
     """Logs that something can't be read: when that begins or changes, now and then while it lasts, and its end."""
 
     def __init__(self, log: Any, name: str) -> None:
-        """*log* is a logger, *name* what is read, in the plural."""
+        """*log* is a logger, *name* what is read: credentials, say."""
         self._log = log
         self._name = name
         self._lasting = logs.LastingTrouble(log)

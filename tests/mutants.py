@@ -267,7 +267,7 @@ def attempt(mutant: Mutant, directory: Path) -> NoReturn:
 
 
 def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
-    """Attempt all *mutants*, as many at a time as there are cores, each in a process of its own."""
+    """Try all *mutants*, as many at a time as there are cores, each in a process of its own."""
     os.environ.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_ADDOPTS="")
     alive, running, waiting = [], dict[int, tuple[Mutant, Path]](), deque(mutants)
     with TemporaryDirectory() as temporary, click.progressbar(mutants, hidden=not sys.stdout.isatty()) as progress:
@@ -290,7 +290,7 @@ def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
 
 
 def main(modules: Sequence[str]) -> int:
-    """Attempt everything; say what was found, and end with 0 if it is as it should be."""
+    """Try everything; say what was found, and end with 0 if it is as it should be."""
     started = time.monotonic()
     mutants = [mutant for module in modules for mutant in mutants_of(module)]
     for module in modules:

@@ -40,19 +40,20 @@ def serve(ignored: Ignored) -> None:
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=LISTEN_BACKLOG)
     _announce(config)
-    watermark = low_watermark.of(config.inbox)
+    watermark = low_watermark.of(config.inbox, lambda: inbox.opened)
     terms = Terms(
         retention=int(config.retention * 1000),
         body_retention=int(config.body_retention * 1000),
         timeout=config.accept_timeout,
         hold=watermark,
     )
+    inbox = InboxSource(config.inbox, terms)
     Server(
         config,
         os.environ,
         listener=listener,
         admin_listener=admin_listener,
-        inbox=InboxSource(config.inbox, terms),
+        inbox=inbox,
         relay_seen=watermark.refresh,
     ).run()
 

@@ -99,7 +99,7 @@ def inbox_url(text: str) -> InboxUrl:
     durability = dict(parse_qsl(url.query, keep_blank_values=True)).get("durability", "")
     if durability not in ("", "weak"):
         raise ValueError("has a durability that it does not know; it knows durability=weak, or nothing")
-    path = Path() if url.netloc else _real_path(url.path)
+    path = _real_path(url.path) if url.path and not url.netloc else Path()
     return InboxUrl(SYNONYMS.get(url.scheme, url.scheme), text, bool(durability), path=path)
 
 

@@ -15,7 +15,7 @@ from service.deadline import within
 # As those see them whom Meta calls: one for the handshake, one for notifications.
 AGENTS: Final = {"GET": "facebookplatform/1.0 (+http://developers.facebook.com)", "POST": "facebookexternalua"}
 CALL_TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)  # seconds
-CALL_DEADLINE_SECONDS: Final = 30.0  # seconds
+CALL_DEADLINE_SECONDS: Final = 30.0
 MAX_RESPONSE_BYTES: Final = 65536  # bytes of an answer
 MAX_HEADER_CHARACTERS: Final = 200  # characters of a header that are said again
 HIDDEN: Final = "somewhere that has the verify token in it"

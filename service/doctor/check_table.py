@@ -34,7 +34,7 @@ _REGISTER: Final = "Register the right one: `whatsapp-webhook subscribe URL --re
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class DoctorCheck:
     """One check; *run* is None if the check before it reports its finding too."""
 
     id: CheckId
@@ -213,13 +213,13 @@ def _can_call(known: Evidence) -> bool:
 
 
 CHECKS: Final = (
-    Check(
+    DoctorCheck(
         id=CheckId.CONFIGURATION,
         may_be_wrong="a setting or a field is misspelt",
         to_do="correct it in the environment, in a cluster in the chart's values",
         run=_configuration,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.CREDENTIALS,
         may_be_wrong=(
             "no file, or no value in it; an example's value; encoded twice, in quotes, with a name "
@@ -228,13 +228,13 @@ CHECKS: Final = (
         to_do="copy the app secret again, alone; make a token with `openssl rand -hex 16`",
         run=_credentials,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.SERVICE,
         may_be_wrong="not running, or not ready: no credentials, the inbox can't be opened",
         to_do="`whatsapp-webhook check`; [the runbook](runbook.md)",
         run=_service,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.SO_FAR,
         may_be_wrong=(
             "since the start signatures were refused, or handshakes for their token, and nothing "
@@ -247,34 +247,34 @@ CHECKS: Final = (
         run=_so_far,
         needs=lambda known: known.said is not None,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.SERVICE_ITSELF,
         may_be_wrong="asked without anything between, it does not take line 1 of the credentials",
         to_do="does it read the same directory? a mounted Secret takes up to 90 s",
         run=_service_itself,
         needs=lambda known: known.said is not None and known.about.has_credentials,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.URL,
         may_be_wrong="`http`, a `+` in the path, an address that nobody reaches",
         to_do="a public name and `https`",
         run=_url,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.NAME,
         may_be_wrong="not found",
         to_do="make the DNS record, and wait",
         run=_name,
         needs=lambda known: known.place is not None,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.CONNECTION,
         may_be_wrong="nobody takes connections",
         to_do="is the load balancer up, and the port open to the whole internet?",
         run=_connection,
         needs=lambda known: bool(known.addresses),
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.CERTIFICATE,
         may_be_wrong=(
             "no TLS, self-signed, expired, for another name, of an authority that nobody trusts, the "
@@ -284,7 +284,7 @@ CHECKS: Final = (
         run=_certificate,
         needs=lambda known: bool(known.reached and known.place and known.place.is_secure),
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.BEYOND,
         may_be_wrong=(
             "something of the above, so that nothing after it could be looked at; or the URL has no "
@@ -294,7 +294,7 @@ CHECKS: Final = (
         run=_beyond,
         needs=lambda known: known.place is not None,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.ANSWER,
         may_be_wrong=(
             "a redirect, a login, a firewall, a proxy with nothing behind it, another path, another "
@@ -308,7 +308,7 @@ CHECKS: Final = (
         run=_answer,
         needs=lambda known: known.is_open,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.HANDSHAKE,
         may_be_wrong=(
             "another verify token is in force there; another instance answered; the proxy drops the "
@@ -318,12 +318,12 @@ CHECKS: Final = (
         run=_handshake,
         needs=_can_call,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.QUERY_STRING,
         may_be_wrong="the proxy decodes it (`unknown`: what Meta sends with this token gets through)",
         to_do="pass it on as it is; until then, letters and digits in the token",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.NOTIFICATION,
         may_be_wrong=(
             "another app secret is in force there; another instance answered; the proxy drops "
@@ -334,29 +334,29 @@ CHECKS: Final = (
         run=_notification,
         needs=_can_call,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.BODY_LIMIT,
         may_be_wrong="something before the service takes 1 MB",
         to_do="raise its limit to 4 MB",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.INBOX,
         may_be_wrong="`messages` are not kept (`unknown`: it may be meant); another instance answered",
         to_do="add `messages` to `WEBHOOK_FIELDS`; see where the URL leads",
         run=_inbox,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.APP,
         may_be_wrong="the secret is another app's; there is no app with this id",
         to_do="copy both again",
         run=_registered,
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.APP_LIVE,
         may_be_wrong="development mode: no privacy policy",
         to_do="[publish the app](#5-publish-the-app)",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.CALLBACK,
         may_be_wrong=(
             "nothing registered, or another URL, and no override that sends here (`unknown` where "
@@ -364,17 +364,17 @@ CHECKS: Final = (
         ),
         to_do="`subscribe`; with `--replace`; with `--again`",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.FIELDS,
         may_be_wrong="`messages`, or another field that the service keeps, is not chosen",
         to_do="`subscribe` with `--fields`",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.ACCOUNTS,
         may_be_wrong="the app is not subscribed; the access token has expired, or may not see the account",
         to_do="`subscribe` with `--account`; make a new token; give the system user full control",
     ),
-    Check(
+    DoctorCheck(
         id=CheckId.OVERRIDES,
         may_be_wrong=(
             "all that comes for an account is sent elsewhere; `unknown` where it is a part, which may be meant"

@@ -15,7 +15,7 @@ from service import signature
 from service.meta import catalogue
 
 MAX_SENDERS: Final = 32
-LOAD_TIMEOUT_SECONDS: Final = 10.0  # seconds
+LOAD_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from service.meta import catalogue
 from service.telemetry import metrics
 
 NOBODY: Final = "nobody listens there"
-SIMULATOR_TIMEOUT_SECONDS: Final = 10.0  # seconds
+SIMULATOR_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

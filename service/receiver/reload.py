@@ -12,7 +12,7 @@ from service.reloading import Report
 from service.telemetry import logs
 from service.telemetry.metrics import CredentialMetrics
 
-RELOAD_INTERVAL_SECONDS: Final = 0.5  # seconds
+RELOAD_INTERVAL_SECONDS: Final = 0.5
 
 
 class ReloadThread:

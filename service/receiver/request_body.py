@@ -30,8 +30,8 @@ def read_body(
 ) -> bytes:
     """Read a request's body to its end, chunked or not.
 
-    *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the
-    last byte; *update* gets all of the body in steps of at least HASHED bytes, and what is left at its end. A wait for
+    *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the last
+    byte; *update* gets all of the body in steps of at least MIN_HASHED_BYTES, and what is left at its end. A wait for
     the next piece is ended by the server, with TimeoutError, or Overloaded if others need the memory. Raises TooLarge,
     ReadTimeout, Overloaded, or Aborted if the client went away or broke the framing.
     """

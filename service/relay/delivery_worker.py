@@ -1,4 +1,4 @@
-"""One destination's deliverer: attempts what it is handed, side by side, and says how each try went."""
+"""Makes the attempts for one destination, side by side, and reports how each went."""
 
 import time
 from collections.abc import Callable

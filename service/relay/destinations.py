@@ -20,7 +20,7 @@ from service.events import UNRECOGNIZED, Event
 
 META_FORMAT: Final = "meta"
 CLOUDEVENTS_FORMAT: Final = "cloudevents"
-MAX_TIMEOUT_SECONDS: Final = 60.0  # seconds
+MAX_TIMEOUT_SECONDS: Final = 60.0
 # What the relay says itself, so that nobody can say otherwise by a destination's own headers.
 OURS: Final = re.compile(
     r"(?i)host|content-.*|transfer-encoding|connection|x-hub-.*|ce-.*|webhook-.*|traceparent|tracestate|user-agent"

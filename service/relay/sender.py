@@ -258,7 +258,9 @@ def _outcome_of(status: int) -> AttemptOutcome:
         return AttemptOutcome.DELIVERED
     if 300 <= status < 400:  # noqa: PLR2004  redirection
         return AttemptOutcome.REDIRECT
-    return AttemptOutcome(f"{status // 100}xx")
+    if status < 600:  # noqa: PLR2004  what HTTP knows
+        return AttemptOutcome(f"{status // 100}xx")
+    return AttemptOutcome.ERROR
 
 
 def _failed(ex: BaseException) -> DeliveryResponse:

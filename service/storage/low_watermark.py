@@ -7,7 +7,7 @@ from typing import Final
 
 from service.config import InboxUrl
 from service.errors import InboxUnavailable
-from service.storage import engines, url_reload
+from service.storage import engines
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.telemetry import logs
 
@@ -98,13 +98,14 @@ class LowWatermark:
         )
 
 
-def of(url: InboxUrl, policy: DeliveryPolicy = DELIVERY_POLICY) -> LowWatermark:
-    """Return the low-watermark of the inbox of *url*."""
+def of(
+    url: InboxUrl, opened: Callable[[], InboxUrl] | None = None, *, policy: DeliveryPolicy = DELIVERY_POLICY
+) -> LowWatermark:
+    """Return the low-watermark of the inbox of *url*; *opened* returns the URL of the one that is open now."""
     stored = engines.load(url).deliveries
     if stored is None:
         return LowWatermark(lambda _: None)
+    current = opened or (lambda: url)
     return LowWatermark(
-        lambda now: stored.low_watermark(url_reload.current(url), now, policy),
-        lambda: stored.heartbeat(url_reload.current(url)),
-        policy=policy,
+        lambda now: stored.low_watermark(current(), now, policy), lambda: stored.heartbeat(current()), policy=policy
     )

@@ -1,4 +1,4 @@
-"""What every inbox promises: two small protocols, one for who writes and one for who reads."""
+"""What every inbox promises: small protocols, each for one kind of caller."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -29,6 +29,11 @@ class InboxSource:
         self._opened, self._open = url, opener  # not before it could be opened: else it would not be tried again
         return inbox
 
+    @property
+    def opened(self) -> InboxUrl:
+        """Return the URL of the inbox that was opened last."""
+        return self._opened
+
     def moved(self) -> bool:
         """Return whether the URL is another one than that of the inbox that was opened."""
         return self._look() != self._opened
@@ -51,8 +56,8 @@ def _read_file(before: InboxUrl) -> tuple[InboxUrl, Sequence[str]]:
         url = inbox_url(before.file.read_text(encoding="utf-8-sig").strip())._replace(file=before.file)
     except (OSError, ValueError) as ex:
         return before, [f"{before.file}: {ex.strerror if isinstance(ex, OSError) else ex}"]
-    if url.engine != before.engine:
-        return before, [f"{before.file}: another engine ({url.engine}) wants a restart"]
     if url != before and (problems := engines.problems(url)):
         return before, problems
+    if url.engine != before.engine:
+        return before, [f"{before.file}: another engine ({url.engine}) wants a restart"]
     return url, ()

@@ -26,7 +26,7 @@ def graph(name: str, secret: str) -> list[dict[str, Any]]:
 
     *secret* is the Secret with its `state.json` and, as `tls.pem`, its key and certificate.
     """
-    program = _program("../graph.py", {}, "/meta/state.json", "443", "/meta/tls.pem")
+    program = _program("../support/graph.py", {}, "/meta/state.json", "443", "/meta/tls.pem")
     program["volumeMounts"] = [{"name": "meta", "mountPath": "/meta"}]
     program["readinessProbe"] = {"tcpSocket": {"port": 443}, "periodSeconds": 1}
     pod = _restricted(name, program)

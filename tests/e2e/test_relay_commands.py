@@ -193,7 +193,7 @@ def test_what_is_not_owned_up_to_is_asked(tmp_path: Path, kept: list[Event]) -> 
 
 
 def test_it_stops_in_time_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    """With a destination that hangs: within seconds, exit code 0, and the next relay attempts at once."""
+    """With a destination that hangs: within seconds, exit code 0, and the next relay tries at once."""
     with closing(opened(tmp_path)) as inbox, destination(saying(after=30)) as app:
         keep(inbox, message(1, 1))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": 30})

@@ -11,6 +11,7 @@ import gevent
 import pytest
 import trustme
 
+from service.outcomes import AttemptOutcome
 from service.relay.message import Message
 from service.relay.sender import MAX_RESPONSE_BODY_BYTES, DeliveryResponse, Sender, _connected
 
@@ -58,6 +59,14 @@ def saying(answer: bytes) -> Callable[[socket.socket], None]:
 def sender(port: int, *, internal: bool = True, scheme: str = "http") -> Sender:
     url = f"{scheme}://localhost:{port}/hook?a=b"
     return Sender(url, internal=internal, timeout=TIMEOUT, connections=2)
+
+
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_http_does_not_know(status: int) -> None:
+    """It is an error like any other: the status and what Retry-After asks for count."""
+    answer = f"HTTP/1.1 {status} Denied\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n"
+    with serving(saying(answer.encode())) as (port, _):
+        assert sender(port).send(MESSAGE) == DeliveryResponse(status, AttemptOutcome.ERROR, "120")
 
 
 def test_a_post() -> None:

@@ -18,6 +18,7 @@ from service.errors import InboxUnavailable
 from service.instruments import Instruments
 from service.outcomes import StorageFailure
 from service.relay.planner import Planner
+from service.storage import engines, low_watermark
 from service.storage.deliveries import Delivery, Settlement
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
@@ -63,9 +64,16 @@ def test_tables_from_before_the_first_release(url: InboxUrl) -> None:
         pass
     with connect(ServerAddress.of(url, timeout=5)) as db:
         db.execute("INSERT INTO whatsapp_webhook.version VALUES ('relay', 3, 1)")
-        with pytest.raises(InboxUnavailable, match="drop relay, destination, owed") as refused:
-            opened(url)
-        assert refused.value.reason is StorageFailure.OLDER
+        db.execute("CREATE TABLE whatsapp_webhook.relay (seen bigint)")
+        db.execute(f"INSERT INTO whatsapp_webhook.relay VALUES ({NOW})")
+        stored = engines.deliveries(url)
+        for ask in (opened, stored.exists, lambda url: stored.low_watermark(url, NOW, DELIVERY_POLICY)):
+            with pytest.raises(InboxUnavailable, match="drop relay, destination, owed") as refused:
+                ask(url)
+            assert refused.value.reason is StorageFailure.OLDER
+        watermark = low_watermark.of(url)
+        assert watermark(NOW) == 0, "an old relay still has to deliver"
+        assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms + 1) is None, "it will not come back"
         assert not schema.exists(db, "delivery")
 
 

@@ -78,7 +78,7 @@ def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
     """Also if the reserve was used up, and somebody else took every byte that the stop had freed."""
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
         fill(inbox, 4_000, first=1)
-        inbox.purge(int(time.time() * 1000))  # which gives the reserve up
+        inbox.purge(int(time.time() * 1000))
         path.with_name("inbox.db-reserve").unlink(missing_ok=True)
     take_every_byte(path.parent)
     time.sleep(0.01)
@@ -86,6 +86,20 @@ def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
         while inbox.purge(int(time.time() * 1000)):
             pass
         assert inbox.size().events == 0
+
+
+@pytest.mark.needs("mounts")
+@pytest.mark.parametrize("held", [None, 1])
+def test_the_reserve_is_kept_for_a_purge_that_makes_room(path: Path, held: int | None) -> None:
+    """If nothing is too old, or the relay needs it, it stays: a process that is killed then finds it at its start."""
+    age = 10 if held else HOUR
+    with closing(SqliteInbox(path, Terms(age, age, hold=lambda _: held))) as inbox:
+        fill(inbox, 4_000, first=1)
+        time.sleep(0.02)
+        for _ in range(3):
+            inbox.purge(int(time.time() * 1000))
+        assert path.with_name("inbox.db-reserve").stat().st_size > 0
+        assert (inbox.size().events or 0) > 1000
 
 
 @pytest.mark.needs("mounts")

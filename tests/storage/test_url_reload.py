@@ -1,5 +1,6 @@
 """The inbox's URL in a file: changed while it is used, and what is wrong with it then."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from service.config import InboxUrl
 from service.errors import InboxUnavailable
 from service.storage.protocols import Outcome, Terms
 from service.storage.url_reload import InboxSource, current
+from service.telemetry import logs
 from tests.faults.ledger import Ledger, kept_ids
 from tests.support.engines import Servers
 from tests.support.events import HOUR, event
@@ -59,6 +61,17 @@ def test_a_file_that_says_nothing_of_use(file: Path, tmp_path: Path, text: str) 
     assert current(url) == url
     source().close()
     assert (tmp_path / "one.db").exists()
+
+
+def test_a_typo_is_no_other_engine(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong is said, and nothing of the file is repeated: it may hold a password."""
+    logs.configure(level="info", form="json", stream=sys.stdout)
+    source = InboxSource(configured(file, f"sqlite://{tmp_path}/one.db"), TERMS)
+    write(file, "hunter2://host/name")
+    assert not source.moved()
+    told = capsys.readouterr().out
+    assert "knows the engines" in told
+    assert "hunter2" not in told
 
 
 def test_a_file_that_is_gone(file: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def tell(steps: Iterable[PlanStep]) -> None:
 def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan], *, dry_run: bool, yes: bool) -> None:
     """Show the steps of a *first* plan, ask, take them, and plan what is left *after* it: whether Meta has it so now.
 
-    Raises Refused where nothing may be changed, or where it was changed by somebody else meanwhile.
+    Raises PlanRefused where nothing may be changed, or where it was changed by somebody else meanwhile.
     """
     plan = _permitted(first(), "Nothing was changed.")
     tell(plan.steps)

@@ -38,7 +38,7 @@ class SecretsSource(NamedTuple):
         return self.app_secrets[0] if self.app_secrets else b""
 
     def __repr__(self) -> str:
-        return "Keys(...)"
+        return "SecretsSource(...)"
 
     def require(self, *names: str) -> None:
         """Raise ClickException where one of these files' values is missing."""

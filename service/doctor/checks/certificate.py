@@ -11,7 +11,7 @@ from service.doctor.finding import Finding, FindingState
 from service.outcomes import CheckId
 
 Address = tuple[Any, ...]  # as the socket module has it: host, port, and more of IPv6
-CERTIFICATE_TIMEOUT_SECONDS: Final = 5.0  # seconds
+CERTIFICATE_TIMEOUT_SECONDS: Final = 5.0
 SOON_EXPIRED_DAYS: Final = 14  # days
 MAX_LISTED_NAMES: Final = 10  # that are said
 

@@ -19,7 +19,7 @@ from service.storage import engines
 from service.telemetry import metrics
 
 MAX_EVENTS_SEARCHED: Final = 500  # events of the inbox in which a real one is looked for
-ADMIN_TIMEOUT_SECONDS: Final = 5.0  # seconds
+ADMIN_TIMEOUT_SECONDS: Final = 5.0
 MAX_ADMIN_RESPONSE_BYTES: Final = 16_777_216  # bytes of an answer
 MAX_CLOCK_BEHIND_MS: Final = 60_000  # milliseconds by which another machine's clock may be behind
 

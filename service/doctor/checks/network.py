@@ -12,7 +12,7 @@ from service.doctor.finding import Finding
 from service.meta.graph import urls
 from service.outcomes import CheckId
 
-CONNECT_LIMIT_SECONDS: Final = 5.0  # seconds
+CONNECT_LIMIT_SECONDS: Final = 5.0
 _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _PORTS: Final = {"https": 443, "http": 80}
 

@@ -17,7 +17,7 @@ from service.meta.graph import errors
 
 GRAPH_TIMEOUT_SECONDS: Final = 20.0  # seconds; a subscription waits for the handshake, which Meta gives six
 MAX_GRAPH_ATTEMPTS: Final = 3
-MAX_GRAPH_WAIT_SECONDS: Final = 8.0  # seconds
+MAX_GRAPH_WAIT_SECONDS: Final = 8.0
 MAX_GRAPH_PAGES: Final = 100
 MAX_GRAPH_RESPONSE_BYTES: Final = 4_194_304  # of an answer
 MIN_HIDDEN_CHARACTERS: Final = 4  # characters of a secret

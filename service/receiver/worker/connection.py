@@ -106,7 +106,7 @@ class Connection:
     def next(self) -> Request | None:
         """Wait for a request's head; None where the client closed between two.
 
-        Raises Refused, TimeoutError, Stopping, GaveWay, or OSError where the client is gone.
+        Raises RequestRefused, TimeoutError, Stopping, GaveWay, or OSError where the client is gone.
         """
         parser = self._parser
         self._go_on()

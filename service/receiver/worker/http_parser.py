@@ -299,7 +299,7 @@ class Parser:
 
 
 def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
-    """Return what a request's line says for the environ; raises Refused if it is none that we accept."""
+    """Return what a request's line says for the environ; raises RequestRefused if it is none that we accept."""
     if version not in VERSIONS or b"#" in target:
         raise RequestRefused(BAD)
     if target.startswith(b"/"):

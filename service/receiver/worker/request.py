@@ -14,8 +14,8 @@ HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
 class Refusal(NamedTuple):
     """Why a request is not HTTP as it must be; *status* is the answer, and the connection closes.
 
-    *why* is for the log, if that knows more than the status. It is what may be stored of a Refused: an exception keeps
-    the frames of its raise alive, and so the connection that stores it.
+    *why* is for the log, if that knows more than the status. It is what may be stored of a RequestRefused: an exception
+    keeps the frames of its raise alive, and so the connection that stores it.
     """
 
     status: str

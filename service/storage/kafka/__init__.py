@@ -1,6 +1,6 @@
 """The Kafka inbox: a topic, which consumers of the user's read; there is no relay.
 
-`settings` reads the URL, `safety` what the topic must be, `inbox` writes, `stream` looks at what is there. Sources:
+`settings` reads the URL, `durability` what the topic must be, `inbox` writes, `stream` looks at what is there. Sources:
 https://kafka.apache.org/documentation/#producerconfigs_acks, #topicconfigs_min.insync.replicas; librdkafka's
 CONFIGURATION.md; CloudEvents 1.0 "Kafka Protocol Binding", section 3.2 (binary content mode).
 """

@@ -14,7 +14,7 @@ from service.storage.kafka.errors import map_errors, mapped
 from service.storage.kafka.settings import KafkaSettings, quiet
 from service.storage.protocols import Placed
 
-STREAM_TIMEOUT_SECONDS: Final = 10.0  # seconds
+STREAM_TIMEOUT_SECONDS: Final = 10.0
 HEADER_PREFIX: Final = "ce_"
 
 

@@ -1,6 +1,6 @@
 """The NATS JetStream inbox: a stream, which consumers of the user's read; there is no relay.
 
-`settings` reads the URL, `connection` talks to the server, `safety` says what the stream must be, `inbox` writes,
+`settings` reads the URL, `connection` talks to the server, `durability` says what the stream must be, `inbox` writes,
 `stream` looks at what is there. Sources: https://docs.nats.io/nats-concepts/jetstream/streams; NATS's ADR-50 (atomic
 batch publishing); CloudEvents 1.0 "NATS Protocol Binding", section 3.1 (binary content mode).
 """

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from service.storage.nats.errors import UNREACHABLE, map_errors
 from service.storage.nats.settings import NatsSettings
 
-CLOSE_TIMEOUT_SECONDS: Final = 0.5  # seconds
+CLOSE_TIMEOUT_SECONDS: Final = 0.5
 _T = TypeVar("_T")
 
 

@@ -15,7 +15,7 @@ from service.storage.nats.connection import NatsConnection
 from service.storage.nats.settings import NatsSettings
 from service.storage.protocols import Placed
 
-STREAM_TIMEOUT_SECONDS: Final = 10.0  # seconds
+STREAM_TIMEOUT_SECONDS: Final = 10.0
 FETCHED_MESSAGES: Final = 500
 HEADER_PREFIX: Final = "ce-"
 

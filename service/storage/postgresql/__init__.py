@@ -1,6 +1,6 @@
 """The PostgreSQL inbox: any number of workers and pods write one log.
 
-`connection` knows the server, `safety` what it must promise, `schema` the tables and how they came to be, `inbox`
+`connection` knows the server, `durability` what it must promise, `schema` the tables and how they came to be, `inbox`
 writes, `log` reads, `partitions` drops what is too old. Sources: https://www.postgresql.org/docs/current/wal-async-commit.html,
 ddl-partitioning.html, explicit-locking.html#ADVISORY-LOCKS.
 """
@@ -27,7 +27,7 @@ READ_TIMEOUT_SECONDS: Final = 10.0  # for one question; nobody waits for the ans
 
 
 class PostgresqlDeliveries(PostgresqlDeliveryPlanning, PostgresqlDeliveryClaims):
-    """`State`, see there."""
+    """`DeliveryState`, see there."""
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:

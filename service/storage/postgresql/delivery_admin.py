@@ -15,7 +15,7 @@ from service.storage.deliveries import (
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import ServerAddress, connect
-from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase
+from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase, require_none_older
 from service.storage.postgresql.delivery_planning import saved_events
 from service.storage.postgresql.delivery_queues import drop_empty_queues, lock
 from service.storage.postgresql.errors import map_errors
@@ -147,6 +147,7 @@ def low_watermark(url: InboxUrl, *, now: int, policy: DeliveryPolicy) -> int | N
     db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
+            require_none_older(db)
             if not schema.exists(db, "relay_state"):
                 return None
             found = db.execute(
@@ -171,10 +172,8 @@ def heartbeat(url: InboxUrl) -> int | None:
     db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
-            return (
-                schema.number(db, f"SELECT seen FROM {T}.relay_state") or None
-                if schema.exists(db, "relay_state")
-                else None
-            )
+            # Of older tables too: a relay that left them holds nothing for ever.
+            table = "relay_state" if schema.exists(db, "relay_state") else "relay"
+            return schema.number(db, f"SELECT seen FROM {T}.{table}") or None if schema.exists(db, table) else None
     finally:
         db.close()

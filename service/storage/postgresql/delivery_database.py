@@ -24,7 +24,7 @@ _OLDER_REMEDY: Final = (
     "the relay's tables are of a version before the first release: drop relay, destination, owed, lane, dead, tried "
     "and saved_event of the schema whatsapp_webhook, and the row 'relay' of its table version"
 )
-DELIVERIES_TIMEOUT_SECONDS: Final = 5.0  # seconds
+DELIVERIES_TIMEOUT_SECONDS: Final = 5.0
 TENDING_DELIVERIES: Final = 16  # who tends what is too old; beside the inbox's own locks
 # Rows that change at each try: what they leave behind is to be cleaned at a hundredth, not at a fifth, of the table.
 _BUSY: Final = (
@@ -120,14 +120,21 @@ class PostgresqlDeliveryDatabase:
     def _connected(self) -> Iterator[PostgresqlConnection]:
         with self._lock:
             if self._db is None or self._db.closed:
-                self._db = connect(ServerAddress.of(self.url, timeout=DELIVERIES_TIMEOUT_SECONDS))
+                self._db = self._connect()
                 self.connections += 1
-                with map_errors(self._db):
-                    if schema.has(self._db, OLDER_PART):
-                        raise InboxUnavailable(StorageFailure.OLDER, _OLDER_REMEDY, reopen=True)
-                    schema.migrate(self._db, PART, DELIVERIES_MIGRATIONS)
             with map_errors(self._db):
                 yield self._db
+
+    def _connect(self) -> PostgresqlConnection:
+        db = connect(ServerAddress.of(self.url, timeout=DELIVERIES_TIMEOUT_SECONDS))
+        try:
+            with map_errors(db):
+                require_none_older(db)
+                schema.migrate(db, PART, DELIVERIES_MIGRATIONS)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresqlConnection]:
@@ -159,11 +166,18 @@ class PostgresqlDeliveryDatabase:
                 self._db.close()
 
 
+def require_none_older(db: PostgresqlConnection) -> None:
+    """Raise InboxUnavailable if the tables are of a version before the first release."""
+    if schema.has(db, OLDER_PART):
+        raise InboxUnavailable(StorageFailure.OLDER, _OLDER_REMEDY, reopen=True)
+
+
 def exists(url: InboxUrl) -> bool:
     """Say whether a relay ever made its tables; raises InboxUnavailable."""
     db = connect(ServerAddress.of(url, timeout=DELIVERIES_TIMEOUT_SECONDS))
     try:
         with map_errors():
+            require_none_older(db)
             return schema.exists(db, "relay_state")
     finally:
         db.close()

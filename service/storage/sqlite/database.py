@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import apsw
 
@@ -18,11 +19,11 @@ def prepare(db: apsw.Connection, *, busy_timeout_ms: int) -> None:
     db.pragma("temp_store", "MEMORY")
 
 
-def require_version(db: apsw.Connection, migrations: Sequence[str]) -> None:
-    """Raise InboxUnavailable if the database was made by a later version."""
+def require_version(db: apsw.Connection, migrations: Sequence[str], path: Path) -> None:
+    """Raise InboxUnavailable if the database at *path* was made by a later version."""
     if db.pragma("user_version") > len(migrations):
         raise InboxUnavailable(
-            StorageFailure.NEWER, "the file was made by a later version of this program: run that version"
+            StorageFailure.NEWER, f"{path} was made by a later version of this program: run that version"
         )
 
 

@@ -112,7 +112,7 @@ class SqliteDeliveryDatabase:
     def _prepare(self) -> None:
         db = self._db
         prepare(db, busy_timeout_ms=DELIVERIES_BUSY_TIMEOUT_MS)
-        require_version(db, DELIVERIES_MIGRATIONS)
+        require_version(db, DELIVERIES_MIGRATIONS, self.path)
         db.pragma("secure_delete", True)  # a queue's name holds a number of somebody's
         db.pragma("journal_mode", "wal")
         # A power cut takes the last moments back, and with them deliveries are repeated, never lost.

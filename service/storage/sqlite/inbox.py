@@ -135,10 +135,18 @@ class SqliteInbox:
                 return self._purge(now)
             except apsw.FullError:
                 self._volume.failed()
+                if not self._is_purge_due(now):
+                    return False  # the reserve is kept for a purge that makes room
                 if not self._reserve.release():
                     if self._at_once == 1:
                         raise
                     self._at_once //= 2
+
+    def _is_purge_due(self, now: int) -> bool:
+        """Return whether something is too old, and nobody needs it."""
+        ids, bodies = now - self._terms.retention, now - self._terms.body_retention
+        start = max(self._bodies_dropped + 1, self._first)
+        return self._until(self._first, ids, now) is not None or self._until(start, bodies, now) is not None
 
     def _make_room(self, size: int) -> bool:
         """Start the WAL over, and purge what is too old until *size* bytes fit; return whether they do."""

@@ -52,7 +52,7 @@ def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
     db = apsw.Connection(str(path))
     try:
         prepare(db, busy_timeout_ms=BUSY_TIMEOUT_MS)
-        require_version(db, MIGRATIONS)
+        require_version(db, MIGRATIONS, path)
         _require_wal(db, path)
         db.pragma("synchronous", "FULL")
         # What is deleted is overwritten with zeros, also where SQLite moves it: an erased text is in no page.
@@ -97,7 +97,7 @@ def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
     try:
         prepare(db, busy_timeout_ms=BUSY_TIMEOUT_MS)
-        require_version(db, MIGRATIONS)
+        require_version(db, MIGRATIONS, path)
     except BaseException:
         db.close()
         raise

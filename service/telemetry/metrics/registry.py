@@ -34,7 +34,7 @@ class Metrics:
     """Every metric of one process."""
 
     def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str, weak: bool) -> None:
-        """Register in *registry*; None where the values live in the files of `use_slot`."""
+        """Register in *registry*; None where the values live in the files of `of_slot`."""
         prometheus_client.disable_created_metrics()
         self.http = HttpMetrics(registry)
         self.webhook = WebhookMetrics(registry)

@@ -69,6 +69,9 @@ _BOUNDED = "the longest wait is reached long before"
 _LEAST = "our own wait is never below 0, and the longer one counts"
 _RAISES = "the library may raise it and, of what a test can say, does not"
 _UNASKED = "what is not open does not ask it"
+_FAILED_FIRST = "a breaker is open only after a failure, whose time it has"
+_EMBEDDED = "an IPv4 address of 0.0.0.0/8 is in it; the chart's list, which is the same, needs the line"
+_DEADLINE = "the worker and the webhook share whatever name the key has"
 _DIRECTORY = "credentials.CredentialsDirectory"
 EQUIVALENT = {
     "signature.Check.match: position = None": _NEITHER,
@@ -103,8 +106,8 @@ EQUIVALENT = {
     'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
     "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
-    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 31)))": _BOUNDED,
-    "relay/policy.rule: wait = int(chance() * min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(claim.attempts, 29)))": _BOUNDED,
+    "relay/policy.rule: wait = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 31)))": _BOUNDED,  # noqa: E501  as it is told
+    "relay/policy.rule: wait = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 29)))": _BOUNDED,  # noqa: E501  as it is told
     "relay/policy._asked: return -1": _LEAST,
     "relay/policy._asked: return int(text[:10]) * 1000": _BOUNDED,
     "relay/policy._asked: return int(text[:8]) * 1000": _BOUNDED,
@@ -112,9 +115,32 @@ EQUIVALENT = {
     "relay/policy._asked: except (ValueError, OverflowError):": _RAISES,
     "relay/policy._asked: except (ValueError, TypeError, ):": _RAISES,
     "relay/policy._asked: return -1 (2)": _LEAST,
+    "relay/policy.Breaker.__init__: self._has_succeeded = None  # until then nobody knows which queues are at fault "
+    "themselves": _FALSY,
+    "relay/policy.Breaker.saw: self._failed[queue] = self._failed.pop(queue, None) or not (failed_before and "
+    "self._has_succeeded)": _FALSY,
+    "relay/policy.Breaker.saw: self._failed.popitem(last=None)": _FALSY,
+    "relay/policy.Breaker._succeeded: was_short = 0 <= now - self._failing_since < SHORT_OUTAGE_MS": _FAILED_FIRST,
+    "receiver/request_body.read_body: if time.monotonic() >= deadline:": "no clock is read at the very deadline",
+    "relay/forbidden_addresses: Address: TypeAlias = None": "a name for types",
+    'relay/forbidden_addresses: without "::/128",': _EMBEDDED,
+    'relay/forbidden_addresses: without "::1/128",': _EMBEDDED,
     "relay/policy.Breaker.__init__: self.until = 1  # when an open one lets the next try through": _UNASKED,
     "relay/policy.Breaker.__init__: self.until = -1  # when an open one lets the next try through": _UNASKED,
 }
+
+EQUIVALENT.update(
+    {
+        f"receiver/request_body: {change}": _DEADLINE
+        for change in (
+            'without READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"',
+            "READ_DEADLINE: Final = None",
+            'READ_DEADLINE: Final = "XXwhatsapp_webhook.read_deadlineXX"',
+            'READ_DEADLINE: Final = "WHATSAPP_WEBHOOK.READ_DEADLINE"',
+            'READ_DEADLINE: Final = ""',
+        )
+    }
+)
 
 # What is not changed: documentation, types, imports.
 ASIDE = m.OneOf(

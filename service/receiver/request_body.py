@@ -16,8 +16,7 @@ class BodyStream(Protocol):
     """`wsgi.input`: gives up to *size* bytes, fewer at the end, none after it."""
 
     def read(self, size: int, /) -> bytes:
-        """Give up to *size* bytes."""
-        ...
+        """Return up to *size* bytes."""
 
 
 def read_body(

@@ -85,8 +85,8 @@ def shares(at_once: int, running: int, others: int) -> Shares:
     turns.
     """
     if at_once == 1:
-        return Shares(int(others >= GUARANTEED_SHARE - 1), 1)
-    first, most = max(at_once // GUARANTEED_SHARE, 1), max(at_once // LARGEST_SHARE, 1)
+        return Shares(1 if others >= GUARANTEED_SHARE - 1 else 0, 1)
+    first, most = max(at_once // GUARANTEED_SHARE, 1), at_once // LARGEST_SHARE
     return Shares(max(first - running, 0), max(most - running, 0))
 
 

@@ -17,7 +17,8 @@ class Pieces:
         self._pieces = list(pieces)
         self._end = end
 
-    def read(self, _size: int, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
+        assert size == 16_384
         if self._pieces:
             return self._pieces.pop(0)
         if self._end:
@@ -46,19 +47,34 @@ def test_the_limit_is_exact(length: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "error"),
+    ("end", "length", "error"),
     [
-        (TimeoutError(), ReadTimeout),
-        (OSError(), Aborted),
-        (ValueError(), Aborted),
-        (None, Aborted),
-        (Overloaded(), Overloaded),
+        (TimeoutError(), 100, ReadTimeout),
+        (OSError(), 100, Aborted),
+        (ValueError(), 100, Aborted),
+        (None, 100, Aborted),
+        (Overloaded(), 100, Overloaded),
+        (TimeoutError(), None, ReadTimeout),
+        (OSError(), None, Aborted),
+        (Overloaded(), None, Overloaded),
     ],
 )
-def test_a_body_that_does_not_come(end: Exception | None, error: type[WebhookError]) -> None:
-    """Too late, cut, broken, short, or given up for others."""
+def test_a_body_that_does_not_come(end: Exception | None, length: int | None, error: type[WebhookError]) -> None:
+    """Too late, cut, broken, short, or given up for others; by length or chunked."""
     with pytest.raises(error):
-        read(Pieces([b"x" * 50], end), length=100)
+        read(Pieces([b"x" * 50], end), length=length)
+
+
+def test_nothing_is_read_behind_its_end() -> None:
+    """A body of known length is whole with its last byte, whatever the connection does next."""
+    body = read(Pieces([b"x" * 60, b"x" * 40], TimeoutError()), length=100)
+    assert body == b"x" * 100
+    assert type(body) is bytes, "a bytearray could change under whoever keeps it"
+
+
+def test_a_step_is_16_kib() -> None:
+    """So that hashing costs little per piece, and holds nobody up."""
+    assert MIN_HASHED_BYTES == 16_384
 
 
 def test_a_deadline_that_passed() -> None:

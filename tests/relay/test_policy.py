@@ -123,13 +123,9 @@ def test_what_is_promised() -> None:
         DELIVERY_POLICY.max_retry_after_ms,
         DELIVERY_POLICY.max_age_ms,
     ) == (2_000, 3_600_000, 86_400_000, 259_200_000)
-    assert (DELIVERY_POLICY.min_attempts, MIN_FAILED_QUEUES, MIN_PAUSE_MS, MAX_PAUSE_MS, MAX_CONCURRENCY) == (
-        10,
-        5,
-        1_000,
-        60_000,
-        256,
-    )
+    assert DELIVERY_POLICY.min_attempts == 10
+    assert (MIN_FAILED_QUEUES, MAX_FAILED_QUEUES, MAX_CONCURRENCY) == (5, 40, 256)
+    assert (MIN_PAUSE_MS, MAX_PAUSE_MS) == (1_000, 60_000)
     assert sorted(BreakerState) == sorted(metrics.BREAKER_STATES)
 
 
@@ -166,6 +162,7 @@ def admits(breaker: Breaker, now: int) -> bool:
         (8, 9, 9, (0, 0)),
         (256, 0, 0, (64, 128)),
         (3, 0, 0, (1, 1)),
+        (5, 0, 0, (1, 2)),
         (2, 1, 0, (0, 0)),
         (1, 0, 2, (0, 1)),
         (1, 0, 3, (1, 1)),
@@ -233,6 +230,20 @@ class TestTheBreaker:
         fail(breaker, MIN_FAILED_QUEUES)
         assert breaker.state is BreakerState.OPEN
 
+    @pytest.mark.parametrize(
+        ("lasted", "needed"), [(-1, MIN_FAILED_QUEUES), (0, 10), (59_999, 10), (60_000, MIN_FAILED_QUEUES)]
+    )
+    def test_an_outage_of_a_minute_is_one(self, lasted: int, needed: int) -> None:
+        """A shorter one was about the events; a clock that was set back says nothing."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, MIN_FAILED_QUEUES, now=NOW - lasted)
+        breaker.began()
+        succeed(breaker)
+        fail(breaker, needed - 1)
+        assert breaker.state is BreakerState.CLOSED
+        fail(breaker, 1)
+        assert breaker.state is BreakerState.OPEN
+
     @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
     def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
         """It answers, so it lives."""
@@ -245,7 +256,8 @@ class TestTheBreaker:
     def test_failures_of_tries_that_were_under_way_change_nothing(self) -> None:
         """Sixteen that fail together are one failure of the destination, not sixteen pauses."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES + 11)
+        fail(breaker, MIN_FAILED_QUEUES)
+        fail(breaker, 11, now=NOW + MIN_PAUSE_MS // 2)
         assert breaker.until == NOW + MIN_PAUSE_MS
 
     def test_one_queue_says_nothing_of_the_destination(self) -> None:
@@ -265,6 +277,28 @@ class TestTheBreaker:
         fail(breaker, healthy)
         assert breaker.state == state
 
+    def test_half_of_them_is_enough(self) -> None:
+        """Of an even number, too."""
+        breaker = Breaker(lambda: 1.0)
+        fail(breaker, MIN_FAILED_QUEUES)
+        assert admits(breaker, NOW + MIN_PAUSE_MS)
+        succeed(breaker)
+        fail(breaker, MIN_FAILED_QUEUES, failed_before=True)
+        fail(breaker, MIN_FAILED_QUEUES - 1)
+        assert breaker.state is BreakerState.CLOSED
+        fail(breaker, 1)
+        assert breaker.state is BreakerState.OPEN
+
+    def test_a_queue_that_was_healthy_counts_so_until_a_success(self) -> None:
+        """Its second failure in a row does not make it one that is at fault itself."""
+        breaker = Breaker(lambda: 1.0)
+        succeed(breaker)
+        for failed_before in (False, True):
+            for number in range(MIN_FAILED_QUEUES - 1):
+                breaker.saw(DeliveryResponse(503, "5xx"), NOW, queue=f"same {number}", failed_before=failed_before)
+        fail(breaker, 1, failed_before=True)
+        assert breaker.state is BreakerState.OPEN
+
     def test_before_the_first_success_nobody_knows_who_is_at_fault(self) -> None:
         """A relay that begins again while the destination is down pauses as well."""
         breaker = Breaker(lambda: 1.0)
@@ -276,9 +310,13 @@ class TestTheBreaker:
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES, status=500)
         for _ in range(10):
-            assert breaker.until == NOW + 1000
-            assert admits(breaker, breaker.until)
-            fail(breaker, 1, status=500)
+            last = breaker.until
+            assert admits(breaker, last)
+            fail(breaker, 1, now=last, status=500)
+            assert breaker.until == last + 1000
+        assert admits(breaker, breaker.until)
+        fail(breaker, 1, now=NOW + 100_000, status=501)
+        assert breaker.until == NOW + 125_000, "any other failure pauses by how long it has lasted"
 
     def test_a_probe_that_came_to_nothing_is_made_again(self) -> None:
         """Half-open with nothing under way would be so for ever."""
@@ -308,7 +346,7 @@ class TestTheBreaker:
         assert breaker.room(3, 4, now=NOW) == 1
         assert breaker.room(4, 4, now=NOW) == breaker.room(9, 4, now=NOW) == 0
         fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == 1
+        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == breaker.at_once(4) == 1
 
     def test_what_is_back_is_not_overrun(self) -> None:
         """From two at once to twice as many with each try that goes well, and from two again after the next fall."""

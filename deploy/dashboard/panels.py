@@ -219,7 +219,7 @@ PANELS: Final[dict[str, list[Panel]]] = {
         ),
         Graph(
             title="Dead letters",
-            tells="Events given up; `events dead` lists them, `events replay --dead` delivers them once more.",
+            tells="Deliveries given up. `events dead-letters` lists them; `events replay --dead-letters` retries them.",
             unit="short",
             queries={
                 "{{destination}} {{reason}}": _rate(
@@ -233,7 +233,7 @@ PANELS: Final[dict[str, list[Panel]]] = {
             title="In force",
             tells="0: waiting for the Secret. 2: a rotation is under way.",
             unit="short",
-            queries={"{{credential}}": _of_pods("min", P + "credentials_in_force", "credential")},
+            queries={"{{credential}}": _of_pods("min", P + "credentials_accepted", "credential")},
             steps=((RED, None), (GREEN, 1), (ORANGE, 2)),
         ),
         Stat(

@@ -72,18 +72,18 @@ def disable(inbox: str | None, name: str, reason: str) -> None:
     _switch(inbox, name, reason)
 
 
-@destinations.command("forget-state", short_help="Drop everything that a removed relay left behind.")
+@destinations.command("drop-state", short_help="Drop everything that a removed relay left behind.")
 @filters.inbox_option
 @dry_run_option
 @yes_option
-def forget_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
+def drop_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     """Drop all that a relay remembers of this inbox: positions, undelivered events, dead letters.
 
     For an installation whose relay was removed: from then on nothing is kept for it, and the inbox purges by its
     retention alone. A relay that is started later begins with nothing. Refused while a relay runs.
 
     \b
-    whatsapp-webhook destinations forget-state --dry-run
+    whatsapp-webhook destinations drop-state --dry-run
     """  # noqa: D301  click wants the character
     with delivery_store.opened(filters.where(inbox)) as records:
         silent = (clock.now_ms() - records.heartbeat()) / 1000

@@ -37,7 +37,7 @@ class Config:
     health_path: str
     workers: int
     connections: int
-    bodies_bytes: int
+    inflight_bytes: int
     retention: float
     body_retention: float
     destinations: str
@@ -141,9 +141,9 @@ _CONTRADICTIONS: Final[tuple[tuple[tuple[str, str], Callable[[Any, Any], bool], 
         "WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.",
     ),
     (
-        ("bodies_bytes", "max_body_bytes"),
+        ("inflight_bytes", "max_body_bytes"),
         lambda bodies, body: bodies < body,
-        "WEBHOOK_BODIES_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.",
+        "WEBHOOK_INFLIGHT_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.",
     ),
 )
 

@@ -95,7 +95,7 @@ SETTINGS = (
     Setting("WEBHOOK_WORKERS", "1", count(256), "Worker processes. SQLite serves one."),
     Setting("WEBHOOK_CONNECTIONS", "4096", count(2**20), "Connections a worker holds at once."),
     Setting(
-        "WEBHOOK_BODIES_BYTES",
+        "WEBHOOK_INFLIGHT_BYTES",
         "134217728",
         count(2**40),
         "Bytes of requests in flight, a worker; above it the slowest unfinished one gives way.",

@@ -362,7 +362,7 @@ CHECKS: Final = (
             "nothing registered, or another URL, and no override that sends here (`unknown` where "
             "something real came and no account was looked at); Meta has switched it off"
         ),
-        to_do="`subscribe`; with `--replace`; with `--again`",
+        to_do="`subscribe`; with `--replace`; with `--force`",
     ),
     DoctorCheck(
         id=CheckId.FIELDS,

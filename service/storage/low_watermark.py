@@ -93,7 +93,7 @@ class LowWatermark:
         self._silence.tell(
             "no relay runs",
             detail=f"the last sign of life is {hours} hours old; what it has yet to deliver is kept {until}",
-            hint="start the relay again, or forget its state: whatsapp-webhook destinations forget-state",
+            hint="start the relay again, or forget its state: whatsapp-webhook destinations drop-state",
             key="no relay runs" if left > 0 else "nothing is kept for it",
         )
 

@@ -347,7 +347,7 @@ def test_without_a_relay_nothing_asks_for_one() -> None:
     objects = rendered(RULE | POD_MONITOR)
     for found in objects:
         for group in found["spec"].get("groups", []) if found["kind"] == "PrometheusRule" else []:
-            group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "WebhookRelayNotSeen"]
+            group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "WebhookRelayAbsent"]
     assert "relay" not in json.dumps([found for found in objects if found["kind"] not in ("StatefulSet", "Pod")])
     assert "WEBHOOK_DESTINATIONS" not in json.dumps(objects)
 

@@ -64,7 +64,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "limits.keepaliveTimeout": ("620s", {}),
     "limits.maxHeaderBytes": (16384, {}),
     "limits.connections": (100, {}),
-    "limits.bodiesBytes": (67108864, {}),
+    "limits.inflightBytes": (67108864, {}),
     "inbox.engine": ("postgresql", KAFKA),
     "inbox.existingSecret": ("other", POSTGRESQL),
     "inbox.secretKey": ("dsn", POSTGRESQL),
@@ -147,7 +147,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "prometheusRule.enabled": (True, {}),
     "prometheusRule.labels": ({"release": "x"}, RULE),
     "prometheusRule.runbook": ("https://wiki.example.com/runbook", RULE),
-    "prometheusRule.quietFor": ("30m", RULE),
+    "prometheusRule.noTrafficFor": ("30m", RULE),
     "dashboard.enabled": (True, {}),
     "dashboard.labels.grafana_dashboard": ("yes", DASHBOARD),
     "dashboard.annotations": ({"grafana_folder": "x"}, DASHBOARD),
@@ -280,7 +280,7 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
         ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
         ({"inbox": {"retention": "7d"}}, "inbox.bodyRetention is longer"),
-        ({"limits": {"bodiesBytes": 1000}}, "limits.bodiesBytes is below"),
+        ({"limits": {"inflightBytes": 1000}}, "limits.inflightBytes is below"),
         ({"limits": {"maxBodyBytes": 2**30 + 1}}, "maximum"),
         ({"fields": ["mesages"]}, "value must be one of"),
         ({"persistence": {"size": "10K"}}, "pattern"),
@@ -327,7 +327,7 @@ def test_values_are_in_step_with_the_settings() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     assert schema["fields"]["items"]["enum"] == list(FIELDS)
     settings = {setting.name: setting for setting in SETTINGS}
-    for name in ("MAX_BODY_BYTES", "MAX_HEADER_BYTES", "CONNECTIONS", "BODIES_BYTES"):
+    for name in ("MAX_BODY_BYTES", "MAX_HEADER_BYTES", "CONNECTIONS", "INFLIGHT_BYTES"):
         head, *rest = name.lower().split("_")
         most = schema["limits"]["properties"][head + "".join(map(str.capitalize, rest))]["maximum"]
         settings[f"WEBHOOK_{name}"].parse(str(most))

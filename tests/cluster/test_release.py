@@ -93,7 +93,7 @@ def _rotate(here: Namespace, *, rotations: int, seconds: float = 8, hurried: boo
     (load,) = found
     assert set(load.answers) == {"notification 200", "handshake 200"}, load.answers
     assert (here.uid(), here.restarts()) == (pod, restarts)
-    assert here.metric('whatsapp_webhook_credentials_in_force{credential="verify-token"}') == 2
+    assert here.metric('whatsapp_webhook_credentials_accepted{credential="verify-token"}') == 2
     assert here.metric('whatsapp_webhook_credential_matches_total{credential="app-secret",position="2"}') > 0
     assert set(load.acknowledged) <= here.kept()
     print(f"{rotations} rotations under {load.answers}: seconds until in force: {[round(each, 1) for each in took]}")

@@ -30,7 +30,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert (found.inbox.engine, found.inbox.path) == ("sqlite", Path("/var/lib/whatsapp-webhook/inbox.db"))
     assert (found.read_timeout, found.accept_timeout) == (10, 2)
     assert (found.retention, found.body_retention) == (8 * 86400, 8 * 86400)
-    assert (found.workers, found.connections, found.bodies_bytes) == (1, 4096, 134217728)
+    assert (found.workers, found.connections, found.inflight_bytes) == (1, 4096, 134217728)
     assert found.fields == frozenset()
 
 
@@ -70,7 +70,7 @@ def test_every_problem_is_said_at_once() -> None:
         ("WEBHOOK_WORKERS", "٣"),
         ("WEBHOOK_WORKERS", "2"),
         ("WEBHOOK_MAX_BODY_BYTES", "4MB"),
-        ("WEBHOOK_BODIES_BYTES", "1000"),
+        ("WEBHOOK_INFLIGHT_BYTES", "1000"),
         ("WEBHOOK_BODY_RETENTION", "9d"),
         ("WEBHOOK_LOG_FORMAT", "xml"),
         ("WEBHOOK_ADMIN_BIND", "0.0.0.0:8080"),

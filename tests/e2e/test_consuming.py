@@ -64,6 +64,6 @@ def test_looking_at_it(engine: str, tmp_path: Path, servers: Servers) -> None:
     assert "There is no event" in server.run(
         "events", "show", {"kafka": "0:99"}.get(engine, "99"), "--inbox", url, ok=False
     )
-    for command in (("events", "dead"), ("events", "replay", "--dead"), ("destinations", "list")):
+    for command in (("events", "dead-letters"), ("events", "replay", "--dead-letters"), ("destinations", "list")):
         assert f"no relay for {engine}" in server.run(*command, "--inbox", url, ok=False)
     assert "rase" in server.run("events", "erase", "--subject", "1", "--inbox", url, ok=False)

@@ -791,7 +791,7 @@ BROKEN = {
     "Meta has switched it off": Broken(
         "callback",
         "switched the subscription off",
-        "--again",
+        "--force",
         do=lambda world: _subscription(world).update(active=False),
     ),
     "messages are not chosen": Broken(

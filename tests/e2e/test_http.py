@@ -328,7 +328,7 @@ def test_without_credentials(tmp_path: Path) -> None:
         answer = server.notify(b"{}", secret="")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert server.metric("whatsapp_webhook_notifications_total", outcome="not_configured") == 1
-        assert b'credentials_in_force{credential="app-secret"} 0.0' in server.admin("/metrics").body
+        assert b'credentials_accepted{credential="app-secret"} 0.0' in server.admin("/metrics").body
         ready = json.loads(server.admin("/readyz").body)
         assert ready["checks"]["credentials"]["why"].endswith("Make the Secret wh-credentials.")
         assert server.admin("/livez").status == 200
@@ -350,7 +350,7 @@ def test_a_rotation(server: Server) -> None:
     assert server.notify(b"{}", secret=NEW_SECRET).status == 200
     assert server.metric("whatsapp_webhook_credential_matches_total", credential="verify-token", position="2") == 1
     assert server.metric("whatsapp_webhook_credential_matches_total", credential="app-secret", position="2") == 1
-    assert server.metric("whatsapp_webhook_credentials_in_force", credential="verify-token") == 2
+    assert server.metric("whatsapp_webhook_credentials_accepted", credential="verify-token") == 2
     server.write_credentials("new", NEW_SECRET)
     until(lambda: server.handshake().status == 404, "the old token is still in force")
     assert server.notify(b"{}").status == 401

@@ -53,7 +53,7 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     assert "can't read an inbox in memory" in relay.command("relay", ok=False)
     relay = Relay(tmp_path)
     assert "no relay has run" in relay.command("destinations", "list", ok=False)
-    assert "no relay has run" in relay.command("events", "dead", "--inbox", f"sqlite://{relay.inbox}", ok=False)
+    assert "no relay has run" in relay.command("events", "dead-letters", "--inbox", f"sqlite://{relay.inbox}", ok=False)
     (tmp_path / "relay.db").mkdir()
     assert "relay.db is not a file" in relay.command("relay", ok=False)
 
@@ -149,13 +149,13 @@ def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> No
     work.settle([Settlement(claim, bad, Ruling(Verdict.DEAD_LETTER, reason="expired"))])
     store.close()
     relay = Relay(tmp_path)
-    told = relay.command("events", "dead")
+    told = relay.command("events", "dead-letters")
     for word in ("app", "7", "com.whatsapp.message.text", "expired", "1"):
         assert word in told
     assert json.loads(relay.command("events", "show", "7"))["deliveries"][0]["state"] == "dead: expired"
-    assert "app: 1 events would be" in relay.command("events", "replay", "--dead", "--dry-run")
-    assert "app: 1 events are" in relay.command("events", "replay", "--dead")
-    assert "No dead letters" in relay.command("events", "dead")
+    assert "app: 1 events would be" in relay.command("events", "replay", "--dead-letters", "--dry-run")
+    assert "app: 1 events are" in relay.command("events", "replay", "--dead-letters")
+    assert "No dead letters" in relay.command("events", "dead-letters")
     with relay:
         until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
 
@@ -278,9 +278,9 @@ def test_a_dead_letter_outlives_the_retention(tmp_path: Path, kept: list[Event],
         until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
     _purged(tmp_path)
     assert _events(tmp_path) == []
-    assert "com.whatsapp.message.text" in relay.command("events", "dead")
+    assert "com.whatsapp.message.text" in relay.command("events", "dead-letters")
     assert json.loads(relay.command("events", "show", "7"))["id"] == lost.id
-    assert "app: 1 events are" in relay.command("events", "replay", "--dead")
+    assert "app: 1 events are" in relay.command("events", "replay", "--dead-letters")
     with relay:
         until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
     assert app.requests[-1].body == lost.data
@@ -296,9 +296,9 @@ def test_a_dead_letter_whose_event_is_gone_is_said(tmp_path: Path, kept: list[Ev
     store.close()
     _purged(tmp_path)
     relay = Relay(tmp_path)
-    assert "no longer stored" in relay.command("events", "dead")
+    assert "no longer stored" in relay.command("events", "dead-letters")
     assert "it cannot be replayed" in relay.command("events", "show", "7", ok=False)
-    assert "Nothing is chosen" in relay.command("events", "replay", "--dead")
+    assert "Nothing is chosen" in relay.command("events", "replay", "--dead-letters")
 
 
 def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, kept: list[Event]) -> None:
@@ -319,15 +319,15 @@ def test_the_state_of_a_relay_that_was_removed(tmp_path: Path, kept: list[Event]
     assert kept
     _dead_letter(tmp_path, 100)
     relay = Relay(tmp_path)
-    assert "stop it, wait 150 seconds" in relay.command("destinations", "forget-state", "--yes", ok=False)
+    assert "stop it, wait 150 seconds" in relay.command("destinations", "drop-state", "--yes", ok=False)
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     with store.transaction() as db:
         db.execute("UPDATE heartbeat SET seen = 1")
     store.close()
     told = "1 destinations, 0 undelivered events and 1 dead letters"
-    assert f"Would drop: {told}." in relay.command("destinations", "forget-state", "--dry-run")
-    assert "Aborted" in relay.command("destinations", "forget-state", ok=False)
-    assert f"Dropped: {told}." in relay.command("destinations", "forget-state", "--yes")
+    assert f"Would drop: {told}." in relay.command("destinations", "drop-state", "--dry-run")
+    assert "Aborted" in relay.command("destinations", "drop-state", ok=False)
+    assert f"Dropped: {told}." in relay.command("destinations", "drop-state", "--yes")
     assert "No destinations yet" in relay.command("destinations", "list")
 
 
@@ -348,7 +348,7 @@ def test_the_receiver_keeps_what_the_relay_has_yet_to_deliver(tmp_path: Path) ->
             app.behave = saying()
             until(lambda: relay.owed() == 0, "not delivered", patience=40)
             until(lambda: server.kept() == [], "not purged")
-            seen = "whatsapp_webhook_relay_seen_timestamp_seconds"
+            seen = "whatsapp_webhook_relay_heartbeat_timestamp_seconds"
             until(lambda: time.time() - server.metric(seen) < 120, "the metric does not tell", patience=40)
 
 

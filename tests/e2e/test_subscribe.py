@@ -70,7 +70,7 @@ def test_again_is_nothing(world: World) -> None:
     assert "Nothing to change" in done.stdout
     assert len(world.graph.changed) == changed
     before = world.server.metric("whatsapp_webhook_handshakes_total", outcome="verified")
-    assert world.run("subscribe", "--yes", "--fields", "messages", "--again").returncode == 0
+    assert world.run("subscribe", "--yes", "--fields", "messages", "--force").returncode == 0
     assert world.server.metric("whatsapp_webhook_handshakes_total", outcome="verified") == before + 1
 
 
@@ -94,7 +94,7 @@ def test_which_fields_without_being_told(world: World) -> None:
     assert world.run("subscribe", "--yes", WEBHOOK_FIELDS="messages,calls").returncode == 0
     assert world.fields() == {"messages", "calls"}
     assert "Nothing to change" in world.run("subscribe", "--yes").stdout
-    assert world.run("subscribe", "--yes", "--again").returncode == 0
+    assert world.run("subscribe", "--yes", "--force").returncode == 0
     assert world.fields() == {"messages", "calls"}
     assert world.run("subscribe", "--yes", "--fields", "all").returncode == 0
     assert world.fields() == set(FIELDS) - NOT_CHOSEN
@@ -502,7 +502,7 @@ def test_what_changes_while_somebody_reads(world: World) -> None:
             lambda world: world.registered()["callback_url"] == THIRD,
         ),
         (
-            ("--again",),
+            ("--force",),
             lambda world: world.state["apps"][APP]["subscriptions"].clear(),
             lambda world: world.registered() == {},
         ),

@@ -96,7 +96,7 @@ def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: p
     assert hold.refresh(NOW + silent) == NOW
     told = capsys.readouterr().out
     assert (said or "") in told
-    assert ("destinations forget-state" in told) is bool(said)
+    assert ("destinations drop-state" in told) is bool(said)
 
 
 def test_without_a_relay_nothing_is_missed(url: InboxUrl) -> None:

@@ -214,8 +214,8 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
   value: {{ .Values.workers | quote }}
 - name: WEBHOOK_CONNECTIONS
   value: {{ .Values.limits.connections | int64 | quote }}
-- name: WEBHOOK_BODIES_BYTES
-  value: {{ .Values.limits.bodiesBytes | int64 | quote }}
+- name: WEBHOOK_INFLIGHT_BYTES
+  value: {{ .Values.limits.inflightBytes | int64 | quote }}
 - name: WEBHOOK_RETENTION
   value: {{ .Values.inbox.retention | quote }}
 - name: WEBHOOK_BODY_RETENTION

@@ -45,8 +45,8 @@
 {{- if gt (include "whatsapp-webhook.seconds" .Values.inbox.bodyRetention | int) (include "whatsapp-webhook.seconds" .Values.inbox.retention | int) }}
 {{- fail "inbox.bodyRetention is longer than inbox.retention: make it at most as long." }}
 {{- end }}
-{{- if lt (int64 .Values.limits.bodiesBytes) (int64 .Values.limits.maxBodyBytes) }}
-{{- fail "limits.bodiesBytes is below limits.maxBodyBytes: one body would never fit." }}
+{{- if lt (int64 .Values.limits.inflightBytes) (int64 .Values.limits.maxBodyBytes) }}
+{{- fail "limits.inflightBytes is below limits.maxBodyBytes: one body would never fit." }}
 {{- end }}
 {{- $names := dict }}
 {{- range .Values.relay.destinations }}

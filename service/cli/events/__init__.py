@@ -4,7 +4,7 @@ import signal
 
 import click
 
-from service.cli.events.dead_letters import dead, replay
+from service.cli.events.dead_letters import dead_letters, replay
 from service.cli.events.erase import erase
 from service.cli.events.list_show import list_, show
 
@@ -15,5 +15,5 @@ def events() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough, as head does
 
 
-for command in (list_, show, dead, replay, erase):
+for command in (list_, show, dead_letters, replay, erase):
     events.add_command(command)

@@ -1,4 +1,4 @@
-"""`events dead` and `events replay`: what was given up, and another chance."""
+"""`events dead-letters` and `events replay`: what was given up, and another chance."""
 
 import os
 from collections import Counter
@@ -34,12 +34,12 @@ REPLAYED_AT_ONCE: Final = 500
 @click.option(
     "--limit", type=click.IntRange(1), default=DEFAULT_DEAD_LETTERS, show_default=True, help="The newest so many."
 )
-def dead(inbox: str | None, limit: int) -> None:
+def dead_letters(inbox: str | None, limit: int) -> None:
     """List dead letters: events that a destination will not get, why, and after how many attempts.
 
     \b
-    whatsapp-webhook events dead
-    whatsapp-webhook events replay --dead --dry-run
+    whatsapp-webhook events dead-letters
+    whatsapp-webhook events replay --dead-letters --dry-run
     """  # noqa: D301  click wants the character
     url = filters.where(inbox)
     with delivery_store.opened(url) as records:
@@ -73,7 +73,9 @@ def dead(inbox: str | None, limit: int) -> None:
 @click.argument("which", metavar="[POSITION|ID]...", nargs=-1)
 @filters.filtered
 @click.option("--destination", "names", metavar="NAME", multiple=True, help="Only to this one; may be repeated.")
-@click.option("--dead", "only_dead", is_flag=True, help="Only dead letters, to the destination that did not get them.")
+@click.option(
+    "--dead-letters", "only_dead", is_flag=True, help="Only dead letters, to the destination that did not get them."
+)
 @dry_run_option
 def replay(
     inbox: str | None, which: tuple[str, ...], wanted: Filter, names: tuple[str, ...], *, only_dead: bool, dry_run: bool
@@ -86,10 +88,10 @@ def replay(
     \b
     whatsapp-webhook events replay 42 --destination bot
     whatsapp-webhook events replay --since 2h --type 'com.whatsapp.message.*' --dry-run
-    whatsapp-webhook events replay --dead
+    whatsapp-webhook events replay --dead-letters
     """  # noqa: D301  click wants the character
     if not which and wanted == filters.EVERYTHING and not only_dead:
-        raise click.UsageError("Say which: a position, an id, or options such as --since 2h or --dead.")
+        raise click.UsageError("Say which: a position, an id, or options such as --since 2h or --dead-letters.")
     if which and wanted != filters.EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that choose: not both.")
     url = filters.where(inbox)

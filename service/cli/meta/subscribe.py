@@ -42,7 +42,7 @@ def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> No
 @click.option("--replace", is_flag=True, help="Take the place of another URL that is registered.")
 @click.option("--drop-overrides", is_flag=True, help="Remove overrides that send elsewhere.")
 @click.option(
-    "--again", is_flag=True, help="Also where nothing changes: Meta takes the verify token that is in force now."
+    "--force", is_flag=True, help="Also where nothing changes: Meta takes the verify token that is in force now."
 )
 @dry_run_option
 @yes_option

@@ -79,7 +79,7 @@ def _refused(answer: CallerResponse, challenge: str, why: str | None, direct: Di
     greets = direct is not None and direct.greets
     if direct and direct.greets and why == NOT_HERE:
         return direct.another()
-    renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --again` tells Meta."
+    renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --force` tells Meta."
     known = {
         "wrong_token": ("The verify token is not one in force in the service.", renew),
         "not_configured": (

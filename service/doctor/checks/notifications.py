@@ -136,7 +136,7 @@ _LARGE_BY_THE_SERVICE: Final = {
     FAILED.text: ("The service itself answers 3 MB with 500.", "Its log says why."),
     ANSWERS[errors.Overloaded].text: (
         "The service had no room for 3 MB just now (503).",
-        "Try again; look at WEBHOOK_BODIES_BYTES if it stays so.",
+        "Try again; look at WEBHOOK_INFLIGHT_BYTES if it stays so.",
     ),
 }
 

@@ -122,7 +122,7 @@ def _subscription(app: App, url: str, fields: frozenset[str], here: Here, comman
     if not is_own and not here.overridden:
         yield _elsewhere(there.callback_url, url, here, command)
     elif not there.active:
-        remedy = f"{command} --again" if is_own else "Who owns that URL runs `subscribe --again` for it."
+        remedy = f"{command} --force" if is_own else "Who owns that URL runs `subscribe --force` for it."
         yield Finding.wrong(CheckId.CALLBACK, "Meta has switched the subscription off.", remedy)
     elif is_own:
         yield Finding.ok(CheckId.CALLBACK, f"The app sends to {there.callback_url}.")

@@ -115,7 +115,7 @@ class Worker(GeventWorker):
         self._places = Places()
         self._waiting = Waiting(
             places=self.worker_connections,
-            bytes_limit=self.app.config.bodies_bytes + SPARE_RAW_BYTES,  # so that the largest body fits with its head
+            bytes_limit=self.app.config.inflight_bytes + SPARE_RAW_BYTES,  # so that the largest body fits with its head
             free=pool.free_count,
         )
         memory = Memory(lambda: self._waiting.held)

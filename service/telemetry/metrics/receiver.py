@@ -112,7 +112,7 @@ class CredentialMetrics:
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         self._in_force = Gauge(
-            METRIC_PREFIX + "credentials_in_force",
+            METRIC_PREFIX + "credentials_accepted",
             "Values in force.",
             ("credential",),
             registry=registry,
@@ -205,7 +205,7 @@ class InboxMetrics:
         ).set(weak)
 
         self._relay_seen = Gauge(
-            METRIC_PREFIX + "relay_seen_timestamp_seconds",
+            METRIC_PREFIX + "relay_heartbeat_timestamp_seconds",
             "When a relay of this inbox last said that it runs, in seconds since the epoch; NaN if none ever did.",
             registry=registry,
             multiprocess_mode="livemax",

@@ -45,7 +45,7 @@ class Echo(BaseApplication):
             run_dir=Path(self._directory),
             max_body_bytes=1 << 20,
             max_header_bytes=8190,
-            bodies_bytes=1 << 27,
+            inflight_bytes=1 << 27,
         )
         super().__init__()
 

@@ -89,7 +89,7 @@ def test_an_empty_line_behind_a_request_begins_none(tmp_path: Path) -> None:
 
 def test_a_newcomer_for_whom_there_is_no_memory(tmp_path: Path) -> None:
     """All others are complete: it gets 503, and is served once there is room."""
-    limit = {"WEBHOOK_BODIES_BYTES": "300000", "WEBHOOK_MAX_BODY_BYTES": "300000", "WEBHOOK_ACCEPT_TIMEOUT": "2s"}
+    limit = {"WEBHOOK_INFLIGHT_BYTES": "300000", "WEBHOOK_MAX_BODY_BYTES": "300000", "WEBHOOK_ACCEPT_TIMEOUT": "2s"}
     with Server(tmp_path, **limit) as server, ExitStack() as stack:
         lock = stack.enter_context(closing(sqlite3.connect(server.inbox, isolation_level=None)))
         lock.execute("BEGIN IMMEDIATE")

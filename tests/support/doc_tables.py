@@ -1,13 +1,65 @@
-"""The tables of the documents that are made from the code: `make docs` writes them, a test compares them."""
+"""The tables of the documents that are generated from the code: `make docs` writes them, a test compares them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
+
+from service.config import SETTINGS
 from service.doctor.check_table import CHECKS
+from service.outcomes import INBOX_FAILURES, AttemptOutcome, DeadLetterReason, HandshakeOutcome, NotificationOutcome
+from service.telemetry import metrics
+from service.telemetry.metrics.relay import BREAKER_STATES
 
 ROOT: Final = Path(__file__).parents[2]
+# The label values of closed sets, by metric.
+LABEL_VALUES: Final[dict[str, Iterable[str]]] = {
+    "whatsapp_webhook_handshakes_total": HandshakeOutcome,
+    "whatsapp_webhook_notifications_total": NotificationOutcome,
+    "whatsapp_webhook_events_total": ("new", "duplicate", "unknown", "ignored"),
+    "whatsapp_webhook_inbox_errors_total": INBOX_FAILURES,
+    "whatsapp_webhook_relay_attempts_total": AttemptOutcome,
+    "whatsapp_webhook_relay_dead_letters_total": DeadLetterReason,
+    "whatsapp_webhook_relay_breaker_state": BREAKER_STATES,
+}
+
+
+def settings() -> str:
+    """Return a row for each environment variable."""
+    rows = [
+        f"| `{each.name}` | {f'`{each.default}`' if each.default else 'empty'} | {each.meaning} |" for each in SETTINGS
+    ]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def receiver_metrics() -> str:
+    """Return a row for each metric of the receiver."""
+    registry = CollectorRegistry()
+    metrics.Metrics(registry, version="1", engine="sqlite", weak=False)
+    return _metrics(registry)
+
+
+def relay_metrics() -> str:
+    """Return a row for each metric of the relay."""
+    registry = CollectorRegistry()
+    metrics.RelayMetrics(registry)
+    return _metrics(registry)
+
+
+def _metrics(registry: CollectorRegistry) -> str:
+    return "\n".join(
+        ["| metric | type | labels | meaning |", "|---|---|---|---|", *map(_metric, registry._collector_to_names)]
+    )
+
+
+def _metric(collector: Any) -> str:
+    (family,) = collector.describe()
+    name = family.name + ("_total" if family.type == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in collector._labelnames)
+    values = ", ".join(f"`{value}`" for value in LABEL_VALUES.get(name, ()))
+    return f"| `{name}` | {family.type} | {labels} | {family.documentation}{f' {values}.' if values else ''} |"
 
 
 def doctor_checks() -> str:
@@ -19,7 +71,12 @@ def doctor_checks() -> str:
     return "\n".join(["| check | what may be wrong | what to do |", "|---|---|---|", *rows])
 
 
-TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {"doctor-checks": ("docs/meta.md", doctor_checks)}
+TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
+    "doctor-checks": ("docs/meta.md", doctor_checks),
+    "settings": ("docs/configuration.md", settings),
+    "receiver-metrics": ("docs/metrics.md", receiver_metrics),
+    "relay-metrics": ("docs/metrics.md", relay_metrics),
+}
 
 
 def written(page: str, name: str, table: str) -> str:

@@ -1,5 +1,5 @@
-# The receiver's image. Builds as it is with docker, podman and buildah:  docker build -t whatsapp-webhook:0.1.0 .
-# The same commit on the same base gives the same files; and the same image where the builder lets times be set:
+# The image of receiver and relay, for docker, podman and buildah:  docker build -t whatsapp-webhook:0.1.0 .
+# The same commit on the same base image gives the same files, and the same image if the builder sets the times:
 #   buildah build --timestamp 0 .    podman build --timestamp 0 .
 #   SOURCE_DATE_EPOCH=0 docker buildx build --output type=docker,rewrite-timestamp=true .
 FROM python:3.13-slim-trixie AS build
@@ -14,7 +14,7 @@ COPY . .
 # hadolint ignore=DL3013
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --no-index --find-links /wheels whatsapp-webhook \
- # What only builds and tests of others need. Bytecode is made here: the image is read-only where it runs.
+ # Remove files that only builds and tests of libraries need. Compile bytecode now: the image is read-only at run time.
  && find /opt/venv -depth \( -name tests -o -name testing -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) \
       -not -path '*/opentelemetry/*' -exec rm -rf {} + \
  && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
@@ -24,11 +24,11 @@ FROM python:3.13-slim-trixie
 
 LABEL org.opencontainers.image.title="whatsapp-webhook" \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.description="The front door between Meta's WhatsApp Business Platform and your own systems" \
+      org.opencontainers.image.description="Receives WhatsApp webhooks from Meta, stores every event before it answers 200, and delivers the events" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 COPY --from=build /opt/venv /opt/venv
-# Nothing here installs anything any more. The two directories are for a container without volumes.
+# Remove pip: nothing is installed at run time. The two directories are for a container without volumes.
 RUN find / -xdev -depth \( -path '*/python3*/pip' -o -path '*/python3*/pip-*.dist-info' -o -path '*/python3*/ensurepip' \) -exec rm -rf {} + \
  && rm -f /usr/local/bin/pip* /usr/bin/pip* \
  && echo 'whatsapp-webhook:x:10001:10001::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \

@@ -6,20 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-READ = (
-    "*.md",
-    "*.py",
-    "*.mjs",
-    "*.js",
-    "*.yaml",
-    "*.yml",
-    "*.tpl",
-    "*.txt",
-    "*.json",
-    "*.sql",
-    "*.service",
-    "Makefile",
-)
+READ = ("*.md", "*.py", "*.mjs", "*.js", "*.yaml", "*.yml", "*.tpl", "*.txt", "*.json", "*.sql", "*.service", "Makefile")
 ASIDE = {".venv", ".git", ".dev", ".fuzz", "node_modules", "corpus", "site", "es", "tmp"}
 # What is not to be written, and what is instead.
 PHRASES = {

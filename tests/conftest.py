@@ -95,6 +95,7 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "ss": (lambda: os.geteuid() == 0 and shutil.which("ss") is not None, "root, and the program ss of iproute2"),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
+    "systemd-analyze": (lambda: shutil.which("systemd-analyze") is not None, "the program systemd-analyze"),
     "mounts": (_mounts, "root that may mount"),
     "netns": (_network_namespaces, "root that may make network namespaces, and the program ip"),
     "loop": (_loop_mounts, "root, mkfs.ext4 and loop devices"),

@@ -52,7 +52,8 @@ def test_what_came_through_the_service_is_delivered(here: Namespace) -> None:
     until(lambda: "can't be read" in here.kubectl("logs", POD, "-c", "relay"), "it does not say what is missing")
     here.kubectl("create", "secret", "generic", SECRET, f"--from-literal=app={KEY}")
     here.touch()
-    until(lambda: '"event": "destination"' in here.kubectl("logs", POD, "-c", "relay"), "the secret is not taken")
+    log = "logs", POD, "-c", "relay"
+    until(lambda: '"event": "destination started"' in here.kubectl(*log), "the secret was not loaded")
     with here.load(5, rate=50) as found:
         pass
     (load,) = found

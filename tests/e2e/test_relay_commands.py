@@ -75,11 +75,11 @@ def test_check_says_every_problem_of_the_destinations(tmp_path: Path) -> None:
     relay = Relay(tmp_path)
     write(tmp_path, {"url": "ftp://x", "nme": 1}, {"name": "other", "url": "https://a.b", "format": "xml"})
     said = relay.command("check", ok=False)
-    for problem in ("wants a URL", "nme is not known: did you mean name", "'meta' or 'cloudevents'"):
+    for problem in ("must be a URL", "unknown key nme: did you mean name", "'meta' or 'cloudevents'"):
         assert problem in said
     write(tmp_path, {"url": "https://app.example.com"})
     (tmp_path / "cloudevents-secret").write_text("whsec_!!\n")
-    assert "wants base64 behind whsec_ (line 1)" in relay.command("check", ok=False)
+    assert "must have base64 after whsec_ (line 1)" in relay.command("check", ok=False)
 
 
 def test_the_story_of_an_event(tmp_path: Path, kept: list[Event]) -> None:

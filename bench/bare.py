@@ -1,4 +1,4 @@
-"""What the service is measured against: Falcon, a resource that checks the signature and answers, nothing more."""
+"""The baseline for the service: a Falcon resource that verifies the signature and answers, and nothing else."""
 
 import hmac
 import os
@@ -7,21 +7,21 @@ import falcon
 
 
 class Bare:
-    """Checks and answers."""
+    """Verifies the signature and answers."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer 200 to a body with the right signature."""
+        """Answer 200 if the body has a valid signature."""
         body = req.bounded_stream.read()
-        right = "sha256=" + hmac.digest(self._secret, body, "sha256").hex()
-        good = hmac.compare_digest(right, req.get_header("X-Hub-Signature-256") or "")
-        resp.status = falcon.HTTP_200 if good else falcon.HTTP_401
+        expected = "sha256=" + hmac.digest(self._secret, body, "sha256").hex()
+        is_valid = hmac.compare_digest(expected, req.get_header("X-Hub-Signature-256") or "")
+        resp.status = falcon.HTTP_200 if is_valid else falcon.HTTP_401
 
 
 def app() -> falcon.App:
-    """Make the application."""
-    made = falcon.App()
-    made.add_route("/webhooks", Bare(os.environ["BENCH_SECRET"].encode()))
-    return made
+    """Return the application."""
+    application = falcon.App()
+    application.add_route("/webhooks", Bare(os.environ["BENCH_SECRET"].encode()))
+    return application

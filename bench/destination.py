@@ -1,4 +1,4 @@
-"""A destination that answers 200 at once, or after some milliseconds, and counts; see `make bench`."""
+"""A destination that answers 200, immediately or after a delay, and counts the requests; see `make bench`."""
 
 import asyncio
 import multiprocessing
@@ -10,41 +10,41 @@ from multiprocessing.sharedctypes import Synchronized
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
-class _Taker(asyncio.Protocol):
-    """Reads requests as urllib3 writes them: with a Content-Length, the next only after the answer."""
+class _Receiver(asyncio.Protocol):
+    """Reads requests as urllib3 writes them: with a Content-Length, and no pipelining."""
 
-    def __init__(self, seen: "Synchronized[int]", delay: float) -> None:
-        self._seen = seen
+    def __init__(self, answered: "Synchronized[int]", delay: float) -> None:
+        self._answered = answered
         self._delay = delay
-        self._read = bytearray()
+        self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where the answers go."""
+        """Store the transport for the responses."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer where a request is whole."""
-        self._read += data
-        head = self._read.find(b"\r\n\r\n")
+        """Answer once a request is complete."""
+        self._buffer += data
+        head = self._buffer.find(b"\r\n\r\n")
         if head < 0:
             return
-        _, _, rest = bytes(self._read[:head]).lower().partition(b"content-length:")
-        if len(self._read) < head + 4 + int(rest.split(b"\r\n", 1)[0]):
+        _, _, rest = bytes(self._buffer[:head]).lower().partition(b"content-length:")
+        if len(self._buffer) < head + 4 + int(rest.split(b"\r\n", 1)[0]):
             return
-        self._read.clear()
+        self._buffer.clear()
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._answer)
         else:
             self._answer()
 
     def _answer(self) -> None:
-        self._seen.value += 1
+        self._answered.value += 1
         self._transport.write(ANSWER)  # type: ignore[attr-defined]
 
 
-def _serve(listener: socket.socket, seen: "Synchronized[int]", delay: float) -> None:
+def _serve(listener: socket.socket, answered: "Synchronized[int]", delay: float) -> None:
     async def forever() -> None:
-        server = await asyncio.get_running_loop().create_server(lambda: _Taker(seen, delay), sock=listener)
+        server = await asyncio.get_running_loop().create_server(lambda: _Receiver(answered, delay), sock=listener)
         await server.serve_forever()
 
     asyncio.run(forever())
@@ -52,14 +52,14 @@ def _serve(listener: socket.socket, seen: "Synchronized[int]", delay: float) -> 
 
 @contextmanager
 def destination(delay: float = 0.0) -> Iterator[tuple[int, "Synchronized[int]"]]:
-    """Run one that takes *delay* seconds; gives its port and how many requests it has answered so far."""
+    """Run a destination that answers after *delay* seconds; yield its port and its count of answered requests."""
     context = multiprocessing.get_context("fork")
-    seen = context.Value("q", 0, lock=False)
+    answered = context.Value("q", 0, lock=False)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        process = context.Process(target=_serve, args=(listener, seen, delay), daemon=True)
+        process = context.Process(target=_serve, args=(listener, answered, delay), daemon=True)
         process.start()
         try:
-            yield listener.getsockname()[1], seen
+            yield listener.getsockname()[1], answered
         finally:
             process.terminate()
             process.join()

@@ -1,7 +1,7 @@
-"""Closed-loop and open-loop load over kept-alive connections; run as a process of its own.
+"""Closed-loop and open-loop load over keep-alive connections; run as a separate process.
 
 usage: load.py PORT SECRET CONNECTIONS COUNT [RATE]; prints a JSON object: seconds, answers, latencies in ms.
-Notifications have 500 bytes and an id of their own each; they are made and signed before the clock starts.
+Each notification has 500 bytes and a unique id. All are created and signed before the clock starts.
 """
 
 import hmac
@@ -13,12 +13,12 @@ import sys
 import time
 from collections import Counter
 
-SIZE = 500
+SIZE_BYTES = 500
 
 
 def requests(secret: bytes, count: int) -> list[bytes]:
-    """Make *count* requests, ready to send."""
-    made = []
+    """Return *count* requests, ready to send."""
+    signed = []
     now = str(int(time.time()))
     for _ in range(count):
         message = {
@@ -38,15 +38,15 @@ def requests(secret: bytes, count: int) -> list[bytes]:
             "object": "whatsapp_business_account",
             "entry": [{"id": "102290129340398", "changes": [{"value": value, "field": "messages"}]}],
         }
-        short = len(json.dumps(notification, separators=(",", ":")))
-        message["text"]["body"] = "x" * (SIZE - short)  # type: ignore[index]
+        size_without_text = len(json.dumps(notification, separators=(",", ":")))
+        message["text"]["body"] = "x" * (SIZE_BYTES - size_without_text)  # type: ignore[index]
         body = json.dumps(notification, separators=(",", ":")).encode()
-        made.append(request(secret, body))
-    return made
+        signed.append(request(secret, body))
+    return signed
 
 
 def request(secret: bytes, body: bytes) -> bytes:
-    """Write one signed request."""
+    """Return one signed request."""
     signature = hmac.digest(secret, body, "sha256").hex()
     head = (
         "POST /webhooks HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: facebookexternalua\r\nAccept: */*\r\n"
@@ -56,8 +56,8 @@ def request(secret: bytes, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def run(port: int, made: list[bytes], connections: int, rate: float | None) -> dict[str, object]:
-    """Send all of *made*; at *rate* a second (open loop), or as fast as answers come."""
+def run(port: int, signed: list[bytes], connections: int, rate: float | None) -> dict[str, object]:
+    """Send all requests, at *rate* per second (open loop) or as fast as the responses arrive (closed loop)."""
     selector = selectors.DefaultSelector()
     for _ in range(connections):
         client = socket.create_connection(("127.0.0.1", port))
@@ -68,19 +68,19 @@ def run(port: int, made: list[bytes], connections: int, rate: float | None) -> d
     latencies: list[float] = []
     started = time.perf_counter()
     sent = 0
-    while len(latencies) < len(made):
-        while free and sent < len(made):
+    while len(latencies) < len(signed):
+        while free and sent < len(signed):
             due = started + sent / rate if rate else time.perf_counter()
             if due > time.perf_counter():
                 break
             client = free.pop()
             selector.get_key(client).data[0] = due
-            client.sendall(made[sent])  # type: ignore[union-attr]
+            client.sendall(signed[sent])  # type: ignore[union-attr]
             sent += 1
-        patience = (
-            None if not rate or not free or sent == len(made) else max(started + sent / rate - time.perf_counter(), 0)
+        timeout = (
+            None if not rate or not free or sent == len(signed) else max(started + sent / rate - time.perf_counter(), 0)
         )
-        for key, _ in selector.select(patience):
+        for key, _ in selector.select(timeout):
             data = key.fileobj.recv(65536)  # type: ignore[union-attr]
             answers[data[9:12].decode() or "closed"] += 1
             latencies.append((time.perf_counter() - key.data[0]) * 1000)
@@ -89,7 +89,7 @@ def run(port: int, made: list[bytes], connections: int, rate: float | None) -> d
 
 
 if __name__ == "__main__":
-    made = requests(sys.argv[2].encode(), int(sys.argv[4]))
+    prepared = requests(sys.argv[2].encode(), int(sys.argv[4]))
     json.dump(
-        run(int(sys.argv[1]), made, int(sys.argv[3]), float(sys.argv[5]) if len(sys.argv) > 5 else None), sys.stdout
+        run(int(sys.argv[1]), prepared, int(sys.argv[3]), float(sys.argv[5]) if len(sys.argv) > 5 else None), sys.stdout
     )

@@ -1,8 +1,9 @@
-"""What a notification costs, compared in one run; see `make bench`.
+"""Measures the CPU cost of a notification, relative to a baseline in the same run; see `make bench`.
 
-(a) Falcon on gunicorn's own gevent worker, a resource that checks the signature and answers; (b) the service as it
-ships: durable, metrics on; (c) the same, 1 % traced. Judged is CPU of the whole process tree a request, which is
-steady where requests a second are not. 500 bytes, an id of its own each, 16 kept-alive connections.
+(a) is Falcon on gunicorn's own gevent worker, with a resource that verifies the signature and answers; (b) the service
+with its defaults: durable, metrics enabled; (c) the same with 1 % of the requests traced. The cost is the CPU time of
+the whole process tree per request, which varies less than requests per second. Each notification has 500 bytes and a
+unique id, on 16 keep-alive connections.
 """
 
 import json
@@ -36,34 +37,34 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def cpu(process: psutil.Process) -> float:
-    """Sum the CPU seconds of a process tree."""
+    """Return the CPU seconds of a process tree."""
     tree = [process, *process.children(recursive=True)]
     return sum(times.user + times.system for times in (each.cpu_times() for each in tree))
 
 
 def memory(process: psutil.Process) -> float:
-    """Sum the MiB of a process tree, each shared page once."""
+    """Return the memory of a process tree in MiB, counting each shared page once."""
     return sum(each.memory_full_info().pss for each in (process, *process.children(recursive=True))) / 2**20
 
 
 @contextmanager
 def serving(command: list[str], environ: dict[str, str], port: int) -> Iterator[psutil.Process]:
-    """Run a server until the block ends."""
+    """Run a server until the block exits."""
     log = (Path(environ["BENCH_DIR"]) / f"{port}.log").open("wb")
     with subprocess.Popen(command, env=os.environ | environ, stdout=log, stderr=log, cwd=HERE) as process:
-        over = time.monotonic() + 20
+        deadline = time.monotonic() + 20
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
-                if time.monotonic() > over:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
         time.sleep(1)
@@ -75,7 +76,7 @@ def serving(command: list[str], environ: dict[str, str], port: int) -> Iterator[
 
 
 def bare(port: int) -> list[str]:
-    """Give the command of (a)."""
+    """Return the command of (a)."""
     return [
         sys.executable,
         "-m",
@@ -90,7 +91,7 @@ def bare(port: int) -> list[str]:
 
 
 def settings(directory: Path, port: int, **more: str) -> dict[str, str]:
-    """Give the environment of the service."""
+    """Return the environment of the service."""
     credentials = directory / "credentials"
     credentials.mkdir(exist_ok=True)
     (credentials / "verify-token").write_text("token")
@@ -107,7 +108,7 @@ def settings(directory: Path, port: int, **more: str) -> dict[str, str]:
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes spans and forgets them."""
+    """Accepts spans and discards them."""
 
     def do_POST(self) -> None:
         """Answer 200."""
@@ -116,11 +117,11 @@ class Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def send(port: int, count: int, rate: float | None = None) -> dict:
-    """Have another process send load; give what it measured."""
+    """Send load from another process; return what it measured."""
     command = [sys.executable, str(HERE / "load.py"), str(port), SECRET, str(CONNECTIONS), str(count)]
     done = subprocess.run(command + ([str(rate)] if rate else []), check=True, capture_output=True)
     result = json.loads(done.stdout)
@@ -130,32 +131,32 @@ def send(port: int, count: int, rate: float | None = None) -> dict:
 
 
 def percentile(latencies: list[float], share: float) -> float:
-    """Give the latency that *share* percent stayed below."""
+    """Return the latency that *share* percent of the requests did not exceed."""
     return latencies[min(int(len(latencies) * share / 100), len(latencies) - 1)]
 
 
 def fsync_seconds(directory: Path) -> float:
-    """Time a raw fdatasync of 4 KiB, the median of 200."""
-    taken = []
+    """Return the median duration of 200 calls of fdatasync, 4 KiB each."""
+    durations = []
     with (directory / "fsync").open("wb") as file:
         for _ in range(200):
             file.write(secrets.token_bytes(4096))
             file.flush()
             started = time.perf_counter()
             os.fdatasync(file.fileno())
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+            durations.append(time.perf_counter() - started)
+    return statistics.median(durations)
 
 
 def batches(port: int) -> float:
-    """Send batches of 1000 updates, two at a time; give events a second."""
+    """Send batches of 1000 updates, two at a time; return events per second."""
     bodies = [load.request(SECRET.encode(), catalogue.batch(1000)) for _ in range(60)]
     result = load.run(port, bodies, 2, None)
     return len(bodies) * 1000 / result["seconds"]
 
 
 def main() -> None:
-    """Compare, and print."""
+    """Measure everything, and print the results."""
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     traced = {
@@ -164,51 +165,51 @@ def main() -> None:
         "OTEL_TRACES_SAMPLER_ARG": "0.01",
     }
     service = [sys.executable, "-m", "service", "serve"]
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as made:
-        directory = Path(made)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as temporary:
+        directory = Path(temporary)
         ports = {name: free_port() for name in "abc"}
         with (
-            serving(bare(ports["a"]), {"BENCH_SECRET": SECRET, "BENCH_DIR": made}, ports["a"]) as a,
+            serving(bare(ports["a"]), {"BENCH_SECRET": SECRET, "BENCH_DIR": temporary}, ports["a"]) as a,
             serving(service, settings(directory, ports["b"]), ports["b"]) as b,
             serving(service, settings(directory, ports["c"], **traced), ports["c"]) as c,
         ):
             idle = memory(b)
             costs: dict[str, list[float]] = {name: [] for name in "abc"}
             rates: dict[str, list[float]] = {name: [] for name in "abc"}
-            late: dict[str, list[float]] = {name: [] for name in "abc"}
-            for turn in range(ROUNDS + 1):
+            p99s: dict[str, list[float]] = {name: [] for name in "abc"}
+            for number in range(ROUNDS + 1):
                 for name, process in (("a", a), ("b", b), ("c", c)):
                     before = cpu(process)
                     result = send(ports[name], COUNT)
-                    if turn:  # the first warms up
+                    if number:  # the first round warms up
                         costs[name].append((cpu(process) - before) / COUNT * 1e6)
                         rates[name].append(COUNT / result["seconds"])
-                        late[name].append(percentile(result["latencies"], 99))
+                        p99s[name].append(percentile(result["latencies"], 99))
             print(
                 f"CPU of the process tree; {ROUNDS} rounds of {COUNT} notifications of 500 bytes on "
                 f"{CONNECTIONS} connections:"
             )
-            for name, what in (
+            for name, label in (
                 ("a", "Falcon on gunicorn gevent"),
                 ("b", "the service"),
                 ("c", "the service, 1 % traced"),
             ):
                 print(
-                    f"  ({name}) {what:28} {statistics.median(costs[name]):6.0f} us a request   "
-                    f"{statistics.median(rates[name]):6.0f} a second   p99 {statistics.median(late[name]):5.1f} ms"
+                    f"  ({name}) {label:28} {statistics.median(costs[name]):6.0f} us CPU per request   "
+                    f"{statistics.median(rates[name]):6.0f} requests/s   p99 {statistics.median(p99s[name]):5.1f} ms"
                 )
             ratio = statistics.median(y / x for x, y in zip(costs["a"], costs["b"], strict=True))
             print(f"  b / a = {ratio:.2f} (goal 0.7)")
-            slowest = statistics.median(late["b"]) / statistics.median(late["a"])
-            print(f"  p99 of b / p99 of a = {slowest:.2f} (goal 2)")
+            p99_ratio = statistics.median(p99s["b"]) / statistics.median(p99s["a"])
+            print(f"  p99 of b / p99 of a = {p99_ratio:.2f} (goal 2)")
             ratio = statistics.median(y / x for x, y in zip(costs["b"], costs["c"], strict=True))
             print(f"  c / b = {ratio:.2f} (goal 1.1)")
-            print(f"batches of 1000 updates: {batches(ports['b']):.0f} events a second into SQLite (goal 30000)")
-            result = send(ports["b"], 4500, 500)  # 9 s: a connection that sends nothing for 10 is closed
+            print(f"batches of 1000 updates: {batches(ports['b']):.0f} events/s into SQLite (goal 30000)")
+            result = send(ports["b"], 4500, 500)  # takes 9 s: connections that are idle for 10 s are closed
             for share in (50, 99, 99.9):
-                print(f"500 a second, open loop: p{share:g} {percentile(result['latencies'], share):.1f} ms")
-            print(f"a raw fdatasync of 4 KiB here: {fsync_seconds(directory) * 1000:.2f} ms")
-            print(f"memory of the service: {memory(b):.0f} MiB; before the load {idle:.0f} (goal 80)")
+                print(f"500 requests/s, open loop: p{share:g} {percentile(result['latencies'], share):.1f} ms")
+            print(f"fdatasync of 4 KiB on this disk: {fsync_seconds(directory) * 1000:.2f} ms")
+            print(f"memory of the service: {memory(b):.0f} MiB; before the load {idle:.0f} MiB (goal 80)")
 
 
 if __name__ == "__main__":

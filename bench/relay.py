@@ -1,6 +1,6 @@
-"""What a delivery costs, compared in one run; see `make bench`.
+"""Measures the CPU cost of a delivery, relative to a plain urllib3 loop in the same run; see `make bench`.
 
-A bare loop of urllib3 and the relay as it ships, 16 in flight each, to a destination that answers at once.
+Both have 16 requests in flight, to a destination that answers immediately.
 """
 
 import json
@@ -33,31 +33,31 @@ from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 
 HERE = Path(__file__).parent
-THREADS = 16
-WARM = 1000
-PATIENCE = 120
+CONCURRENCY = 16
+WARM_UP_DELIVERIES = 1000
+TIMEOUT_SECONDS = 120
 COUNT = int(os.environ.get("BENCH_COUNT", "10000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
 WINDOWS = 10
-WINDOW = 5  # seconds
-EIGHT_DAYS = 8 * 86_400_000
+WINDOW_SECONDS = 5
+RETENTION_MS = 8 * 86_400_000
 
 
-def fill(inbox: Path, count: int, keys: int) -> None:
-    """Keep *count* messages of *keys* people, 500 bytes each."""
-    with closing(SqliteInbox(inbox, Terms(EIGHT_DAYS, EIGHT_DAYS))) as kept:
+def fill(path: Path, count: int, keys: int) -> None:
+    """Store *count* messages of *keys* people, 500 bytes each."""
+    with closing(SqliteInbox(path, Terms(RETENTION_MS, RETENTION_MS))) as inbox:
         now = int(time.time() * 1000)
         for start in range(0, count, 1000):
             numbers = range(start, min(start + 1000, count))
-            kept.put([event for number in numbers for event in parse(body(number % keys), received_at=now, nonce="")])
+            inbox.put([event for number in numbers for event in parse(body(number % keys), received_at=now, nonce="")])
 
 
 def body(person: int) -> bytes:
-    """Write a notification of 500 bytes."""
-    who = str(16505550000 + person)
+    """Return a notification of 500 bytes."""
+    sender = str(16505550000 + person)
     message = {
-        "from": who,
+        "from": sender,
         "id": f"wamid.{secrets.token_hex(20)}",
         "timestamp": str(int(time.time())),
         "type": "text",
@@ -73,10 +73,10 @@ def body(person: int) -> bytes:
 
 
 @contextmanager
-def relaying(directory: Path, inbox: Path, port: int, concurrency: int = THREADS) -> Iterator[psutil.Process]:
-    """Run a relay that begins at the beginning, until the block ends."""
-    for left in directory.glob("relay.db*"):
-        left.unlink()
+def relaying(directory: Path, inbox: Path, port: int, concurrency: int = CONCURRENCY) -> Iterator[psutil.Process]:
+    """Run a relay without state, which delivers from the beginning of the inbox, until the block exits."""
+    for file in directory.glob("relay.db*"):
+        file.unlink()
     (directory / "secret").write_text("whsec_" + "c2VjcmV0" * 4)
     (directory / "destinations.yaml").write_text(
         f"destinations:\n  - name: app\n    url: http://127.0.0.1:{port}/hook\n    internal: true\n"
@@ -99,24 +99,24 @@ def relaying(directory: Path, inbox: Path, port: int, concurrency: int = THREADS
 
 
 @contextmanager
-def by_hand(port: int, count: int) -> Iterator[psutil.Process]:
-    """Run the bare loop."""
-    command = [sys.executable, str(HERE / "hand.py"), str(port), str(THREADS), str(count)]
+def plain_loop(port: int, count: int) -> Iterator[psutil.Process]:
+    """Run the plain urllib3 loop."""
+    command = [sys.executable, str(HERE / "urllib3_loop.py"), str(port), str(CONCURRENCY), str(count)]
     with subprocess.Popen(command) as process:
         yield psutil.Process(process.pid)
         process.kill()
 
 
-def measured(process: psutil.Process, seen: "Synchronized[int]", count: int) -> tuple[float, float]:
-    """Give CPU seconds and seconds that *count* deliveries took, after some that warm up."""
-    begun = wait_for(seen, seen.value + WARM, process)
-    ended = wait_for(seen, seen.value + count, process)
-    return ended[0] - begun[0], ended[1] - begun[1]
+def measure(process: psutil.Process, answered: "Synchronized[int]", count: int) -> tuple[float, float]:
+    """Return the CPU seconds and the seconds that *count* deliveries took, after a warm-up."""
+    started = wait_for(answered, answered.value + WARM_UP_DELIVERIES, process)
+    ended = wait_for(answered, answered.value + count, process)
+    return ended[0] - started[0], ended[1] - started[1]
 
 
-def fill_beside(inbox: Path, count: int) -> None:
-    """Keep *count* messages of a hundred people as the receiver does, while it runs: straight into its table."""
-    db = schema.connect(inbox, reserve_bytes=0)
+def fill_while_running(path: Path, count: int) -> None:
+    """Insert *count* messages of a hundred people directly into the table of a running receiver."""
+    db = schema.connect(path, reserve_bytes=0)
     now = int(time.time() * 1000)
     for start in range(0, count, 1000):
         with transaction(db):
@@ -126,119 +126,124 @@ def fill_beside(inbox: Path, count: int) -> None:
     db.close()
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    """Wait for something."""
-    over = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > over:
-            raise SystemExit("it does not begin")
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* is true; exit if it does not become true in time."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the relay delivered nothing within {TIMEOUT_SECONDS} s")
         time.sleep(0.005)
 
 
-def wait_for(seen: "Synchronized[int]", number: int, process: psutil.Process) -> tuple[float, float]:
-    """Wait for so many deliveries, then give the process's CPU seconds and the time."""
-    over = time.monotonic() + PATIENCE
-    while seen.value < number:
-        if time.monotonic() > over:
-            raise SystemExit(f"only {seen.value} of {number} deliveries in {PATIENCE} s")
+def wait_for(answered: "Synchronized[int]", number: int, process: psutil.Process) -> tuple[float, float]:
+    """Wait for so many deliveries, then return the process's CPU seconds and the time."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while answered.value < number:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"only {answered.value} of {number} deliveries in {TIMEOUT_SECONDS} s")
         time.sleep(0.002)
     return cpu(process), time.perf_counter()
 
 
-def compare(directory: Path) -> None:
-    """Print what a delivery costs, beside the bare loop."""
+def delivery_cost(directory: Path) -> None:
+    """Print the CPU cost of a delivery, relative to the plain loop."""
     inbox = directory / "many.db"
-    fill(inbox, COUNT + 2 * WARM, COUNT)
-    costs: dict[str, list[float]] = {"hand": [], "relay": []}
-    rates: dict[str, list[float]] = {"hand": [], "relay": []}
-    with destination() as (port, seen):
+    fill(inbox, COUNT + 2 * WARM_UP_DELIVERIES, COUNT)
+    costs: dict[str, list[float]] = {"plain": [], "relay": []}
+    rates: dict[str, list[float]] = {"plain": [], "relay": []}
+    with destination() as (port, answered):
         for _ in range(ROUNDS):
             for name, running in (
-                ("hand", by_hand(port, COUNT + 2 * WARM)),
+                ("plain", plain_loop(port, COUNT + 2 * WARM_UP_DELIVERIES)),
                 ("relay", relaying(directory, inbox, port)),
             ):
                 with running as process:
-                    taken, seconds = measured(process, seen, COUNT)
-                costs[name].append(taken / COUNT * 1e6)
+                    cpu_seconds, seconds = measure(process, answered, COUNT)
+                costs[name].append(cpu_seconds / COUNT * 1e6)
                 rates[name].append(COUNT / seconds)
                 time.sleep(0.2)
-    print(f"CPU of a delivery; {ROUNDS} rounds of {COUNT}, {THREADS} in flight, to a destination that answers at once:")
-    for name, what in (("hand", "a bare loop of urllib3"), ("relay", "the relay")):
+    print(
+        f"CPU of a delivery; {ROUNDS} rounds of {COUNT}, {CONCURRENCY} in flight, to a destination that answers "
+        "immediately:"
+    )
+    for name, label in (("plain", "a plain urllib3 loop"), ("relay", "the relay")):
         print(
-            f"  {what:24} {statistics.median(costs[name]):6.0f} us a delivery   "
-            f"{statistics.median(rates[name]):6.0f} a second"
+            f"  {label:24} {statistics.median(costs[name]):6.0f} us CPU per delivery   "
+            f"{statistics.median(rates[name]):6.0f} deliveries/s"
         )
-    ratio = statistics.median(y / x for x, y in zip(costs["hand"], costs["relay"], strict=True))
-    print(f"  relay / bare = {ratio:.2f} (goal 1.6)")
+    ratio = statistics.median(y / x for x, y in zip(costs["plain"], costs["relay"], strict=True))
+    print(f"  relay / plain loop = {ratio:.2f} (goal 1.6)")
 
 
 def one_key(directory: Path) -> None:
-    """Print how fast a single key goes, in order, where the destination takes a millisecond."""
+    """Print how fast a single partition key is delivered, in order, if the destination answers after 1 ms."""
     inbox = directory / "one.db"
-    fill(inbox, 4 * WARM, 1)
-    with destination(0.001) as (port, seen), relaying(directory, inbox, port) as process:
-        _, seconds = measured(process, seen, 2 * WARM)
-    print(f"a single key, the destination takes 1 ms: {2 * WARM / seconds:.0f} a second (goal 500)")
+    fill(inbox, 4 * WARM_UP_DELIVERIES, 1)
+    with destination(0.001) as (port, answered), relaying(directory, inbox, port) as process:
+        _, seconds = measure(process, answered, 2 * WARM_UP_DELIVERIES)
+    rate = 2 * WARM_UP_DELIVERIES / seconds
+    print(f"a single partition key, destination answers after 1 ms: {rate:.0f} deliveries/s (goal 500)")
 
 
-def beside(directory: Path) -> None:
-    """Print what a backlog that is drained does to the answers of the webhook, at 200 notifications a second."""
+def effect_on_receiver(directory: Path) -> None:
+    """Print how draining a backlog affects the latency of the webhook, at 200 notifications per second."""
     ports = free_port(), free_port()
     environ = receiver.settings(directory, ports[0])
     inbox = directory / f"inbox-{ports[0]}.db"
-    late: dict[bool, list[float]] = {True: [], False: []}
-    drained = 0
+    p99s: dict[bool, list[float]] = {True: [], False: []}
+    delivered = 0
     with (
-        destination() as (port, seen),
+        destination() as (port, answered),
         receiver.serving([sys.executable, "-m", "service", "serve"], environ, ports[0]),
     ):
-        fill_beside(inbox, BACKLOG)
+        fill_while_running(inbox, BACKLOG)
         for _ in range(WINDOWS):
             for with_relay in (False, True):
-                before = seen.value
+                before = answered.value
                 with relaying(directory, inbox, port) if with_relay else nullcontext():
                     if with_relay:
-                        wait_until(lambda before=before: seen.value > before)
-                    result = receiver.send(ports[0], 200 * WINDOW, 200)
-                late[with_relay].append(receiver.percentile(result["latencies"], 99))
-                drained += seen.value - before
-    ratio = statistics.median(y / x for x, y in zip(late[False], late[True], strict=True))
+                        wait_until(lambda before=before: answered.value > before)
+                    result = receiver.send(ports[0], 200 * WINDOW_SECONDS, 200)
+                p99s[with_relay].append(receiver.percentile(result["latencies"], 99))
+                delivered += answered.value - before
+    ratio = statistics.median(y / x for x, y in zip(p99s[False], p99s[True], strict=True))
     print(
-        f"the webhook at 200 a second, p99 without a relay and while one drains {BACKLOG}: "
-        f"{statistics.median(late[False]):.1f} and {statistics.median(late[True]):.1f} ms; "
-        f"median ratio of {WINDOWS} windows of {WINDOW} s: {ratio:.2f} (goal 1.5); {drained} were delivered meanwhile"
+        f"the webhook at 200 requests/s: p99 {statistics.median(p99s[False]):.1f} ms without a relay, "
+        f"{statistics.median(p99s[True]):.1f} ms while a relay drains a backlog of {BACKLOG}; median ratio of "
+        f"{WINDOWS} windows of {WINDOW_SECONDS} s: {ratio:.2f} (goal 1.5); {delivered} events delivered meanwhile"
     )
 
 
-def flat(directory: Path) -> None:
-    """Print what a claim and its end cost with a thousand and with a million events kept and owed."""
-    taken = {}
+def claim_cost(directory: Path) -> None:
+    """Print the cost of a claim and its settlement with a thousand and with a million pending deliveries."""
+    medians = {}
     for number in (1_000, 1_000_000):
-        store = SqliteDeliveryDatabase(directory / f"flat-{number}.db")
+        store = SqliteDeliveryDatabase(directory / f"pending-{number}.db")
         work = SqliteDeliveries(store)
         work.join({"app": 0}, now=0)
         for start in range(0, number, 10_000):
-            some = range(start + 1, min(start + 10_000, number) + 1)
-            work.plan("app", start, some[-1], [Delivery(position, f"key {position}", 0) for position in some], now=0)
-        times = []
-        for turn in range(40):
-            began = time.perf_counter()
-            claims = work.claim("app", THREADS, QueueKind.HEALTHY, now=1, lease=1000)
-            tried = Attempt(turn, 0.1, 200, "delivered")
-            work.settle([Settlement(claim, tried, Ruling(Verdict.DELIVERED)) for claim in claims])
-            times.append((time.perf_counter() - began) / len(claims) * 1e6)
-        taken[number] = statistics.median(times)
+            positions = range(start + 1, min(start + 10_000, number) + 1)
+            deliveries = [Delivery(position, f"key {position}", 0) for position in positions]
+            work.plan("app", start, positions[-1], deliveries, now=0)
+        durations = []
+        for started_at in range(40):
+            started = time.perf_counter()
+            claims = work.claim("app", CONCURRENCY, QueueKind.HEALTHY, now=1, lease=1000)
+            attempt = Attempt(started_at, 0.1, 200, "delivered")
+            work.settle([Settlement(claim, attempt, Ruling(Verdict.DELIVERED)) for claim in claims])
+            durations.append((time.perf_counter() - started) / len(claims) * 1e6)
+        medians[number] = statistics.median(durations)
         store.close()
-    few, many = taken.values()
-    print(f"a claim and its end: {few:.0f} us of 1,000 owed, {many:.0f} us of 1,000,000")
+    few, many = medians.values()
+    print(f"a claim and its settlement: {few:.0f} us with 1,000 pending deliveries, {many:.0f} us with 1,000,000")
 
 
 def main() -> None:
-    """Compare, and print."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as made:
-        directory = Path(made)
-        for measure in (compare, one_key, beside, flat):
-            measure(directory)
+    """Measure everything, and print the results."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as temporary:
+        directory = Path(temporary)
+        for measurement in (delivery_cost, one_key, effect_on_receiver, claim_cost):
+            measurement(directory)
 
 
 if __name__ == "__main__":

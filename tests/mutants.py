@@ -106,27 +106,26 @@ EQUIVALENT = {
     'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
     "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
-    "relay/policy.rule: wait = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 31)))": _BOUNDED,  # noqa: E501  as it is told
-    "relay/policy.rule: wait = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 29)))": _BOUNDED,  # noqa: E501  as it is told
-    "relay/policy._asked: return -1": _LEAST,
-    "relay/policy._asked: return int(text[:10]) * 1000": _BOUNDED,
-    "relay/policy._asked: return int(text[:8]) * 1000": _BOUNDED,
-    "relay/policy._asked: return max(int(parsedate_to_datetime(text).timestamp() * 1000) - now, -1)": _LEAST,
-    "relay/policy._asked: except (ValueError, OverflowError):": _RAISES,
-    "relay/policy._asked: except (ValueError, TypeError, ):": _RAISES,
-    "relay/policy._asked: return -1 (2)": _LEAST,
-    "relay/policy.Breaker.__init__: self._has_succeeded = None  # until then nobody knows which queues are at fault "
-    "themselves": _FALSY,
-    "relay/policy.Breaker.saw: self._failed[queue] = self._failed.pop(queue, None) or not (failed_before and "
+    "relay/policy.rule: backoff = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 31)))": _BOUNDED,  # noqa: E501  as it is told
+    "relay/policy.rule: backoff = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 29)))": _BOUNDED,  # noqa: E501  as it is told
+    "relay/policy._retry_after_ms: return -1": _LEAST,
+    "relay/policy._retry_after_ms: return int(text[:10]) * 1000": _BOUNDED,
+    "relay/policy._retry_after_ms: return int(text[:8]) * 1000": _BOUNDED,
+    "relay/policy._retry_after_ms: return max(int(parsedate_to_datetime(text).timestamp() * 1000) - now, -1)": _LEAST,
+    "relay/policy._retry_after_ms: except (ValueError, OverflowError):": _RAISES,
+    "relay/policy._retry_after_ms: except (ValueError, TypeError, ):": _RAISES,
+    "relay/policy._retry_after_ms: return -1 (2)": _LEAST,
+    "relay/policy.Breaker.__init__: self._has_succeeded = None": _FALSY,
+    "relay/policy.Breaker.record: self._failed[queue] = self._failed.pop(queue, None) or not (failed_before and "
     "self._has_succeeded)": _FALSY,
-    "relay/policy.Breaker.saw: self._failed.popitem(last=None)": _FALSY,
-    "relay/policy.Breaker._succeeded: was_short = 0 <= now - self._failing_since < SHORT_OUTAGE_MS": _FAILED_FIRST,
+    "relay/policy.Breaker.record: self._failed.popitem(last=None)": _FALSY,
+    "relay/policy.Breaker._record_success: was_short = 0 <= now - self._failing_since < SHORT_OUTAGE_MS": _FAILED_FIRST,
     "receiver/request_body.read_body: if time.monotonic() >= deadline:": "no clock is read at the very deadline",
     "relay/forbidden_addresses: Address: TypeAlias = None": "a name for types",
     'relay/forbidden_addresses: without "::/128",': _EMBEDDED,
     'relay/forbidden_addresses: without "::1/128",': _EMBEDDED,
-    "relay/policy.Breaker.__init__: self.until = 1  # when an open one lets the next try through": _UNASKED,
-    "relay/policy.Breaker.__init__: self.until = -1  # when an open one lets the next try through": _UNASKED,
+    "relay/policy.Breaker.__init__: self.next_probe_at = 1": _UNASKED,
+    "relay/policy.Breaker.__init__: self.next_probe_at = -1": _UNASKED,
 }
 
 EQUIVALENT.update(

@@ -1,5 +1,5 @@
-"""The relay: reads the log, works out who gets what, and delivers it, each destination at its own pace.
+"""The relay: reads the log, plans which destination gets which events, and delivers to each at its own pace.
 
-What belongs here: destinations and their file, the relay's own state, what a delivery looks like and how it is sent.
-It never writes the inbox, and the receiver does not know it.
+What belongs here: destinations and their file, planning and dispatching, and the format and sending of a delivery.
+The relay never writes to the inbox, and the receiver does not depend on it.
 """

@@ -1,4 +1,4 @@
-"""Makes the attempts for one destination, side by side, and reports how each went."""
+"""Runs the attempts for one destination concurrently, and reports the result of each."""
 
 import time
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from service.storage.deliveries import Attempt, Claim
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-SPARE_LEASE_SECONDS: Final = 15.0  # seconds that a lease is longer than a try may take
+LEASE_MARGIN_SECONDS: Final = 15.0  # how much longer a lease is than the timeout of an attempt
 
 
 class AttemptReport(NamedTuple):
-    """What came of a claim that a worker was handed."""
+    """The result of the attempt for a claim."""
 
     worker: "DeliveryWorker"
     claim: Claim
@@ -30,7 +30,7 @@ class AttemptReport(NamedTuple):
 
 
 class DeliveryWorker:
-    """Delivers to one destination; in what order and how many at once is its owner's to say."""
+    """Delivers to one destination; the dispatcher decides what is attempted, and when."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class DeliveryWorker:
         destination = entry.destination
         self.entry = entry
         self.breaker = policy.Breaker(instruments.chance)
-        self.lease = int((destination.timeout + SPARE_LEASE_SECONDS) * 1000)
+        self.lease_ms = int((destination.timeout + LEASE_MARGIN_SECONDS) * 1000)
         self._report = report
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
         self._log = logs.get("relay")
         self._running = Group()
-        self._running_failed = 0  # of them, of queues whose last attempt failed
-        self._others = 0  # attempts of other queues since the last one of those
+        self._running_failed = 0  # running attempts of queues whose last attempt failed
+        self._healthy_since = 0  # attempts of healthy queues since the last one of a failed queue
         self._sender = Sender(
             destination.url,
             internal=destination.internal,
@@ -57,56 +57,53 @@ class DeliveryWorker:
             connections=destination.concurrency,
         )
 
-    def room(self, now: int) -> int:
-        """Say how many attempts may begin; *now* is in milliseconds since the epoch."""
-        return self.breaker.room(len(self._running), self.entry.destination.concurrency, now=now)
+    def capacity(self, now: int) -> int:
+        """Return how many attempts may start; *now* is in milliseconds since the epoch."""
+        return self.breaker.capacity(len(self._running), self.entry.destination.concurrency, now=now)
 
     @property
     def is_recovering(self) -> bool:
-        """Return whether fewer attempts run at once than may, since the destination failed a while ago."""
+        """Return whether the circuit breaker still limits concurrency, because the destination failed recently."""
         concurrency = self.entry.destination.concurrency
-        return self.breaker.at_once(concurrency) < concurrency
+        return self.breaker.concurrency(concurrency) < concurrency
 
     def shares(self) -> policy.Shares:
-        """Return how many of the attempts that may begin now are for queues whose last one failed."""
-        at_once = self.breaker.at_once(self.entry.destination.concurrency)
-        return policy.shares(at_once, self._running_failed, self._others)
+        """Return how many of the attempts that may start now are for queues whose last attempt failed."""
+        concurrency = self.breaker.concurrency(self.entry.destination.concurrency)
+        return policy.shares(concurrency, self._running_failed, self._healthy_since)
 
     def running(self) -> int:
-        """Say how many attempts are under way, with those that just reported."""
+        """Return how many attempts are running, including those that just reported."""
         return len(self._running)
 
-    def hand(self, claim: Claim, event: Event) -> None:
-        """Have *event* be tried."""
-        self.breaker.began()
+    def start_attempt(self, claim: Claim, event: Event) -> None:
+        """Start an attempt to deliver *event*; its result is reported later."""
+        self.breaker.attempt_started()
         if claim.attempts:
             self._running_failed += 1
-            self._others = 0
+            self._healthy_since = 0
         else:
-            self._others += 1
+            self._healthy_since += 1
         self._running.spawn(self._run, claim, event)
 
-    def stop(self, patience: float | None = None) -> None:
-        """Wait for what is under way, *patience* seconds or to its end; cut what is left."""
-        self._running.join(patience)
+    def stop(self, timeout: float | None = None) -> None:
+        """Wait at most *timeout* seconds (None: without a limit) for running attempts, then cancel the rest."""
+        self._running.join(timeout)
         self._running.kill()
         self._sender.close()
 
     def _run(self, claim: Claim, event: Event) -> None:
-        at, started = self._now_ms(), time.perf_counter()
+        started_at, started = self._now_ms(), time.perf_counter()
         try:
-            answer = self._send(claim, event, at // 1000)
+            answer = self._send(claim, event, started_at // 1000)
         except gevent.GreenletExit:
             answer = DeliveryResponse(NO_ANSWER, AttemptOutcome.STOPPED)
-        except Exception as ex:  # noqa: BLE001  whatever it is, the claim gets its end
-            self._log.error("delivering failed", destination=claim.destination, exc_info=ex)
+        except Exception as ex:  # noqa: BLE001  every claim must be settled
+            self._log.error("delivery attempt raised an exception", destination=claim.destination, exc_info=ex)
             answer = DeliveryResponse(NO_ANSWER, AttemptOutcome.ERROR)
         self._running_failed -= bool(claim.attempts)
-        self._report(
-            AttemptReport(
-                self, claim, Attempt(at, time.perf_counter() - started, answer.status, answer.outcome), answer
-            )
-        )
+        attempt = Attempt(started_at, time.perf_counter() - started, answer.status, answer.outcome)
+        self._report(AttemptReport(self, claim, attempt, answer))
 
     def _send(self, claim: Claim, event: Event, now: int) -> DeliveryResponse:
         destination, secrets, headers = self.entry

@@ -1,4 +1,4 @@
-"""The destinations to deliver to, with their secrets, read again when the files change."""
+"""The destinations with their secrets, reloaded when the files change."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +12,17 @@ from service.reloading import Reloading
 
 
 class Entry(NamedTuple):
-    """A destination and what signs for it, the current secret first."""
+    """A destination with its signing secrets, the current one first."""
 
     destination: Destination
     secrets: tuple[bytes, ...]
-    headers: Mapping[str, str]  # the destination's own, with the values that are in files
+    headers: Mapping[str, str]  # the destination's own, with values from files filled in
 
 
 class Destinations(NamedTuple):
-    """What the destinations file says, and what of it can be delivered to."""
+    """The destinations of the file, and those of them that can be delivered to."""
 
-    wanted: Mapping[str, Destination] | None = None  # all of the file, also where a secret is missing; None before
+    configured: Mapping[str, Destination] | None = None  # also those without a secret; None before the first read
     entries: Mapping[str, Entry] = {}
     warnings: tuple[str, ...] = ()
 
@@ -30,17 +30,17 @@ class Destinations(NamedTuple):
 class DestinationRegistry(Reloading[Destinations]):
     """The destinations of a file, with their secrets.
 
-    A file that can't be taken leaves all as it was; a secret or header that can't, leaves its destination so.
+    An invalid file changes nothing. An invalid secret or header leaves its destination unchanged.
     """
 
     def __init__(self, path: Path) -> None:
-        """*path* is the destinations file; secrets that it names without a leading slash lie beside it."""
+        """*path* is the destinations file; paths of secrets in it are relative to its directory."""
         super().__init__(self._read_files, Destinations())
         self._path = path
         self._content: bytes | None = None
-        self._bad: tuple[str, ...] = ()
-        self._found: tuple[Destination, ...] = ()
-        self.problems = ("the destinations file was not read yet",)
+        self._file_problems: tuple[str, ...] = ()
+        self._parsed: tuple[Destination, ...] = ()
+        self.problems = ("the destinations file has not been read yet",)
 
     def _read_files(self, before: Destinations) -> tuple[Destinations, Sequence[str]]:
         try:
@@ -50,32 +50,32 @@ class DestinationRegistry(Reloading[Destinations]):
         if content != self._content:
             self._content = content
             try:
-                self._found, self._bad = destinations.parse(content, str(self._path)), ()
+                self._parsed, self._file_problems = destinations.parse(content, str(self._path)), ()
             except ConfigurationError as ex:
-                self._bad = ex.problems
-        if self._bad:
-            return before, self._bad
+                self._file_problems = ex.problems
+        if self._file_problems:
+            return before, self._file_problems
         problems: list[str] = []
         entries = {}
-        for destination in self._found:
+        for destination in self._parsed:
             secrets = self._secrets(destination, problems)
             headers = self._headers(destination, problems)
             if secrets and headers is not None:
                 entries[destination.name] = Entry(destination, secrets, headers)
             elif destination.name in before.entries:
                 entries[destination.name] = before.entries[destination.name]
-        wanted = {destination.name: destination for destination in self._found}
-        return Destinations(wanted, entries, tuple(filter(None, map(_warning, entries.values())))), problems
+        configured = {destination.name: destination for destination in self._parsed}
+        return Destinations(configured, entries, tuple(filter(None, map(_warning, entries.values())))), problems
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
         label = f"{self._path}: destination {destination.name!r}: secretFile"
         file, secrets = self._values(destination.secret_file, label, problems)
-        wrong = _bad_keys(secrets) if destination.format == CLOUDEVENTS_FORMAT else []
-        problems += [f"{label} {file} {problem}" for problem in wrong]
-        return () if wrong else secrets
+        key_problems = _key_problems(secrets) if destination.format == CLOUDEVENTS_FORMAT else []
+        problems += [f"{label} {file} {problem}" for problem in key_problems]
+        return () if key_problems else secrets
 
     def _headers(self, destination: Destination, problems: list[str]) -> Mapping[str, str] | None:
-        """Return the destination's own headers; None if one has no value."""
+        """Return the destination's own headers; None if the value of one is missing or invalid."""
         headers: dict[str, str] = {}
         for name, value in destination.headers.items():
             if isinstance(value, str):
@@ -87,7 +87,7 @@ class DestinationRegistry(Reloading[Destinations]):
             if is_header_value(text) and text:
                 headers[name] = text
             elif text:
-                problems.append(f"{label} {file} holds what no header can: printable ASCII is wanted")
+                problems.append(f"{label} {file} is not a valid header value: it must be printable ASCII")
         return headers if headers.keys() == destination.headers.keys() else None
 
     def _values(self, name: str, label: str, problems: list[str]) -> tuple[Path, tuple[bytes, ...]]:
@@ -100,20 +100,20 @@ class DestinationRegistry(Reloading[Destinations]):
 
 
 def _warning(entry: Entry) -> str:
-    """Return a sentence if the application behind a destination would accept what a stranger may sign."""
+    """Return a warning if the signing secret of a destination in Meta's format can be guessed, else an empty string."""
     if entry.destination.format == CLOUDEVENTS_FORMAT or all(map(is_app_secret, entry.secrets)):
         return ""
     return (
-        f"destination {entry.destination.name!r}: its signing secret is shorter than {MIN_APP_SECRET_CHARACTERS} "
-        "printable ASCII characters, so that a stranger may guess it: `openssl rand -hex 16` makes a better one."
+        f"destination {entry.destination.name!r}: the signing secret has fewer than {MIN_APP_SECRET_CHARACTERS} "
+        "printable ASCII characters and could be guessed. Generate a new one with `openssl rand -hex 16`."
     )
 
 
-def _bad_keys(secrets: tuple[bytes, ...]) -> list[str]:
-    found = []
+def _key_problems(secrets: tuple[bytes, ...]) -> list[str]:
+    problems = []
     for line, secret in enumerate(secrets, start=1):
         try:
             message.key_of(secret)
         except ValueError as ex:
-            found.append(f"{ex} (line {line})")
-    return found
+            problems.append(f"{ex} (line {line})")
+    return problems

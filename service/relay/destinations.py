@@ -1,4 +1,4 @@
-"""The destinations file: who gets which events, how, and signed with what; every problem at once."""
+"""Parses the destinations file: each destination's URL, format, signing secret and filter; reports all problems."""
 
 import difflib
 import re
@@ -21,8 +21,8 @@ from service.events import UNRECOGNIZED, Event
 META_FORMAT: Final = "meta"
 CLOUDEVENTS_FORMAT: Final = "cloudevents"
 MAX_TIMEOUT_SECONDS: Final = 60.0
-# What the relay says itself, so that nobody can say otherwise by a destination's own headers.
-OURS: Final = re.compile(
+# Headers that the relay sets itself, so a destination's own headers must not.
+RELAY_HEADERS: Final = re.compile(
     r"(?i)host|content-.*|transfer-encoding|connection|x-hub-.*|ce-.*|webhook-.*|traceparent|tracestate|user-agent"
 )
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,7 +30,7 @@ _VALUE: Final = re.compile(r"[\t -~]*")
 
 
 def is_header_value(value: str) -> bool:
-    """Return whether *value* can be sent as a header's: printable ASCII, without line breaks."""
+    """Return whether *value* is a valid header value: printable ASCII, without line breaks."""
     return bool(_VALUE.fullmatch(value))
 
 
@@ -39,7 +39,7 @@ def _seconds(value: object) -> object:
 
 
 class HeaderFile(BaseModel):
-    """A header's value that is a credential: the first line of a file beside the `secretFile`."""
+    """A header value that is a credential: the first line of a file beside the `secretFile`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,7 +47,7 @@ class HeaderFile(BaseModel):
 
 
 class Destination(BaseModel):
-    """One HTTP endpoint of the user's, with what it is to get."""
+    """One HTTP endpoint of the user's, with its filter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, strict=True)
 
@@ -70,14 +70,14 @@ class Destination(BaseModel):
     def _is_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            parse_url(url)  # what connects reads it stricter
-            good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+            parse_url(url)  # urllib3, which connects, is stricter
+            is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
         except ValueError:
-            good = False
-        if not good or not url.isascii() or not url.isprintable() or " " in url:
-            raise ValueError("wants a URL such as https://app.example.com/webhook")
+            is_valid = False
+        if not is_valid or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("must be a URL such as https://app.example.com/webhook")
         if parts.username is not None or parts.fragment:
-            raise ValueError("must not hold a user, a password or a fragment: give credentials in `headers`")
+            raise ValueError("must not contain a user, a password or a fragment: put credentials into `headers`")
         return url
 
     @field_validator("headers")
@@ -85,29 +85,29 @@ class Destination(BaseModel):
     def _are_headers(cls, headers: dict[str, str | HeaderFile]) -> dict[str, str | HeaderFile]:
         for name, value in headers.items():
             if not _TOKEN.fullmatch(name) or not (isinstance(value, HeaderFile) or is_header_value(value)):
-                raise ValueError(f"{name!r} and its value must be fit for HTTP: printable, without line breaks")
-            if OURS.fullmatch(name):
-                raise ValueError(f"{name!r} is the relay's own to say")
+                raise ValueError(f"{name!r} must be a valid header name, and its value printable ASCII on one line")
+            if RELAY_HEADERS.fullmatch(name):
+                raise ValueError(f"{name!r} is set by the relay and can't be overridden")
         return headers
 
     @model_validator(mode="after")
     def _is_safe(self) -> "Destination":
         if self.url.startswith("http:") and not self.internal:
-            raise ValueError("url: without TLS only where `internal: true` says that the way there is yours")
+            raise ValueError("url: http:// requires `internal: true`, for a destination inside your own network")
         return self
 
     @property
     def origin(self) -> str:
-        """Return scheme, host and port of the URL: what may be logged, as path and query may hold a secret."""
+        """Return scheme, host and port of the URL, for logs: path and query may contain a secret."""
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}"
 
     def wants(self, event: Event) -> bool:
-        """Say whether *event* passes the filter."""
+        """Return whether *event* passes the filter."""
         if event.test and not self.tests:
             return False
         if event.type == UNRECOGNIZED and self.format == META_FORMAT and UNRECOGNIZED not in self.types:
-            return False  # its body is no notification, which is what an application of Meta's format expects
+            return False  # its body is not a notification, which an application for Meta's format expects
         if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
             return False
         if self.fields and event.field not in self.fields:
@@ -115,58 +115,58 @@ class Destination(BaseModel):
         return not self.phone_number_ids or event.source.rpartition("/")[2] in self.phone_number_ids
 
 
-def parse(content: bytes, where: str) -> tuple[Destination, ...]:
-    """Read the destinations in the text of a YAML file called *where*.
+def parse(content: bytes, path: str) -> tuple[Destination, ...]:
+    """Return the destinations in the YAML text of the file *path*.
 
-    Raises ConfigurationError with every problem at once, each with the destination's name.
+    Raises ConfigurationError with all problems, each with the destination's name.
     """
-    items = _items(content, where)
+    items = _items(content, path)
     problems: list[str] = []
-    found: list[Destination] = []
+    valid: list[Destination] = []
     for index, item in enumerate(items):
         name = item.get("name") if isinstance(item, Mapping) else None
-        label = f"{where}: destination {name!r}" if isinstance(name, str) else f"{where}: destination {index + 1}"
+        label = f"{path}: destination {name!r}" if isinstance(name, str) else f"{path}: destination {index + 1}"
         try:
-            found.append(Destination.model_validate(item))
+            valid.append(Destination.model_validate(item))
         except ValidationError as ex:
             problems += [f"{label}: {_problem(error)}" for error in ex.errors()]
-    names = [destination.name for destination in found]
+    names = [destination.name for destination in valid]
     problems += [
-        f"{where}: two destinations are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1
+        f"{path}: two destinations have the name {name!r}" for name in sorted(set(names)) if names.count(name) > 1
     ]
     if problems:
         raise ConfigurationError(problems)
-    return tuple(found)
+    return tuple(valid)
 
 
-def _items(content: bytes, where: str) -> Sequence[Any]:
+def _items(content: bytes, path: str) -> Sequence[Any]:
     try:
         document = YAML(typ="safe", pure=True).load(content.decode())
     except Exception as ex:
-        raise ConfigurationError([f"{where}: is not YAML: {_where_of(ex)}"]) from ex
+        raise ConfigurationError([f"{path}: invalid YAML: {_syntax_problem(ex)}"]) from ex
     if not isinstance(document, dict) or list(document) != ["destinations"]:
-        raise ConfigurationError([f"{where}: wants one key, `destinations`, with a list below it"])
+        raise ConfigurationError([f"{path}: must have exactly one key, `destinations`, with a list as its value"])
     items = document["destinations"]
     if items is None:
         return ()
     if not isinstance(items, list):
-        raise ConfigurationError([f"{where}: wants a list below `destinations`"])
+        raise ConfigurationError([f"{path}: `destinations` must be a list"])
     return items
 
 
-def _where_of(ex: Exception) -> str:
-    """Say what is wrong and where, without what stands there: it may be a secret."""
+def _syntax_problem(ex: Exception) -> str:
+    """Return the problem and its line and column, without quoting the text there: it may be a secret."""
     mark = getattr(ex, "problem_mark", None)
-    what = "two keys are the same" if isinstance(ex, DuplicateKeyError) else getattr(ex, "problem", None)
-    said = what if mark and what and "'" not in what and '"' not in what else "it can't be read"
-    return f"{said} (line {mark.line + 1}, column {mark.column + 1})" if mark else f"{said} ({type(ex).__name__})"
+    problem = "duplicate key" if isinstance(ex, DuplicateKeyError) else getattr(ex, "problem", None)
+    text = problem if mark and problem and "'" not in problem and '"' not in problem else "can't be parsed"
+    return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else f"{text} ({type(ex).__name__})"
 
 
 def _problem(error: ErrorDetails) -> str:
-    place = ".".join(str(step) for step in error["loc"])
+    location = ".".join(str(step) for step in error["loc"])
     if error["type"] == "extra_forbidden":
         known = [to_camel(name) if name != "begin" else "from" for name in Destination.model_fields]
-        near = difflib.get_close_matches(place, known, n=1)
-        return f"{place} is not known" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+        near = difflib.get_close_matches(location, known, n=1)
+        return f"unknown key {location}" + (f": did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
     text = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {text[0].lower()}{text[1:]}" if place else text
+    return f"{location}: {text[0].lower()}{text[1:]}" if location else text

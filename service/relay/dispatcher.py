@@ -1,4 +1,4 @@
-"""From what is owed to attempts, and from attempts to what is written down."""
+"""Claims due deliveries and starts attempts for them, then settles what the attempts report."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,16 +28,16 @@ from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-STOP_TIMEOUT_SECONDS: Final = 5.0  # seconds: a pod that ends is an outage until the next one
-MAX_WAIT_SECONDS: Final = 1.0  # seconds: the longest wait between looks at what is due
+STOP_TIMEOUT_SECONDS: Final = 5.0  # while a pod stops, nothing is delivered until the next one starts
+MAX_WAIT_SECONDS: Final = 1.0  # between two checks for due deliveries
 
 
 class DispatcherState(DeliveryClaims, DeadLetterEvents, Protocol):
-    """What the dispatcher remembers by."""
+    """The part of the relay's state that the dispatcher uses."""
 
 
 class Dispatcher:
-    """Hands claims to workers and settles what they report; all of one thread's loop."""
+    """Passes claims to the delivery workers and settles their reports, all in the thread of the relay's loop."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Dispatcher:
         instruments: Instruments[RelayMetrics],
         policy: DeliveryPolicy,
     ) -> None:
-        """*log* gives the log, opened; *wake* is called where something was reported."""
+        """*log* returns the log, opened; *wake* is called after each report."""
         self._state = state
         self._inbox = log
         self._wake = wake
@@ -57,99 +57,104 @@ class Dispatcher:
         self._now_ms = instruments.now_ms
         self._policy = policy
         self._log = logs.get("relay")
-        self._results: list[AttemptReport] = []
+        self._reports: list[AttemptReport] = []
         self._settlements: list[Settlement] = []
         self._workers: dict[str, DeliveryWorker] = {}
-        self._leaving: list[DeliveryWorker] = []
-        self.refused: tuple[str, ...] = ()  # why a destination of the file is not delivered to
+        self._stopping: list[DeliveryWorker] = []
+        self.problems: tuple[str, ...] = ()  # why the worker of a configured destination can't be started
 
     def serve(self, entries: Mapping[str, Entry]) -> None:
-        """Have exactly these destinations be delivered to."""
+        """Deliver to exactly these destinations: stop the workers of others, and start missing ones."""
         for name, worker in list(self._workers.items()):
             if entries.get(name) != worker.entry:
-                self._leave(self._workers.pop(name))
-                self._log.info("destination left or changed", destination=name)
-        begun = [self._begin(name, entry) for name, entry in entries.items() if name not in self._workers]
-        self.refused = tuple(filter(None, begun))
+                self._stop_worker(self._workers.pop(name))
+                self._log.info("destination removed or changed", destination=name)
+        problems = [self._start_worker(name, entry) for name, entry in entries.items() if name not in self._workers]
+        self.problems = tuple(filter(None, problems))
 
-    def _begin(self, name: str, entry: Entry) -> str:
-        """Begin to deliver to a destination; says why that can't be, or nothing."""
+    def _start_worker(self, name: str, entry: Entry) -> str:
+        """Start the worker of a destination; return the problem if it can't be started, else an empty string."""
         try:
             worker = DeliveryWorker(entry, self._report, instruments=self._instruments)
-        except Exception as ex:  # noqa: BLE001  one that can't be served must not stop the others
-            return f"destination {name!r} can't be delivered to: {type(ex).__name__}"
+        except Exception as ex:  # noqa: BLE001  one broken destination must not stop the others
+            return f"destination {name!r} can't be started: {type(ex).__name__}"
         self._workers[name] = worker
         self._metrics.begin(name)
-        self._log.info("destination", destination=name, url=entry.destination.origin)
+        self._log.info("destination started", destination=name, url=entry.destination.origin)
         return ""
 
     def breakers(self) -> Mapping[str, str]:
-        """Say how the breaker of each destination stands; any thread may ask."""
+        """Return the state of each destination's circuit breaker; any thread may call it."""
         return {name: str(worker.breaker.state) for name, worker in list(self._workers.items())}
 
     def turn(self) -> float:
-        """Write down what was reported, and hand out what is due to whom there is room for; in one transaction.
+        """Settle the reported attempts and claim due deliveries in one transaction, then start their attempts.
 
-        What can't be written now is kept for the next turn. Gives the seconds until more is due.
+        If the transaction fails, the reports are kept for the next turn. Returns the seconds until more is due.
         """
-        self._judge()
-        rooms = {name: room for name, worker in self._workers.items() if (room := worker.room(self._now_ms()))}
-        if not self._settlements and not self._is_due(rooms):
-            return self._wait(rooms)
+        self._rule_on_reports()
+        capacities = {name: free for name, worker in self._workers.items() if (free := worker.capacity(self._now_ms()))}
+        if not self._settlements and not self._is_due(capacities):
+            return self._wait_seconds(capacities)
         with self._state.together():
-            late = self._state.settle(self._settlements)
-            taken = [pair for name, room in rooms.items() for pair in self._taken(name, room)]
-            wait = self._wait(rooms)
-        self._written(late)
-        for claim, event in taken:
+            expired = self._state.settle(self._settlements)
+            claimed = [pair for name, capacity in capacities.items() for pair in self._claim_events(name, capacity)]
+            wait = self._wait_seconds(capacities)
+        self._finish_settlements(expired)
+        for claim, event in claimed:
             if event:
-                self._workers[claim.destination].hand(claim, event)
+                self._workers[claim.destination].start_attempt(claim, event)
             else:
-                nothing = Attempt(self._now_ms(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
+                no_attempt = Attempt(self._now_ms(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
                 self._settlements.append(
-                    Settlement(claim, nothing, Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.RETENTION))
+                    Settlement(claim, no_attempt, Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.RETENTION))
                 )
         return 0.0 if self._settlements else wait
 
-    def hungry(self) -> Collection[str]:
-        """Name those for whom more could be tried now than is due."""
-        return [name for name, worker in self._workers.items() if worker.room(self._now_ms())]
+    def with_capacity(self) -> Collection[str]:
+        """Return the names of the destinations for which more attempts could start now."""
+        return [name for name, worker in self._workers.items() if worker.capacity(self._now_ms())]
 
     def expects_more(self) -> bool:
-        """Say whether more reports are to come soon, and nobody waits for the ones that came."""
-        reported = Counter(result.worker for result in self._results)
+        """Return whether more reports are likely soon: of each worker that reported, most attempts still run."""
+        reported = Counter(report.worker for report in self._reports)
         return bool(reported) and all(2 * number < worker.running() for worker, number in reported.items())
 
     def settle(self) -> None:
-        """Write down what was reported."""
-        self._judge()
-        self._written(self._state.settle(self._settlements))
+        """Settle the reported attempts."""
+        self._rule_on_reports()
+        self._finish_settlements(self._state.settle(self._settlements))
 
-    def _judge(self) -> None:
-        results, self._results = self._results, []
-        self._settlements += [self._judged(result) for result in results]
+    def _rule_on_reports(self) -> None:
+        reports, self._reports = self._reports, []
+        self._settlements += [self._settlement_of(report) for report in reports]
 
-    def _written(self, late: Collection[Claim]) -> None:
+    def _finish_settlements(self, expired: Collection[Claim]) -> None:
+        """Log and count what was settled; *expired* are the claims whose lease expired before."""
         settlements, self._settlements = self._settlements, []
         for claim, _, (_, _, reason), disables in settlements:
-            if claim in late:
-                self._log.warning("claim ran out", destination=claim.destination, position=claim.position)
+            if claim in expired:
+                self._log.warning(
+                    "lease expired during the attempt", destination=claim.destination, position=claim.position
+                )
                 continue
             if disables:
                 self._log.error("destination disabled", destination=claim.destination, reason=disables)
             if reason:
                 self._metrics.died(claim.destination, reason)
-                self._log.error("event given up", destination=claim.destination, position=claim.position, reason=reason)
+                self._log.error(
+                    "event dead-lettered", destination=claim.destination, position=claim.position, reason=reason
+                )
 
     def _is_due(self, names: Iterable[str]) -> bool:
-        return any(due <= self._now_ms() for name in names for due in self._dues(name))
+        return any(due <= self._now_ms() for name in names for due in self._due_times(name))
 
-    def _wait(self, names: Iterable[str]) -> float:
-        dues = [due for name in names for due in self._dues(name)]
-        return min([MAX_WAIT_SECONDS, *(max(due - self._now_ms(), 0) / 1000 for due in dues)])
+    def _wait_seconds(self, names: Iterable[str]) -> float:
+        due_times = [due for name in names for due in self._due_times(name)]
+        return min([MAX_WAIT_SECONDS, *(max(due - self._now_ms(), 0) / 1000 for due in due_times)])
 
-    def _dues(self, name: str) -> Iterator[int]:
-        """Yield when the next queue of each kind is due that there is room for."""
+    def _due_times(self, name: str) -> Iterator[int]:
+        """Yield when the next queue is due, for each kind of queue that may be claimed now."""
         worker = self._workers[name]
         kinds = [QueueKind.HEALTHY]
         if worker.breaker.state is not policy.BreakerState.CLOSED or worker.shares().most:
@@ -158,65 +163,75 @@ class Dispatcher:
             if (due := self._state.next_due(name, kind)) is not None:
                 yield due
 
-    def _claims(self, name: str, room: int) -> Sequence[Claim]:
+    def _claim(self, name: str, capacity: int) -> Sequence[Claim]:
         worker, now = self._workers[name], self._now_ms()
-        if worker.breaker.state is not policy.BreakerState.CLOSED:  # the one that sees whether it is back
+        if worker.breaker.state is not policy.BreakerState.CLOSED:  # the probe
             return self._state.claim(
-                name, room, QueueKind.HEALTHY, now=now, lease=worker.lease, at_random=True
-            ) or self._state.claim(name, room, QueueKind.FAILED, now=now, lease=worker.lease, at_random=True)
+                name, capacity, QueueKind.HEALTHY, now=now, lease=worker.lease_ms, at_random=True
+            ) or self._state.claim(name, capacity, QueueKind.FAILED, now=now, lease=worker.lease_ms, at_random=True)
         return claim_shares(
-            self._state, name, room, worker.shares(), now=now, lease=worker.lease, at_random=worker.is_recovering
+            self._state, name, capacity, worker.shares(), now=now, lease=worker.lease_ms, at_random=worker.is_recovering
         )
 
-    def _taken(self, name: str, room: int) -> Iterator[tuple[Claim, Event | None]]:
-        if claims := self._claims(name, room):
+    def _claim_events(self, name: str, capacity: int) -> Iterator[tuple[Claim, Event | None]]:
+        """Yield the claims with their events; None if the event no longer exists."""
+        if claims := self._claim(name, capacity):
             records = self._inbox().at([claim.position for claim in claims])
-            found = {record.position: record.event for record in records}
-            if missing := [claim.position for claim in claims if claim.position not in found]:
-                found |= self._state.saved(missing)  # a dead letter that is delivered again
-            yield from ((claim, found.get(claim.position)) for claim in claims)
+            events = {record.position: record.event for record in records}
+            if missing := [claim.position for claim in claims if claim.position not in events]:
+                events |= self._state.saved(missing)  # replayed dead letters
+            yield from ((claim, events.get(claim.position)) for claim in claims)
 
-    def end(self) -> None:
-        """Wait for the attempts that are under way, for some seconds; what is cut is tried again by the next relay."""
-        leaving = [*self._leaving, *self._workers.values()]
-        gevent.joinall([gevent.spawn(worker.stop, STOP_TIMEOUT_SECONDS) for worker in leaving])
+    def stop(self) -> None:
+        """Wait a few seconds for the running attempts; the next relay retries those that are cancelled."""
+        workers = [*self._stopping, *self._workers.values()]
+        gevent.joinall([gevent.spawn(worker.stop, STOP_TIMEOUT_SECONDS) for worker in workers])
 
-    def _leave(self, worker: DeliveryWorker) -> None:
-        """Have a worker end: what it has under way may take its time."""
-        self._leaving.append(worker)
-        gevent.spawn(worker.stop).link(lambda _: self._leaving.remove(worker))
+    def _stop_worker(self, worker: DeliveryWorker) -> None:
+        """Stop a worker in the background, after its running attempts, however long they take."""
+        self._stopping.append(worker)
+        gevent.spawn(worker.stop).link(lambda _: self._stopping.remove(worker))
 
-    def _report(self, result: AttemptReport) -> None:
-        self._results.append(result)
+    def _report(self, report: AttemptReport) -> None:
+        self._reports.append(report)
         self._wake()
 
-    def _judged(self, result: AttemptReport) -> Settlement:
+    def _settlement_of(self, report: AttemptReport) -> Settlement:
         now = self._now_ms()
-        worker, claim, tried, answer = result
+        worker, claim, attempt, answer = report
         name, breaker = claim.destination, worker.breaker
         before = breaker.state
-        breaker.saw(answer, now, queue=claim.queue, failed_before=claim.attempts > 0)
+        breaker.record(answer, now, queue=claim.queue, failed_before=claim.attempts > 0)
         if breaker.state is not before:
-            self._log.warning("breaker", destination=name, state=str(breaker.state), outcome=answer.outcome)
-        self._metrics.attempted(name, answer.outcome, tried.seconds)
-        # A late answer of the URL that was says nothing of the one that is.
+            self._log.warning(
+                "circuit breaker changed state", destination=name, state=str(breaker.state), outcome=answer.outcome
+            )
+        self._metrics.attempted(name, answer.outcome, attempt.seconds)
+        # A late response from a URL that was replaced must not disable the new one.
         disables = answer.status == policy.GONE and self._workers.get(name) is worker
         ruling = policy.rule(claim, answer, policy=self._policy, now=now, chance=self._instruments.chance)
-        return Settlement(claim, tried, ruling, f"it answered {answer.status}" if disables else None)
+        return Settlement(claim, attempt, ruling, f"responded with status {answer.status}" if disables else None)
 
 
 def claim_shares(
-    state: DeliveryClaims, name: str, room: int, shares: policy.Shares, *, now: int, lease: int, at_random: bool = False
+    state: DeliveryClaims,
+    name: str,
+    capacity: int,
+    shares: policy.Shares,
+    *,
+    now: int,
+    lease: int,
+    at_random: bool = False,
 ) -> Sequence[Claim]:
-    """Take as many queues as there is *room* for: the share of those that failed, then healthy ones, then the rest.
+    """Claim at most *capacity* queues: first the reserved share of failed ones, then healthy ones, then more failed.
 
-    *at_random* chooses among the healthy ones, of which some may be untried and not deliverable.
+    *at_random* claims healthy queues in random order, because some may be new and undeliverable.
     """
 
-    def claim_some(most: int, kind: QueueKind, *, at_random: bool = False) -> Sequence[Claim]:
-        return state.claim(name, most, kind, now=now, lease=lease, at_random=at_random) if most > 0 else ()
+    def claim_some(limit: int, kind: QueueKind, *, at_random: bool = False) -> Sequence[Claim]:
+        return state.claim(name, limit, kind, now=now, lease=lease, at_random=at_random) if limit > 0 else ()
 
-    failed = claim_some(min(shares.first, room), QueueKind.FAILED)
-    healthy = claim_some(room - len(failed), QueueKind.HEALTHY, at_random=at_random)
-    left = room - len(failed) - len(healthy)
+    failed = claim_some(min(shares.first, capacity), QueueKind.FAILED)
+    healthy = claim_some(capacity - len(failed), QueueKind.HEALTHY, at_random=at_random)
+    left = capacity - len(failed) - len(healthy)
     return [*failed, *healthy, *claim_some(min(left, shares.most - len(failed)), QueueKind.FAILED)]

@@ -1,4 +1,4 @@
-"""How the destinations stand, as gauges."""
+"""The gauges of the relay's checks and destinations."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ from service.telemetry.metrics import RelayMetrics
 
 
 class RelayGauges:
-    """Publishes how the destinations of the file stand."""
+    """Publishes the state of each check, and of each destination of the file."""
 
     def __init__(
         self,
@@ -18,7 +18,7 @@ class RelayGauges:
         checks: Mapping[str, Callable[[], str | None]],
         instruments: Instruments[RelayMetrics],
     ) -> None:
-        """*breakers* returns the state of each destination's circuit breaker, *checks* return what fails."""
+        """*breakers* returns the state of each destination's circuit breaker; a check returns its problem or None."""
         self._records = records
         self._breakers = breakers
         self._checks = checks
@@ -32,7 +32,7 @@ class RelayGauges:
         breakers, now = self._breakers(), self._now_ms()
         try:
             statuses = self._records.statuses()
-        except InboxUnavailable:  # a check says so
+        except InboxUnavailable:  # the check `inbox` reports it
             return
         self._metrics.forget_all()
         for status in statuses:
@@ -41,6 +41,6 @@ class RelayGauges:
                     status.name,
                     backlog=status.backlog,
                     oldest=max(now - status.oldest, 0) / 1000 if status.oldest else 0,
-                    breaker=breakers.get(status.name, "open"),  # no secret, so nobody is tried
+                    breaker=breakers.get(status.name, "open"),  # without a secret there are no attempts
                     disabled=status.disabled is not None,
                 )

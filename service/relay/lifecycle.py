@@ -1,4 +1,4 @@
-"""A relay's parts, started in order and stopped in reverse."""
+"""Starts the parts of the relay in order, and stops them in reverse."""
 
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,16 @@ from service.errors import InboxUnavailable
 from service.instruments import Instruments
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.gauges import RelayGauges
-from service.relay.loop import Relay, give_way
+from service.relay.loop import Relay, use_idle_scheduling
 from service.storage import engines
 from service.telemetry import logs, metrics, tracing
 
 
 @contextmanager
 def running(config: Config, environ: Mapping[str, str], *, version: str, listener: socket.socket) -> Iterator[None]:
-    """Deliver, and answer on the admin *listener*, until the block ends; raises InboxUnavailable if that can't be.
+    """Deliver, and serve the admin *listener*, until the block exits; raises InboxUnavailable if it can't start.
 
-    At the end attempts under way are finished first, then the admin listener stops: it reports until then.
+    On exit, running attempts are finished first, then the admin listener stops: it reports until then.
     """
     log = logs.get("relay")
     relay_metrics, registry = metrics.for_relay()
@@ -35,22 +35,22 @@ def running(config: Config, environ: Mapping[str, str], *, version: str, listene
         stored = engines.deliveries(config.inbox)
         deliveries = stored.open(config.inbox)
         stack.callback(deliveries.close)
-        shown = stored.open(config.inbox)  # a scrape must not wait for the relay, nor the relay for a scrape
-        stack.callback(shown.close)
+        reported = stored.open(config.inbox)  # a separate handle: a scrape and the relay never wait for each other
+        stack.callback(reported.close)
         relay = Relay(
             DestinationRegistry(Path(config.destinations)),
             deliveries.work,
             lambda: engines.open_log(deliveries.url()),
             instruments=instruments,
             retention_ms=int(config.retention * 1000),
-            prepare=give_way,
+            prepare=use_idle_scheduling,
         )
-        checks = {"inbox": relay.trouble, "destinations": relay.unread}
-        gauges = RelayGauges(shown.records, relay.breakers, checks, instruments)
+        checks = {"inbox": relay.inbox_problem, "destinations": relay.destinations_problem}
+        gauges = RelayGauges(reported.records, relay.breakers, checks, instruments)
 
         def refresh() -> None:
-            with suppress(InboxUnavailable):  # what is shown says so
-                shown.work.require_file()
+            with suppress(InboxUnavailable):  # the check `inbox` reports it
+                reported.work.require_file()
             gauges.refresh()
 
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), listener)

@@ -1,7 +1,7 @@
-"""The relay itself: reads the log, says who gets what and when, and writes down how it went.
+"""The relay's loop: reads the log, plans deliveries, starts attempts and settles their results.
 
-All of it is one thread and its loop: attempts are greenlets that wait for the network, and what they report between two
-turns is settled together, as the receiver commits what waits together.
+It is one thread with one event loop. Attempts are greenlets that wait for the network. What they report between two
+turns is settled in one transaction, like the receiver's group commit.
 """
 
 import os
@@ -27,18 +27,18 @@ from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-# Seconds in which others may report too, where many are under way: each turn is a commit, whose pages are written next
-# to what the receiver syncs before it says 200.
+# How long a turn waits for more reports if many attempts are running: each turn is a commit, whose writes compete with
+# those that the receiver syncs before it answers 200.
 REPORT_DELAY_SECONDS: Final = 0.003
-LOG_INTERVAL_SECONDS: Final = 0.02  # seconds between looks at the end of the log
-FULL_PLAN_INTERVAL_SECONDS: Final = 1.0  # seconds between notes of what is owed to those that have no room for more
-FILES_INTERVAL_SECONDS: Final = 0.5  # seconds between looks at the files
-TIDY_INTERVAL_SECONDS: Final = 1.0  # seconds between looks at what is too old
+LOG_INTERVAL_SECONDS: Final = 0.02  # between two reads at the end of the log
+FULL_PLAN_INTERVAL_SECONDS: Final = 1.0  # between two plans for destinations without capacity
+FILES_INTERVAL_SECONDS: Final = 0.5  # between two reads of the destinations file and its secrets
+TIDY_INTERVAL_SECONDS: Final = 1.0
 FAILURE_DELAY_SECONDS: Final = 1.0
 
 
 class Relay:
-    """Delivers what the log holds to whom the file names."""
+    """Delivers the events of the log to the destinations of the file."""
 
     def __init__(
         self,
@@ -51,126 +51,127 @@ class Relay:
         prepare: Callable[[], None],
         policy: DeliveryPolicy = DELIVERY_POLICY,
     ) -> None:
-        """*prepare* is called in the thread of the relay before its first turn."""
+        """*prepare* is called in the relay's thread before its first turn."""
         self._registry = registry
         self._state = state
         self._open_log = open_log
         self._log = logs.get("relay")
         self._inbox: Log | None = None
-        self._planner = Planner(state, self._opened, instruments=instruments, policy=policy, retention_ms=retention_ms)
-        self._dispatcher = Dispatcher(state, self._opened, self._wake, instruments=instruments, policy=policy)
+        self._planner = Planner(
+            state, self._opened_log, instruments=instruments, policy=policy, retention_ms=retention_ms
+        )
+        self._dispatcher = Dispatcher(state, self._opened_log, self._wake, instruments=instruments, policy=policy)
         self._report = Report(self._log, "destinations")
         self._lasting = logs.LastingTrouble(self._log)
-        self._warned: tuple[str, ...] = ()
-        self._trouble: str | None = "the log was not read yet"
+        self._logged_warnings: tuple[str, ...] = ()
+        self._inbox_problem: str | None = "the inbox has not been read yet"
         self._prepare = prepare
-        self._begun = threading.Event()
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def start(self) -> None:
-        """Begin to read and to deliver."""
+        """Start to read and to deliver."""
         self._thread.start()
-        self._begun.wait()
+        self._started.wait()
 
     def stop(self) -> None:
-        """Finish the attempts that are under way, write down how they went, and end."""
-        self._told.send()
+        """Finish the running attempts, settle their results, and stop the thread."""
+        self._stop_signal.send()
         self._thread.join()
 
-    def trouble(self) -> str | None:
-        """Say why nothing is delivered now; None where there is no reason."""
-        return self._trouble
+    def inbox_problem(self) -> str | None:
+        """Return why nothing can be delivered now, or None."""
+        return self._inbox_problem
 
-    def unread(self) -> str | None:
-        """Say what is wrong with the destinations file; None where nothing is."""
-        return "; ".join((*self._registry.problems, *self._dispatcher.refused)) or None
+    def destinations_problem(self) -> str | None:
+        """Return what is wrong with the destinations file or a destination, or None."""
+        return "; ".join((*self._registry.problems, *self._dispatcher.problems)) or None
 
     def breakers(self) -> Mapping[str, str]:
-        """Say how the breaker of each destination stands."""
+        """Return the state of each destination's circuit breaker."""
         return self._dispatcher.breakers()
 
     def _run(self) -> None:
         self._prepare()
-        self._over, self._woken = Event(), Event()
-        self._told = get_hub().loop.async_()
-        self._told.start(self._finish)
-        self._begun.set()
-        looked = tidied = read = counted = float("-inf")
-        while not self._over.is_set():
-            moment = time.monotonic()
+        self._stopping, self._woken = Event(), Event()
+        self._stop_signal = get_hub().loop.async_()
+        self._stop_signal.start(self._request_stop)
+        self._started.set()
+        reloaded_at = tidied_at = read_at = full_plan_at = float("-inf")
+        while not self._stopping.is_set():
+            now = time.monotonic()
             try:
-                if moment - looked >= FILES_INTERVAL_SECONDS:
-                    looked = moment
-                    self._look()
-                if moment - tidied >= TIDY_INTERVAL_SECONDS:
-                    tidied = moment
+                if now - reloaded_at >= FILES_INTERVAL_SECONDS:
+                    reloaded_at = now
+                    self._reload()
+                if now - tidied_at >= TIDY_INTERVAL_SECONDS:
+                    tidied_at = now
                     self._state.require_file()
                     self._planner.tidy()
-                more = moment - read >= LOG_INTERVAL_SECONDS and self._plan(
-                    everybody=moment - counted >= FULL_PLAN_INTERVAL_SECONDS
-                )
-                read = read if more else moment
-                counted = moment if moment - counted >= FULL_PLAN_INTERVAL_SECONDS else counted
-                wait = min(self._dispatcher.turn(), 0 if more else LOG_INTERVAL_SECONDS)
-                self._trouble = None
+                is_full_plan = now - full_plan_at >= FULL_PLAN_INTERVAL_SECONDS
+                has_more = now - read_at >= LOG_INTERVAL_SECONDS and self._plan(all_destinations=is_full_plan)
+                read_at = read_at if has_more else now
+                full_plan_at = now if is_full_plan else full_plan_at
+                wait = min(self._dispatcher.turn(), 0 if has_more else LOG_INTERVAL_SECONDS)
+                self._inbox_problem = None
                 self._lasting.over()
-            except Exception as ex:  # noqa: BLE001  a loop that ended would deliver nothing more
-                self._stumbled(ex)
+            except Exception as ex:  # noqa: BLE001  if the loop ended, nothing more would be delivered
+                self._report_failure(ex)
                 wait = FAILURE_DELAY_SECONDS
             self._woken.wait(wait)
             if self._dispatcher.expects_more():
                 gevent.sleep(REPORT_DELAY_SECONDS)
             self._woken.clear()
-        self._end()
+        self._finish()
 
-    def _plan(self, *, everybody: bool) -> bool:
-        """Note what is owed next, to those that have room for more; a backlog is noted as it is drained."""
-        wanted = self._registry.current.wanted or {}
-        names = wanted if everybody else self._dispatcher.hungry()
-        return self._planner.plan({name: wanted[name] for name in names if name in wanted})
+    def _plan(self, *, all_destinations: bool) -> bool:
+        """Plan the next deliveries, usually for destinations with capacity only: a backlog is planned as it drains."""
+        configured = self._registry.current.configured or {}
+        names = configured if all_destinations else self._dispatcher.with_capacity()
+        return self._planner.plan({name: configured[name] for name in names if name in configured})
 
-    def _finish(self) -> None:
-        self._over.set()
+    def _request_stop(self) -> None:
+        self._stopping.set()
         self._woken.set()
 
     def _wake(self) -> None:
         self._woken.set()
 
-    def _end(self) -> None:
-        self._dispatcher.end()
+    def _finish(self) -> None:
+        self._dispatcher.stop()
         try:
             self._dispatcher.settle()
-        except InboxUnavailable as ex:  # then they are tried again
-            self._stumbled(ex)
+        except InboxUnavailable as ex:  # the next relay makes these attempts again
+            self._report_failure(ex)
         if self._inbox is not None:
             self._inbox.close()
-        self._told.close()
+        self._stop_signal.close()
 
-    def _look(self) -> None:
-        """Read the files again, and have everything be as they say."""
+    def _reload(self) -> None:
+        """Read the destinations file and its secrets again, and apply changes."""
         self._registry.look()
-        if self._registry.current.wanted is not None:
-            self._planner.join(self._registry.current.wanted)
+        if self._registry.current.configured is not None:
+            self._planner.join(self._registry.current.configured)
             self._dispatcher.serve(self._registry.current.entries)
-        problems = (*self._registry.problems, *self._dispatcher.refused)
+        problems = (*self._registry.problems, *self._dispatcher.problems)
         self._report.update(problems)
-        if self._registry.current.warnings != self._warned:
-            self._warned = self._registry.current.warnings
-            for warning in self._warned:
+        if self._registry.current.warnings != self._logged_warnings:
+            self._logged_warnings = self._registry.current.warnings
+            for warning in self._logged_warnings:
                 self._log.warning("weak signing secret", detail=warning)
 
-    def _stumbled(self, ex: Exception) -> None:
+    def _report_failure(self, ex: Exception) -> None:
         if isinstance(ex, InboxUnavailable):
-            trouble, level, unexpected = ex.detail, "warning", None
+            problem, level, unexpected = ex.detail, "warning", None
         else:
-            trouble, level, unexpected = type(ex).__name__, "error", ex
-        self._lasting.tell("nothing is delivered", level=level, key=trouble, detail=trouble, exc_info=unexpected)
-        self._trouble = trouble
+            problem, level, unexpected = type(ex).__name__, "error", ex
+        self._lasting.tell("relay cannot deliver", level=level, key=problem, detail=problem, exc_info=unexpected)
+        self._inbox_problem = problem
         if self._inbox is not None:
             self._inbox.close()
             self._inbox = None
 
-    def _opened(self) -> Log:
+    def _opened_log(self) -> Log:
         if self._inbox is None:
             log = self._open_log()
             self._planner.adopt(log)
@@ -178,12 +179,12 @@ class Relay:
         return self._inbox
 
 
-def give_way() -> None:
-    """Run this thread only when nobody else on the machine wants to run.
+def use_idle_scheduling() -> None:
+    """Run this thread only if no other thread of the machine wants to run.
 
-    A thread that computes for long keeps a processor to the next tick, 4 ms, from a receiver that wakes up, whatever
-    its `nice`: at 200 notifications a second that doubled the 99th percentile of Meta's answers while a backlog was
-    drained. Between containers, what each requests counts.
+    Otherwise a thread that computes for long keeps the processor until the next tick, 4 ms, while a receiver waits for
+    it, whatever its `nice` value: at 200 notifications per second that doubled the 99th percentile of the response
+    time while a backlog was drained. Between containers, their CPU requests count.
     """
     if hasattr(os, "SCHED_IDLE"):  # Linux
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a destination gets: an event as Meta would have sent it, or as a CloudEvent, signed.
+"""Writes and signs the request for a destination: an event as Meta would have sent it, or as a CloudEvent.
 
 Sources: "Validate payloads", WhatsApp Business Platform documentation; CloudEvents 1.0 "HTTP Protocol Binding",
 sections 3.1 and 3.1.3.2; Standard Webhooks, "Signature scheme" (https://www.standardwebhooks.com).
@@ -34,7 +34,7 @@ def compose(
     replay: bool,
     traceparent: str | None,
 ) -> Message:
-    """Write *event* in the format *form*, signed with each of *secrets* if the format holds several.
+    """Return the request for *event* in the format *form*, signed with each of *secrets* if the format allows several.
 
     *own_headers* are the destination's; *now* is in seconds since the epoch.
     """
@@ -45,10 +45,10 @@ def compose(
         headers["Content-Type"] = "application/json"
         headers[signature.HEADER] = signature.header_for(event.data, secrets[0])
         return Message(headers, event.data)
-    told = attributes_of(event)
-    marks = {"test": event.test, "replay": replay}
-    told |= {mark: "true" for mark, is_set in marks.items() if is_set}
-    headers |= {f"ce-{name}": in_header(value) for name, value in told.items()}
+    attributes = attributes_of(event)
+    flags = {"test": event.test, "replay": replay}
+    attributes |= {flag: "true" for flag, is_set in flags.items() if is_set}
+    headers |= {f"ce-{name}": in_header(value) for name, value in attributes.items()}
     headers["Content-Type"] = "application/json" if is_json(event) else "application/octet-stream"
     headers["webhook-id"] = event.id
     headers["webhook-timestamp"] = str(now)
@@ -60,13 +60,13 @@ def compose(
 
 
 def key_of(secret: bytes) -> bytes:
-    """Give the key that a Standard Webhooks secret (`whsec_` and base64) holds; raises ValueError where it is none."""
+    """Return the key in a Standard Webhooks secret (`whsec_` and base64); raise ValueError if it is not one."""
     if not secret.startswith(STANDARD_PREFIX):
-        raise ValueError("wants whsec_ and base64 behind it")
+        raise ValueError("must be whsec_ followed by base64")
     try:
         key = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
     except binascii.Error as ex:
-        raise ValueError("wants base64 behind whsec_") from ex
+        raise ValueError("must have base64 after whsec_") from ex
     if not key:
-        raise ValueError("wants base64 behind whsec_")
+        raise ValueError("must have base64 after whsec_")
     return key

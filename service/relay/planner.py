@@ -1,4 +1,4 @@
-"""From the log to what is owed: which destination is to get what."""
+"""Reads the log and stores which deliveries each destination is to get."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -17,19 +17,19 @@ from service.storage.protocols import Log, Record
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
-READ_AT_ONCE: Final = 500
-TIDY_INTERVAL_MS: Final = 60_000  # between looks at what the log no longer holds
-SAVED_AT_ONCE: Final = 200  # events of dead letters
+READ_BATCH_EVENTS: Final = 500
+TIDY_INTERVAL_MS: Final = 60_000  # between two expirations of what the log no longer holds
+SAVE_BATCH_EVENTS: Final = 200  # events of dead letters
 BEGINNING: Final = "beginning"
-ENDLESS: Final = 2**62  # a position that no log comes to
+MAX_POSITION: Final = 2**62  # no log reaches it
 
 
 class PlannerState(DeliveryPlanning, DeliveryCleanup, DeadLetterEvents, Protocol):
-    """What the planner remembers by."""
+    """The part of the relay's state that the planner uses."""
 
 
 class Planner:
-    """Reads the log for the destinations of the file."""
+    """Plans deliveries: reads the log for each destination of the file."""
 
     def __init__(
         self,
@@ -48,68 +48,69 @@ class Planner:
         self._policy = policy
         self._dead_letter_age_ms = max(retention_ms, policy.min_dead_letter_age_ms)
         self._log = logs.get("relay")
-        self._first = 0
-        self._tidied: int | None = None
+        self._first_position = 0
+        self._expired_at: int | None = None
 
-    def join(self, wanted: Mapping[str, Destination]) -> None:
-        """Have exactly *wanted* be read for; what is new begins at the log's end, unless it says otherwise."""
-        if set(wanted) == set(self._state.positions()):
+    def join(self, destinations: Mapping[str, Destination]) -> None:
+        """Read for exactly these *destinations*; a new one starts at the end of the log, unless it sets `from`."""
+        if set(destinations) == set(self._state.positions()):
             return
         last = self._inbox().last()
-        starts = {name: 0 if each.begin == BEGINNING else last for name, each in wanted.items()}
+        starts = {name: 0 if each.begin == BEGINNING else last for name, each in destinations.items()}
         self._state.join(starts, now=self._now_ms())
 
-    def plan(self, wanted: Mapping[str, Destination]) -> bool:
-        """Note what is owed from the next page of the log; says whether there is more to read."""
+    def plan(self, destinations: Mapping[str, Destination]) -> bool:
+        """Store the deliveries for the next page of the log; return whether there is more to read."""
         pages: dict[int, Sequence[Record]] = {}  # most destinations are at the same position
         for name, since in self._state.positions().items():
-            if name not in wanted:
+            if name not in destinations:
                 continue
             if since not in pages:
-                pages[since] = self._inbox().read(since, READ_AT_ONCE, data=False)
+                pages[since] = self._inbox().read(since, READ_BATCH_EVENTS, data=False)
             if pages[since]:
-                wants = wanted[name].wants
-                owed = [
+                wants = destinations[name].wants
+                deliveries = [
                     Delivery(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)
                 ]
-                self._state.plan(name, since, pages[since][-1].position, owed, now=self._now_ms())
-        return any(len(page) == READ_AT_ONCE for page in pages.values())
+                self._state.plan(name, since, pages[since][-1].position, deliveries, now=self._now_ms())
+        return any(len(page) == READ_BATCH_EVENTS for page in pages.values())
 
     def adopt(self, log: Log) -> None:
-        """Go by this log, which was just opened: it may be another one, or one that was set back."""
-        read = max(self._state.positions().values(), default=0)  # first: others go on reading, and adopting, meanwhile
+        """Adapt to the log that was just opened: it may be a different one, or one restored from a backup."""
+        # Read the positions before the log's end: other relays go on reading meanwhile.
+        position = max(self._state.positions().values(), default=0)
         last = log.last()
-        dropped = self._state.adopt(log.identity(), last if read > last else ENDLESS)
+        dropped = self._state.adopt(log.identity(), last if position > last else MAX_POSITION)
         if dropped:
             self._log.error(
-                "the inbox is another one, or was set back: what was owed of the old one is gone", count=dropped
+                "inbox was replaced or restored from a backup: pending deliveries of the old one dropped", count=dropped
             )
 
     def tidy(self) -> None:
-        """Give up what is no use to wait for, and forget what was told of what is gone; each second."""
+        """Expire undeliverable events once a minute, prune the attempt history, and save events of dead letters."""
         now = self._now_ms()
-        if self._tidied is None or not 0 <= now - self._tidied < TIDY_INTERVAL_MS:
-            self._tidied, self._first = now, self._inbox().first()
+        if self._expired_at is None or not 0 <= now - self._expired_at < TIDY_INTERVAL_MS:
+            self._expired_at, self._first_position = now, self._inbox().first()
             for (name, reason), number in self._state.expire(
-                self._first, now=now, policy=self._policy, dead_letter_age_ms=self._dead_letter_age_ms
+                self._first_position, now=now, policy=self._policy, dead_letter_age_ms=self._dead_letter_age_ms
             ).items():
                 self._metrics.died(name, reason, number)
-                self._log.error("events given up", destination=name, reason=reason, count=number)
-            self._skip_what_is_gone()
-        self._state.prune_attempts(self._first)
+                self._log.error("events dead-lettered", destination=name, reason=reason, count=number)
+            self._skip_purged()
+        self._state.prune_attempts(self._first_position)
         self._save_dead_letters()
 
     def _save_dead_letters(self) -> None:
-        """Save the events of new dead letters: the log keeps them no longer than its retention."""
-        positions = self._state.unsaved(SAVED_AT_ONCE)
+        """Save the events of new dead letters, because the log stores them only until its retention ends."""
+        positions = self._state.unsaved(SAVE_BATCH_EVENTS)
         if positions:
             events = self._inbox().at(positions)
             self._state.save(positions, events, now=self._now_ms(), max_bytes=self._policy.max_dead_letter_bytes)
 
-    def _skip_what_is_gone(self) -> None:
-        """Say what the log dropped before it was read: the destination was gone from the file, or the relay away."""
+    def _skip_purged(self) -> None:
+        """Skip and report events that were purged unread: the destination was not in the file, or no relay ran."""
         for name, since in self._state.positions().items():
-            missed = self._first - since - 1
-            if missed > 0 and self._state.plan(name, since, self._first - 1, [], now=self._now_ms()):
+            missed = self._first_position - since - 1
+            if missed > 0 and self._state.plan(name, since, self._first_position - 1, [], now=self._now_ms()):
                 self._metrics.died(name, DeadLetterReason.RETENTION, missed)
-                self._log.error("events past the retention were never read", destination=name, count=missed)
+                self._log.error("events purged before the relay read them", destination=name, count=missed)

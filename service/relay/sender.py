@@ -1,7 +1,7 @@
-"""One try over HTTP: where it may go, how long it may take, how much of the answer is read.
+"""Sends one attempt over HTTP: which addresses are allowed, how long it may take, how much of the response is read.
 
-urllib3 speaks HTTP over cooperative sockets, so that a try in flight costs a greenlet, and a deadline ends all of it,
-whatever it waits for: a name, a connection, a handshake, an answer that drips.
+urllib3 speaks HTTP over cooperative sockets: an attempt costs a greenlet, and one deadline covers all of it, whatever
+it waits for: name resolution, connection, TLS handshake, or a slow response.
 """
 
 import http
@@ -24,22 +24,20 @@ from service.outcomes import AttemptOutcome
 from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
 
-MAX_RESPONSE_BODY_BYTES: Final = 65_536  # bytes; nothing of it is used, but a connection is kept only where it was read
-MAX_RESPONSE_HEAD_BYTES: Final = (
-    65_536  # bytes of an answer up to the end of its head, with the interim answers before it
-)
+# The body is not used, but a connection can be reused only if the body was read.
+MAX_RESPONSE_BODY_BYTES: Final = 65_536
+MAX_RESPONSE_HEAD_BYTES: Final = 65_536  # including the interim responses before it
 RESPONSE_PIECE_BYTES: Final = 8_192
-CHUNK_FRAMING_BYTES: Final = 6  # bytes of a chunk besides what it holds
-RESPONSE_TURN_SECONDS: Final = 0.001  # seconds for which one answer may keep the loop
+CHUNK_FRAMING_BYTES: Final = 6  # overhead per chunk
+RESPONSE_TURN_SECONDS: Final = 0.001  # how long reading one response may occupy the event loop
 NO_ANSWER: Final = 0
-MAX_INTERIM_RESPONSES: Final = 20  # answers of 1xx before the one that counts
-LOOKUP_THREADS: Final = (
-    2  # names looked up at once, by threads: a name server that is silent holds up its destination alone
-)
+MAX_INTERIM_RESPONSES: Final = 20  # 1xx responses before the final one
+# Threads per destination, so that a silent name server delays only its own destination.
+LOOKUP_THREADS: Final = 2
 
 
 class DeliveryResponse(NamedTuple):
-    """What came of a try: the status, 0 where there was none, a word for it, and for how long to wait if it says so."""
+    """The result of an attempt: the status (0 if there was no response), the outcome, and its Retry-After header."""
 
     status: int
     outcome: AttemptOutcome
@@ -47,46 +45,46 @@ class DeliveryResponse(NamedTuple):
 
 
 class Forbidden(OSError):
-    """The address that the name led to is one that only `internal: true` may reach."""
+    """All addresses of the host require `internal: true`."""
 
 
 class _Late(gevent.Timeout):  # type: ignore[misc]
-    """The try's time is up; no Exception, so that nobody on the way takes it for something else."""
+    """The attempt's timeout; not an Exception, so that no handler in urllib3 swallows it."""
 
 
 class _Stale(OSError):
-    """A connection that was kept alive ended before it answered anything: the other side was closing it."""
+    """A reused connection was closed before any response: the destination had closed it as idle."""
 
 
 class Sender:
-    """The connections to one destination, kept alive between attempts; all of one thread."""
+    """The connections to one destination, kept alive between attempts; used by one thread only."""
 
     def __init__(self, url: str, *, internal: bool, timeout: float, connections: int) -> None:
-        """*timeout* is in seconds, for all of a try."""
+        """*timeout* is in seconds, for a whole attempt."""
         parts = urlsplit(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout = timeout
         self._lookups = ThreadPool(LOOKUP_THREADS)
-        secure = parts.scheme == "https"
-        kind = urllib3.HTTPSConnectionPool if secure else urllib3.HTTPConnectionPool
-        with_tls: dict[str, Any] = {"ssl_context": _tls()} if secure else {}
-        pool = kind(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **with_tls)
-        pool.ConnectionCls = _connection(
-            HTTPSConnection if secure else HTTPConnection, self._lookups, internal=internal, timeout=timeout
+        is_https = parts.scheme == "https"
+        pool_type = urllib3.HTTPSConnectionPool if is_https else urllib3.HTTPConnectionPool
+        tls_options: dict[str, Any] = {"ssl_context": _tls_context()} if is_https else {}
+        pool = pool_type(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **tls_options)
+        pool.ConnectionCls = _connection_type(
+            HTTPSConnection if is_https else HTTPConnection, self._lookups, internal=internal, timeout=timeout
         )
         self._pool = pool
 
     def send(self, message: Message) -> DeliveryResponse:
-        """POST *message* once, following nothing."""
-        late = _Late.start_new(self._timeout)
+        """POST *message* once, without following redirects."""
+        deadline = _Late.start_new(self._timeout)
         try:
-            answer = self._sent(message, late)
-            # Not a word came on a connection that was kept: the destination had just let go of it.
-            return self._sent(message, late) if answer is _ONCE_MORE else answer
+            answer = self._send_once(message, deadline)
+            # The reused connection had just been closed by the destination: send again on another one.
+            return self._send_once(message, deadline) if answer is _SEND_AGAIN else answer
         finally:
-            late.close()
+            deadline.close()
 
-    def _sent(self, message: Message, late: _Late) -> DeliveryResponse:
+    def _send_once(self, message: Message, deadline: _Late) -> DeliveryResponse:
         answer = None
         try:
             answer = self._pool.urlopen(
@@ -99,49 +97,49 @@ class Sender:
                 preload_content=False,
                 decode_content=False,
             )
-            if _is_read_to_its_end(answer):
+            if _read_to_end(answer):
                 answer.release_conn()
         except _Late as ex:
-            if ex is not late:
+            if ex is not deadline:
                 raise
             if answer is None:
                 return DeliveryResponse(NO_ANSWER, AttemptOutcome.TIMEOUT)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
-                return _ONCE_MORE if any(isinstance(each, _Stale) for each in _chain(ex)) else _failed(ex)
+                return _SEND_AGAIN if any(isinstance(each, _Stale) for each in _causes(ex)) else _failure(ex)
         finally:
-            if answer is not None and answer.connection is not None:  # not all of it was read
+            if answer is not None and answer.connection is not None:  # not read to its end
                 answer.close()
         return DeliveryResponse(answer.status, _outcome_of(answer.status), answer.headers.get("Retry-After"))
 
     def close(self) -> None:
-        """Let go of idle connections; a name that is being looked up is not waited for."""
+        """Close idle connections, without waiting for running name lookups."""
         self._pool.close()
         gevent.spawn(self._lookups.kill)
 
 
-def _tls() -> ssl.SSLContext:
-    """Make what `ssl.create_default_context` makes; that one's sockets would block the loop."""
+def _tls_context() -> ssl.SSLContext:
+    """Return a context like `ssl.create_default_context`'s, whose sockets would block the event loop."""
     context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     return context
 
 
-def _connection(
-    kind: type[HTTPConnection], lookups: ThreadPool, *, internal: bool, timeout: float
+def _connection_type(
+    base: type[HTTPConnection], lookups: ThreadPool, *, internal: bool, timeout: float
 ) -> type[HTTPConnection]:
-    class Cooperative(kind):  # type: ignore[misc, valid-type]
-        """Connects cooperatively, to where it may, and sends head and body in one piece."""
+    class Cooperative(base):  # type: ignore[misc, valid-type]
+        """Connects cooperatively, to allowed addresses only, and sends head and body in one piece."""
 
         response_class = _Response
         _pieces: list[bytes] | None = None
         _uses = 0
 
         def _new_conn(self) -> socket.socket:
-            found = lookups.apply(_addresses, (self.host.strip("[]"), self.port))
-            if isinstance(found, OSError):
-                raise found
-            return _connected(found, internal=internal, timeout=timeout)
+            addresses = lookups.apply(_addresses, (self.host.strip("[]"), self.port))
+            if isinstance(addresses, OSError):
+                raise addresses
+            return _connect(addresses, internal=internal, timeout=timeout)
 
         def request(self, *args: Any, **kwargs: Any) -> None:
             self._uses = 0 if self.sock is None else self._uses + 1
@@ -170,52 +168,52 @@ def _connection(
 
 
 def _addresses(host: str, port: int) -> list[tuple[Any, ...]] | OSError:
-    """Look a name up; what fails is given, and not raised: the pool would write it to stderr."""
+    """Resolve a host name; return an error instead of raising it, because the pool would write it to stderr."""
     try:
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     except OSError as ex:
         return ex
-    except ValueError:  # a label that no name can have
-        return OSError("the name can't be looked up")
+    except ValueError:  # the name has an invalid label
+        return OSError("the host name is invalid")
 
 
-def _connected(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: float) -> socket.socket:
-    """Connect to the first address that answers and may be; one that is silent has its share of the time."""
-    failure: OSError = Forbidden("every address is reached by `internal: true` only")
+def _connect(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: float) -> socket.socket:
+    """Connect to the first allowed address that accepts; each one gets a share of the timeout."""
+    failure: OSError = Forbidden("all addresses of the host require `internal: true`")
     allowed = [each for each in addresses if internal or not is_forbidden(each[4][0])]
     for family, kind, protocol, _, address in allowed:
-        made = gevent.socket.socket(family, kind, protocol)
+        connection = gevent.socket.socket(family, kind, protocol)
         try:
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made.settimeout(timeout / (len(allowed) + 1))
-            made.connect(address)
-            made.settimeout(None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(timeout / (len(allowed) + 1))
+            connection.connect(address)
+            connection.settimeout(None)
         except OSError as ex:
-            made.close()
+            connection.close()
             failure = ex
         except BaseException:
-            made.close()
+            connection.close()
             raise
         else:
-            return made  # type: ignore[no-any-return]
+            return connection  # type: ignore[no-any-return]
     raise failure
 
 
-def _is_read_to_its_end(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Read what follows a head, to a bound and in turns; return whether that was all of it."""
-    taken, since = 0, time.perf_counter()
+def _read_to_end(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Read the body up to a limit, giving other greenlets their turn; return whether it was read to its end."""
+    read_bytes, turn_started = 0, time.perf_counter()
     for piece in answer.stream(RESPONSE_PIECE_BYTES):
-        taken += len(piece) + CHUNK_FRAMING_BYTES
-        if taken >= MAX_RESPONSE_BODY_BYTES:
+        read_bytes += len(piece) + CHUNK_FRAMING_BYTES
+        if read_bytes >= MAX_RESPONSE_BODY_BYTES:
             return False
-        if time.perf_counter() - since > RESPONSE_TURN_SECONDS:
+        if time.perf_counter() - turn_started > RESPONSE_TURN_SECONDS:
             gevent.sleep(0)
-            since = time.perf_counter()
+            turn_started = time.perf_counter()
     return True
 
 
 class _Head(io.BufferedReader):
-    """The bytes of an answer, bounded until its head is complete."""
+    """Reads a response, with a limit until its head is complete."""
 
     left: int | None = MAX_RESPONSE_HEAD_BYTES
 
@@ -224,12 +222,12 @@ class _Head(io.BufferedReader):
         if self.left is not None:
             self.left -= len(line)
             if self.left < 0:
-                raise http.client.HTTPException("no end of the answer's head")
+                raise http.client.HTTPException("the response's head is too large")
         return line
 
 
 class _Response(http.client.HTTPResponse):
-    """Reads over interim answers, of which http.client knows one, to a bound; other greenlets get their turn."""
+    """Skips interim responses up to a limit (http.client skips only 100), giving other greenlets their turn."""
 
     fp: _Head
 
@@ -239,7 +237,7 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        if isinstance(self.fp, _Head):  # None once an answer without a body was read
+        if isinstance(self.fp, _Head):  # None after a response without a body
             self.fp.left = None
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -250,7 +248,7 @@ class _Response(http.client.HTTPResponse):
             if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:  # noqa: PLR2004  interim
                 return version, status, reason
             http.client.parse_headers(self.fp)
-        raise http.client.HTTPException("no end of interim answers")
+        raise http.client.HTTPException("too many interim responses")
 
 
 def _outcome_of(status: int) -> AttemptOutcome:
@@ -258,13 +256,13 @@ def _outcome_of(status: int) -> AttemptOutcome:
         return AttemptOutcome.DELIVERED
     if 300 <= status < 400:  # noqa: PLR2004  redirection
         return AttemptOutcome.REDIRECT
-    if status < 600:  # noqa: PLR2004  what HTTP knows
+    if status < 600:  # noqa: PLR2004  the classes of RFC 9110
         return AttemptOutcome(f"{status // 100}xx")
     return AttemptOutcome.ERROR
 
 
-def _failed(ex: BaseException) -> DeliveryResponse:
-    for cause in _chain(ex):
+def _failure(ex: BaseException) -> DeliveryResponse:
+    for cause in _causes(ex):
         if isinstance(cause, Forbidden):
             return DeliveryResponse(NO_ANSWER, AttemptOutcome.FORBIDDEN)
         if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
@@ -272,13 +270,13 @@ def _failed(ex: BaseException) -> DeliveryResponse:
     return DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION)
 
 
-_ONCE_MORE: Final = DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # told by identity
+_SEND_AGAIN: Final = DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # compared by identity
 
 
-def _chain(ex: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while ex is not None and ex not in found:
-        found.append(ex)
+def _causes(ex: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while ex is not None and ex not in causes:
+        causes.append(ex)
         reason = getattr(ex, "reason", None)
         ex = ex.__cause__ or ex.__context__ or (reason if isinstance(reason, BaseException) else None)
-    return found
+    return causes

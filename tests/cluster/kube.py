@@ -1,4 +1,4 @@
-"""A namespace of a real cluster, a release in it, and what is asked of them."""
+"""A namespace in a real cluster, with a release of the chart."""
 
 import json
 import os
@@ -21,24 +21,24 @@ SELF = "http://127.0.0.1"
 
 
 def run(*command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a program; fails with what it says."""
+    """Run a program; fail with its output if it fails."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
 
 
 def image_values() -> list[str]:
-    """Say which image, as helm's options: TEST_IMAGE is `repository:tag`."""
+    """Return helm's options for the image in TEST_IMAGE, which is `repository:tag`."""
     image = os.environ["TEST_IMAGE"].removeprefix("docker.io/library/")
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    if image == f"whatsapp-webhook:{version}":  # what the chart takes without values
+    if image == f"whatsapp-webhook:{version}":  # the chart's default
         return []
     repository, _, tag = image.rpartition(":")
     return ["--set", f"image.repository={repository},image.tag={tag}"]
 
 
 class Load(NamedTuple):
-    """What came of some load: how many of each answer, the longest time without a 200, ids that were answered 200."""
+    """The result of load: the number of each answer, the longest time without a 200, and the ids answered 200."""
 
     answers: dict[str, int]
     gap: float
@@ -53,7 +53,7 @@ class Namespace:
         self.level = level
         self.secret = secrets.token_hex(16)
         self.token = "the-verify-token"
-        self.asked = POD  # which pod is asked; a Deployment's any
+        self.target = POD  # the pod in which commands run; of a Deployment, any of its pods
         self._loads = 0
 
     def __enter__(self) -> Self:
@@ -65,23 +65,23 @@ class Namespace:
         run("kubectl", "delete", "namespace", self.name, "--wait=true", "--timeout=120s")
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
-        """Run kubectl in the namespace, and give what it prints."""
+        """Run kubectl in the namespace, and return its output."""
         return run("kubectl", "-n", self.name, *arguments, text=text, check=check).stdout
 
-    def tried(self, *arguments: str, text: str | None = None) -> str:
-        """Run kubectl in the namespace, and give what it says where it was refused."""
+    def kubectl_error(self, *arguments: str, text: str | None = None) -> str:
+        """Run kubectl in the namespace, and return its error output, whether it fails or not."""
         return run("kubectl", "-n", self.name, *arguments, text=text, check=False).stderr
 
     def helm(self, *arguments: str, check: bool = True) -> str:
-        """Run helm in the namespace, and give what it prints."""
+        """Run helm in the namespace, and return its output."""
         return run("helm", "-n", self.name, *arguments, check=check).stdout
 
     def install(self, *options: str) -> str:
-        """Install the chart as `wh`, or upgrade it, and give the notes."""
+        """Install or upgrade the chart as `wh`, and return the notes."""
         return self.helm("upgrade", "--install", "wh", str(CHART), *image_values(), *options)
 
     def make_secret(self) -> None:
-        """Make the Secret as NOTES.txt says."""
+        """Create the Secret as NOTES.txt says."""
         literals = f"--from-literal=verify-token={self.token}", f"--from-literal=app-secret={self.secret}"
         self.kubectl("create", "secret", "generic", SECRET, *literals)
 
@@ -91,8 +91,8 @@ class Namespace:
         self.kubectl("patch", "secret", SECRET, "-p", json.dumps({"stringData": data}))
 
     def touch(self) -> None:
-        """Have the kubelet look at the pod's volumes now."""
-        self.kubectl("annotate", "pod", POD, "--overwrite", f"looked-at={time.time()}")
+        """Make the kubelet update the pod's volumes immediately, by changing an annotation."""
+        self.kubectl("annotate", "pod", POD, "--overwrite", f"touched-at={time.time()}")
 
     def wait_ready(self, seconds: int = 120) -> None:
         """Wait until the pod is ready."""
@@ -100,62 +100,62 @@ class Namespace:
         self.kubectl("wait", "--for=condition=Ready", f"pod/{POD}", f"--timeout={seconds}s")
 
     def restarts(self) -> int:
-        """Say how often the container was started again."""
+        """Return how often the container was restarted."""
         return int(self.kubectl("get", "pod", POD, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"))
 
     def uid(self) -> str:
-        """Say which pod it is."""
+        """Return the uid of the pod; empty if there is none."""
         return self.kubectl("get", "pod", POD, "-o", "jsonpath={.metadata.uid}", check=False)
 
-    def within(self, url: str) -> str:
-        """Ask the pod itself; gives the body, whatever the status, and nothing while its container is started."""
+    def get(self, url: str) -> str:
+        """Send a GET from within the pod; return status and body, or nothing while its container is starting."""
         program = (
             "import sys,urllib3; a=urllib3.request('GET', sys.argv[1]); print(a.status); print(a.data.decode(), end='')"
         )
-        return self.kubectl("exec", self.asked, "--", "python", "-c", program, url, check=False)
+        return self.kubectl("exec", self.target, "--", "python", "-c", program, url, check=False)
 
     def handshake(self, token: str) -> bool:
-        """Say whether the pod takes this verify token."""
+        """Return whether the pod accepts this verify token."""
         query = f"hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}"
-        return self.within(f"{SELF}:8080/webhooks?{query}").startswith("200")
+        return self.get(f"{SELF}:8080/webhooks?{query}").startswith("200")
 
     def metric(self, sample: str) -> float:
-        """Give the value of a sample, written as the metrics page writes it; 0 where there is none."""
-        page = self.within(f"{SELF}:9090/metrics")
+        """Return the value of a sample, named as on the metrics page; 0 if there is none."""
+        page = self.get(f"{SELF}:9090/metrics")
         return next(
             (float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(sample + " ")), 0.0
         )
 
     def object(self, kind: str, name: str = "wh-whatsapp-webhook") -> dict[str, Any]:
-        """Give an object as the API has it."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
-        return found
+        """Return an object of the Kubernetes API."""
+        parsed: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return parsed
 
     def objects(self, kind: str, labels: str) -> list[dict[str, Any]]:
-        """Give the objects that have the labels."""
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", labels, "-o", "json"))["items"]
-        return found
+        """Return the objects with these labels."""
+        parsed: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-l", labels, "-o", "json"))["items"]
+        return parsed
 
-    def play(self) -> None:
-        """Have the pod play Meta to itself; every answer must be the right one."""
-        self.kubectl("exec", self.asked, "--", "whatsapp-webhook", "simulate", f"{SELF}:8080/webhooks")
+    def simulate(self) -> None:
+        """Run `simulate` in the pod against itself; every answer must be the expected one."""
+        self.kubectl("exec", self.target, "--", "whatsapp-webhook", "simulate", f"{SELF}:8080/webhooks")
 
     def kept(self) -> set[str]:
-        """Give Meta's ids of all messages that are kept."""
-        text = self.kubectl("exec", self.asked, "--", "whatsapp-webhook", "events", "list", "--json")
+        """Return Meta's ids of all stored messages."""
+        text = self.kubectl("exec", self.target, "--", "whatsapp-webhook", "events", "list", "--json")
         return {json.loads(line)["id"].split(":")[1] for line in text.splitlines()}
 
     @contextmanager
     def load(
         self, seconds: float, *, rate: float = 100, handshakes: float = 10, after: float | None = None
     ) -> Iterator[list[Load]]:
-        """Send load through the Service from a pod of its own; the list has what came of it once the block ended.
+        """Send load through the Service from a separate pod; the yielded list has the result once the block exited.
 
-        It goes on for *seconds*, or *after* so many from the end of the block, whichever comes first.
+        The load lasts *seconds*, or until *after* seconds after the end of the block, whichever is earlier.
         """
         self._loads += 1
         name = f"load-{self._loads}"
-        meta = pods.load(
+        pod = pods.load(
             name,
             URL=f"http://wh-whatsapp-webhook.{self.name}/webhooks",
             TOKEN=self.token,
@@ -164,33 +164,33 @@ class Namespace:
             HANDSHAKES=str(handshakes),
             SECONDS=str(seconds),
         )
-        self.kubectl("apply", "-f", "-", text=json.dumps(meta))
+        self.kubectl("apply", "-f", "-", text=json.dumps(pod))
         self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
         time.sleep(2)
-        found: list[Load] = []
-        yield found
+        results: list[Load] = []
+        yield results
         if after is not None:
             time.sleep(after)
-            end = "import os, signal; os.kill(1, signal.SIGUSR1)"
-            self.kubectl("exec", name, "--", "python", "-c", end, check=False)  # it may be killed as the pod ends
-        found.append(Load(**json.loads(self._output(name, seconds + 60))))
+            stop = "import os, signal; os.kill(1, signal.SIGUSR1)"
+            self.kubectl("exec", name, "--", "python", "-c", stop, check=False)  # fails if the pod exits meanwhile
+        results.append(Load(**json.loads(self._output(name, seconds + 60))))
         self.kubectl("delete", "pod", name)
 
     def kill_first_process(self, of: dict[str, Any]) -> None:
-        """End the first process of another namespace's pod with -9, from its node: nobody can from within."""
+        """Kill the first process of another namespace's pod from its node, because it can't be killed from within."""
         self.kubectl("apply", "-f", "-", text=json.dumps(pods.killer("killer", of)))
         assert self._output("killer", 60) == "killed\n"
 
-    def _output(self, pod: str, patience: float) -> str:
-        done = "--for=jsonpath={.status.phase}=Succeeded"
-        self.kubectl("wait", done, f"pod/{pod}", f"--timeout={patience:.0f}s")
+    def _output(self, pod: str, timeout: float) -> str:
+        succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+        self.kubectl("wait", succeeded, f"pod/{pod}", f"--timeout={timeout:.0f}s")
         return self.kubectl("logs", pod)
 
 
-def until(condition: Any, otherwise: str, patience: float = 120) -> float:
-    """Wait for *condition*, and give the seconds that it took; fail with *otherwise* where it does not come."""
+def until(condition: Any, message: str, timeout: float = 120) -> float:
+    """Wait until *condition* is true, and return the seconds that it took; fail with *message* after *timeout*."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() < started + patience, otherwise
+        assert time.monotonic() < started + timeout, message
         time.sleep(0.2)
     return time.monotonic() - started

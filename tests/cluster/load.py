@@ -1,6 +1,6 @@
-"""Runs in a pod: notifications at a steady rate, handshakes beside them; prints as JSON what was answered, and when.
+"""Runs in a pod: sends notifications and handshakes at a steady rate; prints the answers as JSON.
 
-Its settings are in the environment: URL, TOKEN, SECRET, RATE, HANDSHAKES, SECONDS. SIGUSR1 ends it before.
+Its settings are in the environment: URL, TOKEN, SECRET, RATE, HANDSHAKES, SECONDS. SIGUSR1 stops it early.
 """
 
 import itertools
@@ -25,7 +25,7 @@ http = urllib3.PoolManager(retries=False, timeout=5, maxsize=32)
 due: "queue.SimpleQueue[str | None]" = queue.SimpleQueue()
 answers: Counter[str] = Counter()
 acknowledged: list[str] = []
-good: list[float] = []
+accepted_at: list[float] = []
 
 
 def notify() -> str:
@@ -34,11 +34,11 @@ def notify() -> str:
     status = http.request("POST", URL, body=body, headers=header).status
     if status == 200:
         acknowledged.append(re.findall(rb'"id":"(wamid[^"]+)"', body)[0].decode().replace("\\/", "/"))
-        good.append(time.monotonic())
+        accepted_at.append(time.monotonic())
     return f"notification {status}"
 
 
-def shake() -> str:
+def verify() -> str:
     challenge = secrets.token_hex(8)
     query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": os.environ["TOKEN"]}
     answer = http.request("GET", f"{URL}?{urlencode(query)}")
@@ -46,33 +46,33 @@ def shake() -> str:
 
 
 def work() -> None:
-    while (what := due.get()) is not None:
+    while (kind := due.get()) is not None:
         try:
-            outcome = notify() if what == "notification" else shake()
+            outcome = notify() if kind == "notification" else verify()
         except urllib3.exceptions.HTTPError as ex:
-            outcome = f"{what} {type(ex).__name__}"
+            outcome = f"{kind} {type(ex).__name__}"
         answers[outcome] += 1
 
 
-over = threading.Event()
-signal.signal(signal.SIGUSR1, lambda *_: over.set())
+stopping = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: stopping.set())
 workers = [threading.Thread(target=work) for _ in range(32)]
 for worker in workers:
     worker.start()
 started = time.monotonic()
-plan = sorted(
-    (number / float(os.environ[name]), what)
-    for name, what in (("RATE", "notification"), ("HANDSHAKES", "handshake"))
+schedule = sorted(
+    (number / float(os.environ[name]), kind)
+    for name, kind in (("RATE", "notification"), ("HANDSHAKES", "handshake"))
     for number in range(int(SECONDS * float(os.environ[name])))
 )
-for at, what in plan:
-    if over.wait(max(started + at - time.monotonic(), 0)):
+for at, kind in schedule:
+    if stopping.wait(max(started + at - time.monotonic(), 0)):
         break
-    due.put(what)
+    due.put(kind)
 for _ in workers:
     due.put(None)
 for worker in workers:
     worker.join()
-good.sort()
-gap = max((after - before for before, after in itertools.pairwise(good)), default=SECONDS)
+accepted_at.sort()
+gap = max((after - before for before, after in itertools.pairwise(accepted_at)), default=SECONDS)
 print(json.dumps({"answers": answers, "gap": gap, "acknowledged": acknowledged}))

@@ -1,30 +1,30 @@
-"""Pods beside the release; each runs a program of these tests."""
+"""Pods next to the release; each runs a program of these tests."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-# Python as a pod's first process does not end by SIGTERM.
+# Python as the first process of a pod does not exit on SIGTERM.
 _BRIEF = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1}
 
 
 def load(name: str, **settings: str) -> dict[str, Any]:
-    """Make one that plays Meta through the Service: `load.py`."""
+    """Return a pod that sends load through the Service like Meta: `load.py`."""
     return _restricted(name, _program("load.py", settings))
 
 
-def taker(name: str) -> list[dict[str, Any]]:
-    """Make one that takes what the relay delivers, `take.py`, and its Service: port 8080 of both."""
-    pod = _restricted(name, _program("take.py", {}))
-    pod["metadata"]["labels"] = {"taker": name}
-    service = {"selector": {"taker": name}, "ports": [{"port": 8080}]}
+def sink(name: str) -> list[dict[str, Any]]:
+    """Return a pod that receives deliveries, `sink.py`, and its Service, both on port 8080."""
+    pod = _restricted(name, _program("sink.py", {}))
+    pod["metadata"]["labels"] = {"sink": name}
+    service = {"selector": {"sink": name}, "ports": [{"port": 8080}]}
     return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
 
 
 def graph(name: str, secret: str) -> list[dict[str, Any]]:
-    """Make one that is Meta's Graph API, `graph.py`, and its Service: port 443 of both.
+    """Return a pod that simulates Meta's Graph API, `graph.py`, and its Service, both on port 443.
 
-    *secret* is the Secret with its `state.json` and, as `tls.pem`, its key and certificate.
+    *secret* is the Secret with its `state.json`, and its key and certificate as `tls.pem`.
     """
     program = _program("../support/graph.py", {}, "/meta/state.json", "443", "/meta/tls.pem")
     program["volumeMounts"] = [{"name": "meta", "mountPath": "/meta"}]
@@ -32,21 +32,21 @@ def graph(name: str, secret: str) -> list[dict[str, Any]]:
     pod = _restricted(name, program)
     pod["metadata"]["labels"] = {"graph": name}
     pod["spec"]["volumes"] = [{"name": "meta", "secret": {"secretName": secret}}]
-    # The very port that the release's network policy speaks of, for one that is not root.
+    # Port 443 is what the release's network policy allows, and the pod does not run as root.
     pod["spec"]["securityContext"]["sysctls"] = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
     service = {"selector": {"graph": name}, "ports": [{"port": 443}]}
     return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
 
 
 def killer(name: str, of: dict[str, Any]) -> dict[str, Any]:
-    """Make one that may all on the node of another pod, and ends that one's first process: `kill.py`."""
+    """Return a privileged pod on the node of another pod, which kills that pod's first process: `kill.py`."""
     program = _program("kill.py", {"POD_UID": of["metadata"]["uid"]})
     program["securityContext"] = {"privileged": True, "runAsUser": 0}
     return _pod(name, {"hostPID": True, "nodeName": of["spec"]["nodeName"], "containers": [program]})
 
 
 def _restricted(name: str, program: dict[str, Any]) -> dict[str, Any]:
-    """Make one that a namespace takes which enforces `restricted`."""
+    """Return a pod that Pod Security `restricted` accepts."""
     program["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     user = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
     return _pod(name, {"securityContext": user, "containers": [program]})

@@ -1,4 +1,4 @@
-"""What the Prometheus Operator makes of a PodMonitor, for a Prometheus outside the cluster: it asks through the API."""
+"""The scrape configuration for a PodMonitor, for a Prometheus outside the cluster that scrapes through the API."""
 
 import re
 import subprocess
@@ -11,22 +11,22 @@ from tests.cluster.kube import Namespace
 
 @contextmanager
 def api() -> Iterator[str]:
-    """Open the cluster's API on loopback, with whatever credentials KUBECONFIG has; gives its host and port."""
+    """Proxy the cluster's API on loopback, with the credentials of KUBECONFIG; yield its host and port."""
     with subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            found = re.search(r"127\.0\.0\.1:\d+", process.stdout.readline())
-            assert found
-            yield found[0]
+            address = re.search(r"127\.0\.0\.1:\d+", process.stdout.readline())
+            assert address
+            yield address[0]
         finally:
             process.terminate()
 
 
 def jobs(here: Namespace, host: str) -> list[dict[str, Any]]:
-    """Make each endpoint of the PodMonitor a job of `scrape_configs`, asking the pod through the API at *host*.
+    """Return a job of `scrape_configs` for each endpoint of the PodMonitor, scraped through the API at *host*.
 
-    The pod is whichever has the labels that the PodMonitor selects by, and a port of the name that it says; the
-    target's labels are those that the Operator gives (`pkg/prometheus/promcfg.go`).
+    The pod is found by the PodMonitor's label selector, and its port by the endpoint's port name. The target has the
+    labels that the Operator would set (`pkg/prometheus/promcfg.go`).
     """
     monitor = here.object("podmonitor")
     labels = ",".join(f"{key}={value}" for key, value in monitor["spec"]["selector"]["matchLabels"].items())
@@ -36,7 +36,7 @@ def jobs(here: Namespace, host: str) -> list[dict[str, Any]]:
         for container in pod["spec"]["containers"]
         for port in container["ports"]
     }
-    made = []
+    scrape_configs = []
     for number, endpoint in enumerate(monitor["spec"]["podMetricsEndpoints"]):
         container, port = ports[endpoint["port"]]
         target = {
@@ -46,11 +46,11 @@ def jobs(here: Namespace, host: str) -> list[dict[str, Any]]:
             "job": f"{here.name}/{monitor['metadata']['name']}",
             "endpoint": endpoint["port"],
         }
-        made.append(
+        scrape_configs.append(
             {
                 "job_name": f"podMonitor/{here.name}/{monitor['metadata']['name']}/{number}",
                 "metrics_path": f"/api/v1/namespaces/{here.name}/pods/{target['pod']}:{port}/proxy{endpoint['path']}",
                 "static_configs": [{"targets": [host], "labels": target}],
             }
         )
-    return made
+    return scrape_configs

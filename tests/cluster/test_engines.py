@@ -1,7 +1,7 @@
-"""An inbox that is a server, on a real cluster: nobody notices a rollout, and what was answered is kept once.
+"""An external inbox on a real cluster: rollouts cause no failed request, and acknowledged events are stored once.
 
-`TEST_CLUSTER_POSTGRESQL` is the URL by which pods, and this process, reach a PostgreSQL; its user may make databases.
-`TEST_CLUSTER_RESTARTS` and `TEST_CLUSTER_UPGRADES` say how many of them are tried; 20 and 5 are the long form.
+`TEST_CLUSTER_POSTGRESQL` is the URL of a PostgreSQL that pods and this process reach; its user may create databases.
+`TEST_CLUSTER_RESTARTS` and `TEST_CLUSTER_UPGRADES` set the number of rollouts; the long form has 20 and 5.
 """
 
 import json
@@ -19,7 +19,7 @@ import pytest
 
 from tests.cluster import pods
 from tests.cluster.kube import POD, Load, Namespace, until
-from tests.cluster.test_deliveries import KEY, taken, to
+from tests.cluster.test_deliveries import KEY, received, to
 from tests.cluster.test_deliveries import SECRET as RELAY_SECRET
 
 pytestmark = [pytest.mark.needs("cluster", "cluster_postgresql"), pytest.mark.timeout(3600)]
@@ -28,20 +28,19 @@ RECEIVERS = "app.kubernetes.io/instance=wh,app.kubernetes.io/component=receiver"
 RELAYS = "app.kubernetes.io/instance=wh,app.kubernetes.io/component=relay"
 INBOX = "wh-inbox"
 RATE = 200
-# Two pods to start, one after the other, and the last one to drain, take 22 s; more where the machine is busy.
-ROLLOUT = 120.0
-AFTER = 2.0  # seconds of load once something is over
+# Starting two pods one after the other and draining the last one takes 22 s; longer if the machine is busy.
+ROLLOUT_SECONDS = 120.0
+AFTER = 2.0  # seconds of load after the end of a disturbance
 RESTARTS = int(os.environ.get("TEST_CLUSTER_RESTARTS", "2"))
 UPGRADES = int(os.environ.get("TEST_CLUSTER_UPGRADES", "1"))
-# As many requests as the load has under way at once.
-CONNECTIONS = 32
+CONNECTIONS = 32  # the load's concurrent requests
 GOOD = {"notification 200", "handshake 200"}
 REFUSED = {"notification NewConnectionError", "handshake NewConnectionError"}
 
 
 @contextmanager
 def database() -> Iterator[str]:
-    """Make one that nobody else's events are in, and give its URL."""
+    """Create a database, yield its URL, and drop it."""
     psycopg = import_module("psycopg")
     server = urlsplit(os.environ["TEST_CLUSTER_POSTGRESQL"])
     name = f"test_{secrets.token_hex(4)}"
@@ -54,11 +53,11 @@ def database() -> Iterator[str]:
 
 
 def on_postgresql(*options: str) -> list[str]:
-    """Say, as helm's options, that events are kept there; its port may be any."""
+    """Return helm's options for an inbox on PostgreSQL, with egress to its port."""
     port = urlsplit(os.environ["TEST_CLUSTER_POSTGRESQL"]).port or 5432
-    way = json.dumps([{"ports": [{"port": port}]}])
+    egress = json.dumps([{"ports": [{"port": port}]}])
     engine = f"inbox.engine=postgresql,inbox.existingSecret={INBOX}"
-    return ["--set", engine, "--set-json", f"networkPolicy.inboxEgress={way}", *options]
+    return ["--set", engine, "--set-json", f"networkPolicy.inboxEgress={egress}", *options]
 
 
 def make_inbox_secret(here: Namespace, url: str) -> None:
@@ -73,24 +72,24 @@ def inbox() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def here(inbox: str) -> Iterator[Namespace]:  # after it, so that it ends before
+def here(inbox: str) -> Iterator[Namespace]:  # requests the database so that the namespace is deleted first
     assert inbox
     with Namespace() as namespace:
-        namespace.asked = DEPLOYMENT
-        for made in pods.taker("app"):
-            namespace.kubectl("apply", "-f", "-", text=json.dumps(made))
+        namespace.target = DEPLOYMENT
+        for manifest in pods.sink("app"):
+            namespace.kubectl("apply", "-f", "-", text=json.dumps(manifest))
         yield namespace
 
 
 @pytest.fixture
 def ready(here: Namespace) -> Namespace:
-    """The release as the first test left it."""
+    """The release as the first test left it, ready."""
     settle(here)
     return here
 
 
 def settle(here: Namespace) -> None:
-    """Wait until there are two receivers, ready, and none that leaves."""
+    """Wait until two receivers are ready and none is terminating."""
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")
     until(lambda: len(here.objects("pod", RECEIVERS)) == 2, "an old pod stays")
 
@@ -103,60 +102,60 @@ def names(here: Namespace, labels: str = RECEIVERS) -> list[str]:
     return sorted(str(found["metadata"]["name"]) for found in here.objects("pod", labels))
 
 
-def how_often(here: Namespace) -> Counter[str]:
-    """Say how often each of Meta's ids is kept; the data stays in the pod, which has too much of it."""
+def stored_counts(here: Namespace) -> Counter[str]:
+    """Return how often each of Meta's ids is stored; the data is filtered in the pod, because there is a lot of it."""
     ids = "import json, sys; [print(json.loads(line)['id'].split(':')[1]) for line in sys.stdin]"
     command = f'whatsapp-webhook events list --since 4m --json | python -c "{ids}"'
     return Counter(here.kubectl("exec", DEPLOYMENT, "--", "sh", "-c", command).split())
 
 
-def check_kept_once(here: Namespace, load: Load) -> None:
-    kept = how_often(here)
-    wrong = {each: kept[each] for each in load.acknowledged if kept[each] != 1}
-    assert not wrong, f"{len(wrong)} of {len(load.acknowledged)} are not kept once: {list(wrong.items())[:5]}"
+def check_stored_once(here: Namespace, load: Load) -> None:
+    counts = stored_counts(here)
+    wrong = {each: counts[each] for each in load.acknowledged if counts[each] != 1}
+    assert not wrong, f"{len(wrong)} of {len(load.acknowledged)} are not stored exactly once: {list(wrong.items())[:5]}"
     assert load.answers["notification 200"] > 1000
 
 
-def roll(here: Namespace, begin: Callable[[], object]) -> int:
-    """Have all pods replaced; gives the least number of them that was available meanwhile."""
-    before, least = uids(here), 2
-    begin()
+def roll_out(here: Namespace, start: Callable[[], object]) -> int:
+    """Start a rollout and wait until all pods are replaced; return the minimum of available pods meanwhile."""
+    before, min_available = uids(here), 2
+    start()
 
-    def over() -> bool:
-        nonlocal least
-        found = here.object("deployment")
-        status = found["status"]
-        least = min(least, status.get("availableReplicas", 0))
-        seen = status["observedGeneration"] == found["metadata"]["generation"]
+    def is_complete() -> bool:
+        nonlocal min_available
+        deployment = here.object("deployment")
+        status = deployment["status"]
+        min_available = min(min_available, status.get("availableReplicas", 0))
+        is_observed = status["observedGeneration"] == deployment["metadata"]["generation"]
         return bool(
-            seen and status.get("updatedReplicas") == status["replicas"] == status.get("availableReplicas") == 2
+            is_observed and status.get("updatedReplicas") == status["replicas"] == status.get("availableReplicas") == 2
         )
 
-    until(over, "the rollout does not end")
+    until(is_complete, "the rollout does not end")
     until(lambda: len(uids(here)) == 2, "an old pod stays")
     assert not before & uids(here), "a pod was not replaced"
-    return least
+    return min_available
 
 
-def rolled_under_load(here: Namespace, what: str, begin: Callable[[], object]) -> None:
-    """Roll once while notifications come in: every answer is 200, no connection is reset, no replica is missing."""
-    with here.load(ROLLOUT, rate=RATE, after=AFTER) as found:
+def check_rollout_under_load(here: Namespace, label: str, start: Callable[[], object]) -> None:
+    """Roll out under load: every answer is 200, no connection is reset, and no replica is missing."""
+    with here.load(ROLLOUT_SECONDS, rate=RATE, after=AFTER) as results:
         started = time.monotonic()
-        least = roll(here, begin)
-        took = time.monotonic() - started
-    (load,) = found
-    assert took < ROLLOUT - 5, f"the rollout took {took:.0f} s, longer than the load"
+        min_available = roll_out(here, start)
+        seconds = time.monotonic() - started
+    (load,) = results
+    assert seconds < ROLLOUT_SECONDS - 5, f"the rollout took {seconds:.0f} s, longer than the load"
     assert set(load.answers) == GOOD, load.answers
-    assert least == 2, f"{least} available"
-    check_kept_once(here, load)
-    print(f"{what}: {took:.0f} s, {load.gap:.2f} s without an answer at most; {load.answers}")
+    assert min_available == 2, f"{min_available} available"
+    check_stored_once(here, load)
+    print(f"{label}: {seconds:.0f} s, {load.gap:.2f} s without an answer at most; {load.answers}")
 
 
 def test_it_waits_for_its_secrets(here: Namespace, inbox: str) -> None:
-    """Installed before them no pod starts, and the notes, the kubelet and the log say what is missing."""
+    """Without them no pod starts, and the notes, the kubelet and the log say what is missing."""
     notes = here.install(*on_postgresql())
     assert f"the Secret {INBOX} wants the key url" in notes
-    until(lambda: f'secret "{INBOX}" not found' in here.kubectl("get", "events"), "the kubelet does not say it")
+    until(lambda: f'secret "{INBOX}" not found' in here.kubectl("get", "events"), "the kubelet does not report it")
     make_inbox_secret(here, inbox)
     until(lambda: "waiting" not in states(here), "no pod starts", 200)
     here.make_secret()
@@ -172,96 +171,96 @@ def states(here: Namespace) -> set[str]:
 def statuses(pod: dict[str, object]) -> list[dict[str, object]]:
     status = pod["status"]
     assert isinstance(status, dict)
-    found: list[dict[str, object]] = status.get("containerStatuses", [])
-    return found
+    containers: list[dict[str, object]] = status.get("containerStatuses", [])
+    return containers
 
 
 def test_rolling_restarts_under_load(ready: Namespace) -> None:
-    """Nobody notices one of them."""
+    """No request fails during a restart."""
     for number in range(RESTARTS):
         restart = partial(ready.kubectl, "rollout", "restart", DEPLOYMENT)
-        rolled_under_load(ready, f"restart {number + 1}", restart)
+        check_rollout_under_load(ready, f"restart {number + 1}", restart)
 
 
 def test_upgrades_under_load(ready: Namespace) -> None:
-    """To another configuration and back, by Helm."""
+    """No request fails during a Helm upgrade to another configuration and back."""
     for number in range(UPGRADES):
         upgrade = partial(ready.install, *on_postgresql("--set", f"log.level={('debug', 'info')[number % 2]}"))
-        rolled_under_load(ready, f"upgrade {number + 1}", upgrade)
+        check_rollout_under_load(ready, f"upgrade {number + 1}", upgrade)
     ready.install(*on_postgresql())
 
 
 def test_a_worker_that_is_killed_under_load(ready: Namespace) -> None:
-    """With -9: what it was answering fails, and nothing else; the other replica is not touched."""
+    """With SIGKILL: only the requests that it was answering fail, and the other replica is not affected."""
     victim, other = names(ready)
     kill = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
     restarts = ready.object("pod", other)["status"]["containerStatuses"][0]["restartCount"]
-    with ready.load(ROLLOUT, rate=RATE, after=8) as found:
+    with ready.load(ROLLOUT_SECONDS, rate=RATE, after=8) as results:
         ready.kubectl("exec", victim, "--", "python", "-c", kill)
-    (load,) = found
+    (load,) = results
     failed = {answer: number for answer, number in load.answers.items() if answer not in GOOD}
     assert sum(failed.values()) <= CONNECTIONS, load.answers
     assert not failed.keys() & REFUSED, load.answers
     assert load.gap < 2
     assert ready.object("pod", other)["status"]["containerStatuses"][0]["restartCount"] == restarts
-    check_kept_once(ready, load)
-    print(f"a worker of two replicas killed with -9: {load.answers}")
+    check_stored_once(ready, load)
+    print(f"the worker of one of two replicas killed with SIGKILL: {load.answers}")
 
 
 @pytest.mark.long
 def test_a_container_that_is_killed_under_load(ready: Namespace) -> None:
-    """With -9, its first process: what it was answering fails; connections are refused until the Service knows."""
+    """Its first process, with SIGKILL: its requests fail, and connections are refused until the Service is updated."""
     victim, _ = names(ready)
     before = uids(ready)
-    with Namespace("privileged") as node, ready.load(ROLLOUT, rate=RATE, after=AFTER) as found:
+    with Namespace("privileged") as node, ready.load(ROLLOUT_SECONDS, rate=RATE, after=AFTER) as results:
         node.kill_first_process(ready.object("pod", victim))
-        until(lambda: statuses(ready.object("pod", victim))[0]["restartCount"] != 0, "nothing happened")
+        until(lambda: statuses(ready.object("pod", victim))[0]["restartCount"] != 0, "the container was not restarted")
         settle(ready)
-    (load,) = found
+    (load,) = results
     failed = {answer: number for answer, number in load.answers.items() if answer not in GOOD | REFUSED}
     assert sum(failed.values()) <= CONNECTIONS, load.answers
     assert load.gap < 2
     assert uids(ready) == before
-    check_kept_once(ready, load)
-    print(f"a replica of two killed with -9: {load.answers}")
+    check_stored_once(ready, load)
+    print(f"one of two replicas killed with SIGKILL: {load.answers}")
 
 
-def test_a_budget_lets_one_pod_go_at_a_time(ready: Namespace) -> None:
-    """As a drained node asks for it; the one that goes is drained, and nobody notices."""
+def test_the_disruption_budget_allows_one_eviction_at_a_time(ready: Namespace) -> None:
+    """As when a node is drained; the evicted pod drains first, and no request fails."""
     first, second = names(ready)
-    with ready.load(ROLLOUT, rate=RATE, after=AFTER) as found:
+    with ready.load(ROLLOUT_SECONDS, rate=RATE, after=AFTER) as results:
         evict(ready, first)
-        said = evict(ready, second)
+        error = evict(ready, second)
         until(lambda: first not in names(ready), "the evicted pod stays")
         settle(ready)
-    (load,) = found
-    assert "disruption budget" in said
+    (load,) = results
+    assert "disruption budget" in error
     assert set(load.answers) == GOOD, load.answers
-    check_kept_once(ready, load)
+    check_stored_once(ready, load)
 
 
 def evict(here: Namespace, pod: str) -> str:
-    """Ask for it as `kubectl drain` does, and give what was answered, where it was refused."""
-    meta = {"name": pod, "namespace": here.name}
-    asked = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+    """Request an eviction as `kubectl drain` does, and return the error, if it is rejected."""
+    metadata = {"name": pod, "namespace": here.name}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
     path = f"/api/v1/namespaces/{here.name}/pods/{pod}/eviction"
-    return here.tried("create", "--raw", path, "-f", "-", text=json.dumps(asked))
+    return here.kubectl_error("create", "--raw", path, "-f", "-", text=json.dumps(eviction))
 
 
-def test_relays_of_their_own_deliver_it_all(ready: Namespace) -> None:
-    """Two of them share the work; one is killed, a rollout replaces both, and the receivers stay as they are."""
+def test_separate_relays_deliver_everything(ready: Namespace) -> None:
+    """Two relays share the work; one is killed, a rollout replaces both, and the receivers are not replaced."""
     ready.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")
     ready.install(*on_postgresql(*to("/events")))
     relays = "deployment/wh-whatsapp-webhook-relay"
     ready.kubectl("rollout", "status", relays, "--timeout=180s")
     settle(ready)
     receivers = uids(ready)
-    with ready.load(ROLLOUT, rate=20, after=AFTER) as found:
+    with ready.load(ROLLOUT_SECONDS, rate=20, after=AFTER) as results:
         ready.kubectl("delete", "pod", names(ready, RELAYS)[0], "--grace-period=0", "--force")
         ready.kubectl("rollout", "status", relays, "--timeout=180s")
         ready.kubectl("rollout", "restart", relays)
         ready.kubectl("rollout", "status", relays, "--timeout=180s")
-    (load,) = found
+    (load,) = results
     assert set(load.answers) == GOOD, load.answers
     until(lambda: set(load.acknowledged) <= delivered(ready), "not all were delivered", 300)
     assert uids(ready) == receivers
@@ -270,24 +269,24 @@ def test_relays_of_their_own_deliver_it_all(ready: Namespace) -> None:
 
 
 def delivered(here: Namespace) -> set[str]:
-    return {each["headers"]["ce-id"].split(":")[1] for each in taken(here, "/events")}
+    return {each["headers"]["ce-id"].split(":")[1] for each in received(here, "/events")}
 
 
 def test_moving_from_sqlite_loses_nothing() -> None:
-    """As docs/kubernetes.md says it, under load: every answer is 200, and what was answered is delivered."""
+    """By the steps in docs/kubernetes.md, under load: every answer is 200, and every acknowledged event is delivered."""
     with database() as url, Namespace() as here:
-        for made in pods.taker("app"):
-            here.kubectl("apply", "-f", "-", text=json.dumps(made))
+        for manifest in pods.sink("app"):
+            here.kubectl("apply", "-f", "-", text=json.dumps(manifest))
         here.make_secret()
         make_inbox_secret(here, url)
         here.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")
         here.install(*to("/events", **{"from": "beginning"}))
         here.wait_ready()
-        with here.load(5 * ROLLOUT, rate=20, after=AFTER) as found:
+        with here.load(5 * ROLLOUT_SECONDS, rate=20, after=AFTER) as results:
             old = move(here)
-        (load,) = found
+        (load,) = results
         assert set(load.answers) == GOOD, load.answers
-        here.asked = DEPLOYMENT
+        here.target = DEPLOYMENT
         new = here.kept()
         assert set(load.acknowledged) <= old | new
         assert set(load.acknowledged) & old
@@ -298,11 +297,11 @@ def test_moving_from_sqlite_loses_nothing() -> None:
 
 
 def move(here: Namespace) -> set[str]:
-    """Go through the steps; gives what the old inbox holds in the end."""
-    way_out = ["--set-json", 'networkPolicy.extraEgress=[{"ports": [{"port": 8080}]}]']
+    """Follow the steps; return what the old inbox stores at the end."""
+    egress = ["--set-json", 'networkPolicy.extraEgress=[{"ports": [{"port": 8080}]}]']
     here.kubectl("annotate", "statefulset", "wh-whatsapp-webhook", "helm.sh/resource-policy=keep")
     destinations = to("/events", **{"from": "beginning"})
-    notes = here.install(*on_postgresql(*destinations, *way_out))
+    notes = here.install(*on_postgresql(*destinations, *egress))
     assert "WARNING: inbox.engine was sqlite and is postgresql" in notes
     assert f"exec {POD} -c receiver -- whatsapp-webhook drain --seconds 80" in notes
     here.kubectl("rollout", "status", DEPLOYMENT, "--timeout=180s")

@@ -1,4 +1,4 @@
-"""The image, as its builder saved it."""
+"""The container image, as its builder saved it."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.needs("image")
-MOST = 130_000_000  # bytes that it may add to its base
+MAX_ADDED_BYTES = 130_000_000  # what the image may add to its base image
 
 
 class Image:
-    """A docker-archive: its configuration, the layers that it adds to its base, and what is in all of them."""
+    """A docker-archive: its configuration, the size of the layers added to its base, and the files of all layers."""
 
     def __init__(self, archive: tarfile.TarFile) -> None:
         (manifest,) = json.load(_member(archive, "manifest.json"))
@@ -22,8 +22,8 @@ class Image:
         self.files: dict[PurePosixPath, tarfile.TarInfo] = {}
         self.added = 0
         for layer in manifest["Layers"]:
-            with tarfile.open(fileobj=_member(archive, layer)) as found:
-                names = self._apply(found)
+            with tarfile.open(fileobj=_member(archive, layer)) as layer_archive:
+                names = self._apply(layer_archive)
             if self.added or PurePosixPath("opt/venv") in names:
                 self.added += archive.getmember(layer).size
 
@@ -31,16 +31,16 @@ class Image:
         members = {PurePosixPath(member.name): member for member in layer}
         for path in members:
             if path.name.startswith(".wh."):
-                gone = path.with_name(path.name.removeprefix(".wh."))
-                self.files = {kept: it for kept, it in self.files.items() if not kept.is_relative_to(gone)}
+                deleted = path.with_name(path.name.removeprefix(".wh."))
+                self.files = {name: file for name, file in self.files.items() if not name.is_relative_to(deleted)}
         self.files |= members
         return set(members)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> Any:
-    found = archive.extractfile(name)
-    assert found
-    return found
+    file = archive.extractfile(name)
+    assert file
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +50,24 @@ def image() -> Iterator[Image]:
 
 
 def test_it_is_small(image: Image) -> None:
-    """What the reader pulls beside a base that others share."""
+    """The layers on top of the base image, which other images share."""
     print(f"the image adds {image.added / 1e6:.1f} MB to its base")
-    assert 0 < image.added <= MOST
+    assert 0 < image.added <= MAX_ADDED_BYTES
 
 
-def test_who_it_runs_as_and_what(image: Image) -> None:
-    """No root; the program itself is the first process, so that it gets the signals."""
+def test_user_and_entry_point(image: Image) -> None:
+    """It does not run as root, and the program itself is the first process, so it gets the signals."""
     assert image.config["User"] == "10001:10001"
     assert (image.config["Entrypoint"], image.config["Cmd"]) == (["whatsapp-webhook"], ["serve"])
     names = {name.removeprefix("org.opencontainers.image.") for name in image.config["Labels"]}
     assert {"title", "description", "licenses", "version", "base.name"} <= names
     for directory in ("var/lib/whatsapp-webhook", "run/whatsapp-webhook"):
-        found = image.files[PurePosixPath(directory)]
-        assert (found.uid, found.gid, found.mode & 0o777) == (10001, 10001, 0o700)
+        member = image.files[PurePosixPath(directory)]
+        assert (member.uid, member.gid, member.mode & 0o777) == (10001, 10001, 0o700)
 
 
-def test_nothing_in_it_builds_or_installs(image: Image) -> None:
-    """No compiler, no pip and no cache; nothing of ours that its user may write."""
+def test_it_has_no_build_or_install_tools(image: Image) -> None:
+    """No compiler, no pip, no cache, and no file of ours that its user may write."""
     programs = {path.name for path in image.files if path.parent.name in ("bin", "sbin")}
     assert "whatsapp-webhook" in programs
     assert not programs & {"pip", "pip3", "gcc", "cc", "g++", "c++", "make", "git", "curl", "wget", "uv"}

@@ -1,6 +1,6 @@
-"""The Job that has Meta send to the release, on a real cluster, against the tests' Graph API; the tests run in order.
+"""The Job that registers the release at Meta, on a real cluster, with the tests' Graph API; the tests run in order.
 
-The Graph API's handshake comes by the Service: `stands_for` is in the place of the ingress that ends TLS.
+The Graph API sends its handshake to the Service: `stands_for` replaces the ingress that would terminate TLS.
 """
 
 import base64
@@ -27,24 +27,24 @@ TOKEN = "system-user"
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
-    """A namespace with a Graph API where nothing is set up, and its authority's certificate in the ConfigMap `ca`."""
+    """A namespace with a Graph API without registrations, whose CA certificate is in the ConfigMap `ca`."""
     directory, authority = tmp_path_factory.mktemp("meta"), trustme.CA()
     with Namespace() as namespace:
-        found = graph.state()
-        namespace.secret = found["apps"][APP]["secret"]
+        state = graph.state()
+        namespace.secret = state["apps"][APP]["secret"]
         release = f"http://wh-whatsapp-webhook.{namespace.name}"
-        found["stands_for"] = {"wa.example.com": release, "wa.example.org": release}
-        (directory / "state.json").write_text(json.dumps(found))
+        state["stands_for"] = {"wa.example.com": release, "wa.example.org": release}
+        (directory / "state.json").write_text(json.dumps(state))
         authority.issue_cert(f"graph.{namespace.name}").private_key_and_cert_chain_pem.write_to_path(
             directory / "tls.pem"
         )
         authority.cert_pem.write_to_path(directory / "ca.crt")
         namespace.kubectl("create", "secret", "generic", "meta", *files(directory, "state.json", "tls.pem"))
         namespace.kubectl("create", "configmap", "ca", *files(directory, "ca.crt"))
-        for made in pods.graph("graph", "meta"):
-            namespace.kubectl("apply", "-f", "-", text=json.dumps(made))
+        for manifest in pods.graph("graph", "meta"):
+            namespace.kubectl("apply", "-f", "-", text=json.dumps(manifest))
         namespace.kubectl("wait", "--for=condition=Ready", "pod/graph", "--timeout=60s")
-        (access_token,) = found["tokens"]
+        (access_token,) = state["tokens"]
         namespace.kubectl("create", "secret", "generic", TOKEN, f"--from-literal=access-token={access_token}")
         yield namespace
 
@@ -54,14 +54,14 @@ def files(directory: Path, *names: str) -> list[str]:
 
 
 def subscribing(here: Namespace, url: str = URL, *more: str) -> list[str]:
-    """Say, as helm's options, that Meta is to send to *url*."""
-    told = f"enabled=true,callbackUrl={url},existingSecret={TOKEN},graphUrl=https://graph.{here.name}"
-    options = [f"subscribe.{each}" for each in (*told.split(","), *more)]
+    """Return helm's options for registering *url* at Meta."""
+    settings = f"enabled=true,callbackUrl={url},existingSecret={TOKEN},graphUrl=https://graph.{here.name}"
+    options = [f"subscribe.{each}" for each in (*settings.split(","), *more)]
     return [
         *("--set", ",".join(options)),
         *("--set-string", f"subscribe.appId={APP},subscribe.accounts[0]={ACCOUNT}"),
         *("--set", "subscribe.fields={messages,account_update}"),
-        # Of those that nothing else here takes: the cluster's other volumes may all be in use.
+        # An access mode that no other test uses: the cluster's other volumes may all be in use.
         *("--set", "persistence.accessMode=ReadWriteOnce"),
         *("--set", "extraVolumes[0].name=ca,extraVolumes[0].configMap.name=ca"),
         *("--set", "extraVolumeMounts[0].name=ca,extraVolumeMounts[0].mountPath=/ca"),
@@ -69,21 +69,21 @@ def subscribing(here: Namespace, url: str = URL, *more: str) -> list[str]:
     ]
 
 
-def said(here: Namespace) -> str:
-    """Give what the Job's tries said, one after the other, by the command that the notes tell."""
+def job_log(here: Namespace) -> str:
+    """Return the log of all the Job's runs in order, read with the command from the notes."""
     (command,) = re.findall(r"kubectl .* logs .*", here.helm("status", "wh"))
-    stamped = run("sh", "-c", command).stdout.splitlines()
-    return "".join(f"{line.partition(' ')[2]}\n" for line in stamped)
+    lines = run("sh", "-c", command).stdout.splitlines()
+    return "".join(f"{line.partition(' ')[2]}\n" for line in lines)  # without the time stamps
 
 
-def changed(here: Namespace) -> list[str]:
-    """Give the requests that changed something at the Graph API."""
-    time.sleep(0.5)  # it tells them twice a second
+def changes(here: Namespace) -> list[str]:
+    """Return the requests that changed something at the Graph API."""
+    time.sleep(0.5)  # it prints them twice a second
     return [line for line in here.kubectl("logs", "graph").splitlines() if line.startswith(("POST", "DELETE"))]
 
 
-def refused(here: Namespace, *options: str) -> str:
-    """Install or upgrade in vain, and give what helm says."""
+def install_error(here: Namespace, *options: str) -> str:
+    """Run an installation or upgrade that must fail, and return helm's output."""
     done = run(
         "helm", "-n", here.name, "upgrade", "--install", "wh", str(CHART), *image_values(), *options, check=False
     )
@@ -92,103 +92,103 @@ def refused(here: Namespace, *options: str) -> str:
 
 
 def test_without_its_secret_nothing_is_installed(here: Namespace) -> None:
-    """The Job would fail; which Secret and which key are said."""
-    assert f"the Secret {SECRET} has no key verify-token yet" in refused(here, *subscribing(here))
+    """The Job would fail; the error names the Secret and the missing key."""
+    assert f"the Secret {SECRET} has no key verify-token yet" in install_error(here, *subscribing(here))
     here.make_secret()
-    told = refused(here, *subscribing(here), "--set", "subscribe.existingSecret=")
-    assert f"the Secret {SECRET} has no key access-token yet" in told
+    error = install_error(here, *subscribing(here), "--set", "subscribe.existingSecret=")
+    assert f"the Secret {SECRET} has no key access-token yet" in error
     assert here.kubectl("get", "service,statefulset,job", "-l", "app.kubernetes.io/instance=wh") == ""
 
 
 def test_from_nothing_to_subscribed(here: Namespace) -> None:
-    """One `helm install`, whose pod starts meanwhile: what fails at first is tried again, until Meta has it so."""
+    """One `helm install` is enough: while the pod starts, the Job fails and is retried."""
     started = time.monotonic()
     notes = here.install(*subscribing(here))
-    took = time.monotonic() - started
+    seconds = time.monotonic() - started
     assert f"kubectl --namespace {here.name} logs --selector job-name={JOB}" in notes
     status = here.object("job", JOB)["status"]
     assert status["succeeded"] == 1
-    told = said(here)
-    assert f"app {APP}\n  now   nothing\n  then  {URL}: account_update, messages\n" in told
-    assert "Done, and at Meta it is so now." in told
-    assert changed(here) == [f"POST {APP}/subscriptions", f"POST {ACCOUNT}/subscribed_apps"]
+    log = job_log(here)
+    assert f"app {APP}\n  now   nothing\n  then  {URL}: account_update, messages\n" in log
+    assert "Done, and at Meta it is so now." in log
+    assert changes(here) == [f"POST {APP}/subscriptions", f"POST {ACCOUNT}/subscribed_apps"]
     assert "handshake verified" in here.kubectl("logs", POD)
     assert here.restarts() == 0
-    print(f"from helm install to subscribed: {took:.0f} s, {status.get('failed', 0)} tries failed before")
+    print(f"from helm install to subscribed: {seconds:.0f} s, {status.get('failed', 0)} runs failed before")
 
 
-def test_the_pod_may_nothing(here: Namespace) -> None:
+def test_the_pod_has_no_privileges(here: Namespace) -> None:
     """It passed Pod Security `restricted`, which the namespace enforces; no token is mounted, no secret is logged."""
     (pod, *_) = here.objects("pod", f"job-name={JOB}")
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert {volume["name"] for volume in pod["spec"]["volumes"]} == {"credentials", "ca"}
     token = base64.b64decode(here.object("secret", TOKEN)["data"]["access-token"]).decode()
     for secret in (here.secret, here.token, token):
-        assert secret not in said(here)
+        assert secret not in job_log(here)
 
 
 def test_the_doctor_in_the_pod(here: Namespace) -> None:
-    """Sees its half, and says how the other one is seen; helm test before it is no cause for alarm."""
+    """It runs the checks that are possible there and says how to run the others; a `helm test` before is no problem."""
     here.helm("test", "wh")
-    told = json.loads(here.kubectl("exec", POD, "--", "whatsapp-webhook", "doctor", "--json"))
-    states = {each["check"]: each["state"] for each in told["findings"]}
-    assert told["ok"], told
+    report = json.loads(here.kubectl("exec", POD, "--", "whatsapp-webhook", "doctor", "--json"))
+    states = {each["check"]: each["state"] for each in report["findings"]}
+    assert report["ok"], report
     for check in ("configuration", "credentials", "service", "service itself", "inbox"):
-        assert states[check] == "ok", told
+        assert states[check] == "ok", report
     assert {check for check, state in states.items() if state == "unknown"} == {"so far", "url", "app"}
-    unseen = [each["remedy"] for each in told["findings"] if each["check"] in ("url", "app")]
-    assert all("whatsapp-webhook doctor --url URL" in remedy for remedy in unseen)
+    remedies = [each["remedy"] for each in report["findings"] if each["check"] in ("url", "app")]
+    assert all("whatsapp-webhook doctor --url URL" in remedy for remedy in remedies)
 
 
-def test_an_upgrade_changes_nothing(here: Namespace) -> None:
-    """Where Meta has it so; the Job is another one."""
-    before, first = changed(here), here.object("job", JOB)["metadata"]["uid"]
+def test_an_upgrade_changes_nothing_at_meta(here: Namespace) -> None:
+    """A new Job runs, and finds the registration complete."""
+    before, first = changes(here), here.object("job", JOB)["metadata"]["uid"]
     here.install(*subscribing(here), "--set", "log.level=debug")
     assert here.object("job", JOB)["metadata"]["uid"] != first
-    assert "Nothing to change: at Meta it is so already." in said(here)
-    assert changed(here) == before
+    assert "Nothing to change: at Meta it is so already." in job_log(here)
+    assert changes(here) == before
 
 
-def test_what_is_registered_elsewhere_stays(here: Namespace) -> None:
-    """The upgrade fails, and the Job's log says why; the receiver runs on. `replace` says that it may go."""
-    before = changed(here)
-    told = refused(here, *subscribing(here, OTHER, "backoffLimit=0"))
-    assert JOB in told
-    assert f"The app sends to {URL}" in said(here)
-    assert "--replace" in said(here)
-    assert changed(here) == before
+def test_another_registered_url_is_not_replaced(here: Namespace) -> None:
+    """The upgrade fails, the Job's log says why, and the receiver keeps running; `replace=true` allows it."""
+    before = changes(here)
+    error = install_error(here, *subscribing(here, OTHER, "backoffLimit=0"))
+    assert JOB in error
+    assert f"The app sends to {URL}" in job_log(here)
+    assert "--replace" in job_log(here)
+    assert changes(here) == before
     here.wait_ready()
     here.install(*subscribing(here, OTHER, "replace=true"))
-    assert changed(here) == [*before, f"POST {APP}/subscriptions"]
-    print(f"helm says:\n{told}")
+    assert changes(here) == [*before, f"POST {APP}/subscriptions"]
+    print(f"helm's output:\n{error}")
 
 
-def test_what_can_never_work_is_tried_once(here: Namespace) -> None:
-    """Another URL that stays, say: the upgrade fails at once, however often a failure is tried again."""
-    before, started = changed(here), time.monotonic()
-    refused(here, *subscribing(here, URL))
+def test_a_permanent_failure_is_not_retried(here: Namespace) -> None:
+    """For example another registered URL: the upgrade fails immediately, whatever `backoffLimit` is."""
+    before, started = changes(here), time.monotonic()
+    install_error(here, *subscribing(here, URL))
     assert time.monotonic() - started < 30
-    assert said(here).count(f"The app sends to {OTHER}") == 1
-    assert changed(here) == before
+    assert job_log(here).count(f"The app sends to {OTHER}") == 1
+    assert changes(here) == before
 
 
-def test_what_passes_by_itself_is_waited_for(here: Namespace) -> None:
-    """A way in that is not there yet, as while a certificate is made: tried again, the logs of all tries stay."""
+def test_a_temporary_failure_is_retried(here: Namespace) -> None:
+    """For example a host that is not reachable yet; the logs of all runs are preserved."""
     here.kubectl("delete", "service", "graph")
     command = ["helm", "-n", here.name, "upgrade", "wh", str(CHART), *image_values(), *subscribing(here, OTHER)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as upgrade:
-        until(lambda: "is not found" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "no try failed")
+        until(lambda: "is not found" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "no run failed")
         assert upgrade.poll() is None
         _, service = pods.graph("graph", "meta")
         here.kubectl("apply", "-f", "-", text=json.dumps(service))
         assert upgrade.wait(240) == 0
-    told = said(here)
-    assert 0 <= told.index("is not found") < told.index("Nothing to change")
+    log = job_log(here)
+    assert 0 <= log.index("is not found") < log.index("Nothing to change")
 
 
-def test_an_uninstall_leaves_meta_as_it_is(here: Namespace) -> None:
-    """What is registered there is ended by `unsubscribe`; the Job stays for its log, and goes by itself."""
-    before = changed(here)
+def test_an_uninstall_changes_nothing_at_meta(here: Namespace) -> None:
+    """`unsubscribe` removes the registration; the Job stays for its log until its TTL expires."""
+    before = changes(here)
     here.helm("uninstall", "wh", "--wait")
-    assert changed(here) == before
+    assert changes(here) == before
     assert here.object("job", JOB)["spec"]["ttlSecondsAfterFinished"] > 0

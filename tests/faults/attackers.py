@@ -1,6 +1,6 @@
-"""Strangers, as a program: `python -m tests.faults.attackers KIND PORT CONNECTIONS PER_SECOND`, until it is killed.
+"""Attackers, as a program: `python -m tests.faults.attackers KIND PORT CONNECTIONS PER_SECOND`, until it is killed.
 
-They have no secret. Each connection that is cut is opened again, unless the kind says otherwise.
+They have no secret. A connection that is closed is opened again, unless PER_SECOND is set.
 """
 
 import selectors
@@ -18,46 +18,46 @@ Script = Callable[[], Iterator[bytes]]
 
 
 def pipelines() -> Iterator[bytes]:
-    """Requests of 28 bytes without an end, whose answers are read."""
+    """Endless requests of 28 bytes, whose responses are read."""
     return repeat(GET * 500)
 
 
 def chunks() -> Iterator[bytes]:
-    """A body in chunks of one byte."""
+    """An endless body in chunks of one byte."""
     return chain([POST + b"Transfer-Encoding: chunked\r\n\r\n"], repeat(b"1\r\nx\r\n" * 2000))
 
 
 def heads() -> Iterator[bytes]:
-    """A head of nearly 32 kB that does not end."""
+    """A head of nearly 32 kB that never ends."""
     return iter([b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: %b\r\n" % (n, b"y" * 8000) for n in range(4))])
 
 
 def bodies() -> Iterator[bytes]:
-    """64 KiB of a body that does not end."""
+    """64 KiB of a body that never ends."""
     return iter([POST + b"Content-Length: 70000\r\n\r\n" + b"x" * 65_536])
 
 
 def last_bytes() -> Iterator[bytes]:
-    """Forged bodies of nearly 4 MiB; the last byte comes when all the others are there."""
+    """Forged bodies of 4 MiB, whose last byte is sent a second after all the others."""
     yield POST + b"Content-Length: 4194304\r\n\r\n"
     for _ in range(63):
         yield b"x" * 65_536
     yield b"x" * 65_535
-    over = time.monotonic() + 1
-    while time.monotonic() < over:
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
         yield b""
     yield b"x"
 
 
 def drips() -> Iterator[bytes]:
-    """A byte, and no more."""
+    """One byte, and nothing more."""
     return iter([b"G"])
 
 
 KINDS: dict[str, Script] = {each.__name__: each for each in (pipelines, chunks, heads, bodies, last_bytes, drips)}
 
 
-class Stranger:
+class Attacker:
     """One connection, and what is still to be sent on it."""
 
     def __init__(self, port: int, script: Script) -> None:
@@ -66,15 +66,15 @@ class Stranger:
         with suppress(BlockingIOError):
             self.socket.connect(("127.0.0.1", port))
         self._script = script()
-        self._left = b""
+        self._unsent = b""
         self.has_more = True
 
     def send(self) -> None:
-        if not self._left:
-            self._left = next(self._script, b"")
-            self.has_more = bool(self._left) or (self.has_more and self._script.__class__.__name__ == "generator")
-        if self._left:
-            self._left = self._left[self.socket.send(self._left) :]
+        if not self._unsent:
+            self._unsent = next(self._script, b"")
+            self.has_more = bool(self._unsent) or (self.has_more and self._script.__class__.__name__ == "generator")
+        if self._unsent:
+            self._unsent = self._unsent[self.socket.send(self._unsent) :]
 
     def read(self) -> bool:
         with suppress(BlockingIOError):
@@ -83,42 +83,42 @@ class Stranger:
 
 
 class Attack:
-    """Holds so many connections; with *per_second* opens so many each second, whatever becomes of them."""
+    """Holds *connections* open; with *per_second*, opens so many each second instead, and replaces none."""
 
     def __init__(self, kind: str, port: int, connections: int, per_second: float) -> None:
-        self._begin = lambda: Stranger(port, KINDS[kind])
+        self._new_attacker = lambda: Attacker(port, KINDS[kind])
         self._connections = connections
         self._per_second = per_second
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        began, opened = time.monotonic(), 0
+        started, opened = time.monotonic(), 0
         while True:
-            wanted = (time.monotonic() - began) * self._per_second if self._per_second else self._connections
-            while opened < wanted:
+            target = (time.monotonic() - started) * self._per_second if self._per_second else self._connections
+            while opened < target:
                 opened += 1
                 self._open()
             for key, events in self._selector.select(0.01):
-                self._go_on(key.data, events)
+                self._continue(key.data, events)
 
     def _open(self) -> None:
-        stranger = self._begin()
-        self._selector.register(stranger.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, stranger)
+        attacker = self._new_attacker()
+        self._selector.register(attacker.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, attacker)
 
-    def _go_on(self, stranger: Stranger, events: int) -> None:
+    def _continue(self, attacker: Attacker, events: int) -> None:
         try:
             if events & selectors.EVENT_WRITE:
-                stranger.send()
-                if not stranger.has_more:
-                    self._selector.modify(stranger.socket, selectors.EVENT_READ, stranger)
-            if events & selectors.EVENT_READ and not stranger.read():
-                self._end(stranger)
+                attacker.send()
+                if not attacker.has_more:
+                    self._selector.modify(attacker.socket, selectors.EVENT_READ, attacker)
+            if events & selectors.EVENT_READ and not attacker.read():
+                self._close(attacker)
         except OSError:
-            self._end(stranger)
+            self._close(attacker)
 
-    def _end(self, stranger: Stranger) -> None:
-        self._selector.unregister(stranger.socket)
-        stranger.socket.close()
+    def _close(self, attacker: Attacker) -> None:
+        self._selector.unregister(attacker.socket)
+        attacker.socket.close()
         if not self._per_second:
             self._open()
 

@@ -1,4 +1,4 @@
-"""The control: a server that answers before it commits. What loses here is seen by the tests to lose."""
+"""The control: a server that answers before it commits. It loses events, and the tests must detect that."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ from service.storage.url_reload import InboxSource
 
 
 class Eager:
-    """Says "durable" at once and commits a moment later."""
+    """An inbox that reports events as stored immediately, and commits them up to 0.2 s later."""
 
     def __init__(self, inner: Inbox) -> None:
         self._inner = inner
@@ -24,13 +24,13 @@ class Eager:
         threading.Thread(target=self._commit, daemon=True).start()
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
-        """Promise what is not so."""
+        """Report the events as stored, although they are not yet."""
         with self._lock:
             self._late += events
         return [Outcome.NEW] * len(events)
 
     def close(self) -> None:
-        """Forget what is late."""
+        """Discard the events that are not committed yet."""
 
     def _commit(self) -> None:
         while True:

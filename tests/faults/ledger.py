@@ -1,4 +1,4 @@
-"""A ledger: what was sent, and what of it was answered 200."""
+"""A ledger: which messages were sent, and which of them were answered 200."""
 
 import http.client
 import json
@@ -12,27 +12,27 @@ from tests.support.traffic import Senders
 
 
 class Ledger(Senders):
-    """Sends messages with ids of their own from several connections, and remembers which were answered 200."""
+    """Sends messages with unique ids on several connections, and records which were answered 200."""
 
     def __init__(self, server: Server, *, connections: int = 8, size: int = 1) -> None:
         self._server = server
         self._size = size
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
-        self.answers: Counter[int] = Counter()  # by status; 0 is none
-        self.slowest = 0.0  # seconds
+        self.answers: Counter[int] = Counter()  # by status; 0 if there was no response
+        self.slowest_seconds = 0.0
         super().__init__(connections)
 
-    def wait_for(self, acknowledged: int, patience: float = 20) -> None:
+    def wait_for(self, acknowledged: int, timeout: float = 20) -> None:
         """Wait until so many were answered 200."""
-        over = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while len(self.acknowledged) < acknowledged:
-            assert time.monotonic() < over, f"only {len(self.acknowledged)} acknowledged"
+            assert time.monotonic() < deadline, f"only {len(self.acknowledged)} acknowledged"
             time.sleep(0.005)
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             ids = [f"wamid.{secrets.token_hex(16)}" for _ in range(self._size)]
             messages = [{"from": "16505551234", "id": each, "type": "text"} for each in ids]
             value = {"metadata": {"phone_number_id": "106"}, "messages": messages}
@@ -53,7 +53,7 @@ class Ledger(Senders):
                 status = answer.status
             except (OSError, http.client.HTTPException):
                 connection.close()
-            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
             self.answers[status] += 1
             if status == 200:
                 self.acknowledged.update(ids)
@@ -63,5 +63,5 @@ class Ledger(Senders):
 
 
 def kept_ids(server: Server) -> set[str]:
-    """Read the ids of the messages that are kept."""
+    """Return the ids of the stored messages."""
     return {event.id.split(":")[1] for event in server.kept()}

@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: what was answered 200 is there, and nothing that was never sent."""
+"""kill -9 at random moments under load: all that was answered 200 is stored, and nothing that was never sent."""
 
 import os
 import random
@@ -17,8 +17,8 @@ from tests.support.server import Server
 ROUNDS = int(os.environ.get("TEST_KILL_ROUNDS", "8"))
 
 
-def kill_somebody(server: Server) -> None:
-    """End the worker, or all of it, with -9."""
+def kill_worker_or_server(server: Server) -> None:
+    """Kill the worker, or the whole server, with SIGKILL."""
     worker = psutil.Process(server.process.pid).children()[0]
     if random.random() < 0.5:
         worker.send_signal(signal.SIGKILL)
@@ -32,7 +32,7 @@ def kill_somebody(server: Server) -> None:
     ["sqlite", *(pytest.param(each, marks=pytest.mark.needs(each)) for each in ("postgresql", "kafka", "nats"))],
 )
 def test_every_acknowledged_event_survives(engine: str, tmp_path: Path, servers: Servers) -> None:
-    """Rounds of load, a kill at a random moment, a start on the same inbox, and a look at the ledger."""
+    """In each round: load, a kill at a random moment, and a comparison of the ledger with the inbox."""
     server = Server(tmp_path, WEBHOOK_INBOX=place(engine, tmp_path, servers).text)
     server.write_credentials(server.token, server.secret)
     rounds = ROUNDS if engine == "sqlite" else ROUNDS // 2
@@ -46,13 +46,14 @@ def test_every_acknowledged_event_survives(engine: str, tmp_path: Path, servers:
             with Ledger(server, size=1 + number % 3) as ledger:
                 ledger.wait_for(20)
                 time.sleep(random.random() * 0.4)
-                kill_somebody(server)
+                kill_worker_or_server(server)
                 time.sleep(0.05)
             sent |= ledger.sent
             acknowledged |= ledger.acknowledged
-            kept = kept_ids(server)
-            assert not acknowledged - kept, f"lost in round {number}: {len(acknowledged - kept)} of {len(acknowledged)}"
-            assert not kept - sent, "something is kept that was never sent"
+            stored = kept_ids(server)
+            lost = acknowledged - stored
+            assert not lost, f"lost in round {number}: {len(lost)} of {len(acknowledged)}"
+            assert not stored - sent, "an event is stored that was never sent"
     finally:
         server.kill()
     print(f"{engine}: {rounds} kills, {len(acknowledged)} events acknowledged, none lost")
@@ -60,7 +61,7 @@ def test_every_acknowledged_event_survives(engine: str, tmp_path: Path, servers:
 
 
 def test_the_control_loses(tmp_path: Path) -> None:
-    """A server that answers before it commits must be caught, or the test above proves nothing."""
+    """A server that answers before it commits must lose events, or the test above proves nothing."""
     server = Server(tmp_path, command=[sys.executable, "-m", "tests.faults.eager", "serve"])
     server.write_credentials(server.token, server.secret)
     lost = 0

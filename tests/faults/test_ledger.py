@@ -1,4 +1,4 @@
-"""The relay's ledger: whatever the destination does, and however often the relay is killed, every event comes."""
+"""Whatever the destination does, and however often the relay is killed, every event is delivered."""
 
 import os
 import random
@@ -23,7 +23,7 @@ from tests.support.relaying import Relay, keep, message, messages, opened, write
 from tests.support.server import Server, until
 
 EVENTS = int(os.environ.get("TEST_RELAY_EVENTS", "1000"))
-SHARE = 0.1  # of the requests that meet a fault
+FAULT_SHARE = 0.1  # of the requests, and of the TLS handshakes
 TIMEOUT = 1.0
 
 
@@ -53,24 +53,24 @@ FAULTS = {
     "endless body": endless,
     "not HTTP": saying(b"nonsense\r\n\r\n"),
 }
-# What a relay must take for delivered, though the request met a fault: a status of 200 came.
-TAKEN = ("endless body",)
+# Faults after which the relay must still regard the event as delivered, because it received a status of 200.
+DELIVERED_FAULTS = ("endless body",)
 
 
 class Faulty:
-    """Behaves, mostly; notes what came and what it was answered."""
+    """A behaviour that has random faults, and records which bodies it answered with 200."""
 
     def __init__(self) -> None:
         self.random = random.Random(5)
         self.lock = threading.Lock()
         self.accepted: list[bytes] = []  # in the order in which they were answered 200
-        self.met: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
 
     def __call__(self, request: Request, client: Any) -> None:
         with self.lock:
-            fault = self.random.choice(list(FAULTS)) if self.random.random() < SHARE else None
-            self.met[fault or "none"] += 1
-            if fault is None or fault in TAKEN:
+            fault = self.random.choice(list(FAULTS)) if self.random.random() < FAULT_SHARE else None
+            self.faults[fault or "none"] += 1
+            if fault is None or fault in DELIVERED_FAULTS:
                 self.accepted.append(request.body)
         with suppress(OSError):
             (FAULTS[fault] if fault else saying())(request, client)
@@ -79,21 +79,21 @@ class Faulty:
 
 
 def contexts(directory: Path) -> Iterator[ssl.SSLContext]:
-    """One that the relay trusts, and now and then one that it must not."""
-    good, bad = trustme.CA(), trustme.CA()
-    good.cert_pem.write_to_path(directory / "trusted.pem")
-    made = []
-    for authority in (good, bad):
+    """Yield TLS contexts: mostly of an authority that the relay trusts, sometimes of one that it does not."""
+    trusted, untrusted = trustme.CA(), trustme.CA()
+    trusted.cert_pem.write_to_path(directory / "trusted.pem")
+    choices = []
+    for authority in (trusted, untrusted):
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("localhost").configure_cert(context)
-        made.append(context)
+        choices.append(context)
     chance = random.Random(7)
     while True:
-        yield made[chance.random() < SHARE]
+        yield choices[chance.random() < FAULT_SHARE]
 
 
-def in_order(events: list[Event], accepted: list[bytes]) -> None:
-    """The first time that each came is, within each key, in the order of the log."""
+def check_order(events: list[Event], accepted: list[bytes]) -> None:
+    """Check that the first deliveries of each partition key are in the order of the log."""
     first = {body: number for number, body in reversed(list(enumerate(accepted)))}
     keys: dict[str, list[int]] = {}
     for event in events:
@@ -107,8 +107,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> str
 
 
 @pytest.mark.timeout(1800)
-def test_a_ledger_under_faults_and_kills(tmp_path: Path, url: str) -> None:
-    """Every event comes, byte for byte, in order for each key; the relay is killed with -9 every second."""
+def test_every_event_is_delivered_under_faults_and_kills(tmp_path: Path, url: str) -> None:
+    """Byte for byte, in order for each partition key, although the relay is killed with SIGKILL every second."""
     number = EVENTS if url.startswith("sqlite") else EVENTS // 3
     with closing(opened(tmp_path, url)) as inbox:
         events = keep(inbox, *messages(number, max(number // 10, 20)))
@@ -127,53 +127,53 @@ def test_a_ledger_under_faults_and_kills(tmp_path: Path, url: str) -> None:
             {"url": f"https://localhost:{app.port}/", "timeout": TIMEOUT, "concurrency": 16},
         )
         relay = Relay(tmp_path, WEBHOOK_INBOX=url, SSL_CERT_FILE=str(tmp_path / "trusted.pem"))
-        while set(faulty.accepted) != {event.data for event in events} or relay.owed():
-            assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {len(events)} came"
+        while set(faulty.accepted) != {event.data for event in events} or relay.backlog():
+            assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {len(events)} delivered"
             before = len(faulty.accepted)
             relay.start()
-            until(lambda before=before: len(faulty.accepted) > before or not relay.owed(), "nothing comes", 60)
+            until(lambda before=before: len(faulty.accepted) > before or not relay.backlog(), "nothing delivered", 60)
             time.sleep(1)
             relay.kill()
             kills += 1
-    in_order(events, faulty.accepted)
-    repeats = len(faulty.accepted) - len(events)
-    assert repeats <= kills * 16 + faulty.met["closed in the answer"], "more repeats than were in flight"
-    assert not any("dead" in line or "given up" in line for line in relay.log_file.read_text().splitlines())
-    assert all(faulty.met[fault] for fault in FAULTS)
+    check_order(events, faulty.accepted)
+    duplicates = len(faulty.accepted) - len(events)
+    assert duplicates <= kills * 16 + faulty.faults["closed in the answer"], "more duplicates than were in flight"
+    assert not any("dead" in line for line in relay.log_file.read_text().splitlines())
+    assert all(faulty.faults[fault] for fault in FAULTS)
     print(
-        f"{len(events)} events, {kills} kills, {repeats} repeats, in {time.monotonic() - started:.0f} s; "
-        f"what requests met: {dict(faulty.met)}"
+        f"{len(events)} events, {kills} kills, {duplicates} duplicates, in {time.monotonic() - started:.0f} s; "
+        f"faults of requests: {dict(faulty.faults)}"
     )
 
 
-def test_two_relays_share_and_the_other_takes_over(tmp_path: Path, url: str) -> None:
-    """Nothing comes twice; one is killed while it delivers, and the other has its keys once the lease ran out."""
+def test_two_relays_share_and_one_takes_over(tmp_path: Path, url: str) -> None:
+    """Nothing is delivered twice; if one is killed, the other delivers its queues after their leases expired."""
     with closing(opened(tmp_path, url)) as inbox, destination(saying(after=0.005)) as app:
         events = keep(inbox, *messages(1500, 300))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT})
         with Relay(tmp_path, WEBHOOK_INBOX=url) as one, Relay(tmp_path, WEBHOOK_INBOX=url) as other:
-            until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} came")
-            until(lambda: one.owed() == 0, "still owed")
+            until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} received")
+            until(lambda: one.backlog() == 0, "still pending")
             delivered = [
                 relay.metric("whatsapp_webhook_relay_attempts_total", outcome="delivered") for relay in (one, other)
             ]
             assert sorted(app.bodies()) == sorted(event.data for event in events)
             assert sum(delivered) == 1500
-            assert min(delivered) > 0, "only one of them did it all"
+            assert min(delivered) > 0, "only one of them delivered"
             app.behave = saying(after=0.3)
             more = keep(inbox, *(message(person, 5000 + person) for person in range(40)))
-            until(lambda: len(app.requests) >= 1505, "nothing came")
+            until(lambda: len(app.requests) >= 1505, "nothing was received")
             one.kill()
             killed = time.monotonic()
             app.behave = saying()
-            until(lambda: {event.data for event in more} <= set(app.bodies()), "not all came", 40)
-            until(lambda: other.owed() == 0, "still owed", 40)
+            until(lambda: {event.data for event in more} <= set(app.bodies()), "not all were received", 40)
+            until(lambda: other.backlog() == 0, "still pending", 40)
             assert time.monotonic() - killed < TIMEOUT + 15 + 5
-            assert len(app.requests) <= 1500 + 40 + 4, "more came twice than were in flight"
+            assert len(app.requests) <= 1500 + 40 + 4, "more were delivered twice than were in flight"
 
 
-def test_what_commits_late_is_never_skipped(tmp_path: Path) -> None:
-    """Several notifications at once through the real receiver, while the relay reads on: every one comes."""
+def test_concurrent_commits_are_never_skipped(tmp_path: Path) -> None:
+    """Concurrent notifications through the real receiver, while the relay reads: every event is delivered."""
     with destination() as app, Server(tmp_path) as server:
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
         relay = Relay(tmp_path)
@@ -188,14 +188,14 @@ def test_what_commits_late_is_never_skipped(tmp_path: Path) -> None:
             sender.start()
         for sender in senders:
             sender.join()
-        until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 came")
+        until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 received")
         relay.stop()
         assert sorted(app.bodies()) == sorted(event.data for event in server.kept())
 
 
 @pytest.mark.needs("postgresql")
-def test_what_two_pods_commit_at_once_is_never_skipped(tmp_path: Path, servers: Servers) -> None:
-    """Two receivers of two workers each, two relays that read on meanwhile: every event comes, and once."""
+def test_concurrent_commits_of_two_pods_are_never_skipped(tmp_path: Path, servers: Servers) -> None:
+    """Two receivers with two workers each, while two relays read: every event is delivered exactly once."""
     url = servers.postgresql().new_database()
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -216,12 +216,12 @@ def test_what_two_pods_commit_at_once_is_never_skipped(tmp_path: Path, servers: 
                 sender.start()
             for sender in senders:
                 sender.join()
-            until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 came")
+            until(lambda: len(app.requests) >= 800, lambda: f"{len(app.requests)} of 800 received")
         assert sorted(app.bodies()) == sorted(event.data for event in one.kept())
 
 
-def test_a_reader_never_passes_a_transaction_that_is_open(tmp_path: Path) -> None:
-    """What is not committed is not there, and what is committed after it has a higher position."""
+def test_the_relay_never_reads_past_an_open_transaction(tmp_path: Path) -> None:
+    """Uncommitted events are invisible, and events that are committed later have higher positions."""
     with closing(opened(tmp_path)) as inbox, destination() as app:
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
         with Relay(tmp_path):
@@ -230,7 +230,7 @@ def test_a_reader_never_passes_a_transaction_that_is_open(tmp_path: Path) -> Non
             assert app.requests == []
             inbox._db.execute("COMMIT")
             (event,) = keep(inbox, message(2, 2))
-            until(lambda: len(app.requests) == 2, "not both came")
+            until(lambda: len(app.requests) == 2, "not both were received")
             assert set(app.bodies()) == {late, event.data}
 
 
@@ -240,8 +240,8 @@ def _open_transaction(inbox: Any) -> bytes:
     return event.data
 
 
-def test_the_inbox_never_waits_for_the_relay(tmp_path: Path) -> None:
-    """A destination that hangs, a relay that is stopped in its tracks: notifications are answered as ever."""
+def test_the_receiver_never_waits_for_the_relay(tmp_path: Path) -> None:
+    """If a destination hangs, or the relay is stopped with SIGSTOP, notifications are answered as usual."""
     with destination(saying(after=60)) as app, Server(tmp_path) as server:
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": 30})
         relay = Relay(tmp_path)
@@ -249,7 +249,7 @@ def test_the_inbox_never_waits_for_the_relay(tmp_path: Path) -> None:
         relay.wait_until_ready()
         for _ in range(20):
             assert server.notify(catalogue.notification("message text")).status == 200
-        until(lambda: app.requests, "nothing came")
+        until(lambda: app.requests, "nothing was received")
         assert relay.process is not None
         relay.process.send_signal(signal.SIGSTOP)
         started = time.monotonic()

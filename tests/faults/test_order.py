@@ -1,4 +1,4 @@
-"""What the system is asked for, and in which order: the log is synced before the answer is sent."""
+"""The order of system calls: the inbox is synced before the response is sent."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ from tests.support.server import Server, until
 
 @contextmanager
 def traced(server: Server, trace: Path, calls: str) -> Iterator[None]:
-    """Write the worker's system *calls* of the block to *trace*."""
+    """Write the worker's system *calls* during the block to *trace*."""
     worker = psutil.Process(server.process.pid).children()[0]
     command = ["strace", "-f", "-tt", "-y", "-s", "64", "-e", f"trace={calls}", "-o", trace, "-p", str(worker.pid)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as strace:
@@ -30,8 +30,8 @@ def traced(server: Server, trace: Path, calls: str) -> Iterator[None]:
 
 
 @pytest.mark.needs("strace")
-def test_no_file_is_opened_beside_the_database(server: Server, tmp_path: Path) -> None:
-    """A container's root can't be written: there is no place for SQLite's temporary files, of a large batch say."""
+def test_no_file_but_the_database_is_opened_for_writing(server: Server, tmp_path: Path) -> None:
+    """In a container with a read-only root, SQLite can't create temporary files, for example for a large batch."""
     with traced(server, tmp_path / "trace", "openat"):
         for _ in range(3):
             assert server.notify(catalogue.batch(1000)).status == 200
@@ -40,7 +40,7 @@ def test_no_file_is_opened_beside_the_database(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.needs("strace")
-def test_the_log_is_synced_before_the_answer_is_sent(server: Server, tmp_path: Path) -> None:
+def test_the_inbox_is_synced_before_the_response_is_sent(server: Server, tmp_path: Path) -> None:
     """For each notification: the request is received, the WAL is written and synced, and then 200 is sent."""
     trace = tmp_path / "trace"
     with traced(server, trace, "recvfrom,sendto,fdatasync,fsync,pwrite64"):
@@ -56,6 +56,6 @@ def test_the_log_is_synced_before_the_answer_is_sent(server: Server, tmp_path: P
             steps.append("synced")
         elif re.search(r'sendto\(.*"HTTP/1\.1 200', line):
             steps.append("answered")
-    story = " ".join(step for number, step in enumerate(steps) if number == 0 or steps[number - 1] != step)
-    # Written and synced twice where a log is begun anew: its header first.
-    assert re.fullmatch(r"(received (written synced ){1,2}answered ?){10}", story), story
+    order = " ".join(step for number, step in enumerate(steps) if number == 0 or steps[number - 1] != step)
+    # A new WAL is written and synced twice: its header first.
+    assert re.fullmatch(r"(received (written synced ){1,2}answered ?){10}", order), order

@@ -1,6 +1,6 @@
-"""Power loss, which kill -9 is not: a file system cut off under load, mounted again.
+"""Power loss, which kill -9 does not simulate: a file system is shut down under load, and mounted again.
 
-An ext4 image is shut down by its ioctl without flushing its log, so that what was not synced is gone.
+An ext4 image is shut down by its ioctl without flushing its journal, so everything that was not synced is lost.
 Source: the kernel's `EXT4_IOC_SHUTDOWN` (fs/ext4/ioctl.c), flag 2, as xfstests use it.
 """
 
@@ -36,33 +36,33 @@ pytestmark = pytest.mark.needs("loop")
 
 @pytest.fixture(scope="module", autouse=True)
 def alone() -> None:
-    """Keep the mounts of this process to itself.
+    """Hide the mounts of this process from other processes.
 
-    A container that is started beside copies what is mounted, and holds a file system that was cut off: the next mount
-    of its image would be the same one, still without power.
+    A container that is started meanwhile would copy the mount and keep a file system in use that was shut down: the
+    next mount of its image would be the same file system, still shut down.
     """
     assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 class Disk:
-    """A file system of its own, whose power can be cut."""
+    """A file system whose power can be cut."""
 
     def __init__(self, directory: Path) -> None:
         self._image = directory / "image"
         self.path = directory / "disk"
         self.path.mkdir()
         with self._image.open("wb") as image:
-            image.truncate(2**31)  # sparse; more than all trials fill
+            image.truncate(2**31)  # sparse; more than all trials write
         subprocess.run(["mkfs.ext4", "-q", "-F", str(self._image)], check=True)
         self.mount()
 
     def mount(self) -> None:
-        """Give it power."""
+        """Mount it, as after power is restored."""
         subprocess.run(["mount", "-o", "loop", str(self._image), str(self.path)], check=True)
 
     def cut(self) -> None:
-        """Take the power away: nothing more is written, not even what the kernel holds."""
+        """Cut the power: nothing more is written, not even the kernel's buffers."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(handle, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -70,10 +70,10 @@ class Disk:
             os.close(handle)
 
     def unmount(self) -> None:
-        """Let go of it."""
-        over = time.monotonic() + 20
+        """Unmount it; after 20 seconds lazily."""
+        deadline = time.monotonic() + 20
         while subprocess.run(["umount", str(self.path)], capture_output=True, check=False).returncode:
-            if time.monotonic() > over:
+            if time.monotonic() > deadline:
                 subprocess.run(["umount", "-l", str(self.path)], check=False)
                 return
             time.sleep(0.1)
@@ -81,7 +81,7 @@ class Disk:
 
 @pytest.mark.timeout(7200)
 def test_every_acknowledged_event_survives(tmp_path: Path) -> None:
-    """Load, the power cut at a random moment, a start on what is left: all that was answered 200 is there."""
+    """In each trial: load, a power cut at a random moment, a remount: all that was answered 200 is stored."""
     disk = Disk(tmp_path)
     server = Server(tmp_path, WEBHOOK_INBOX=f"sqlite://{disk.path}/inbox.db")
     server.write_credentials(server.token, server.secret)
@@ -96,8 +96,8 @@ def test_every_acknowledged_event_survives(tmp_path: Path) -> None:
             with Ledger(server) as ledger:
                 ledger.wait_for(20)
                 time.sleep(random.random())
-                # No program runs on when the power goes: the server is halted first, within a system call or not.
-                # (The ioctl takes milliseconds; a sync that ends within them may say yes to what is lost.)
+                # Without power no program runs, so the server is stopped first, wherever it is. Otherwise a sync that
+                # ends during the ioctl, which takes milliseconds, may report success although the data is lost.
                 os.killpg(server.process.pid, signal.SIGSTOP)
                 disk.cut()
                 server.kill()
@@ -107,9 +107,10 @@ def test_every_acknowledged_event_survives(tmp_path: Path) -> None:
             acknowledged |= ledger.acknowledged
             with closing(apsw.Connection(str(server.inbox))) as db:
                 assert db.pragma("integrity_check") == "ok"
-            kept = kept_ids(server)
-            assert not acknowledged - kept, f"lost in trial {number}: {len(acknowledged - kept)} of {len(acknowledged)}"
-            assert not kept - sent
+            stored = kept_ids(server)
+            lost = acknowledged - stored
+            assert not lost, f"lost in trial {number}: {len(lost)} of {len(acknowledged)}"
+            assert not stored - sent
     finally:
         server.kill()
         disk.unmount()
@@ -125,7 +126,7 @@ from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 inbox = SqliteInbox(Path(sys.argv[1]), Terms(10**12, 10**12))
 inbox._db.pragma("synchronous", sys.argv[2])
-inbox._db.pragma("wal_autocheckpoint", 0)  # a checkpoint syncs too: nothing but the commit's own sync is to be seen
+inbox._db.pragma("wal_autocheckpoint", 0)  # a checkpoint syncs too: only the commit's own sync is tested
 number = 0
 while True:
     inbox.put([event(number)])
@@ -135,7 +136,7 @@ while True:
 
 
 def survivors(disk: Disk, synchronous: str) -> tuple[int, int]:
-    """Put events one by one, cut the power, and count: acknowledged, and there after."""
+    """Store events one by one and cut the power; return how many were acknowledged, and how many are stored."""
     path = disk.path / f"{synchronous}.db"
     with subprocess.Popen(
         [sys.executable, "-c", PUTTER, str(path), synchronous],
@@ -145,8 +146,8 @@ def survivors(disk: Disk, synchronous: str) -> tuple[int, int]:
         drain = threading.Thread(target=lambda: acknowledged.extend(putter.stdout))
         acknowledged: list[bytes] = []
         drain.start()
-        over = time.monotonic() + 5
-        while len(acknowledged) < 2000 and time.monotonic() < over:  # fewer than would fill the disk
+        deadline = time.monotonic() + 5
+        while len(acknowledged) < 2000 and time.monotonic() < deadline:  # fewer than would fill the disk
             time.sleep(0.001)
         putter.send_signal(signal.SIGSTOP)
         disk.cut()
@@ -157,17 +158,17 @@ def survivors(disk: Disk, synchronous: str) -> tuple[int, int]:
     try:
         with closing(sqlite.SqliteLog(path)) as log:
             return int(acknowledged[-1]), len(log.read(0, 10_000_000))
-    except InboxUnavailable:  # the table itself did not survive
+    except InboxUnavailable:  # the table itself was lost
         return int(acknowledged[-1]), 0
 
 
 def test_the_control_loses(tmp_path: Path) -> None:
-    """With `synchronous=NORMAL`, which is not what we run, the same cut must lose; with ours it must not."""
+    """With `synchronous=NORMAL` the same power cut must lose events; with our setting, `FULL`, it must not."""
     disk = Disk(tmp_path)
     try:
-        put, there = survivors(disk, "FULL")
-        assert there >= put > 0
-        put, there = survivors(disk, "NORMAL")
-        assert there < put
+        acknowledged, stored = survivors(disk, "FULL")
+        assert stored >= acknowledged > 0
+        acknowledged, stored = survivors(disk, "NORMAL")
+        assert stored < acknowledged
     finally:
         disk.unmount()

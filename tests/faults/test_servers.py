@@ -1,4 +1,4 @@
-"""What may happen to an inbox that is a server, under load: each request gets 200 or 503 in time, nothing is lost."""
+"""Failures of the engine's server under load: each request is answered 200 or 503 in time, and nothing is lost."""
 
 import os
 import shutil
@@ -20,15 +20,15 @@ from tests.support.servers.nats import Nats
 from tests.support.servers.postgresql import Postgresql
 from tests.support.servers.process import directory
 
-LATEST = 2.5  # seconds until every request is answered
-BACK = 5.0  # seconds until the service is ready again
+MAX_ANSWER_SECONDS = 2.5
+MAX_RECOVERY_SECONDS = 5.0  # until the service is ready again
 pytestmark = pytest.mark.alone
-STOPPED = float(os.environ.get("TEST_STOPPED_SECONDS", "4"))
-MEMORY = 40 * 2**20  # bytes that the service may take in passing
+STOPPED_SECONDS = float(os.environ.get("TEST_STOPPED_SECONDS", "4"))
+MAX_GROWTH_BYTES = 40 * 2**20  # of the service's memory, temporarily
 
 
 class OnServer:
-    """A server of its own, and an inbox on it."""
+    """A server for one test, with an inbox on it."""
 
     def __init__(self, server: Postgresql | Nats) -> None:
         self.server = server.__enter__()
@@ -51,7 +51,7 @@ def nats(where: Path | None = None) -> OnServer:
 
 
 class OnKafka:
-    """The three brokers of all tests: what is done, is done to all of them."""
+    """The three brokers that all tests share: each method applies to all of them."""
 
     def __init__(self, servers: Servers) -> None:
         self.brokers = servers.kafka()
@@ -65,13 +65,13 @@ class OnKafka:
         self.signal(signal.SIGKILL)
 
     def start(self) -> None:
-        self.brokers.again()
+        self.brokers.restore()
 
     def ports(self) -> list[int]:
         return [int(each.rpartition(":")[2]) for each in self.brokers.servers.split(",")]
 
     def close(self) -> None:
-        self.brokers.again()
+        self.brokers.restore()
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in ("postgresql", "kafka", "nats")])
@@ -97,117 +97,121 @@ def worker(server: Server) -> psutil.Process:
     return psutil.Process(server.process.pid).children()[0]
 
 
-def judge(server: Server, ledger: Ledger) -> None:
-    """See that every request was answered in time, and that all that was acknowledged is there."""
-    print(dict(ledger.answers), f"slowest {ledger.slowest:.2f} s, {len(ledger.acknowledged)} acknowledged")
+def check_ledger(server: Server, ledger: Ledger) -> None:
+    """Check that every request was answered in time, and that all acknowledged events are stored."""
+    print(dict(ledger.answers), f"slowest {ledger.slowest_seconds:.2f} s, {len(ledger.acknowledged)} acknowledged")
     assert set(ledger.answers) <= {200, 503}
-    assert ledger.slowest < LATEST
-    kept = kept_ids(server)
-    assert not ledger.acknowledged - kept, f"lost: {len(ledger.acknowledged - kept)} of {len(ledger.acknowledged)}"
-    assert kept <= ledger.sent
+    assert ledger.slowest_seconds < MAX_ANSWER_SECONDS
+    stored = kept_ids(server)
+    lost = ledger.acknowledged - stored
+    assert not lost, f"lost: {len(lost)} of {len(ledger.acknowledged)}"
+    assert stored <= ledger.sent
 
 
-def suffer(server: Server, hurt: Callable[[], None], heal: Callable[[], None], *, fails: bool = True) -> None:
-    """Put load on the service, hurt what it depends on, heal that, and look."""
+def check_outage(
+    server: Server, break_it: Callable[[], None], repair: Callable[[], None], *, fails: bool = True
+) -> None:
+    """Send load to the service, break the server of its engine, repair it, and check the ledger."""
     server.wait_until_ready()
     with Ledger(server) as ledger:
         ledger.wait_for(50)
         threads, memory = worker(server).num_threads(), worker(server).memory_info().rss
-        hurt()
+        break_it()
         if fails:
-            until(lambda: ledger.answers[503], "nobody was answered that it can't be stored")
+            until(lambda: ledger.answers[503], "no request was answered 503")
             assert worker(server).num_threads() <= threads + 2
-            assert worker(server).memory_info().rss < memory + MEMORY
-        heal()
-        healed = time.monotonic()
+            assert worker(server).memory_info().rss < memory + MAX_GROWTH_BYTES
+        repair()
+        repaired = time.monotonic()
         server.wait_until_ready()
-        assert time.monotonic() - healed < BACK
+        assert time.monotonic() - repaired < MAX_RECOVERY_SECONDS
         ledger.wait_for(len(ledger.acknowledged) + 50)
         assert worker(server).num_threads() <= threads + 2
-    judge(server, ledger)
+    check_ledger(server, ledger)
 
 
-def test_killed_and_started_again(engine: Any, tmp_path: Path) -> None:
-    """With -9: what was being committed is answered 503, and Meta's next try finds the server there."""
+def test_the_server_is_killed_and_restarted(engine: Any, tmp_path: Path) -> None:
+    """With SIGKILL: events that were being committed are answered 503; after the restart they are stored again."""
 
-    def hurt() -> None:
+    def break_it() -> None:
         engine.kill()
         time.sleep(2)
 
     with service(tmp_path, engine.url) as server:
-        suffer(server, hurt, engine.start)
+        check_outage(server, break_it, engine.start)
 
 
-def test_stopped_for_a_while(engine: Any, tmp_path: Path) -> None:
-    """A server that takes connections and says nothing is the worst kind: nobody is told that it is gone."""
+def test_the_server_is_stopped_for_a_while(engine: Any, tmp_path: Path) -> None:
+    """With SIGSTOP: it accepts connections and never responds, so only a timeout detects the outage."""
 
-    def hurt() -> None:
+    def break_it() -> None:
         engine.signal(signal.SIGSTOP)
-        time.sleep(STOPPED)
+        time.sleep(STOPPED_SECONDS)
 
     with service(tmp_path, engine.url) as server:
-        suffer(server, hurt, lambda: engine.signal(signal.SIGCONT))
+        check_outage(server, break_it, lambda: engine.signal(signal.SIGCONT))
 
 
 @pytest.mark.needs("ss")
-def test_connections_cut(engine: Any, tmp_path: Path) -> None:
-    """By a firewall that forgot them, again and again; each time at least one is gone."""
+def test_connections_are_cut(engine: Any, tmp_path: Path) -> None:
+    """As by a firewall that loses its state, several times; each time at least one connection is cut."""
 
-    def hurt() -> None:
+    def break_it() -> None:
         for _ in range(5):
-            until(lambda: connected(server, engine.ports()), "there is no connection to cut", 10)
-            before = connected(server, engine.ports())
+            until(lambda: local_ports(server, engine.ports()), "there is no connection to cut", 10)
+            before = local_ports(server, engine.ports())
             for port in engine.ports():
                 subprocess.run(
                     ["ss", "-K", "dst", "127.0.0.1", "dport", "=", f":{port}"], capture_output=True, check=True
                 )
-            until(lambda before=before: before - connected(server, engine.ports()), "ss -K cuts nothing here", 5)
+            until(lambda before=before: before - local_ports(server, engine.ports()), "ss -K cuts nothing here", 5)
             time.sleep(0.3)
 
     with service(tmp_path, engine.url) as server:
-        suffer(server, hurt, lambda: None, fails=False)
+        check_outage(server, break_it, lambda: None, fails=False)
 
 
-def connected(server: Server, ports: list[int]) -> set[int]:
-    """Return the local ports of the worker's connections to these."""
-    found = worker(server).net_connections(kind="tcp")
-    return {each.laddr.port for each in found if each.status == psutil.CONN_ESTABLISHED and each.raddr.port in ports}
+def local_ports(server: Server, ports: list[int]) -> set[int]:
+    """Return the local ports of the worker's connections to these remote ports."""
+    connections = worker(server).net_connections(kind="tcp")
+    established = [each for each in connections if each.status == psutil.CONN_ESTABLISHED]
+    return {each.laddr.port for each in established if each.raddr.port in ports}
 
 
-def test_started_after_the_service(engine: Any, tmp_path: Path) -> None:
-    """The service says what it waits for, and answers 503 meanwhile."""
+def test_the_server_is_started_after_the_service(engine: Any, tmp_path: Path) -> None:
+    """Meanwhile the service reports what it waits for, and answers 503."""
     engine.kill()
     with service(tmp_path, engine.url) as server:
         with Ledger(server) as ledger:
             until(lambda: ledger.answers[503] > 5, lambda: f"no 503: {ledger.answers}")
             ready = server.admin("/readyz")
             assert ready.status == 503
-            said = (b"can't be reached", b"no broker can be reached", b"in time")
-            assert any(word in ready.body for word in said), ready.body
+            reasons = (b"can't be reached", b"no broker can be reached", b"in time")
+            assert any(reason in ready.body for reason in reasons), ready.body
             engine.start()
             started = time.monotonic()
             server.wait_until_ready()
-            assert time.monotonic() - started < BACK
+            assert time.monotonic() - started < MAX_RECOVERY_SECONDS
             ledger.wait_for(50)
-        judge(server, ledger)
+        check_ledger(server, ledger)
 
 
 @pytest.mark.needs("postgresql")
-def test_postgresql_made_read_only(tmp_path: Path) -> None:
-    """As a managed one is whose disk is nearly full."""
+def test_postgresql_becomes_read_only(tmp_path: Path) -> None:
+    """As a managed PostgreSQL does if its disk is nearly full."""
     with Postgresql() as database, service(tmp_path, database.new_database()) as server:
 
-        def hurt() -> None:
+        def break_it() -> None:
             database.configure(default_transaction_read_only="on")
             until(lambda: b"accepts no writes" in server.admin("/readyz").body, "it is still ready")
             time.sleep(0.5)
 
-        suffer(server, hurt, lambda: database.configure(default_transaction_read_only="off"))
+        check_outage(server, break_it, lambda: database.configure(default_transaction_read_only="off"))
 
 
 @contextmanager
 def small_disk(size: str) -> Iterator[Path]:
-    """Mount a disk that is soon full."""
+    """Mount a small disk."""
     where = directory("small")
     owner = where.stat().st_uid
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},uid={owner},mode=700", "tmpfs", where], check=True)
@@ -226,8 +230,8 @@ def small_disk(size: str) -> Iterator[Path]:
         pytest.param("nats", "48m", marks=pytest.mark.needs("nats")),
     ],
 )
-def test_the_disk_full(name: str, size: str, tmp_path: Path) -> None:
-    """What has no room is answered 503, and what was answered before is there when there is room again."""
+def test_the_disk_is_full(name: str, size: str, tmp_path: Path) -> None:
+    """Meanwhile events are answered 503; those that were acknowledged before are still stored afterwards."""
     with small_disk(size) as where:
         (where / "server").mkdir()
         shutil.chown(where / "server", where.stat().st_uid)
@@ -235,23 +239,23 @@ def test_the_disk_full(name: str, size: str, tmp_path: Path) -> None:
         try:
             with service(tmp_path, engine.url) as server:
 
-                def hurt() -> None:
+                def break_it() -> None:
                     fill(where / "filler")
                     until(lambda: server.admin("/readyz").status == 503, "it is still ready", patience=60)
                     time.sleep(1)
 
-                def heal() -> None:
+                def repair() -> None:
                     (where / "filler").unlink()
-                    engine.kill()  # both stop working, or themselves, where they can't write
+                    engine.kill()  # if they can't write, both servers stop working or exit
                     engine.start()
 
-                suffer(server, hurt, heal)
+                check_outage(server, break_it, repair)
         finally:
             engine.close()
 
 
 def fill(path: Path) -> None:
-    """Take all the room that is left."""
+    """Use all the free space."""
     with path.open("wb", buffering=0) as file:
         try:
             while file.write(bytes(2**16)):
@@ -261,8 +265,8 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_of_three_brokers(servers: Servers, tmp_path: Path) -> None:
-    """One killed: the service goes on, once another leads. Two killed: 503, with the reason."""
+def test_kafka_with_three_brokers(servers: Servers, tmp_path: Path) -> None:
+    """If one is killed, the service continues once another one leads; if two are killed, it answers 503."""
     brokers = servers.kafka()
     try:
         url = brokers.new_topic()
@@ -271,10 +275,10 @@ def test_kafka_of_three_brokers(servers: Servers, tmp_path: Path) -> None:
             with Ledger(server) as ledger:
                 ledger.wait_for(50)
                 brokers.kill(3)
-                # A broker is missed after nine seconds, counted anew where it was the one that counted.
+                # The controller misses a broker after nine seconds; if it is the controller itself, they start again.
                 until(lambda: brokers.leaders(url) <= {1, 2}, "no other broker leads", patience=30)
                 server.wait_until_ready()
-                time.sleep(LATEST)  # what began before is answered
+                time.sleep(MAX_ANSWER_SECONDS)  # until requests that started before are answered
                 before = ledger.answers[503]
                 ledger.wait_for(len(ledger.acknowledged) + 200)
                 assert ledger.answers[503] == before
@@ -283,14 +287,14 @@ def test_kafka_of_three_brokers(servers: Servers, tmp_path: Path) -> None:
                 until(
                     lambda: b"does not answer: bring its broker back" in server.admin("/readyz").body,
                     lambda: server.admin("/readyz").body,
-                    patience=60,  # what fails first, a put or a look, is told in turns
+                    patience=60,  # the reason alternates between that of a failed write and that of a failed probe
                 )
-                kept = len(ledger.acknowledged)
+                acknowledged = len(ledger.acknowledged)
                 time.sleep(2)
-                assert len(ledger.acknowledged) == kept
-                brokers.again()
+                assert len(ledger.acknowledged) == acknowledged
+                brokers.restore()
                 server.wait_until_ready()
-                ledger.wait_for(kept + 50)
-            judge(server, ledger)
+                ledger.wait_for(acknowledged + 50)
+            check_ledger(server, ledger)
     finally:
-        brokers.again()
+        brokers.restore()

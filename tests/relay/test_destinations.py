@@ -1,4 +1,4 @@
-"""The destinations file: what is wrong is said at once, and nothing is taken that could surprise."""
+"""The destinations file: every problem is reported, and nothing ambiguous is accepted."""
 
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,17 @@ def problems_of(text: str) -> tuple[str, ...]:
 
 
 def destination(**more: Any) -> Destination:
-    given = {"name": "bot", "url": "https://bot.example.com/", "format": "meta", "secretFile": "bot"}
-    return Destination.model_validate({**given, **more})
+    required = {"name": "bot", "url": "https://bot.example.com/", "format": "meta", "secretFile": "bot"}
+    return Destination.model_validate({**required, **more})
 
 
-def wanting(**changes: Any) -> Event:
-    kind = {"source": "/102/106", "type": "com.whatsapp.message.text", "field": "messages", "test": False}
-    return msgspec.structs.replace(event(1), **{**kind, **changes})
+def text_message(**changes: Any) -> Event:
+    attributes = {"source": "/102/106", "type": "com.whatsapp.message.text", "field": "messages", "test": False}
+    return msgspec.structs.replace(event(1), **{**attributes, **changes})
 
 
 def test_defaults() -> None:
-    """What a short entry means."""
+    """Optional keys have these defaults, and a list may be empty."""
     (bot,) = parse(GOOD.encode(), "d.yaml")
     assert (bot.concurrency, bot.timeout, bot.tests, bot.internal, bot.begin) == (4, 10.0, False, False, "now")
     assert parse(b"destinations: []", "d.yaml") == parse(b"destinations:\n", "d.yaml") == ()
@@ -47,7 +47,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",  # cut short while it was written: not the same as an empty list
+        "",  # truncated while it was written: not the same as an empty list
         "destinations: !!bool x",
         "destinations: !!int ''",
         "%YAML 1.99\n---\ndestinations: []",
@@ -57,9 +57,9 @@ def test_defaults() -> None:
         "destinations: &a [*a]",
     ],
 )
-def test_what_is_no_yaml_of_ours_is_said(text: str) -> None:
-    """Whatever the library makes of it."""
-    with pytest.raises(ConfigurationError, match=r"YAML|wants|should be"):
+def test_unusable_yaml_is_reported(text: str) -> None:
+    """Whatever exception the library raises, or whatever it returns, is a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match=r"YAML|must|should be"):
         parse(text.encode(), "d.yaml")
 
 
@@ -72,68 +72,68 @@ def test_what_is_no_yaml_of_ours_is_said(text: str) -> None:
         "destinations:\n- Authorization: s3cret: s3cret\n",
     ],
 )
-def test_what_is_said_quotes_no_secret(text: str) -> None:
-    """The line and column tell where to look."""
+def test_a_problem_quotes_no_secret(text: str) -> None:
+    """It names the line and column instead."""
     with pytest.raises(ConfigurationError) as raised:
         parse(text.encode(), "d.yaml")
     assert "s3cret" not in str(raised.value.problems)
     assert "line" in str(raised.value.problems)
 
 
-def test_every_problem_at_once() -> None:
-    """Each with its destination, and a misspelling with what was meant."""
+def test_all_problems_are_reported_together() -> None:
+    """Each with its destination, and an unknown key with the most similar known one."""
     text = """
 destinations:
   - {name: Bad_Name, url: "ftp://x", format: meta, secretFile: a, concurency: 3}
   - {name: two, url: "https://u:p@x/", format: xml, secretFile: a, timeout: 10m, headers: {Host: x}}
   - {name: three, url: "http://x/", format: meta, secretFile: a, concurrency: 0, tests: "yes"}
 """
-    found = problems_of(text)
+    problems = problems_of(text)
     for part in (
         "destination 'Bad_Name': name: ",
-        "destination 'Bad_Name': url: wants a URL",
-        "destination 'Bad_Name': concurency is not known: did you mean concurrency?",
-        "destination 'two': url: must not hold a user",
+        "destination 'Bad_Name': url: must be a URL",
+        "destination 'Bad_Name': unknown key concurency: did you mean concurrency?",
+        "destination 'two': url: must not contain a user",
         "destination 'two': format: ",
         "destination 'two': timeout: ",
-        "destination 'two': headers: 'Host' is the relay's own to say",
+        "destination 'two': headers: 'Host' is set by the relay",
         "destination 'three': concurrency: ",
         "destination 'three': tests: ",
     ):
-        assert [problem for problem in found if f"d.yaml: {part}" in problem], (part, found)
+        assert [problem for problem in problems if f"d.yaml: {part}" in problem], (part, problems)
 
 
-OWN = (
+RELAY_HEADERS = (
     "Host content-type Content-Length transfer-encoding connection X-Hub-Signature-256 x-hub-anything ce-id CE-Type "
     "webhook-id webhook-signature traceparent tracestate User-Agent"
 )
 
 
-@pytest.mark.parametrize("name", OWN.split())
-def test_a_header_of_the_relays_own(name: str) -> None:
-    """No destination says it otherwise; its value may be in a file or not."""
+@pytest.mark.parametrize("name", RELAY_HEADERS.split())
+def test_a_header_that_the_relay_sets_is_rejected(name: str) -> None:
+    """Whether its value is in the destinations file or in a file of its own."""
     for value in ("x", "{file: x}"):
         (problem,) = problems_of(GOOD + f"    headers: {{{name}: {value}}}\n")
-        assert "is the relay's own to say" in problem
+        assert "is set by the relay and can't be overridden" in problem
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
-        ("destinations: {a: 1}", "wants a list below `destinations`"),
-        ("destination: []", "wants one key, `destinations`"),
-        ("[]", "wants one key"),
-        ("a: b: c", "is not YAML"),
-        (GOOD + "    url: https://other.example.com/\n", "is not YAML"),
-        (GOOD + GOOD.split("\n", 2)[2], "two destinations are called 'bot'"),
-        (GOOD.replace("https", "http"), "without TLS only where `internal: true`"),
-        (GOOD + '    headers: {X-A: "a\\nb"}\n', "must be fit for HTTP"),
+        ("destinations: {a: 1}", "`destinations` must be a list"),
+        ("destination: []", "must have exactly one key, `destinations`"),
+        ("[]", "must have exactly one key"),
+        ("a: b: c", "invalid YAML"),
+        (GOOD + "    url: https://other.example.com/\n", "invalid YAML: duplicate key"),
+        (GOOD + GOOD.split("\n", 2)[2], "two destinations have the name 'bot'"),
+        (GOOD.replace("https", "http"), "http:// requires `internal: true`"),
+        (GOOD + '    headers: {X-A: "a\\nb"}\n', "must be a valid header name"),
         ("destinations:\n  - 1\n", "destination 1: "),
     ],
 )
-def test_what_is_refused(text: str, said: str) -> None:
-    """A key that stands twice too: the readers of the world disagree on which of the two counts."""
-    assert said in "; ".join(problems_of(text))
+def test_rejected_files(text: str, problem: str) -> None:
+    """A duplicate key is rejected too, because YAML parsers disagree on which value counts."""
+    assert problem in "; ".join(problems_of(text))
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_what_is_refused(text: str, said: str) -> None:
     ],
 )
 def test_the_filter(entry: dict[str, Any], changes: dict[str, Any], *, wants: bool) -> None:
-    """Every condition must hold; within one, any."""
-    assert destination(**entry).wants(wanting(**changes)) is wants
+    """Every condition must match; a condition matches if any of its values does."""
+    assert destination(**entry).wants(text_message(**changes)) is wants
 
 
-class TestTheBook:
-    """Destinations and secrets in force, whatever becomes of the files."""
+class TestRegistry:
+    """The current destinations and secrets, while the files change."""
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
@@ -168,8 +168,8 @@ class TestTheBook:
         path.write_text(GOOD)
         return path
 
-    def test_what_is_good_is_taken(self, file: Path) -> None:
-        """With all lines of the secret; a second look changes nothing."""
+    def test_valid_destinations_are_loaded(self, file: Path) -> None:
+        """With all lines of the secret; reading again changes nothing."""
         registry = DestinationRegistry(file)
         registry.look()
         first = registry.current.entries
@@ -178,16 +178,16 @@ class TestTheBook:
         registry.look()
         assert registry.current.entries == first
 
-    def test_a_secret_that_changes_is_taken(self, file: Path) -> None:
-        """As credentials are."""
+    def test_a_changed_secret_is_reloaded(self, file: Path) -> None:
+        """Without a restart, like the credentials."""
         registry = DestinationRegistry(file)
         registry.look()
         (file.parent / "bot").write_text("new\n")
         registry.look()
         assert registry.current.entries["bot"].secrets == (b"new",)
 
-    def test_a_header_whose_value_is_in_a_file(self, file: Path) -> None:
-        """It is read again like a secret; without a value its destination stays as it was."""
+    def test_a_header_value_in_a_file(self, file: Path) -> None:
+        """It is reloaded like a secret; if it is missing or invalid, its destination stays unchanged."""
         file.write_text(GOOD + "    headers: {Authorization: {file: app-authorization}, X-Tenant: a}\n")
         registry = DestinationRegistry(file)
         registry.look()
@@ -207,8 +207,8 @@ class TestTheBook:
         assert registry.current.entries["bot"].headers == {"Authorization": "Bearer two", "X-Tenant": "a"}
         assert "Bearer" not in "".join(registry.problems)
 
-    def test_a_bad_file_keeps_the_last_good_one(self, file: Path) -> None:
-        """And says what is wrong with it, until it is good again."""
+    def test_an_invalid_file_changes_nothing(self, file: Path) -> None:
+        """Its problems are reported until it is valid again."""
         registry = DestinationRegistry(file)
         registry.look()
         before = registry.current.entries
@@ -221,8 +221,8 @@ class TestTheBook:
         registry.look()
         assert not registry.problems
 
-    def test_a_file_that_is_as_it_was_is_not_read_again(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Good or bad: it is looked at twice a second."""
+    def test_an_unchanged_file_is_not_parsed_again(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Valid or not: it is read twice a second."""
         registry = DestinationRegistry(file)
         for text in (GOOD, "destinations: 1"):
             file.write_text(text)
@@ -233,24 +233,24 @@ class TestTheBook:
                 registry.look()
             assert registry.problems == problems
 
-    def test_a_secret_whose_name_is_none_is_said(self, file: Path) -> None:
-        """A name of a file that holds a NUL is nobody's."""
+    def test_an_invalid_file_name_of_a_secret_is_reported(self, file: Path) -> None:
+        """A file name can't contain a NUL."""
         file.write_text(GOOD.replace("secretFile: bot", 'secretFile: "a\\0b"'))
         registry = DestinationRegistry(file)
         registry.look()
         assert "not a file name" in registry.problems[0]
 
-    def test_a_missing_secret_harms_its_own_destination_only(self, file: Path) -> None:
-        """Others are taken; the one that had a secret keeps it."""
+    def test_a_missing_secret_affects_only_its_own_destination(self, file: Path) -> None:
+        """Others are loaded; a destination that had a secret before keeps it."""
         file.write_text(GOOD + GOOD.split("\n", 2)[2].replace("bot", "other").replace("meta", "cloudevents"))
         registry = DestinationRegistry(file)
         registry.look()
         assert set(registry.current.entries) == {"bot"}
-        assert set(registry.current.wanted) == {"bot", "other"}
+        assert set(registry.current.configured) == {"bot", "other"}
         assert "destination 'other'" in registry.problems[0]
         (file.parent / "other").write_text("no prefix\n")
         registry.look()
-        assert "wants whsec_ and base64 behind it (line 1)" in registry.problems[0]
+        assert "must be whsec_ followed by base64 (line 1)" in registry.problems[0]
         (file.parent / "other").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZg==\n")
         registry.look()
         assert set(registry.current.entries) == {"bot", "other"}

@@ -1,4 +1,4 @@
-"""Where a destination without `internal: true` may not be, in every form in which an address can be written."""
+"""Addresses that a destination without `internal: true` must not have, in every notation."""
 
 import pytest
 
@@ -51,5 +51,5 @@ from service.relay.forbidden_addresses import is_forbidden
     ],
 )
 def test_addresses(address: str, *, forbidden: bool) -> None:
-    """The machine's own, the link's and a cloud's metadata."""
+    """Loopback, link-local, multicast and metadata addresses are forbidden; private and public ones are not."""
     assert is_forbidden(address) is forbidden

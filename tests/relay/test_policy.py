@@ -1,4 +1,4 @@
-"""What follows from a try: pure, so every edge is a line."""
+"""The retry rule and the circuit breaker: pure, so every edge case is one line."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def claim(attempts: int = 0, first_attempt_at: int = 0, planned_at: int = 0) -> 
     )
 
 
-def ruled(
+def ruling(
     status: int, *, attempts: int = 0, first_attempt_at: int = 0, retry_after: str | None = None, chance: float = 1.0
 ) -> Ruling:
     answer = DeliveryResponse(status, "word", retry_after)
@@ -40,50 +40,50 @@ def ruled(
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 def test_success(status: int) -> None:
-    """Any 2xx."""
-    assert ruled(status) == Ruling(Verdict.DELIVERED)
+    """Any 2xx is delivered."""
+    assert ruling(status) == Ruling(Verdict.DELIVERED)
 
 
 @pytest.mark.parametrize("status", [0, 199, 300, 302, 400, 401, 404, 409, 429, 500, 503])
-def test_everything_else_is_tried_again(status: int) -> None:
-    """Within a wait that is chance's up to a bound that doubles."""
-    assert ruled(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + DELIVERY_POLICY.first_backoff_ms)
-    assert ruled(status, chance=0.0) == Ruling(Verdict.RETRY, NOW)
-    assert ruled(status, attempts=3).due == NOW + DELIVERY_POLICY.first_backoff_ms * 8
-    assert ruled(status, attempts=10_000).due == NOW + DELIVERY_POLICY.max_backoff_ms
+def test_everything_else_is_retried(status: int) -> None:
+    """After a random backoff, whose upper limit doubles with each attempt."""
+    assert ruling(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + DELIVERY_POLICY.first_backoff_ms)
+    assert ruling(status, chance=0.0) == Ruling(Verdict.RETRY, NOW)
+    assert ruling(status, attempts=3).due == NOW + DELIVERY_POLICY.first_backoff_ms * 8
+    assert ruling(status, attempts=10_000).due == NOW + DELIVERY_POLICY.max_backoff_ms
 
 
-def test_gone_waits_for_nothing() -> None:
-    """Its destination is disabled, and the event stays owed."""
-    assert ruled(410) == Ruling(Verdict.RETRY, NOW)
+def test_gone_has_no_backoff() -> None:
+    """The destination is disabled, and the delivery stays pending."""
+    assert ruling(410) == Ruling(Verdict.RETRY, NOW)
 
 
-def test_patience_has_an_end() -> None:
-    """Three days after the queue's first failure, with attempts enough; success is success also then."""
-    long = NOW - DELIVERY_POLICY.max_age_ms
-    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long + 1).verdict is Verdict.RETRY
-    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long) == Ruling(
+def test_an_event_expires() -> None:
+    """Three days after the queue's first failure, if there were enough attempts; a success then is still a success."""
+    expired = NOW - DELIVERY_POLICY.max_age_ms
+    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired + 1).verdict is Verdict.RETRY
+    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired) == Ruling(
         Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED
     )
-    assert ruled(500, attempts=DELIVERY_POLICY.min_attempts - 1, first_attempt_at=long).verdict is Verdict.RETRY, (
-        "a clock that jumped"
+    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts - 1, first_attempt_at=expired).verdict is Verdict.RETRY, (
+        "the clock may have jumped"
     )
-    assert ruled(200, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=long).verdict is Verdict.DELIVERED
+    assert ruling(200, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired).verdict is Verdict.DELIVERED
 
 
-def test_what_waited_behind_it_has_waited_too() -> None:
-    """One try, and no further three days; but what came later has its own."""
+def test_an_event_that_waited_behind_an_expired_one_gets_one_attempt() -> None:
+    """It has waited three days as well; an event that was planned later has its own three days."""
     answer = DeliveryResponse(500, "5xx")
     for planned_at, verdict in (
         (NOW - DELIVERY_POLICY.max_age_ms, Verdict.DEAD_LETTER),
         (NOW - DELIVERY_POLICY.max_age_ms + 1, Verdict.RETRY),
     ):
-        tried = claim(attempts=99, first_attempt_at=NOW - 2 * DELIVERY_POLICY.max_age_ms, planned_at=planned_at)
-        assert rule(tried, answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: 1.0).verdict is verdict
+        next_claim = claim(attempts=99, first_attempt_at=NOW - 2 * DELIVERY_POLICY.max_age_ms, planned_at=planned_at)
+        assert rule(next_claim, answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: 1.0).verdict is verdict
 
 
 @pytest.mark.parametrize(
-    ("said", "wait"),
+    ("header", "delay"),
     [
         ("120", 120_000),
         (" 120 ", 120_000),
@@ -97,26 +97,26 @@ def test_what_waited_behind_it_has_waited_too() -> None:
         ("Wed, 99 Nov 9999 99:99:99 GMT", DELIVERY_POLICY.first_backoff_ms),
     ],
 )
-def test_retry_after(said: str, wait: int) -> None:
-    """Seconds or a date; never less than the wait that is ours, never more than a day."""
-    assert ruled(503, retry_after=said).due == NOW + wait
+def test_retry_after(header: str, delay: int) -> None:
+    """Seconds or a date; never less than the backoff, and never more than a day."""
+    assert ruling(503, retry_after=header).due == NOW + delay
 
 
 QUEUES = itertools.count()
 
 
 def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 503, *, failed_before: bool = False) -> None:
-    """Fail so many queues, each for once."""
+    """Record one failure for each of so many new queues."""
     for _ in range(times):
-        breaker.saw(DeliveryResponse(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
+        breaker.record(DeliveryResponse(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
 
 
 def succeed(breaker: Breaker, status: int = 200) -> None:
-    breaker.saw(DeliveryResponse(status, "word"), NOW, queue="good", failed_before=False)
+    breaker.record(DeliveryResponse(status, "word"), NOW, queue="good", failed_before=False)
 
 
-def test_what_is_promised() -> None:
-    """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
+def test_the_documented_limits() -> None:
+    """The limits of docs/receive-events.md, in milliseconds, and the breaker states of the metrics."""
     assert (
         DELIVERY_POLICY.first_backoff_ms,
         DELIVERY_POLICY.max_backoff_ms,
@@ -129,32 +129,32 @@ def test_what_is_promised() -> None:
     assert sorted(BreakerState) == sorted(metrics.BREAKER_STATES)
 
 
-def test_what_is_written_down_is_a_whole_number() -> None:
-    """SQLite refuses another."""
-    assert isinstance(ruled(500, chance=0.3).due, int)
-    assert isinstance(ruled(500, chance=0.0, retry_after="Wed, 18 Nov 2026 11:07:20 GMT").due, int)
+def test_stored_times_are_integers() -> None:
+    """SQLite rejects other types."""
+    assert isinstance(ruling(500, chance=0.3).due, int)
+    assert isinstance(ruling(500, chance=0.0, retry_after="Wed, 18 Nov 2026 11:07:20 GMT").due, int)
     breaker = Breaker(lambda: 0.3)
     fail(breaker, MIN_FAILED_QUEUES)
-    assert isinstance(breaker.until, int)
-    assert [type(breaker.room(0, 4, now=now)) for now in (NOW, breaker.until)] == [int, int]
+    assert isinstance(breaker.next_probe_at, int)
+    assert [type(breaker.capacity(0, 4, now=now)) for now in (NOW, breaker.next_probe_at)] == [int, int]
 
 
-@pytest.mark.parametrize("said", ["", "soon", "Wed, 18 Nov 2020 11:06:40 GMT", "Wed, 99 Nov 9999 99:99:99 GMT", "²"])
-def test_nothing_asked_is_no_wait(said: str) -> None:
-    """Not even the least one."""
-    assert ruled(503, retry_after=said, chance=0.0).due == NOW
+@pytest.mark.parametrize("header", ["", "soon", "Wed, 18 Nov 2020 11:06:40 GMT", "Wed, 99 Nov 9999 99:99:99 GMT", "²"])
+def test_an_invalid_retry_after_adds_no_delay(header: str) -> None:
+    """Nor does a date in the past."""
+    assert ruling(503, retry_after=header, chance=0.0).due == NOW
 
 
 def admits(breaker: Breaker, now: int) -> bool:
-    """Begin a try where that may be."""
-    if not breaker.room(0, 4, now=now):
+    """Start an attempt if the breaker allows one; return whether it does."""
+    if not breaker.capacity(0, 4, now=now):
         return False
-    breaker.began()
+    breaker.attempt_started()
     return True
 
 
 @pytest.mark.parametrize(
-    ("at_once", "running", "others", "expected"),
+    ("concurrency", "running_failed", "healthy_since", "expected"),
     [
         (8, 0, 0, (2, 4)),
         (8, 1, 0, (1, 3)),
@@ -168,32 +168,34 @@ def admits(breaker: Breaker, now: int) -> bool:
         (1, 0, 3, (1, 1)),
     ],
 )
-def test_the_share_of_queues_that_failed(at_once: int, running: int, others: int, expected: tuple[int, int]) -> None:
-    """A quarter is theirs, half at most; a single attempt at once is every fourth time theirs."""
-    assert shares(at_once, running, others) == expected
+def test_the_share_of_failed_queues(
+    concurrency: int, running_failed: int, healthy_since: int, expected: tuple[int, int]
+) -> None:
+    """A quarter is reserved for them, and at most half; with a concurrency of 1, every fourth attempt."""
+    assert shares(concurrency, running_failed, healthy_since) == expected
 
 
-class TestTheBreaker:
-    """Leaves a destination alone that is down, and finds out that it is back."""
+class TestBreaker:
+    """The circuit breaker pauses a destination that is down, and detects that it is back."""
 
     @pytest.mark.parametrize("status", [0, 429, 500, 503])
-    def test_it_opens_after_failures_in_a_row(self, status: int) -> None:
-        """And admits nothing until its pause is over."""
+    def test_it_opens_after_consecutive_failures(self, status: int) -> None:
+        """It admits nothing until its pause is over."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES - 1, status=status)
         assert admits(breaker, NOW)
         fail(breaker, 1, status=status)
         assert breaker.state is BreakerState.OPEN
-        assert breaker.until == NOW + MIN_PAUSE_MS
+        assert breaker.next_probe_at == NOW + MIN_PAUSE_MS
         assert not admits(breaker, NOW + MIN_PAUSE_MS - 1)
 
-    def test_one_try_sees_whether_it_is_back(self) -> None:
-        """While that is under way no other begins."""
+    def test_one_attempt_probes_the_destination(self) -> None:
+        """While the probe runs, no other attempt starts."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES)
         assert admits(breaker, NOW + MIN_PAUSE_MS)
         assert breaker.state is BreakerState.HALF_OPEN
-        assert breaker.room(1, 4, now=NOW + MIN_PAUSE_MS * 100) == 0
+        assert breaker.capacity(1, 4, now=NOW + MIN_PAUSE_MS * 100) == 0
         succeed(breaker)
         assert breaker.state is BreakerState.CLOSED
         fail(breaker, MIN_FAILED_QUEUES - 1)
@@ -201,16 +203,16 @@ class TestTheBreaker:
 
     @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (1.0, 1.0)])
     def test_pauses_grow_with_jitter(self, chance: float, share: float) -> None:
-        """From half of the bound to all of it: a quarter of the time that it has failed for, up to a minute."""
+        """A pause is a quarter of the time since the first failure, at most a minute; jitter takes off up to half."""
         breaker = Breaker(lambda: chance)
         fail(breaker, MIN_FAILED_QUEUES)
         for failed_for, pause in ((0, 1), (3_999, 1), (4_000, 1), (40_000, 10), (240_000, 60), (9_000_000, 60)):
             assert admits(breaker, NOW + failed_for + MAX_PAUSE_MS)
             fail(breaker, 1, now=NOW + failed_for)
-            assert breaker.until - (NOW + failed_for) == int(pause * 1000 * share)
+            assert breaker.next_probe_at - (NOW + failed_for) == int(pause * 1000 * share)
 
-    def test_who_was_back_soon_was_never_down(self) -> None:
-        """Each time more queues have to fail before it is left alone; a real outage ends that."""
+    def test_short_outages_raise_the_number_of_failed_queues(self) -> None:
+        """After each one more queues have to fail before the breaker opens; a real outage resets the number."""
         breaker = Breaker(lambda: 1.0)
         for needed in (
             MIN_FAILED_QUEUES,
@@ -231,13 +233,13 @@ class TestTheBreaker:
         assert breaker.state is BreakerState.OPEN
 
     @pytest.mark.parametrize(
-        ("lasted", "needed"), [(-1, MIN_FAILED_QUEUES), (0, 10), (59_999, 10), (60_000, MIN_FAILED_QUEUES)]
+        ("duration", "needed"), [(-1, MIN_FAILED_QUEUES), (0, 10), (59_999, 10), (60_000, MIN_FAILED_QUEUES)]
     )
-    def test_an_outage_of_a_minute_is_one(self, lasted: int, needed: int) -> None:
-        """A shorter one was about the events; a clock that was set back says nothing."""
+    def test_an_outage_is_real_from_one_minute_on(self, duration: int, needed: int) -> None:
+        """A shorter one is attributed to the events, unless the clock was set back."""
         breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES, now=NOW - lasted)
-        breaker.began()
+        fail(breaker, MIN_FAILED_QUEUES, now=NOW - duration)
+        breaker.attempt_started()
         succeed(breaker)
         fail(breaker, needed - 1)
         assert breaker.state is BreakerState.CLOSED
@@ -245,40 +247,40 @@ class TestTheBreaker:
         assert breaker.state is BreakerState.OPEN
 
     @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
-    def test_one_event_that_is_refused_says_nothing_of_the_destination(self, status: int) -> None:
-        """It answers, so it lives."""
+    def test_a_rejected_event_is_no_failure_of_the_destination(self, status: int) -> None:
+        """The destination responds, so it is up."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES - 1)
         succeed(breaker, status)
         fail(breaker, MIN_FAILED_QUEUES - 1)
         assert breaker.state is BreakerState.CLOSED
 
-    def test_failures_of_tries_that_were_under_way_change_nothing(self) -> None:
-        """Sixteen that fail together are one failure of the destination, not sixteen pauses."""
+    def test_failures_of_attempts_that_were_running_do_not_extend_the_pause(self) -> None:
+        """Sixteen concurrent failures are one failure of the destination, not sixteen pauses."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES)
         fail(breaker, 11, now=NOW + MIN_PAUSE_MS // 2)
-        assert breaker.until == NOW + MIN_PAUSE_MS
+        assert breaker.next_probe_at == NOW + MIN_PAUSE_MS
 
-    def test_one_queue_says_nothing_of_the_destination(self) -> None:
-        """However often its first event is not taken."""
+    def test_one_failing_queue_does_not_open_it(self) -> None:
+        """However often its first event is rejected."""
         breaker = Breaker(lambda: 1.0)
         for _ in range(MIN_FAILED_QUEUES * 10):
-            breaker.saw(DeliveryResponse(503, "5xx"), NOW, queue="poisoned", failed_before=True)
+            breaker.record(DeliveryResponse(503, "5xx"), NOW, queue="poisoned", failed_before=True)
         fail(breaker, MIN_FAILED_QUEUES - 2)
         assert breaker.state is BreakerState.CLOSED
 
     @pytest.mark.parametrize(("healthy", "state"), [(0, "closed"), (2, "closed"), (3, "open"), (5, "open")])
-    def test_queues_that_failed_before_say_little(self, healthy: int, state: str) -> None:
-        """At least half of those whose last attempts failed must have been untried or healthy."""
+    def test_queues_that_failed_before_do_not_open_it_alone(self, healthy: int, state: str) -> None:
+        """At least half of the queues whose last attempts failed must have been new or healthy."""
         breaker = Breaker(lambda: 1.0)
         succeed(breaker)
         fail(breaker, 3 * MIN_FAILED_QUEUES, failed_before=True)
         fail(breaker, healthy)
         assert breaker.state == state
 
-    def test_half_of_them_is_enough(self) -> None:
-        """Of an even number, too."""
+    def test_exactly_half_new_queues_is_enough(self) -> None:
+        """If the number of queues is even."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES)
         assert admits(breaker, NOW + MIN_PAUSE_MS)
@@ -289,73 +291,73 @@ class TestTheBreaker:
         fail(breaker, 1)
         assert breaker.state is BreakerState.OPEN
 
-    def test_a_queue_that_was_healthy_counts_so_until_a_success(self) -> None:
-        """Its second failure in a row does not make it one that is at fault itself."""
+    def test_a_healthy_queue_counts_as_healthy_until_the_next_success(self) -> None:
+        """Its second consecutive failure does not make it a queue that failed before."""
         breaker = Breaker(lambda: 1.0)
         succeed(breaker)
         for failed_before in (False, True):
             for number in range(MIN_FAILED_QUEUES - 1):
-                breaker.saw(DeliveryResponse(503, "5xx"), NOW, queue=f"same {number}", failed_before=failed_before)
+                breaker.record(DeliveryResponse(503, "5xx"), NOW, queue=f"same {number}", failed_before=failed_before)
         fail(breaker, 1, failed_before=True)
         assert breaker.state is BreakerState.OPEN
 
-    def test_before_the_first_success_nobody_knows_who_is_at_fault(self) -> None:
-        """A relay that begins again while the destination is down pauses as well."""
+    def test_before_the_first_success_every_failed_queue_counts(self) -> None:
+        """A relay that is restarted while the destination is down pauses as well."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES, failed_before=True)
         assert breaker.state is BreakerState.OPEN
 
-    def test_an_application_that_fails_is_asked_again_within_a_second(self) -> None:
-        """It lives, and what it fails of may be one event."""
+    def test_after_a_500_the_next_probe_is_within_a_second(self) -> None:
+        """The application is running, and the cause may be a single event."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES, status=500)
         for _ in range(10):
-            last = breaker.until
-            assert admits(breaker, last)
-            fail(breaker, 1, now=last, status=500)
-            assert breaker.until == last + 1000
-        assert admits(breaker, breaker.until)
+            probed_at = breaker.next_probe_at
+            assert admits(breaker, probed_at)
+            fail(breaker, 1, now=probed_at, status=500)
+            assert breaker.next_probe_at == probed_at + 1000
+        assert admits(breaker, breaker.next_probe_at)
         fail(breaker, 1, now=NOW + 100_000, status=501)
-        assert breaker.until == NOW + 125_000, "any other failure pauses by how long it has lasted"
+        assert breaker.next_probe_at == NOW + 125_000, "after any other failure, a quarter of the outage"
 
-    def test_a_probe_that_came_to_nothing_is_made_again(self) -> None:
-        """Half-open with nothing under way would be so for ever."""
+    def test_a_probe_without_a_result_is_repeated(self) -> None:
+        """Otherwise the breaker would stay half-open forever."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES)
         assert admits(breaker, NOW + MIN_PAUSE_MS)
-        assert breaker.room(1, 4, now=NOW + MIN_PAUSE_MS) == 0
-        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == 1
+        assert breaker.capacity(1, 4, now=NOW + MIN_PAUSE_MS) == 0
+        assert breaker.capacity(0, 4, now=NOW + MIN_PAUSE_MS) == 1
 
     def test_a_clock_that_is_set_back(self) -> None:
-        """The pause is never longer than the longest."""
+        """The pause never exceeds its limit."""
         breaker = Breaker(lambda: 1.0)
         fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.room(0, 4, now=NOW - 9_000_000) == 0
-        assert breaker.room(0, 4, now=NOW - 9_000_000 + MAX_PAUSE_MS) == 1
+        assert breaker.capacity(0, 4, now=NOW - 9_000_000) == 0
+        assert breaker.capacity(0, 4, now=NOW - 9_000_000 + MAX_PAUSE_MS) == 1
 
-    def test_what_begins_while_it_is_closed_leaves_it_so(self) -> None:
-        """Only the try of an open one is a probe."""
+    def test_an_attempt_leaves_it_closed(self) -> None:
+        """Only an attempt while it is open is a probe."""
         breaker = Breaker(lambda: 1.0)
-        breaker.began()
+        breaker.attempt_started()
         assert breaker.state is BreakerState.CLOSED
 
-    def test_at_most_so_many_at_once(self) -> None:
-        """Of those that may begin, what runs already is taken off."""
+    def test_running_attempts_reduce_the_capacity(self) -> None:
+        """While it is open, the capacity is one probe."""
         breaker = Breaker(lambda: 1.0)
-        assert breaker.room(0, 4, now=NOW) == 4
-        assert breaker.room(3, 4, now=NOW) == 1
-        assert breaker.room(4, 4, now=NOW) == breaker.room(9, 4, now=NOW) == 0
+        assert breaker.capacity(0, 4, now=NOW) == 4
+        assert breaker.capacity(3, 4, now=NOW) == 1
+        assert breaker.capacity(4, 4, now=NOW) == breaker.capacity(9, 4, now=NOW) == 0
         fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.room(0, 4, now=NOW + MIN_PAUSE_MS) == breaker.at_once(4) == 1
+        assert breaker.capacity(0, 4, now=NOW + MIN_PAUSE_MS) == breaker.concurrency(4) == 1
 
-    def test_what_is_back_is_not_overrun(self) -> None:
-        """From two at once to twice as many with each try that goes well, and from two again after the next fall."""
+    def test_concurrency_grows_slowly_after_an_outage(self) -> None:
+        """It starts at two, doubles with each success, and starts at two again after the next outage."""
         breaker = Breaker(lambda: 1.0)
         for number in range(2):
             fail(breaker, MIN_FAILED_QUEUES * (number + 1))
-            assert admits(breaker, breaker.until)
-            rooms = []
+            assert admits(breaker, breaker.next_probe_at)
+            capacities = []
             for _ in range(5):
                 succeed(breaker)
-                rooms.append(breaker.room(0, 20, now=NOW))
-            assert rooms == [FIRST_CONCURRENCY, 4, 8, 16, 20]
+                capacities.append(breaker.capacity(0, 20, now=NOW))
+            assert capacities == [FIRST_CONCURRENCY, 4, 8, 16, 20]

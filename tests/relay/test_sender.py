@@ -1,4 +1,4 @@
-"""One try against servers that misbehave: always an answer, always in time, never further than allowed."""
+"""One attempt against servers that misbehave: it always has a result, in time, and contacts allowed addresses only."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ import trustme
 
 from service.outcomes import AttemptOutcome
 from service.relay.message import Message
-from service.relay.sender import MAX_RESPONSE_BODY_BYTES, DeliveryResponse, Sender, _connected
+from service.relay.sender import MAX_RESPONSE_BODY_BYTES, DeliveryResponse, Sender, _connect
 
 MESSAGE = Message({"X-A": "1"}, b"body")
 TIMEOUT = 0.5
@@ -25,7 +25,7 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 def serving(
     answer: Callable[[socket.socket], None], context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """A server that reads a request and does what *answer* does; gives its port and what it received."""
+    """Run a server that reads each request and then calls *answer*; yield its port and the received requests."""
     received: list[bytes] = []
     with socket.create_server((host, 0)) as listener:
 
@@ -62,19 +62,19 @@ def sender(port: int, *, internal: bool = True, scheme: str = "http") -> Sender:
 
 
 @pytest.mark.parametrize("status", [600, 999])
-def test_a_status_that_http_does_not_know(status: int) -> None:
-    """It is an error like any other: the status and what Retry-After asks for count."""
+def test_a_status_outside_of_http(status: int) -> None:
+    """It is an error like any other: its status and Retry-After are reported."""
     answer = f"HTTP/1.1 {status} Denied\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n"
     with serving(saying(answer.encode())) as (port, _):
         assert sender(port).send(MESSAGE) == DeliveryResponse(status, AttemptOutcome.ERROR, "120")
 
 
 def test_a_post() -> None:
-    """Path and query, headers and body; the connection is used again."""
+    """The server receives path, query, headers and body, and the connection is reused."""
     with serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as (port, received):
-        made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(3)] == [DeliveryResponse(204, "delivered")] * 3
-        made.close()
+        reused = sender(port)
+        assert [reused.send(MESSAGE) for _ in range(3)] == [DeliveryResponse(204, "delivered")] * 3
+        reused.close()
     assert received[0].startswith(b"POST /hook?a=b HTTP/1.1\r\nHost: localhost:")
     assert b"\r\nX-A: 1\r\n" in received[0]
     assert b"\r\nContent-Length: 4\r\n" in received[0]
@@ -85,9 +85,9 @@ def test_a_post() -> None:
     [(200, "delivered"), (302, "redirect"), (307, "redirect"), (404, "4xx"), (429, "4xx"), (500, "5xx")],
 )
 def test_a_status(status: int, outcome: str) -> None:
-    """Is told as it is; a redirect is followed nowhere."""
-    said = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
-    with serving(saying(said.encode())) as (port, received):
+    """The status and Retry-After are reported; a redirect is not followed."""
+    answer = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
+    with serving(saying(answer.encode())) as (port, received):
         assert sender(port).send(MESSAGE) == DeliveryResponse(status, outcome, "7")
         assert len(received) == 1
 
@@ -116,8 +116,8 @@ def drip(client: socket.socket, first: bytes, piece: bytes) -> None:
     ],
     ids=["silent", "endless head", "endless line", "dripping body", "closed", "no HTTP", "short body"],
 )
-def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], expected: DeliveryResponse) -> None:
-    """The try ends at its deadline, however the answer drips; a status that came is what counts."""
+def test_an_incomplete_response(answer: Callable[[socket.socket], None], expected: DeliveryResponse) -> None:
+    """The attempt ends at its deadline, however slowly the response arrives; a received status counts."""
     with serving(answer) as (port, _):
         started = time.monotonic()
         assert sender(port).send(MESSAGE) == expected
@@ -126,7 +126,7 @@ def test_an_answer_that_does_not_come(answer: Callable[[socket.socket], None], e
 
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
-    """The context of a server on localhost whose authority is trusted."""
+    """The context of a server on localhost whose certificate authority is trusted."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
@@ -136,8 +136,8 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
 
 
 @pytest.mark.parametrize("answer", [lambda _: time.sleep(3), lambda client: drip(client, b"HTTP/1.1 2", b"0")])
-def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.socket], None]) -> None:
-    """The same; and other attempts of the loop go on meanwhile."""
+def test_no_response_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.socket], None]) -> None:
+    """The attempt ends at its deadline, and other attempts of the event loop continue meanwhile."""
     with serving(answer, trusted) as (slow, _), serving(saying(GOOD)) as (port, received):
         started = time.monotonic()
         waiting = gevent.spawn(sender(slow, scheme="https").send, MESSAGE)
@@ -150,8 +150,8 @@ def test_one_that_does_not_answer_over_tls(trusted: ssl.SSLContext, answer: Call
         assert len(received) == 20
 
 
-def test_a_handshake_that_does_not_end() -> None:
-    """Nothing is said after the connection: the deadline is that of all of a try."""
+def test_a_tls_handshake_that_does_not_end() -> None:
+    """The server accepts the connection and sends nothing: the attempt ends at its deadline."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made = sender(listener.getsockname()[1], scheme="https")
         started = time.monotonic()
@@ -162,8 +162,8 @@ def test_a_handshake_that_does_not_end() -> None:
         assert time.monotonic() - started < TIMEOUT + SLACK
 
 
-def test_an_endless_answer() -> None:
-    """Is read to a bound, and its connection is not used again."""
+def test_an_endless_response() -> None:
+    """It is read up to a limit, and its connection is not reused."""
 
     def pour(client: socket.socket) -> None:
         client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -181,10 +181,10 @@ def test_an_endless_answer() -> None:
         assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
 
 
-@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
-def test_an_interim_answer_is_none(interim: bytes) -> None:
-    """The one behind it counts; an end must come of them."""
-    before = b"HTTP/1.1 %b\r\nLink: <a>\r\n\r\n" % interim
+@pytest.mark.parametrize("status_line", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_interim_responses_are_skipped(status_line: bytes) -> None:
+    """The final response counts; too many interim responses are an error."""
+    before = b"HTTP/1.1 %b\r\nLink: <a>\r\n\r\n" % status_line
     with serving(saying(before * 3 + GOOD)) as (port, _):
         made = sender(port)
         assert [made.send(MESSAGE) for _ in range(2)] == [DeliveryResponse(200, "delivered")] * 2
@@ -192,8 +192,8 @@ def test_an_interim_answer_is_none(interim: bytes) -> None:
         assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
 
 
-def test_interim_answers_without_end_hold_up_nobody() -> None:
-    """As fast as they may come."""
+def test_endless_interim_responses_end_at_the_deadline() -> None:
+    """However fast they arrive."""
 
     def pour(client: socket.socket) -> None:
         with suppress(OSError):
@@ -225,10 +225,10 @@ def headers(client: socket.socket) -> None:
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("answer", "status"), [(chunks, 200), (interim, 0), (headers, 0)])
-def test_an_answer_never_holds_up_other_destinations(answer: Callable[[socket.socket], None], status: int) -> None:
-    """Chunks of a byte, interim answers with 99 headers, 6 MB of headers: nobody waits for longer than 50 ms.
+def test_a_response_never_delays_other_destinations(answer: Callable[[socket.socket], None], status: int) -> None:
+    """One-byte chunks, interim responses with 99 headers, 6 MB of headers: none occupies the loop for over 50 ms.
 
-    What comes before the head is complete is bounded; behind it the status counts, whatever follows.
+    The size of the head is limited; after a complete head the status counts, whatever the body is.
     """
     gaps: list[float] = []
 
@@ -246,29 +246,29 @@ def test_an_answer_never_holds_up_other_destinations(answer: Callable[[socket.so
         answers = [gevent.spawn(made.send, MESSAGE).get().status for _ in range(3)]
         ticking.kill()
     assert answers == [status] * 3
-    assert len([gap for gap in gaps if gap > 0.05]) <= 1, sorted(gaps)[-5:]  # the machine is shared
+    assert len([gap for gap in gaps if gap > 0.05]) <= 1, sorted(gaps)[-5:]  # the machine runs other things too
 
 
 @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 0)])
 def test_the_limit_of_a_head(size: int, status: int) -> None:
-    """64 KiB, in fields of any size; a body has another limit."""
+    """The head may have 64 KiB in total; the body has its own limit."""
     fields = b"".join(b"X%d: " % number + b"y" * (size // 10) + b"\r\n" for number in range(10))
     with serving(saying(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok")) as (port, _):
         assert sender(port).send(MESSAGE).status == status
 
 
-def test_a_connection_that_was_just_let_go_of_is_no_failure() -> None:
-    """A kept one that ends before a word of the answer: once more, on another; a fresh one that does is a failure."""
+def test_a_reused_connection_that_was_just_closed_is_no_failure() -> None:
+    """The message is sent again on a new connection; if that is closed without a response, the attempt failed."""
     answered = []
 
-    def every_second(client: socket.socket) -> None:
+    def close_if_reused(client: socket.socket) -> None:
         answered.append(client)
         if answered.count(client) > 1:
             client.close()
         else:
             client.sendall(GOOD)
 
-    with serving(every_second) as (port, received):
+    with serving(close_if_reused) as (port, received):
         made = sender(port)
         assert [made.send(MESSAGE) for _ in range(4)] == [DeliveryResponse(200, "delivered")] * 4
         assert len(received) == 7
@@ -277,8 +277,8 @@ def test_a_connection_that_was_just_let_go_of_is_no_failure() -> None:
         assert len(received) == 1
 
 
-def test_a_name_whose_first_address_is_silent() -> None:
-    """The next one has its turn within the same try."""
+def test_a_host_whose_first_address_does_not_respond() -> None:
+    """The next address is tried within the same attempt."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, serving(saying(GOOD)) as (port, received):
         address = full.getsockname()
         waiting = [socket.socket() for _ in range(4)]
@@ -287,35 +287,35 @@ def test_a_name_whose_first_address_is_silent() -> None:
             each.connect_ex(address)
         addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in (address, ("127.0.0.1", port))]
         started = time.monotonic()
-        _connected(addresses, internal=True, timeout=TIMEOUT).close()
+        _connect(addresses, internal=True, timeout=TIMEOUT).close()
         assert time.monotonic() - started < TIMEOUT
         assert received == []
 
 
-def test_a_name_that_is_not_there() -> None:
-    """Is a failure like any other, and nothing is written of it."""
+def test_a_host_name_that_does_not_exist() -> None:
+    """It is a failure like any other."""
     made = Sender("http://no-such-name.invalid/", internal=True, timeout=TIMEOUT, connections=1)
     assert made.send(MESSAGE).outcome in ("connection", "timeout")
 
 
-def test_nobody_listens() -> None:
-    """Which is soon known."""
+def test_a_port_on_which_nothing_listens() -> None:
+    """The attempt fails immediately."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
 
 
-def test_a_late_one_does_not_cut_the_next() -> None:
-    """The deadline of a try that is over is nobody else's, on the same connection."""
+def test_a_deadline_does_not_cancel_the_next_attempt() -> None:
+    """The deadline of an attempt that ended does not affect later ones on the same connection."""
     with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as (port, _):
         made = sender(port)
-        over = time.monotonic() + 3 * TIMEOUT
-        while time.monotonic() < over:
+        end = time.monotonic() + 3 * TIMEOUT
+        while time.monotonic() < end:
             assert made.send(MESSAGE).status == 200
 
 
-def test_a_name_that_leads_to_loopback_is_left() -> None:
-    """Judged is the address that was connected to; nothing was said there."""
+def test_a_host_that_resolves_to_loopback_is_forbidden() -> None:
+    """The resolved address is checked before anything is sent to it."""
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as (port, received):
         assert sender(port, internal=False).send(MESSAGE) == DeliveryResponse(0, "forbidden")
         assert received == []
@@ -332,8 +332,8 @@ def own_address() -> str:
 
 
 @pytest.mark.parametrize("first", ["forbidden", "allowed"])
-def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
-    """Each is judged; the attempt uses those that are allowed, and never looks the name up again."""
+def test_a_host_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    """Each address is checked; the attempt uses the allowed ones, and resolves the name once."""
     own, lookups = own_address(), list[str]()
 
     def look_up(host: str, port: int, *_more: object) -> list[object]:
@@ -349,19 +349,19 @@ def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: s
     assert lookups == ["several.invalid"]
 
 
-def test_a_forbidden_address_behind_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens on the one that is allowed: the other one is not connected to instead."""
+def test_a_forbidden_address_after_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing listens on the allowed address, the forbidden one is not used instead."""
     own = own_address()
     with serving(saying(GOOD)) as (port, received):
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
         made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
         assert made.send(MESSAGE) == DeliveryResponse(0, "connection")
         assert received == []
 
 
-def test_a_certificate_that_nobody_vouches_for() -> None:
-    """Nothing is said to who can't prove the name."""
+def test_a_certificate_of_an_untrusted_authority() -> None:
+    """The attempt fails, and nothing is sent."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     with serving(saying(b"HTTP/1.1 200 OK\r\n\r\n"), context) as (port, received):
@@ -370,13 +370,13 @@ def test_a_certificate_that_nobody_vouches_for() -> None:
 
 
 def test_a_certificate_of_a_trusted_authority(trusted: ssl.SSLContext) -> None:
-    """SSL_CERT_FILE names the authorities, as everywhere."""
+    """SSL_CERT_FILE names the trusted authorities."""
     with serving(saying(GOOD), trusted) as (port, _):
         assert sender(port, scheme="https").send(MESSAGE) == DeliveryResponse(200, "delivered")
 
 
-def test_a_certificate_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever vouches for it."""
+def test_a_certificate_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rejected, even if its authority is trusted."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("other.example").configure_cert(context)

@@ -1,4 +1,4 @@
-"""Who goes first at a destination that is busy: a simulation of hours, by a clock that is moved."""
+"""Which delivery queues come first at a busy destination: a simulation of hours with a simulated clock."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from service.storage.sqlite.delivery_queue import SqliteDeliveries
 NOW = 1_795_000_000_000
 SECONDS = int(os.environ.get("TEST_SIMULATED_SECONDS", "40"))
 NEW_PER_SECOND = 500
-AT_ONCE = 8
+CONCURRENCY = 8
 ROUNDS_PER_SECOND = 100  # an attempt takes 10 ms
 
 
@@ -35,12 +35,12 @@ def is_poisoned(claim: Claim) -> bool:
     return claim.position % NEW_PER_SECOND == 1
 
 
-def test_nobody_waits_for_ever(work: SqliteDeliveries) -> None:
-    """500 new queues a second, one of them never delivered: no failed one waits longer than twice its backoff.
+def test_no_failed_queue_starves(work: SqliteDeliveries) -> None:
+    """With 500 new queues a second, one of which always fails, no failed queue waits longer than twice its backoff.
 
     `TEST_SIMULATED_SECONDS=3600` is the long form.
     """
-    due: dict[str, tuple[int, int]] = {}  # of queues that failed: when they are, and for how long they wait till then
+    due: dict[str, tuple[int, int]] = {}  # due time and backoff of each failed queue
     delivered = 0
     for second in range(SECONDS):
         start = NOW + second * 1000
@@ -49,7 +49,7 @@ def test_nobody_waits_for_ever(work: SqliteDeliveries) -> None:
         assert work.plan("bot", first, first + NEW_PER_SECOND, new, now=start)
         for round_ in range(ROUNDS_PER_SECOND):
             now = start + round_ * 1000 // ROUNDS_PER_SECOND
-            claims = claim_shares(work, "bot", AT_ONCE, shares(AT_ONCE, 0, 0), now=now, lease=1000)
+            claims = claim_shares(work, "bot", CONCURRENCY, shares(CONCURRENCY, 0, 0), now=now, lease=1000)
             if not claims:
                 break
             settlements = []

@@ -1,7 +1,7 @@
-"""Many commands, quickly: each is a process of its own, forked from one that has loaded the program already.
+"""Runs many commands quickly: each is a process, forked from one that has already loaded the program.
 
-What a command is given (arguments, environment, standard input) and what it gives (both outputs, its status) are as
-those of a process that was started; only the second that Python takes to load it is spared.
+Arguments, environment, standard input, both outputs and the exit status are those of a process that was started
+normally; only the second that Python takes to load the program is saved.
 """
 
 import gc
@@ -15,18 +15,19 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-PATIENCE = 120.0  # seconds
+TIMEOUT_SECONDS = 120.0
 
 
 class Commands:
     """The process that forks."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(PATIENCE)
-        with theirs:
-            command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])  # ends with the socket
+        self._socket, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(TIMEOUT_SECONDS)
+        with child_socket:
+            command = [sys.executable, "-m", __name__, str(child_socket.fileno())]
+            # It exits when the socket is closed.
+            self._process = subprocess.Popen(command, pass_fds=[child_socket.fileno()])
 
     def run(
         self, arguments: tuple[str, ...], environ: Mapping[str, str], given: bytes
@@ -39,11 +40,11 @@ class Commands:
             files = [stdin.fileno(), out.fileno(), err.fileno()]
             socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             status = int(self._socket.recv(100))
-            said = []
+            outputs = []
             for file in (out, err):
                 file.seek(0)
-                said.append(file.read().decode())
-        return subprocess.CompletedProcess(arguments, status, *said)
+                outputs.append(file.read().decode())
+        return subprocess.CompletedProcess(arguments, status, *outputs)
 
 
 @cache
@@ -57,9 +58,9 @@ def run(*arguments: str, environ: Mapping[str, str], given: bytes = b"") -> subp
 
 
 def _fork(listening: socket.socket) -> None:
-    from service import cli  # noqa: PLC0415  what takes a second
+    from service import cli  # noqa: PLC0415  importing it takes a second
 
-    gc.freeze()  # else each child, as it ends, copies and collects all of that: a quarter second
+    gc.freeze()  # otherwise each child copies and collects these objects when it exits: a quarter of a second
     while True:
         message, files, _, _ = socket.recv_fds(listening, 1_000_000, 3)
         if not message:

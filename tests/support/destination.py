@@ -1,4 +1,4 @@
-"""A destination that takes what a relay sends, and can misbehave in every way a server can."""
+"""A destination that receives what a relay sends, and can misbehave in every way a server can."""
 
 import socket
 import ssl
@@ -12,7 +12,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Request(NamedTuple):
-    """What came, and when (of the monotonic clock); names of headers are in lower case."""
+    """A received request, with its time on the monotonic clock; header names are in lower case."""
 
     at: float
     headers: dict[str, str]
@@ -23,7 +23,7 @@ Behaviour = Callable[[Request, socket.socket], None]
 
 
 def saying(answer: bytes = OK, after: float = 0.0) -> Behaviour:
-    """Answer every request alike, *after* some seconds."""
+    """Return a behaviour that sends *answer* to every request, *after* some seconds."""
 
     def say(_request: Request, client: socket.socket) -> None:
         time.sleep(after)
@@ -33,10 +33,10 @@ def saying(answer: bytes = OK, after: float = 0.0) -> Behaviour:
 
 
 class Destination:
-    """Serves on a port of 127.0.0.1 and remembers; each request is noted before it is answered."""
+    """Serves on a port of 127.0.0.1 and records each request before answering it."""
 
     def __init__(self, behave: Behaviour, tls: Callable[[], ssl.SSLContext] | None = None, port: int = 0) -> None:
-        """*tls* gives the context of each connection."""
+        """*tls* returns the context of each connection."""
         self.behave = behave
         self.requests: list[Request] = []
         self._tls = tls
@@ -46,11 +46,11 @@ class Destination:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def bodies(self) -> list[bytes]:
-        """Give what came, in order."""
+        """Return the received bodies in order."""
         return [request.body for request in list(self.requests)]
 
     def close(self) -> None:
-        """Stop listening, and cut every connection."""
+        """Stop listening, and close every connection."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -91,7 +91,7 @@ class Destination:
 def destination(
     behave: Behaviour | None = None, tls: Callable[[], ssl.SSLContext] | None = None
 ) -> Iterator[Destination]:
-    """Run one until the block ends; without *behave* it answers 200 at once."""
+    """Run a destination until the block exits; without *behave* it answers 200 immediately."""
     made = Destination(behave or saying(), tls)
     try:
         yield made

@@ -1,4 +1,4 @@
-"""The tables of the documents that are generated from the code: `make docs` writes them, a test compares them."""
+"""The tables in the docs that are generated from the code: `make docs` writes them, a test compares them."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -80,7 +80,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
 
 
 def written(page: str, name: str, table: str) -> str:
-    """Return the page with *table* between the marks of *name*."""
+    """Return the page with *table* between the markers of *name*."""
     pattern = rf"(?s)(<!-- {name}: made by `make docs` -->\n).*?(\n<!-- end of {name} -->)"
     return re.sub(pattern, lambda found: found[1] + table + found[2], page)
 

@@ -1,4 +1,4 @@
-"""The engines, as the contract's tests see them: one line each, and real servers for those that have one."""
+"""The engines as the contract tests see them: one row each, and real servers for those that need one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -19,12 +19,12 @@ EVERYTHING = 10_000
 
 
 class Row(NamedTuple):
-    """An engine as its tests see it: where an inbox of its own is, and what the contract asks of some engines only."""
+    """An engine as the tests see it: how to get the URL of a new inbox, and its optional capabilities."""
 
     place: Callable[[Path, "Servers"], str]
     tells_duplicates: bool = True
     purges: bool = True
-    limits_events: bool = False  # in how large one may be, by default 1 MB
+    limits_events: bool = False  # has a maximum event size, by default 1 MB
 
 
 # One row per engine.
@@ -46,7 +46,7 @@ PURGES = tuple(name for name, row in ROWS.items() if row.purges)
 
 
 class Subject(NamedTuple):
-    """An engine with an inbox of its own for the test, empty, with an hour of retention."""
+    """An engine with a new, empty inbox for the test, with an hour of retention."""
 
     url: InboxUrl
     opener: Callable[[], Inbox]
@@ -58,12 +58,12 @@ class Subject(NamedTuple):
 
     @contextmanager
     def opened(self) -> Iterator[Inbox]:
-        """Open the inbox, and close it at the end."""
+        """Open the inbox until the block exits."""
         with closing(self.opener()) as inbox:
             yield inbox
 
     def kept(self) -> list[Event]:
-        """Read everything, in order, as another process would."""
+        """Return all stored events in order, read as by another process."""
         if self.url.engine == "memory":
             inbox = self.opener()
             assert isinstance(inbox, MemoryInbox)
@@ -76,7 +76,7 @@ class Subject(NamedTuple):
 
 
 class Servers:
-    """Servers that are started when the first test wants them."""
+    """Servers that are started when the first test needs them."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -90,7 +90,7 @@ class Servers:
         return self._postgresql
 
     def kafka(self) -> Kafka:
-        """Three brokers."""
+        """Return the three brokers."""
         if self._kafka is None:
             self._kafka = self._stack.enter_context(Kafka())
         return self._kafka
@@ -105,5 +105,5 @@ class Servers:
 
 
 def place(name: str, directory: Path, servers: Servers) -> InboxUrl:
-    """Return the URL of an inbox of its own."""
+    """Return the URL of a new inbox."""
     return inbox_url(ROWS[name].place(directory, servers))

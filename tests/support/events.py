@@ -2,13 +2,13 @@
 
 from service.events import Event
 
-HOUR = 3_600_000  # milliseconds, as all times here
+HOUR = 3_600_000  # milliseconds, like all times here
 DAY = 24 * HOUR
 NOW = 1_795_000_000_000
 
 
 def event(number: int, *, at: int = NOW, data: bytes = b"{}") -> Event:
-    """Return the event of a *number*: the same number gives the same event."""
+    """Return the event with this *number*: the same number gives the same event."""
     return Event(
         id=f"106:wamid.{number}:0123456789abcdef",
         type="com.whatsapp.message.text",

@@ -1,4 +1,4 @@
-"""Instruments for parts that a test builds itself."""
+"""Instruments for the parts that a test creates itself."""
 
 from prometheus_client import CollectorRegistry
 
@@ -9,6 +9,6 @@ from service.telemetry.tracing import Tracing
 
 
 def receiver_instruments(registry: CollectorRegistry | None = None, clock: Clock = now_ms) -> Instruments[Metrics]:
-    """Return a receiver's instruments whose metrics are in *registry*, without traces."""
+    """Return a receiver's instruments without tracing, whose metrics are in *registry*."""
     metrics = Metrics(registry or CollectorRegistry(), version="test", engine="memory", weak=False)
     return Instruments(metrics=metrics, tracing=Tracing(), now_ms=clock)

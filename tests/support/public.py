@@ -1,4 +1,4 @@
-"""The service as the world sees it: behind a real proxy that ends TLS, with a Graph API that may register it."""
+"""The service as it is reached from outside: behind a real proxy that terminates TLS, with a Graph API."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from tests.support import commands, graph
 from tests.support.server import Server, free_port, until
 
 APP, ACCOUNT, NUMBER = "188559381496048", "102290129340398", "106540352242922"
-KEPT = "".join(
+TEMPORARY_PATHS = "".join(
     f"{name}_temp_path {{directory}}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 )
 NGINX = f"""
 {{user}} daemon off; pid {{directory}}/pid; error_log {{directory}}/log; events {{{{}}}}
 http {{{{
-    access_log off; {KEPT}
+    access_log off; {TEMPORARY_PATHS}
     {{outside}}
     ssl_certificate {{certificate}}; ssl_certificate_key {{certificate}};
     server {{{{
@@ -47,13 +47,13 @@ backend receiver
     {more}
     server one 127.0.0.1:{upstream}
 """
-# Else its workers could not write in the folders of a test.
+# Otherwise nginx's workers could not write to the directories of a test.
 USER = "user root;" if os.geteuid() == 0 else ""
-LARGE = "client_max_body_size 4m;"  # what docs tell to set; without, nginx takes 1 MB
+LARGE = "client_max_body_size 4m;"  # as the docs require; nginx's default is 1 MB
 
 
 class World:
-    """An authority, Meta's Graph API, and the service with a proxy before it; a name in it is `localhost`."""
+    """A certificate authority, Meta's Graph API, and the service, which may have a proxy; the host is `localhost`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -70,8 +70,8 @@ class World:
         self.server.secret = self.state["apps"][APP]["secret"]
         self.server.token = "a-token-of-ours"
         self.port = free_port()
-        self.unused = free_port()  # where nothing answers: the usual port may be that of `make run`
-        self.url = f"https://localhost:{self.port}/webhooks"  # where something may stand before the service
+        self.unused = free_port()  # nothing listens on it; on the default port `make run` may listen
+        self.url = f"https://localhost:{self.port}/webhooks"  # the proxy's URL, if there is a proxy
 
     def __enter__(self) -> Self:
         self.server.__enter__()
@@ -84,25 +84,25 @@ class World:
         self.server.stop()
 
     def reset(self) -> None:
-        """Have Meta as it was at first: an app at which nothing is set up."""
+        """Reset Meta's side to the initial state: an app without any registration."""
         self.graph.adds = False
         self.graph.on_ask.clear()
         for list_of in (self.graph.faults, self.graph.asked, self.graph.changed):
             list_of.clear()
-        for kind, found in graph.state().items():
+        for kind, initial in graph.state().items():
             if kind == "tokens":
-                self.state[kind] = {self.access_token: next(iter(found.values()))}
+                self.state[kind] = {self.access_token: next(iter(initial.values()))}
             else:
-                self.state[kind] = found
+                self.state[kind] = initial
         self.state["apps"][APP]["secret"] = self.server.secret
 
     def write(self, name: str, value: str) -> None:
-        """Write a file of the credentials."""
+        """Write a credentials file."""
         (self.server.credentials / name).write_text(value)
 
     @property
     def environ(self) -> dict[str, str]:
-        """Say what commands are run with, from outside: no settings of the service's."""
+        """Return the environment of commands that run outside of the service: without the service's settings."""
         return {
             "SSL_CERT_FILE": str(self.trusted),
             "WEBHOOK_GRAPH_URL": f"https://localhost:{self.graph.port}",
@@ -113,38 +113,38 @@ class World:
         }
 
     def run(self, *arguments: str, text: str = "", here: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a command; *here* with the service's own settings too, as in its pod."""
+        """Run a command; with *here*, it also has the service's own settings, as in its pod."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "OTEL_"))}
-        nowhere = {"WEBHOOK_ADMIN_BIND": f"127.0.0.1:{self.unused}"}
-        environ = clean | (self.server.environ if here else nowhere) | self.environ | more
+        unreachable = {"WEBHOOK_ADMIN_BIND": f"127.0.0.1:{self.unused}"}
+        environ = clean | (self.server.environ if here else unreachable) | self.environ | more
         return commands.run(*arguments, environ=environ, given=text.encode())
 
     def registered(self) -> dict[str, Any]:
-        """Give the app's subscription as Meta has it."""
-        found: dict[str, Any] = self.state["apps"][APP]["subscriptions"].get(graph.OBJECT, {})
-        return found
+        """Return the app's subscription at Meta."""
+        subscription: dict[str, Any] = self.state["apps"][APP]["subscriptions"].get(graph.OBJECT, {})
+        return subscription
 
     def fields(self) -> set[str]:
-        """Give the names of its fields."""
+        """Return the names of the subscription's fields."""
         return {field["name"] for field in self.registered().get("fields", ())}
 
     def register(self, url: str | None = None, fields: str = "messages") -> None:
-        """Have everything at Meta as it should be, without its handshake."""
-        about = {
+        """Set up a complete registration at Meta, without a handshake."""
+        subscription = {
             "callback_url": url or self.url,
             "active": True,
             "fields": [{"name": name, "version": graph.VERSIONS[-1]} for name in fields.split(",")],
         }
-        self.state["apps"][APP]["subscriptions"][graph.OBJECT] = about
+        self.state["apps"][APP]["subscriptions"][graph.OBJECT] = subscription
         self.state["accounts"][ACCOUNT]["apps"][APP] = None
 
     def behind(self, proxy: str = "nginx", **settings: Any) -> "Front":
-        """Put a real proxy before the service: see `Front`."""
+        """Return a real proxy for the service: see `Front`."""
         return Front(self, proxy, **settings)
 
 
 class Front:
-    """A proxy that ends TLS, at `https://localhost:<port>/webhooks`: *rules* go where it takes requests."""
+    """A proxy that terminates TLS at `https://localhost:<port>/webhooks`; *rules* are added to its listener."""
 
     def __init__(
         self,
@@ -163,12 +163,12 @@ class Front:
         self.world, self.proxy = world, proxy
         directory = world.directory / f"{proxy}-{address}"
         directory.mkdir(exist_ok=True)
-        self._at = (address, world.port)
-        found = certificate or world.authority.issue_cert("localhost")
+        self._address = (address, world.port)
+        leaf = certificate or world.authority.issue_cert("localhost")
         file = directory / "tls.pem"
-        parts = found.cert_chain_pems if chain else found.cert_chain_pems[:1]
-        file.write_bytes(b"".join(part.bytes() for part in (found.private_key_pem, *parts)))
-        text = NGINX if proxy == "nginx" else HAPROXY
+        certificates = leaf.cert_chain_pems if chain else leaf.cert_chain_pems[:1]
+        file.write_bytes(b"".join(part.bytes() for part in (leaf.private_key_pem, *certificates)))
+        template = NGINX if proxy == "nginx" else HAPROXY
         values: Mapping[str, Any] = {
             "directory": directory,
             "certificate": file,
@@ -180,7 +180,7 @@ class Front:
             "tls": tls,
         }
         self.file = directory / "conf"
-        self.file.write_text(text.format(**values, rules=rules, upstream=upstream or world.server.port))
+        self.file.write_text(template.format(**values, rules=rules, upstream=upstream or world.server.port))
         log = directory / "start.log"
         self.command = {"nginx": ["nginx", "-e", str(log), "-c"], "haproxy": ["haproxy", "-db", "-q", "-f"]}[proxy]
 
@@ -188,7 +188,7 @@ class Front:
     def running(self) -> Iterator[None]:
         with subprocess.Popen([*self.command, str(self.file)], stderr=subprocess.DEVNULL) as process:
             try:
-                until(lambda: _listens(self._at) or process.poll() is not None, f"{self.proxy} does not listen")
+                until(lambda: _listens(self._address) or process.poll() is not None, f"{self.proxy} does not listen")
                 assert process.poll() is None, f"{self.proxy} does not start: {self.file}"
                 yield
             finally:
@@ -203,12 +203,12 @@ class Front:
         self._running.__exit__(*raised)  # type: ignore[arg-type]
 
 
-def findings(said: str) -> list[dict[str, str]]:
-    """Read what `doctor --json` found."""
-    found: list[dict[str, str]] = json.loads(said)["findings"]
-    return found
+def findings(output: str) -> list[dict[str, str]]:
+    """Return the findings in the output of `doctor --json`."""
+    parsed: list[dict[str, str]] = json.loads(output)["findings"]
+    return parsed
 
 
-def _listens(at: tuple[str, int]) -> bool:
+def _listens(address: tuple[str, int]) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(at) == 0
+        return probe.connect_ex(address) == 0

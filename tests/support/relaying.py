@@ -1,4 +1,4 @@
-"""`whatsapp-webhook relay` as a user runs it, beside an inbox that a test fills."""
+"""`whatsapp-webhook relay` as a user runs it, with an inbox that the test fills."""
 
 import json
 import os
@@ -27,10 +27,10 @@ WEEK = 7 * 86_400_000
 
 
 class Relay:
-    """One relay process of an inbox in a directory; several may share one."""
+    """One relay process, for the inbox in a directory; several may share one inbox."""
 
     def __init__(self, directory: Path, **environ: str) -> None:
-        """*environ* goes on top of the settings of a test."""
+        """*environ* overrides the settings of a test."""
         self.directory = directory
         self.file = directory / "destinations.yaml"
         self.inbox = directory / "inbox.db"
@@ -62,7 +62,7 @@ class Relay:
             self.process = subprocess.Popen(command, env=os.environ | self.environ, stdout=log, stderr=log)
 
     def stop(self) -> int:
-        """Stop it as Kubernetes would; give its exit code."""
+        """Stop it as Kubernetes would; return its exit status."""
         if self.process is None:
             return 0
         self.process.send_signal(signal.SIGTERM)
@@ -72,7 +72,7 @@ class Relay:
             self.kill()
 
     def kill(self) -> None:
-        """End it with -9."""
+        """Kill it with SIGKILL."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 self.process.kill()
@@ -84,14 +84,14 @@ class Relay:
         until(lambda: self.admin("/readyz").status == 200, lambda: f"never ready: {self.admin('/readyz').body!r}")
 
     def admin(self, path: str) -> Answer:
-        """Ask the admin listener."""
+        """Return the admin listener's response; status 0 if it can't be reached."""
         try:
             return ask(self.port, "GET", path, None, {})
         except OSError as ex:
             return Answer(0, {}, str(ex).encode())
 
     def metric(self, name: str, **labels: str) -> float:
-        """Give the value of a sample; 0 where there is none."""
+        """Return the value of a sample; 0 if there is none."""
         for family in text_string_to_metric_families(self.admin("/metrics").body.decode()):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
@@ -99,41 +99,42 @@ class Relay:
         return 0.0
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Read the log."""
+        """Return the lines of the log, parsed."""
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
     def command(self, *arguments: str, ok: bool = True) -> str:
-        """Run another command with the same settings; give what it printed."""
+        """Run another command with the same settings; return what it printed."""
         return run_command(self.environ, *arguments, ok=ok)
 
-    def owed(self, *names: str) -> int:
-        """Say how much is still owed, to these destinations or to all, and not yet read."""
+    def backlog(self, *names: str) -> int:
+        """Return how many deliveries are pending, to these destinations or to all, including events not read yet."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
         if not engines.deliveries(url).exists(url):
             return sys.maxsize
-        found = engines.deliveries(url).open(url)
+        database = engines.deliveries(url).open(url)
         try:
-            return sum(each.backlog for each in found.records.statuses() if not names or each.name in names)
+            return sum(each.backlog for each in database.records.statuses() if not names or each.name in names)
         finally:
-            found.close()
+            database.close()
 
 
 def write(directory: Path, *destinations: dict[str, Any]) -> None:
-    """Write the destinations file, with its secrets; what a destination does not say is as for a test."""
+    """Write the destinations file and its secrets, with defaults for tests."""
     (directory / "cloudevents-secret").write_text(SECRET)
     (directory / "meta-secret").write_text(META_SECRET)
     entries = []
-    for given in destinations:
-        entry = {"name": "app", "format": "cloudevents", "internal": True, "from": "beginning", "tests": True} | given
+    defaults = {"name": "app", "format": "cloudevents", "internal": True, "from": "beginning", "tests": True}
+    for destination in destinations:
+        entry = defaults | destination
         entry.setdefault("secretFile", f"{entry['format']}-secret")
         entries.append(entry)
-    made = directory / "destinations.new"
-    made.write_text(json.dumps({"destinations": entries}))  # JSON is YAML
-    made.replace(directory / "destinations.yaml")
+    temporary = directory / "destinations.new"
+    temporary.write_text(json.dumps({"destinations": entries}))  # JSON is YAML
+    temporary.replace(directory / "destinations.yaml")
 
 
 def keep(inbox: Inbox, *bodies: bytes, at: int | None = None) -> list[Event]:
-    """Keep the events of notifications; gives them."""
+    """Store the events of notifications, and return them."""
     now = int(time.time() * 1000) if at is None else at
     events = [event for body in bodies for event in parse(body, received_at=now, nonce="")]
     inbox.put(events)
@@ -141,18 +142,18 @@ def keep(inbox: Inbox, *bodies: bytes, at: int | None = None) -> list[Event]:
 
 
 def opened(directory: Path, url: str = "") -> Inbox:
-    """Open the inbox at *url* for writing, else the one of SQLite in the directory."""
+    """Open the inbox at *url* for writing; without a URL, the SQLite inbox in the directory."""
     where = inbox_url(url or f"sqlite://{directory}/inbox.db")
     return engines.load(where).inbox_opener(where, Terms(WEEK, WEEK))()
 
 
 def messages(count: int, keys: int) -> Sequence[bytes]:
-    """Write messages of so many people, taking turns."""
+    """Return notifications with one message each, of *keys* people in turn."""
     return [message(number % keys, number) for number in range(count)]
 
 
 def message(person: int, number: int) -> bytes:
-    """Write a message of a person; its text is *number*."""
+    """Return a notification with a message of a person; its text is *number*."""
     sender = str(16505550000 + person)
     value = {
         "messaging_product": "whatsapp",

@@ -1,4 +1,4 @@
-"""Honest traffic, to be looked at while something else goes on."""
+"""Valid notifications from several threads, to measure how they are answered while something else happens."""
 
 import http.client
 import threading
@@ -13,10 +13,10 @@ from tests.support.server import Server
 
 
 class Senders(ABC):
-    """Threads that send until the block ends: each runs `_run`, which looks at `_over`."""
+    """Threads that send until the block exits: each runs `_run`, which checks `_stopping`."""
 
     def __init__(self, threads: int) -> None:
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
     def __enter__(self) -> Self:
@@ -25,7 +25,7 @@ class Senders(ABC):
         return self
 
     def __exit__(self, *_raised: object) -> None:
-        self._over.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join()
 
@@ -34,7 +34,7 @@ class Senders(ABC):
 
 
 class Traffic(Senders):
-    """Honest traffic from threads of its own, until stopped: what it was answered, and what it sent."""
+    """Sends valid notifications until the block exits, and records outcomes, latencies and accepted bodies."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Traffic(Senders):
         kinds: tuple[str, ...] = ("message text",),
         port: int | None = None,
     ) -> None:
-        """*port* is that of a proxy before the server."""
+        """*port* is the port of a proxy before the server, if there is one."""
         self.server, self.pause, self.kinds = server, pause, kinds
         self.port = port or server.port
         self.answers: Counter[str] = Counter()
@@ -56,7 +56,7 @@ class Traffic(Senders):
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
         number = 0
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             number += 1
             body = catalogue.notification(self.kinds[number % len(self.kinds)])
             started = time.monotonic()

@@ -1,6 +1,6 @@
 """`make transcript`: run `subscribe` and `doctor` against the test Graph API and a real proxy, for the README.
 
-The name of the host is this machine's own: in what is shown, example.com's stands for it.
+The output shows wa.example.com instead of localhost.
 """
 
 import datetime as dt
@@ -19,29 +19,29 @@ PORT = re.compile(r"localhost(:\d+)?")
 
 
 def made() -> str:
-    """Run the commands, and give what is shown of them."""
+    """Run the commands, and return the text for the README."""
     with tempfile.TemporaryDirectory() as directory, World(Path(directory)) as world:
         until = dt.datetime.now(dt.UTC) + dt.timedelta(days=60, hours=1)
         certificate = world.authority.issue_cert("localhost", not_after=until)
         with world.behind(certificate=certificate):
             first = _run(world, "subscribe", world.url, "--fields", "messages,account_update", answer="y")
-        with world.behind(certificate=certificate, rules=""):  # nginx as it comes takes 1 MB
+        with world.behind(certificate=certificate, rules=""):  # by default nginx accepts 1 MB
             second = _run(world, "doctor", "--url", world.url)
-    named = f"$ export WEBHOOK_APP_ID={APP} WEBHOOK_ACCOUNTS={ACCOUNT}\n"
-    return f"```console\n{named}{first}```\n\n```console\n{second}```\n"
+    exports = f"$ export WEBHOOK_APP_ID={APP} WEBHOOK_ACCOUNTS={ACCOUNT}\n"
+    return f"```console\n{exports}{first}```\n\n```console\n{second}```\n"
 
 
 def _run(world: World, *arguments: str, answer: str = "") -> str:
     done = world.run(*arguments, text=answer + "\n", here=True)
     assert not done.stderr, done.stderr
-    said = done.stdout.replace("[y/N]: ", f"[y/N]: {answer}\n") if answer else done.stdout
-    text = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{said}"
-    name = PORT.sub("wa.example.com", text.replace(f"Port {world.port}", "Port 443"))
-    return re.sub(r"\(nginx/[0-9.]+\)", "(nginx)", name)
+    output = done.stdout.replace("[y/N]: ", f"[y/N]: {answer}\n") if answer else done.stdout
+    transcript = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{output}"
+    transcript = PORT.sub("wa.example.com", transcript.replace(f"Port {world.port}", "Port 443"))
+    return re.sub(r"\(nginx/[0-9.]+\)", "(nginx)", transcript)
 
 
 def shown() -> str:
-    """Give what the README shows."""
+    """Return the transcript in the README."""
     return README.read_text().partition(BEGIN)[2].partition(END)[0]
 
 

@@ -1,1 +1,1 @@
-"""Real servers for the tests: each starts on loopback, can be stopped, killed and started again, and ends with them."""
+"""Real servers for the tests: each listens on loopback, can be stopped, killed and restarted, and stops with them."""

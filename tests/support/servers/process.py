@@ -1,4 +1,4 @@
-"""A server's process, and what may happen to it."""
+"""A server's process, which can be started, signalled and killed."""
 
 import atexit
 import os
@@ -15,39 +15,39 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE = 30.0
+START_TIMEOUT_SECONDS = 30.0
 
 
 def unprivileged() -> int | None:
-    """Give the user that a server which refuses root runs as; None where we are not root."""
+    """Return the user id for a server that refuses to run as root; None if this process is not root."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
 
 def directory(name: str) -> Path:
-    """Make a directory that the unprivileged user may use, which pytest's own are not."""
-    made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    """Create a directory that the unprivileged user may use, unlike those of pytest."""
+    path = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     if (user := unprivileged()) is not None:
-        os.chown(made, user, -1)
-    return made
+        os.chown(path, user, -1)
+    return path
 
 
 @cache
 def executable(programs: Path) -> Path:
-    """Return a folder with these *programs* that the unprivileged user may enter: a copy of their tree if need be.
+    """Return a directory with these *programs* that the unprivileged user may enter: a copy of their tree if needed.
 
-    What is installed below /root, as in a container, is root's alone.
+    Programs below /root, as in a container, are accessible to root only.
     """
     user = unprivileged()
     if user is None or _may_run(programs, user):
         return programs
-    copied = directory("programs")
-    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    copy = directory("programs")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
     tree, package = programs.parent, programs.parent.parent
-    shutil.copytree(tree, copied / package.name / tree.name, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")  # where a wheel has them, which the programs find from here
+    shutil.copytree(tree, copy / package.name / tree.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # the programs of a wheel load them by their relative path
     if libraries.is_dir():
-        shutil.copytree(libraries, copied / libraries.name)
-    return copied / package.name / tree.name / programs.name
+        shutil.copytree(libraries, copy / libraries.name)
+    return copy / package.name / tree.name / programs.name
 
 
 def _may_run(programs: Path, user: int) -> bool:
@@ -68,27 +68,27 @@ class Process:
         self.running: subprocess.Popen[bytes] | None = None
 
     def start(self, is_up: Callable[[], bool]) -> None:
-        """Start it and wait until it answers."""
+        """Start it, and wait until it is up."""
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
                 self.command, stdout=log, stderr=log, start_new_session=True, user=self.user
             )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not is_up():
-            assert self.running.poll() is None, f"it ended: {self.log.read_text()[-2000:]}"
-            assert time.monotonic() < deadline, f"it does not answer: {self.log.read_text()[-2000:]}"
+            assert self.running.poll() is None, f"the server exited: {self.log.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, f"the server does not respond: {self.log.read_text()[-2000:]}"
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
         """Send a signal to it and its children."""
         assert self.running
-        whole = psutil.Process(self.running.pid)  # not by its group: PostgreSQL's children have one each
-        for each in (whole, *whole.children(recursive=True)):
+        process = psutil.Process(self.running.pid)  # not by process group: each of PostgreSQL's children has its own
+        for each in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)
 
     def kill(self) -> None:
-        """End it with -9."""
+        """Kill it and its children with SIGKILL."""
         if self.running:
             with suppress(psutil.NoSuchProcess):
                 self.signal(signal.SIGKILL)

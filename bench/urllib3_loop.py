@@ -1,6 +1,6 @@
-"""What the relay is measured against: a bare loop of urllib3 with so many in flight; see `make bench`.
+"""The baseline for the relay: a plain urllib3 loop in several threads; see `make bench`.
 
-usage: hand.py PORT THREADS COUNT
+usage: urllib3_loop.py PORT THREADS COUNT
 """
 
 import sys
@@ -10,7 +10,7 @@ import urllib3
 
 
 def main(port: int, threads: int, count: int) -> None:
-    """POST 500 bytes *count* times."""
+    """POST 500 bytes *count* times, from *threads* threads."""
     pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=threads, retries=False)
     body = b"x" * 500
 

@@ -83,7 +83,7 @@ EQUIVALENT = {
     'handshake: _CHALLENGE = re.compile(r"[A-Za-z/-9._~+/=-]{1,256}")': "the slash is of the class anyway",
     'handshake.verify: return Verified(challenge, _position(token.encode("LATIN-1"), tokens))': _ANY_CASE,
     'handshake._parameters: pairs = parse_qsl(query, keep_blank_values=True, encoding="LATIN-1")': _ANY_CASE,
-    "handshake._parameters: found.append(values[-1])": "there is exactly one by then",
+    "handshake._parameters: parameters.append(values[-1])": "there is exactly one by then",
     "handshake._position: position = None": _NEITHER,
     "credentials.Credentials: @dataclass(frozen=True, slots=None)": _SLOTS,
     "credentials.Credentials: @dataclass(frozen=True, slots=False)": _SLOTS,

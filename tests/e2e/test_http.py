@@ -287,7 +287,7 @@ def test_a_connection_that_is_closed_between_requests_is_no_news(server: Server)
             connection.request("GET", "/webhooks")
             connection.getresponse().read()
     time.sleep(0.5)
-    assert [line["event"] for line in server.log_lines()[before:]] == ["handshake refused"]
+    assert [line["event"] for line in server.log_lines()[before:]] == ["handshake rejected"]
 
 
 def test_a_body_that_does_not_come(tmp_path: Path) -> None:

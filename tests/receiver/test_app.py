@@ -39,7 +39,7 @@ def client(webhook: Raising) -> testing.TestClient:
         health_path="/healthz",
         checks=checks,
         instruments=receiver_instruments(),
-        floods=logs.Floods(logs.get("server")),
+        rate_limited_log=logs.RateLimitedLog(logs.get("server")),
     )
     return testing.TestClient(app)
 

@@ -19,10 +19,10 @@ from service.meta import catalogue
 from service.receiver.app import create_app
 from service.receiver.group_commit import GroupCommit
 from service.receiver.webhook import Limits, Webhook
-from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.busy_connections import TurnQueue
 from service.receiver.worker.connection import Connection
 from service.receiver.worker.request import RequestRefused
-from service.receiver.worker.slow_connections import Waiting
+from service.receiver.worker.slow_connections import WaitingConnections
 from service.storage.protocols import Inbox, Outcome
 from service.telemetry import logs
 from service.telemetry.tracing import Wsgi
@@ -46,14 +46,16 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
     webhook = Webhook(
         credentials=lambda: Credentials(app_secrets=(SECRET,)),
         submit=writer.submit,
-        chosen=frozenset(),
+        fields=frozenset(),
         limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
         instruments=instruments,
-        pseudonyms=logs.Pseudonyms(),
+        keyed_hasher=logs.KeyedHasher(),
         nonce=lambda: "1",
     )
-    floods = logs.Floods(logs.get("server"))
-    yield create_app(webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, floods=floods)
+    rate_limited_log = logs.RateLimitedLog(logs.get("server"))
+    yield create_app(
+        webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, rate_limited_log=rate_limited_log
+    )
     writer.stop()
     root.handlers, root.level = handlers, level
 
@@ -130,12 +132,12 @@ def refuse() -> None:
         connection = Connection(
             client,
             {},
-            patience=1,
+            read_timeout=1,
             keepalive=1,
-            most_of_body=1,
+            max_raw_body_bytes=1,
             max_field_bytes=8190,
-            waiting=Waiting(places=10, bytes_limit=10**6, free=lambda: 10),
-            places=Places(),
+            waiting=WaitingConnections(capacity=10, bytes_limit=10**6, free=lambda: 10),
+            turns=TurnQueue(),
         )
         other.send(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
         with pytest.raises(RequestRefused):

@@ -29,10 +29,10 @@ class Recorded:
         self.webhook = Webhook(
             credentials=lambda: self._use("credentials", Credentials(app_secrets=(SECRET,))),
             submit=lambda events, *_: self._use("submit", [Outcome.NEW] * len(events)),
-            chosen=(),
+            fields=(),
             limits=Limits(body_bytes=1000, read_timeout=1, accept_timeout=1),
             instruments=receiver_instruments(clock=lambda: self._use("now", 0)),
-            pseudonyms=logs.Pseudonyms(),
+            keyed_hasher=logs.KeyedHasher(),
             nonce=lambda: self._use("nonce", "nonce"),
         )
 

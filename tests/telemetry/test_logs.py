@@ -1,4 +1,4 @@
-"""Logs: allowed keys and no other, one line a record, floods summed up."""
+"""Logs: allowed keys and no other, one line per record, repeated lines summarized."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def test_the_level_counts(stream: io.StringIO) -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-def test_floods_are_summed_up() -> None:
+def test_repeated_lines_are_summarized() -> None:
     """The first at once, the rest as a number every ten seconds, and the end of it too."""
     clock = [0.0]
     written: list[tuple[str, dict[str, Any]]] = []
@@ -85,41 +85,41 @@ def test_floods_are_summed_up() -> None:
         def warning(self, event: str, **more: Any) -> None:
             written.append((event, more))
 
-    floods = logs.Floods(Log(), now=lambda: clock[0])
+    rate_limited_log = logs.RateLimitedLog(Log(), now=lambda: clock[0])
     for _ in range(1000):
-        floods.add("refused", "bad_signature")
-    floods.add("refused", "too_large")
-    floods.flush()
+        rate_limited_log.add("refused", "bad_signature")
+    rate_limited_log.add("refused", "too_large")
+    rate_limited_log.flush()
     assert [(event, more["reason"], more["count"]) for event, more in written] == [
         ("refused", "bad_signature", 1),
         ("refused", "too_large", 1),
     ]
     clock[0] = 10.0
-    floods.flush()
+    rate_limited_log.flush()
     assert written[2:] == [("refused", {"reason": "bad_signature", "count": 999, "seconds": 10.0})]
-    floods.add("refused", "bad_signature")
+    rate_limited_log.add("refused", "bad_signature")
     assert len(written) == 3
     clock[0] = 20.0
-    floods.flush()
+    rate_limited_log.flush()
     assert written[3][1]["count"] == 1
     clock[0] = 40.0
-    floods.flush()
-    floods.add("refused", "bad_signature")
+    rate_limited_log.flush()
+    rate_limited_log.add("refused", "bad_signature")
     assert len(written) == 5
-    floods.add("refused", "bad_signature")
-    floods.flush(force=True)
+    rate_limited_log.add("refused", "bad_signature")
+    rate_limited_log.flush(force=True)
     assert written[5][1]["count"] == 1
 
 
-def test_pseudonyms() -> None:
+def test_keyed_hashes() -> None:
     """Alike under one key, of no use under another, never the value."""
-    hashed = logs.Pseudonyms(b"key")
-    assert hashed("49") == hashed("49") == logs.Pseudonyms(b"key")("49")
+    hashed = logs.KeyedHasher(b"key")
+    assert hashed("49") == hashed("49") == logs.KeyedHasher(b"key")("49")
     assert hashed("49") != hashed("50")
     before = hashed("49")
     hashed.use(b"other")
     assert hashed("49") != before
-    assert logs.Pseudonyms()("49") != logs.Pseudonyms()("49")
+    assert logs.KeyedHasher()("49") != logs.KeyedHasher()("49")
 
 
 def test_a_trouble_that_lasts_is_told_again() -> None:

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from service.meta import catalogue
-from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.busy_connections import TurnQueue
 from service.receiver.worker.connection import Connection
-from service.receiver.worker.slow_connections import Waiting
+from service.receiver.worker.slow_connections import WaitingConnections
 from tests.support.server import Server, keep_alive, post, read_answer, until
 
 
@@ -48,16 +48,16 @@ def test_a_client_that_stops_within_a_request(server: Server) -> None:
 def test_a_dismissal_that_comes_too_late() -> None:
     """A connection is told to go while its next request is coming in: the request is answered all the same."""
     ours, theirs = gevent.socket.socketpair()
-    waiting = Waiting(places=10, bytes_limit=10**6, free=lambda: 10)
+    waiting = WaitingConnections(capacity=10, bytes_limit=10**6, free=lambda: 10)
     connection = Connection(
         ours,
         {},
-        patience=5,
+        read_timeout=5,
         keepalive=75,
-        most_of_body=1000,
+        max_raw_body_bytes=1000,
         max_field_bytes=8190,
         waiting=waiting,
-        places=Places(),
+        turns=TurnQueue(),
     )
     request = gevent.spawn(connection.next)
     gevent.sleep(0.05)
@@ -67,14 +67,14 @@ def test_a_dismissal_that_comes_too_late() -> None:
         theirs.send(b"GET / HT")
         for _ in range(400):  # more than the loop does before it looks at sockets
             loop.run_callback(time.sleep, 0.0005)
-        waiting.dismiss_idle()
+        waiting.close_idle()
         theirs.send(b"TP/1.1\r\n")
 
     gevent.spawn(dismiss).join()
     gevent.sleep(0.05)
     theirs.send(b"Host: x\r\n\r\n")
     assert request.get(timeout=5).environ["HTTP_HOST"] == "x"
-    assert connection.dismissed
+    assert connection.close_requested
 
 
 def test_an_empty_line_behind_a_request_begins_none(tmp_path: Path) -> None:

@@ -1,21 +1,21 @@
-"""Places for busy connections: a few in each turn of the loop, in the order in which they came."""
+"""TurnQueue for busy connections: a few in each turn of the loop, in the order in which they came."""
 
 from collections.abc import Iterator
 
 import gevent
 import pytest
 
-from service.receiver.worker.busy_connections import CONNECTIONS_PER_TURN, Places
+from service.receiver.worker.busy_connections import CONNECTIONS_PER_TURN, TurnQueue
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
-    made = Places()
+def places() -> Iterator[TurnQueue]:
+    made = TurnQueue()
     yield made
     made.close()
 
 
-def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
+def test_a_few_in_each_turn_and_in_order(places: TurnQueue) -> None:
     """Whoever comes again waits behind those that came before."""
     turns: list[tuple[int, int]] = []
     loop = gevent.get_hub().loop
@@ -31,7 +31,7 @@ def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
     assert max(map(iterations.count, iterations)) == CONNECTIONS_PER_TURN
 
 
-def test_others_run_meanwhile(places: Places) -> None:
+def test_others_run_meanwhile(places: TurnQueue) -> None:
     """Also if somebody always waits."""
 
     def busy() -> None:
@@ -45,7 +45,7 @@ def test_others_run_meanwhile(places: Places) -> None:
     gevent.killall(waiting)
 
 
-def test_who_is_ended_takes_no_place(places: Places) -> None:
+def test_who_is_ended_takes_no_place(places: TurnQueue) -> None:
     """While it waits, or as its turn has come."""
     done: list[int] = []
 

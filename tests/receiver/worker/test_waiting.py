@@ -1,6 +1,6 @@
 """Who gives way when places or memory run short: the slowest, and never what is complete or moves."""
 
-from service.receiver.worker.slow_connections import SLOW_BYTES, Waiting
+from service.receiver.worker.slow_connections import SLOW_BYTES, WaitingConnections
 
 
 class Client:
@@ -15,7 +15,7 @@ class Client:
     def moved(self, _now: float) -> int:
         return self._moved
 
-    def give_way(self) -> None:
+    def evict(self) -> None:
         self.displaced += 1
 
 
@@ -25,11 +25,11 @@ class Room:
     def __init__(self) -> None:
         self.free = 100
         self.time = 100.0
-        self.waiting = Waiting(places=100, bytes_limit=1000, free=lambda: self.free, now=lambda: self.time)
+        self.waiting = WaitingConnections(capacity=100, bytes_limit=1000, free=lambda: self.free, now=lambda: self.time)
 
     def enter(self, *clients: Client, age: float = 5) -> None:
         for client in clients:
-            self.waiting.unfinished(client, self.time - age)
+            self.waiting.add_incomplete(client, self.time - age)
 
 
 def displaced(*clients: Client) -> list[bool]:
@@ -56,7 +56,7 @@ def test_the_oldest_of_the_slow_go_first() -> None:
     idle, young = Client(), Client()
     room.enter(fast, slow, slower)
     room.enter(young, age=0.5)
-    room.waiting.idle(idle, 0)
+    room.waiting.add_idle(idle, 0)
     for lacking, gone in enumerate([slow, slower, idle, young], start=1):
         room.free = 16 - lacking
         room.waiting.make_room()
@@ -105,7 +105,7 @@ def test_who_is_gone_holds_nothing() -> None:
     room.enter(client)
     assert room.waiting.hold(client, 1000)
     for _ in range(2):
-        room.waiting.gone(client)
+        room.waiting.remove(client)
     assert room.waiting.held == 0
     room.free = 0
     room.waiting.make_room()
@@ -118,7 +118,7 @@ def test_who_lingers_gives_way_again() -> None:
     room.enter(client)
     room.free = 15
     room.waiting.make_room()
-    room.waiting.lingers(client, room.time)
+    room.waiting.add_lingering(client, room.time)
     room.time += 1
     room.waiting.make_room()
     assert client.displaced == 2
@@ -128,13 +128,13 @@ def test_idle_ones_wait_until_their_time() -> None:
     """Not longer; one whose request begins is none."""
     room = Room()
     late, early, busy = Client(), Client(), Client()
-    room.waiting.idle(late, 99.9)
-    room.waiting.idle(early, 100.1)
-    room.waiting.idle(busy, 99.9)
-    room.waiting.began(busy)
-    room.waiting.dismiss_late()
+    room.waiting.add_idle(late, 99.9)
+    room.waiting.add_idle(early, 100.1)
+    room.waiting.add_idle(busy, 99.9)
+    room.waiting.remove_idle(busy)
+    room.waiting.close_expired()
     assert displaced(late, early, busy) == [True, False, False]
-    room.waiting.dismiss_idle()
+    room.waiting.close_idle()
     assert displaced(late, early, busy) == [True, True, False]
 
 
@@ -144,5 +144,5 @@ def test_a_stop_cuts_whom_it_may() -> None:
     one, other, answered = Client(), Client(9), Client()
     answered.is_answered = True
     room.enter(one, other, answered)
-    assert room.waiting.cut(lambda client: client.moved(0) == 0) == 1
+    assert room.waiting.abort(lambda client: client.moved(0) == 0) == 1
     assert displaced(one, other, answered) == [True, False, True]

@@ -74,7 +74,8 @@ SETTINGS = (
         "WEBHOOK_RUN_DIR",
         "/run/whatsapp-webhook",
         Path,
-        "Directory for heartbeat and drain mark, preferably on tmpfs. The service's user must own it, or it must be a mount.",
+        "Directory for runtime files (heartbeat, drain mark, metrics of workers), preferably on tmpfs. "
+        "The service's user must own it, or it must be a mount.",
     ),
     Setting(
         "WEBHOOK_INBOX",

@@ -63,7 +63,7 @@ class GroupCommit:
         self._now_ms = instruments.now_ms
         self._log = logs.get("inbox")
         self._problem_log = logs.LastingTrouble(self._log)
-        self._gathered: list[_Ticket] = []
+        self._pending: list[_Ticket] = []
         self._queue: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
         self._settled: deque[list[_Ticket]] = deque()
         self._busy = False
@@ -89,10 +89,10 @@ class GroupCommit:
         """
         ticket = _Ticket(events, link, gevent.getcurrent())
         self._waiting += 1
-        self._gathered.append(ticket)
-        self._plan()
+        self._pending.append(ticket)
+        self._schedule_commit()
         timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0))
-        timer.start(self._give_up, ticket)
+        timer.start(self._time_out, ticket)
         try:
             self._hub.switch()
         finally:
@@ -128,7 +128,7 @@ class GroupCommit:
 
     # These run in the event loop.
 
-    def _give_up(self, ticket: _Ticket) -> None:
+    def _time_out(self, ticket: _Ticket) -> None:
         slow = Unavailability(StorageFailure.SLOW, "the inbox did not respond within WEBHOOK_ACCEPT_TIMEOUT")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
@@ -136,7 +136,7 @@ class GroupCommit:
             self._trouble = slow
         _resume(ticket, self._trouble)
 
-    def _plan(self) -> None:
+    def _schedule_commit(self) -> None:
         """Schedule the next commit, unless one is running or scheduled: the end of a running one calls this again."""
         if self._busy or self._handing_over:
             return
@@ -151,16 +151,16 @@ class GroupCommit:
         self._idle_watcher.stop()
         self._delay_timer.stop()
         self._busy = True
-        self._queue.put(self._gathered)
-        self._gathered = []
+        self._queue.put(self._pending)
+        self._pending = []
 
     def _deliver(self) -> None:
         while self._settled:
             tickets = self._settled.popleft()
             if not tickets:  # all tickets that were handed over are settled
                 self._busy = False
-                if self._gathered:
-                    self._plan()
+                if self._pending:
+                    self._schedule_commit()
             for ticket in tickets:
                 if ticket.result is not None:
                     _resume(ticket, ticket.result)
@@ -168,8 +168,8 @@ class GroupCommit:
     # These run in the thread.
 
     def _run(self) -> None:
-        more_to_purge = self._tend()
-        tended = time.monotonic()
+        more_to_purge = self._maintain()
+        maintained_at = time.monotonic()
         while True:
             try:
                 tickets = self._queue.get(timeout=0.001 if more_to_purge else IDLE_INTERVAL_SECONDS)
@@ -181,9 +181,9 @@ class GroupCommit:
                 for portion in _portions(tickets):
                     self._commit(portion)
                 self._settle([])
-            if more_to_purge or time.monotonic() - tended >= IDLE_INTERVAL_SECONDS:
-                more_to_purge = self._tend()
-                tended = time.monotonic()
+            if more_to_purge or time.monotonic() - maintained_at >= IDLE_INTERVAL_SECONDS:
+                more_to_purge = self._maintain()
+                maintained_at = time.monotonic()
         if self._inbox:
             self._inbox.close()
 
@@ -194,11 +194,11 @@ class GroupCommit:
     def _commit(self, tickets: Sequence[_Ticket]) -> None:
         # A request may time out at any moment and clear its events: read them only once.
         batch = [(ticket, events) for ticket in tickets if (events := ticket.events)]
-        together = [event for _, events in batch for event in events]
-        if not together:
+        all_events = [event for _, events in batch for event in events]
+        if not all_events:
             return
         try:
-            self._put(batch, together)
+            self._put(batch, all_events)
         except Exception as ex:  # noqa: BLE001  whatever an engine raises, the requests get a response
             if isinstance(ex, InboxUnavailable) and ex.alone and len(batch) > 1:
                 for ticket, _ in batch:  # commit each request alone, so that only the faulty one fails
@@ -209,23 +209,23 @@ class GroupCommit:
                 ticket.result = trouble
         self._settle([ticket for ticket, _ in batch])
 
-    def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], together: Sequence[Event]) -> None:
+    def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], all_events: Sequence[Event]) -> None:
         started = time.perf_counter()
-        with self._tracing.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
-            outcomes = self._ready().put(together)
+        with self._tracing.commit([ticket.link for ticket, _ in batch if ticket.link], len(all_events)):
+            outcomes = self._ready().put(all_events)
         is_full = self._trouble is not None and self._trouble.reason == StorageFailure.FULL
         if not is_full:  # on a full volume a small commit may succeed, and the next one fail
             self._recovered()
-        self._metrics.committed(len(together), time.perf_counter() - started)
+        self._metrics.committed(len(all_events), time.perf_counter() - started)
         start = 0
         for ticket, events in batch:
             ticket.result = outcomes[start : start + len(events)]
             start += len(events)
 
-    def _tend(self) -> bool:
-        """Purge a little, and after a failure check whether the inbox is writable again; return whether to purge more."""
+    def _maintain(self) -> bool:
+        """Purge a little; after a failure, check whether the inbox is writable. Return whether to purge more."""
         try:
-            self._move()
+            self._switch_inbox()
             inbox = self._ready()
             more = inbox.purge(self._now_ms())  # before the probe: on a full volume it frees space
         except Exception as ex:  # noqa: BLE001  as in _commit
@@ -246,7 +246,7 @@ class GroupCommit:
             self._log.info("inbox opened", events=self._inbox.size().events, bytes=self._inbox.size().bytes)
         return self._inbox
 
-    def _move(self) -> None:
+    def _switch_inbox(self) -> None:
         """Switch to a different inbox if configured; the current one stays in use until the new one is open."""
         if self._inbox is None or not self._moved():
             return

@@ -1,4 +1,4 @@
-"""An outage: what is answered 503 must not stay in memory, whatever the garbage collector does."""
+"""An outage: requests that are answered 503 must not stay in memory, even without the garbage collector."""
 
 import gc
 import io
@@ -36,7 +36,7 @@ REQUESTS = 100
 
 @contextmanager
 def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
-    """Yield the application with a writer of its own, whose inbox is the given one."""
+    """Yield the application with a group commit that opens the given inbox."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     logs.configure(level="error", form="json", stream=io.StringIO())
@@ -74,7 +74,7 @@ def post(app: Wsgi) -> str:
 
 
 class Frozen(Held):
-    """Does not answer, as a frozen disk does."""
+    """An inbox that does not respond, like a frozen disk."""
 
     def put(self, events: Sequence[Any]) -> Sequence[Outcome]:
         self.gate.clear()
@@ -82,15 +82,15 @@ class Frozen(Held):
 
 
 class Locked(Held):
-    """Refuses, as a locked database does."""
+    """An inbox that fails immediately, like a locked database."""
 
     def put(self, _events: Sequence[Any]) -> Sequence[Outcome]:
         raise InboxUnavailable("locked", "another process writes")
 
 
 @pytest.mark.parametrize("kind", [Frozen, Locked])
-def test_nothing_of_a_request_is_kept(kind: type[Held]) -> None:
-    """A hundred are given up without the collector; less memory is held than two of them take."""
+def test_failed_requests_free_their_memory(kind: type[Held]) -> None:
+    """After a hundred of them, without the garbage collector, less memory is in use than two of them take."""
     held = kind()
     with application(held.open) as app:
         answers = [post(app)]
@@ -109,14 +109,14 @@ def test_nothing_of_a_request_is_kept(kind: type[Held]) -> None:
     assert after - before < 2 * 2 * len(BODY)
 
 
-def test_a_connection_that_was_refused_is_not_kept() -> None:
-    """Its head is of up to 32 KiB, and strangers make as many as they like."""
+def test_a_rejected_connection_is_freed() -> None:
+    """Its head has up to 32 KiB, and unauthenticated clients can open any number of them."""
     gc.collect()
     gc.disable()
     try:
         before = connections()
         for _ in range(10):
-            refuse()
+            reject_a_request()
         assert connections() == before
     finally:
         gc.enable()
@@ -126,7 +126,7 @@ def connections() -> int:
     return sum(isinstance(each, Connection) for each in gc.get_objects())
 
 
-def refuse() -> None:
+def reject_a_request() -> None:
     client, other = gevent.socket.socketpair()
     with client, other:
         connection = Connection(

@@ -117,7 +117,7 @@ def test_keyed_hashes() -> None:
     assert hashed("49") == hashed("49") == logs.KeyedHasher(b"key")("49")
     assert hashed("49") != hashed("50")
     before = hashed("49")
-    hashed.use(b"other")
+    hashed.set_key(b"other")
     assert hashed("49") != before
     assert logs.KeyedHasher()("49") != logs.KeyedHasher()("49")
 

@@ -145,7 +145,7 @@ class Connection:
         self.deadline = None if self._parser.is_between else time.monotonic() + self._read_timeout
 
     def linger(self) -> None:
-        """Do a lingering close: closing with unread bytes would reset the connection, and the client lose the response."""
+        """Do a lingering close: closing with unread bytes would send a reset, so that the client loses the response."""
         client, left = self._client, LINGER_BYTES
         now = time.monotonic()
         end = self.deadline = now + LINGER_SECONDS

@@ -38,11 +38,11 @@ class Report:
         """*log* is a logger; *name* names the value, such as `credentials`."""
         self._log = log
         self._name = name
-        self._lasting = logs.LastingTrouble(log)
+        self._problem_log = logs.ProblemLog(log)
 
     def update(self, problems: Sequence[str], *, level: str = "error", **details: object) -> None:
         """Log *problems*, or that they are over if it is empty."""
         if problems:
-            self._lasting.tell(f"{self._name} not readable", level=level, problems=list(problems), **details)
-        elif self._lasting.over():
+            self._problem_log.report(f"{self._name} not readable", level=level, problems=list(problems), **details)
+        elif self._problem_log.resolve():
             self._log.info(f"{self._name} readable again")

@@ -62,7 +62,7 @@ class GroupCommit:
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
         self._log = logs.get("inbox")
-        self._problem_log = logs.LastingTrouble(self._log)
+        self._problem_log = logs.ProblemLog(self._log)
         self._pending: list[_Ticket] = []
         self._queue: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
         self._settled: deque[list[_Ticket]] = deque()
@@ -132,7 +132,7 @@ class GroupCommit:
         slow = Unavailability(StorageFailure.SLOW, "the inbox did not respond within WEBHOOK_ACCEPT_TIMEOUT")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
-            self._problem_log.tell("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
+            self._problem_log.report("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
             self._trouble = slow
         _resume(ticket, self._trouble)
 
@@ -271,7 +271,7 @@ class GroupCommit:
         if trouble.alone:
             self._log.error("event not stored", reason=trouble.reason, detail=trouble.detail)
             return trouble
-        self._problem_log.tell(
+        self._problem_log.report(
             "inbox unavailable", key=trouble.reason, reason=trouble.reason, detail=trouble.detail, exc_info=unexpected
         )
         self._trouble = trouble
@@ -283,7 +283,7 @@ class GroupCommit:
     def _recovered(self) -> None:
         if self._trouble is not None:
             self._log.info("inbox ready")
-            self._problem_log.over()
+            self._problem_log.resolve()
         self._trouble = None
 
 

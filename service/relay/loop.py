@@ -60,7 +60,7 @@ class Relay:
         self._planner = Planner(state, self._opened, instruments=instruments, policy=policy, retention_ms=retention_ms)
         self._dispatcher = Dispatcher(state, self._opened, self._wake, instruments=instruments, policy=policy)
         self._report = Report(self._log, "destinations")
-        self._lasting = logs.LastingTrouble(self._log)
+        self._lasting = logs.ProblemLog(self._log)
         self._warned: tuple[str, ...] = ()
         self._trouble: str | None = "the log was not read yet"
         self._prepare = prepare
@@ -113,7 +113,7 @@ class Relay:
                 counted = moment if moment - counted >= FULL_PLAN_INTERVAL_SECONDS else counted
                 wait = min(self._dispatcher.turn(), 0 if more else LOG_INTERVAL_SECONDS)
                 self._trouble = None
-                self._lasting.over()
+                self._lasting.resolve()
             except Exception as ex:  # noqa: BLE001  a loop that ended would deliver nothing more
                 self._stumbled(ex)
                 wait = FAILURE_DELAY_SECONDS
@@ -164,7 +164,7 @@ class Relay:
             trouble, level, unexpected = ex.detail, "warning", None
         else:
             trouble, level, unexpected = type(ex).__name__, "error", ex
-        self._lasting.tell("nothing is delivered", level=level, key=trouble, detail=trouble, exc_info=unexpected)
+        self._lasting.report("nothing is delivered", level=level, key=trouble, detail=trouble, exc_info=unexpected)
         self._trouble = trouble
         if self._inbox is not None:
             self._inbox.close()

@@ -38,8 +38,8 @@ class LowWatermark:
         self._needed = needed
         self._heartbeat = heartbeat
         self._policy = policy
-        self._trouble = logs.LastingTrouble(logs.get("inbox"))
-        self._silence = logs.LastingTrouble(logs.get("inbox"))
+        self._trouble = logs.ProblemLog(logs.get("inbox"))
+        self._silence = logs.ProblemLog(logs.get("inbox"))
         self._not_before = float("-inf")
         self._lock = threading.Lock()
         self._looked = float("-inf")
@@ -53,9 +53,9 @@ class LowWatermark:
             found = self._needed(now)
         except InboxUnavailable as ex:
             self._not_before = time.monotonic() + RETRY_SECONDS
-            self._trouble.tell("nothing is purged", detail=ex.detail)
+            self._trouble.report("nothing is purged", detail=ex.detail)
             return self._unless_gone(now)
-        self._trouble.over()
+        self._trouble.resolve()
         return found
 
     def _unless_gone(self, now: int) -> int | None:
@@ -85,12 +85,12 @@ class LowWatermark:
 
     def _report(self, now: int) -> None:
         if self._seen is None or now - self._seen < SILENT_MS:
-            self._silence.over()
+            self._silence.resolve()
             return
         hours = (now - self._seen) // _HOUR_MS
         left = (self._policy.max_heartbeat_age_ms - (now - self._seen)) // _HOUR_MS
         until = f"for {left} more hours" if left > 0 else "no longer"
-        self._silence.tell(
+        self._silence.report(
             "no relay runs",
             detail=f"the last sign of life is {hours} hours old; what it has yet to deliver is kept {until}",
             hint="start the relay again, or forget its state: whatsapp-webhook destinations drop-state",

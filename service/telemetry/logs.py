@@ -153,7 +153,7 @@ class KeyedHasher:
         return hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-class LastingTrouble:
+class ProblemLog:
     """Logs a persistent problem when it starts or changes, then every ten minutes with `since`, until it is over.
 
     So the last hour of the log always shows it.
@@ -168,7 +168,7 @@ class LastingTrouble:
         self._since_ms = 0
         self._logged_ms = 0
 
-    def tell(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
+    def report(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
         """Log *event*, unless the same problem was logged in the last ten minutes.
 
         Two problems are the same if *event* and *key* are equal; without *key*, if *event* and *details* are equal.
@@ -189,7 +189,7 @@ class LastingTrouble:
             )
         getattr(self._log, level)(event, **details, **since)
 
-    def over(self) -> bool:
+    def resolve(self) -> bool:
         """Record that the problem is over; return whether there was one."""
         with self._lock:
             had_problem, self._key = self._key is not None, None

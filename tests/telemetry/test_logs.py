@@ -134,10 +134,10 @@ def test_a_trouble_that_lasts_is_told_again() -> None:
         def warning(self, event: str, **more: Any) -> None:
             written.append(("warning", event, more))
 
-    trouble = logs.LastingTrouble(Log(), now_ms=lambda: int(clock[0] * 1000))
-    assert not trouble.over()
+    trouble = logs.ProblemLog(Log(), now_ms=lambda: int(clock[0] * 1000))
+    assert not trouble.resolve()
     for _ in range(1800):
-        trouble.tell("inbox unavailable", key="full", detail=f"{clock[0]}")
+        trouble.report("inbox unavailable", key="full", detail=f"{clock[0]}")
         clock[0] += 1
     since = {"since": "2026-11-18T11:06:40+00:00"}
     assert [(level, more.keys() - {"detail"}) for level, _, more in written] == [
@@ -146,9 +146,9 @@ def test_a_trouble_that_lasts_is_told_again() -> None:
         ("error", {"since"}),
     ]
     assert written[1][2].items() >= since.items()
-    trouble.tell("inbox unavailable", key="locked", detail="another")
+    trouble.report("inbox unavailable", key="locked", detail="another")
     assert "since" not in written[3][2]
-    assert trouble.over()
-    trouble.tell("inbox unavailable", key="locked", level="warning")
+    assert trouble.resolve()
+    trouble.report("inbox unavailable", key="locked", level="warning")
     assert written[4][0] == "warning"
     assert len(written) == 5

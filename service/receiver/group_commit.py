@@ -142,9 +142,8 @@ class GroupCommit:
             return
         self._handing_over = True
         self._idle_watcher.start(self._hand_over)
-        self._delay_timer.again(
-            self._hand_over
-        )  # `again`: a libev timer that is started again resumes where it was stopped
+        # Not `start`: a libev timer that is started again resumes where it was stopped.
+        self._delay_timer.again(self._hand_over)
 
     def _hand_over(self) -> None:
         self._handing_over = False

@@ -129,7 +129,7 @@ class GroupCommit:
     # These run in the event loop.
 
     def _time_out(self, ticket: _Ticket) -> None:
-        slow = Unavailability(StorageFailure.SLOW, "the inbox did not respond within WEBHOOK_ACCEPT_TIMEOUT")
+        slow = Unavailability(StorageFailure.SLOW, "the inbox did not respond in time (WEBHOOK_ACCEPT_TIMEOUT)")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
             self._problem_log.report("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)

@@ -1,6 +1,6 @@
-"""The front door between Meta's WhatsApp Business Platform and a company's own systems.
+"""Receives webhooks of Meta's WhatsApp Business Platform, stores them, and delivers them to other systems.
 
-A module imports only from layers below its own; docs/architecture.md has the table, `make check` proves it.
+A module imports only from layers below its own: see the table in docs/architecture.md; `make check` enforces it.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -7,9 +7,9 @@ from service import foreign_environment
 
 
 def main() -> NoReturn:
-    """Take out what is meant for the libraries of other programs, then run the command line."""
-    ignored = foreign_environment.take_out(os.environ)
-    from service import cli  # noqa: PLC0415  libraries read the environment while they are imported
+    """Remove environment variables that only other programs' libraries should read, then run the command line."""
+    ignored = foreign_environment.remove_ignored(os.environ)
+    from service import cli  # noqa: PLC0415  some libraries read the environment on import
 
     cli.main(ignored)
 

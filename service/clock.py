@@ -1,4 +1,4 @@
-"""The one clock: integer milliseconds since the epoch. Parts get it as an argument, so that tests move it."""
+"""The clock: integer milliseconds since the epoch. It is passed as an argument, so that tests can move it."""
 
 import time
 from collections.abc import Callable
@@ -9,5 +9,5 @@ DAY_MS: Final = 86_400_000
 
 
 def now_ms() -> int:
-    """Return the time now."""
+    """Return the current time."""
     return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""A deadline for all of what may wait in many places: a connection, a head that drips, a body without an end."""
+"""One deadline for a call that can block in several places, such as connecting, a slow response or an endless body."""
 
 import queue
 import threading
@@ -9,18 +9,21 @@ T = TypeVar("T")
 
 
 def within(seconds: float, do: Callable[[], T]) -> T:
-    """Give what *do* gives, or raise what it raises; raises TimeoutError after *seconds*, and leaves it behind."""
-    found: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    """Run *do* in a thread; return its result, or raise its exception.
+
+    Raises TimeoutError after *seconds*; the thread is left running.
+    """
+    result: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            found.put((do(), None))
-        except BaseException as ex:  # noqa: BLE001  it is raised again, where it is waited for
-            found.put((None, ex))
+            result.put((do(), None))
+        except BaseException as ex:  # noqa: BLE001  raised again in the calling thread
+            result.put((None, ex))
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        value, raised = found.get(timeout=seconds)
+        value, raised = result.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
     if raised is not None:

@@ -1,9 +1,9 @@
-"""Everything that can go wrong, as one tree.
+"""The tree of exceptions.
 
     WebhookError
-    ├── ConfigurationError      the operator must change something; carries every problem
-    ├── HandshakeRefused        the caller is told nothing; carries the reason for log and metric
-    ├── NotificationRefused     the body is not taken; one subclass a row of the answer table
+    ├── ConfigurationError      the operator must change something; has every problem
+    ├── HandshakeRefused        has the reason for log and metric; the response does not show it
+    ├── NotificationRefused     the notification is rejected; one subclass per row of the response table
     │   ├── TooLarge
     │   ├── Encoded
     │   ├── NotConfigured
@@ -11,10 +11,10 @@
     │   ├── Overloaded
     │   ├── ReadTimeout
     │   └── Aborted
-    ├── GraphRefused            Meta did not do what it was asked; says whose side it is on, and what to do
-    └── InboxUnavailable        what was to be kept is not promised to survive; the sender tries again
+    ├── GraphRefused            a Graph API request failed; says which side must fix it, and how
+    └── InboxUnavailable        the events may not be stored; the sender must retry
 
-`service.receiver.app` holds the one table that turns them into HTTP answers.
+`service.receiver.responses` has the table that maps them to HTTP responses.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from service.outcomes import HandshakeOutcome, NotificationOutcome, StorageFailu
 
 
 class WebhookError(Exception):
-    """The root of the tree; `outcome` is its value of the notifications metric's label."""
+    """The root of the tree; `outcome` is the label value in the notifications metric."""
 
     outcome: ClassVar[NotificationOutcome] = NotificationOutcome.ERROR
 
 
 class ConfigurationError(WebhookError):
-    """The configuration cannot be used; *problems* are all that was found, one sentence each."""
+    """The configuration cannot be used; *problems* has one sentence per problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -39,7 +39,7 @@ class ConfigurationError(WebhookError):
 
 
 class HandshakeRefused(WebhookError):
-    """The verification request is not Meta's; *reason* is for the operator, never for the caller."""
+    """The handshake is rejected; *reason* is for the operator, and never in the response."""
 
     def __init__(self, reason: HandshakeOutcome) -> None:
         super().__init__(reason)
@@ -47,11 +47,11 @@ class HandshakeRefused(WebhookError):
 
 
 class NotificationRefused(WebhookError):
-    """The notification is not taken."""
+    """The notification is rejected."""
 
 
 class TooLarge(NotificationRefused):
-    """The body is above `WEBHOOK_MAX_BODY_BYTES`."""
+    """The body is larger than `WEBHOOK_MAX_BODY_BYTES`."""
 
     outcome = NotificationOutcome.TOO_LARGE
 
@@ -63,40 +63,40 @@ class Encoded(NotificationRefused):
 
 
 class NotConfigured(NotificationRefused):
-    """No app secret is in force, so nothing can be checked."""
+    """There is no app secret, so no signature can be verified."""
 
     outcome = NotificationOutcome.NOT_CONFIGURED
 
 
 class BadSignature(NotificationRefused):
-    """No secret in force made this signature, or there is none that could be checked."""
+    """The signature is missing, malformed, or does not match any accepted secret."""
 
     outcome = NotificationOutcome.BAD_SIGNATURE
 
 
 class Overloaded(NotificationRefused):
-    """The requests in flight are at their limit in bytes, and this one moved the least."""
+    """`WEBHOOK_INFLIGHT_BYTES` is reached, and this request was the slowest."""
 
     outcome = NotificationOutcome.OVERLOADED
 
 
 class ReadTimeout(NotificationRefused):
-    """The request was not complete in time, however it dripped."""
+    """The request was not complete within `WEBHOOK_READ_TIMEOUT`."""
 
     outcome = NotificationOutcome.TIMEOUT
 
 
 class Aborted(NotificationRefused):
-    """The client went away, or broke the framing, before the body's end."""
+    """The client disconnected, or broke the framing, before the end of the body."""
 
     outcome = NotificationOutcome.ABORTED
 
 
 class GraphRefused(WebhookError):
-    """The Graph API did not do what it was asked.
+    """A request to the Graph API failed.
 
-    *what* went wrong, *side* is whose it is to mend, *remedy* says how, each in words; *code* is Meta's, 0 where the
-    answer was none of its errors; *again* says that the same request may work in a moment.
+    *what* describes the failure, *side* names who must fix it, *remedy* says how. *code* is Meta's error code, 0 if the
+    response was not one of Meta's errors; *again* is true if a retry of the same request may succeed.
     """
 
     def __init__(self, what: str, *, side: str, remedy: str, code: int = 0, again: bool = False) -> None:
@@ -108,17 +108,17 @@ class GraphRefused(WebhookError):
         self.again = again
 
     def of(self, name: str) -> "GraphRefused":
-        """Give the same, of what is called *name*, where it is Meta that refused it."""
+        """Return the same error, prefixed with *name* if it is one of Meta's errors."""
         what = f"{name}: {self.what}" if self.code else self.what
         return GraphRefused(what, side=self.side, remedy=self.remedy, code=self.code, again=self.again)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailability:
-    """Why the inbox is unavailable: what may be stored of an InboxUnavailable.
+    """Why the inbox is unavailable: the storable part of an InboxUnavailable.
 
-    An exception keeps the frames of every raise alive, and so the events of every request that it was raised to. So
-    what is stored was never raised, and what is raised is never stored.
+    An exception keeps the frames of every raise alive, and so the events of every request that it was raised in.
+    Therefore an exception that is raised is never stored, and a stored reason is never raised.
     """
 
     reason: StorageFailure
@@ -126,18 +126,17 @@ class Unavailability:
     reopen: bool = False
     alone: bool = False
 
-    def error(self, said: str = "") -> "InboxUnavailable":
-        """Return an exception of its own, to be raised once; *said* is what the engine calls it."""
-        detail = f"{self.detail} ({said})" if said else self.detail
+    def error(self, engine_message: str = "") -> "InboxUnavailable":
+        """Return a new exception, to be raised once; *engine_message* is the engine's own error text."""
+        detail = f"{self.detail} ({engine_message})" if engine_message else self.detail
         return InboxUnavailable(self.reason, detail, reopen=self.reopen, alone=self.alone)
 
 
 class InboxUnavailable(WebhookError):
-    """The inbox cannot promise, in time, that the events would survive a crash.
+    """The inbox could not make the events durable in time.
 
-    *reason* is a metric's label, *detail* says it to a person with the remedy,
-    *reopen* says that the engine's handle is not to be trusted any more, *alone* that an event is at fault and not
-    the inbox: others may be kept without it.
+    *reason* is a metric's label; *detail* is for people, with the remedy. *reopen* is true if the engine's connection
+    must be opened again. *alone* is true if one event caused the failure: the other events can be stored without it.
     """
 
     outcome = NotificationOutcome.UNAVAILABLE
@@ -150,5 +149,5 @@ class InboxUnavailable(WebhookError):
         self.alone = alone
 
     def stored(self) -> Unavailability:
-        """Return what may be stored of it."""
+        """Return the storable part of this exception."""
         return Unavailability(self.reason, self.detail, self.reopen, self.alone)

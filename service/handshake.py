@@ -1,4 +1,4 @@
-"""The handshake: Meta asks whether this URL belongs to somebody who knows the verify token.
+"""The handshake: Meta checks whether the server at this URL knows the verify token.
 
 Source: "Webhooks > Create a webhook endpoint > Verification requests", WhatsApp Business Platform documentation.
 """
@@ -13,19 +13,19 @@ from service.errors import HandshakeRefused
 from service.outcomes import HandshakeOutcome
 
 _PARAMETERS = ("hub.mode", "hub.verify_token", "hub.challenge")
-# The challenge is opaque, and echoing it must not let a stranger have this host say what they like.
+# The challenge is opaque. It is echoed, so it must not let a caller make this host return arbitrary content.
 _CHALLENGE = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
 
 
 class Verified(NamedTuple):
-    """What to answer, and which token in force (from 1) the caller knew."""
+    """The challenge to return, and the position, from 1, of the accepted token that matched."""
 
     challenge: str
     position: int
 
 
 def verify(query: str, tokens: Sequence[bytes]) -> Verified:
-    """Check the *query* string of a verification request against the *tokens* in force.
+    """Check the *query* string of a verification request against the accepted *tokens*.
 
     Raises HandshakeRefused with its reason.
     """
@@ -40,17 +40,17 @@ def verify(query: str, tokens: Sequence[bytes]) -> Verified:
 
 
 def _parameters(query: str) -> list[str]:
-    # Latin-1 keeps each percent-decoded byte as it is, so that a token is compared as bytes.
+    # Latin-1 preserves each percent-decoded byte, so that a token is compared as bytes.
     pairs = parse_qsl(query, keep_blank_values=True, encoding="latin-1")
-    found = []
+    parameters = []
     for name in _PARAMETERS:
         values = [value for key, value in pairs if key == name]
         if not values:
             raise HandshakeRefused(HandshakeOutcome.MISSING_PARAMETER)
         if len(values) > 1:
             raise HandshakeRefused(HandshakeOutcome.REPEATED_PARAMETER)
-        found.append(values[0])
-    return found
+        parameters.append(values[0])
+    return parameters
 
 
 def _position(token: bytes, tokens: Sequence[bytes]) -> int:

@@ -1,4 +1,4 @@
-"""What every part of a process measures, traces and times by, and its source of chance: passed on as one value."""
+"""Metrics, tracing, clock and randomness of a process, passed to its parts as one value."""
 
 import random
 from collections.abc import Callable
@@ -19,4 +19,4 @@ class Instruments(Generic[MetricsT_co]):
     tracing: Tracing
     now_ms: Clock = now_ms
     chance: Callable[[], float] = random.random
-    """Returns a number from 0 to 1; no secret depends on it."""
+    """Returns a random number from 0 to 1; not used for secrets."""

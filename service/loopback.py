@@ -1,4 +1,4 @@
-"""Where this machine reaches a listener of its own that binds every address."""
+"""Addresses at which this machine reaches its own listener on a wildcard address."""
 
 import ipaddress
 import socket
@@ -12,7 +12,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 1.0
 
 
 def reachable(listener: Address) -> Address:
-    """Return where to ask *listener*: of a wildcard 127.0.0.1 if something listens there, else ::1 if it does there."""
+    """Return the address to connect to *listener*: for a wildcard, the loopback address that accepts connections."""
     if listener.host not in WILDCARDS:
         return listener
     for host in CANDIDATES:
@@ -25,7 +25,7 @@ def reachable(listener: Address) -> Address:
 
 
 def unmapped(host: str) -> str:
-    """Return an IPv4 address that a dual-stack socket wrote as `::ffff:a.b.c.d` as IPv4; any other text as it is."""
+    """Return an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) as IPv4; return any other text unchanged."""
     if not host.lower().startswith("::ffff:"):
         return host
     try:
@@ -36,7 +36,7 @@ def unmapped(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether *host*, an address or a name, is this machine itself."""
+    """Return whether *host*, an address or a name, is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(unmapped(host)).is_loopback
     except ValueError:

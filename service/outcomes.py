@@ -1,11 +1,11 @@
-"""The closed sets: what becomes of a request, an attempt or an event, and why. Metrics, responses and docs use them."""
+"""Closed sets: outcomes of requests and attempts, and reasons of failures. Metrics, responses and docs use them."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class NotificationOutcome(StrEnum):
-    """What becomes of a notification: the label of `notifications_total`."""
+    """The outcome of a notification: the label of `notifications_total`."""
 
     ACCEPTED = "accepted"
     TOO_LARGE = "too_large"
@@ -20,7 +20,7 @@ class NotificationOutcome(StrEnum):
 
 
 class HandshakeOutcome(StrEnum):
-    """What becomes of a verification request, and why it was refused: the label of `handshakes_total`."""
+    """The outcome of a handshake, with the reason if it is rejected: the label of `handshakes_total`."""
 
     VERIFIED = "verified"
     NOT_CONFIGURED = "not_configured"
@@ -32,7 +32,7 @@ class HandshakeOutcome(StrEnum):
 
 
 class StorageFailure(StrEnum):
-    """Why an inbox, or the relay's deliveries, can't be used."""
+    """Why the inbox, or the relay's delivery database, is unavailable."""
 
     FULL = "full"
     SLOW = "slow"
@@ -56,7 +56,7 @@ class StorageFailure(StrEnum):
     RELAY_STATE = "relay_state"
 
 
-# The label of `inbox_errors_total`: a start is no failure, and the others are of the relay's deliveries alone.
+# The label of `inbox_errors_total`: starting is not a failure, and the other three apply only to the relay.
 INBOX_FAILURES: Final = tuple(
     each
     for each in StorageFailure
@@ -65,7 +65,7 @@ INBOX_FAILURES: Final = tuple(
 
 
 class AttemptOutcome(StrEnum):
-    """What becomes of an attempt to deliver: the label of `relay_attempts_total`."""
+    """The outcome of a delivery attempt: the label of `relay_attempts_total`."""
 
     DELIVERED = "delivered"
     REDIRECT = "redirect"
@@ -81,14 +81,14 @@ class AttemptOutcome(StrEnum):
 
 
 class DeadLetterReason(StrEnum):
-    """Why a delivery was given up: the label of `relay_dead_letters_total`."""
+    """Why a delivery became a dead letter: the label of `relay_dead_letters_total`."""
 
     EXPIRED = "expired"
     RETENTION = "retention"
 
 
 class CheckId(StrEnum):
-    """The checks of `doctor`, in their order."""
+    """The checks of `doctor`, in order."""
 
     CONFIGURATION = "configuration"
     CREDENTIALS = "credentials"

@@ -1,4 +1,4 @@
-"""Values that are read again while the process runs: the last good one stays, and what is wrong is logged once."""
+"""Values that are reloaded while the process runs: the last good value stays, and a problem is logged once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -9,22 +9,22 @@ T = TypeVar("T")
 
 
 class Reloading(Generic[T]):
-    """The last good value of a file or directory that may change, vanish or break at any time.
+    """The last good value of a file or directory that may change, vanish or become invalid at any time.
 
-    It is read by looking, and compared by content: no clock of a file system and no watcher can hide a change.
+    The content is read and compared each time, so that no change is missed because of a file's time or a watcher.
     """
 
     def __init__(self, read: Callable[[T], tuple[T, Sequence[str]]], initial: T) -> None:
-        """*read* gets the present value and returns the next one, with what is wrong: a sentence each.
+        """*read* gets the current value and returns the next one, with a sentence per problem.
 
-        It returns the present value, or a part of it, for what it can't read.
+        For a part that it can't read, it returns that part of the current value.
         """
         self._read = read
         self.current = initial
         self.problems: tuple[str, ...] = ()
 
     def look(self) -> bool:
-        """Read again; return whether the value changed."""
+        """Read the value again; return whether it changed."""
         before = self.current
         self.current, problems = self._read(before)
         self.problems = tuple(problems)
@@ -32,17 +32,17 @@ class Reloading(Generic[T]):
 
 
 class Report:
-    """Logs that something can't be read: when that begins or changes, now and then while it lasts, and its end."""
+    """Logs read failures: when they start or change, every ten minutes while they last, and when they are over."""
 
     def __init__(self, log: Any, name: str) -> None:
-        """*log* is a logger, *name* what is read: credentials, say."""
+        """*log* is a logger; *name* names the value, such as `credentials`."""
         self._log = log
         self._name = name
-        self._lasting = logs.LastingTrouble(log)
+        self._problem_log = logs.ProblemLog(log)
 
     def update(self, problems: Sequence[str], *, level: str = "error", **details: object) -> None:
-        """Log the *problems*, or that there are none any more."""
+        """Log *problems*, or that they are over if it is empty."""
         if problems:
-            self._lasting.tell(f"{self._name} not readable", level=level, problems=list(problems), **details)
-        elif self._lasting.over():
+            self._problem_log.report(f"{self._name} not readable", level=level, problems=list(problems), **details)
+        elif self._problem_log.resolve():
             self._log.info(f"{self._name} readable again")

@@ -1,7 +1,7 @@
 """The signature of a notification: HMAC-SHA256 of the raw body under the app secret.
 
 Source: "Webhooks > Create a webhook endpoint > Validate payloads", WhatsApp Business Platform documentation.
-The older SHA-1 header (`X-Hub-Signature`) is never looked at.
+The older SHA-1 header (`X-Hub-Signature`) is ignored.
 """
 
 import hmac
@@ -16,36 +16,36 @@ _FORM = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 def digest_in(header: str | None) -> bytes:
-    """Read the 32 bytes that *header* claims, or raise BadSignature.
+    """Return the 32 bytes of the signature in *header*.
 
-    A header that is absent, repeated (WSGI joins the two with a comma) or of another form claims nothing.
+    Raises BadSignature if the header is absent, malformed, or repeated (WSGI joins the values with a comma).
     """
-    found = None if header is None else _FORM.fullmatch(header)
-    if found is None:
+    match = None if header is None else _FORM.fullmatch(header)
+    if match is None:
         raise BadSignature
-    return bytes.fromhex(found[1])
+    return bytes.fromhex(match[1])
 
 
 class Check:
-    """The signature of one body under each of several secrets, made while the body arrives.
+    """Computes the signature of one body under each of several secrets while the body arrives.
 
-    A body that is hashed only when it is complete keeps everybody else waiting: 4 MiB under four secrets for 30 ms.
+    Hashing a complete body in one step would block all other requests: 4 MiB under four secrets takes 30 ms.
     """
 
     __slots__ = ("_claimed", "_keyed")
 
     def __init__(self, claimed: bytes, secrets: Sequence[bytes]) -> None:
-        """*claimed* are the 32 bytes of the header, *secrets* the ones that are accepted."""
+        """*claimed* is the 32 bytes of the header; *secrets* are the accepted app secrets."""
         self._claimed = claimed
         self._keyed = [_keyed(secret).copy() for secret in secrets]
 
     def update(self, piece: bytes | bytearray | memoryview) -> None:
-        """Take the next piece of the body."""
+        """Hash the next piece of the body."""
         for keyed in self._keyed:
             keyed.update(piece)
 
     def match(self) -> int:
-        """Return the position, from 1, of the secret that makes the claimed signature, or raise BadSignature.
+        """Return the position, from 1, of the secret that matches the claimed signature, or raise BadSignature.
 
         Every secret is compared in constant time, whichever matches.
         """
@@ -64,5 +64,5 @@ def _keyed(secret: bytes) -> hmac.HMAC:
 
 
 def header_for(body: bytes, secret: bytes) -> str:
-    """Make the header's value as Meta does."""
+    """Return the header's value as Meta computes it."""
     return "sha256=" + hmac.digest(secret, body, "sha256").hex()

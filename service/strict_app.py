@@ -1,4 +1,4 @@
-"""A Falcon application that answers with plain text, knows no path and no method but its own, and reveals nothing."""
+"""A Falcon application with plain-text errors, exact paths and methods, and no information about the server."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ WRONG_PATH: Final = "not found\n"
 
 
 def strict_app(middleware: list[Any]) -> falcon.App[Any, Any]:
-    """Return an application without routes; *middleware* sees each request before its method and path are judged."""
+    """Return an application without routes; *middleware* runs before the method and path are checked."""
     app = falcon.App(media_type=TEXT, middleware=[*middleware, _GetAndPost()])
     app.set_error_serializer(_serialize)
     app.resp_options.xml_error_serialization = False
@@ -18,13 +18,13 @@ def strict_app(middleware: list[Any]) -> falcon.App[Any, Any]:
 
 
 def _serialize(_req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError) -> None:
-    """Write Falcon's own errors: a path or a method that is not there."""
+    """Write Falcon's own errors, such as an unknown path or method, as plain text."""
     resp.content_type = TEXT
     resp.text = WRONG_PATH if ex.status == falcon.HTTP_404 else f"{str(ex.status)[4:].lower()}\n"
 
 
 class _GetAndPost:
-    """Refuses methods that a resource does not have, OPTIONS among them, and what only Falcon takes for its path."""
+    """Rejects methods that a resource does not have, including OPTIONS, and paths that Falcon matches only loosely."""
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, resource: object, _params: object) -> None:
         if req.path != req.uri_template:

@@ -1,7 +1,7 @@
-"""What all tests share: the means they need, and a real server to run them on.
+"""Fixtures for all tests, and the requirements that some tests have.
 
-A test that needs something beyond Python says so with `@pytest.mark.needs("corpus", ...)`; it is skipped with the
-reason where that is not there, and fails instead where `TEST_REQUIRE` names it (as `.ci/run` does for what it found).
+A test that needs something beyond Python declares it with `@pytest.mark.needs("corpus", ...)`. If that is missing, the
+test is skipped with the reason; it fails instead if `TEST_REQUIRE` names the requirement (`.ci/run` sets it).
 """
 
 import ctypes.util
@@ -56,7 +56,7 @@ def _network_namespaces() -> bool:
     return subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode == 0
 
 
-MEANS: dict[str, tuple[Callable[[], bool], str]] = {
+REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "cluster": (_cluster, "a cluster in KUBECONFIG, kubectl, helm, and the image that its nodes have in TEST_IMAGE"),
     "cluster_postgresql": (
         lambda: bool(os.environ.get("TEST_CLUSTER_POSTGRESQL")),
@@ -102,30 +102,30 @@ MEANS: dict[str, tuple[Callable[[], bool], str]] = {
 }
 
 
-# One of these exists on a machine at a time: its tests run in one process, one after the other.
+# Only one of each can exist on a machine at a time: its tests run one after the other in one process.
 ONE_AT_A_TIME = ("kafka", "loop", "npm")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what can't run here, or have it fail where it was said to."""
+    """Skip tests whose requirements are missing, or make them fail if `TEST_REQUIRE` names the requirement."""
     required = os.environ.get("TEST_REQUIRE", "").split()
-    is_there = cache(lambda name: MEANS[name][0]())
+    is_available = cache(lambda name: REQUIREMENTS[name][0]())
     for item in items:
         names = [name for mark in item.iter_markers("needs") for name in mark.args]
         for name in set(names).intersection(ONE_AT_A_TIME):
             item.add_marker(pytest.mark.xdist_group(name))
         for name in names:
-            if is_there(name):
+            if is_available(name):
                 continue
-            reason = f"needs {MEANS[name][1]}"
+            reason = f"needs {REQUIREMENTS[name][1]}"
             item.add_marker(pytest.mark.skip(reason) if name not in required else pytest.mark.usefixtures("required"))
 
 
 @pytest.fixture
 def required() -> None:
-    """Fail: what the test needs was said to be there."""
-    pytest.fail("TEST_REQUIRE says that what this test needs is there, and it is not")
+    """Fail: a required requirement is missing."""
+    pytest.fail("TEST_REQUIRE names a requirement of this test, but it is missing")
 
 
 @pytest.fixture(scope="session")
@@ -140,22 +140,22 @@ def cases() -> Path:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Real servers, for engines that have one."""
-    made = Servers()
-    yield made
-    made.close()
+    """Yield real servers for the engines that need one."""
+    running = Servers()
+    yield running
+    running.close()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of its own for the test, ready."""
+    """Yield a ready server for one test."""
     with Server(tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all tests of a module that leave it as it was."""
+    """Yield a server for all tests of a module that do not change its state."""
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
 

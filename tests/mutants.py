@@ -1,12 +1,11 @@
-"""Are the tests of what must not be wrong any good: change one thing at a time, and see whether a test minds.
+"""Mutation tests of the critical modules: change one thing at a time, and check whether a test fails.
 
-usage: mutants.py [MODULE ...]; every change to what checks who Meta is (`signature`, `handshake`, `credentials`),
-to what decides, signs and remembers deliveries, and to what decides what is changed at Meta, is tried against the
-tests of that module, in a copy. Ends with 1 where a change lives that EQUIVALENT does not explain, or where EQUIVALENT
-explains one that does not live.
+usage: mutants.py [MODULE ...]. Every mutant of a module that authenticates Meta, delivers events, or changes the
+registration at Meta is run against the tests of that module, in a copy. Exits with status 1 if a mutant survives that
+EQUIVALENT does not explain, or if EQUIVALENT explains one that does not survive.
 
-The changes are mutmut's, and a few more. Its runner is not used: it changes the bodies of functions only, and much of
-what matters here is outside of them (regular expressions, limits) or in properties, which it leaves alone.
+The mutations are mutmut's, and a few more. mutmut's runner is not used: it changes only the bodies of functions, and
+not the code outside of them (regular expressions, limits) nor properties.
 """
 
 import ast
@@ -46,32 +45,32 @@ MODULES = {
     "relay/forbidden_addresses": "relay/test_forbidden_addresses.py",
     "storage/sqlite/delivery_queue": "contract/test_deliveries.py",
 }
-# Where another letter case is the same program: SQL, and addresses in hexadecimal digits.
+# Modules in which a change of letter case is the same program: SQL, and addresses in hexadecimal digits.
 ANY_CASE = ("storage/sqlite/delivery_queue", "relay/forbidden_addresses")
-PATIENCE = 60  # seconds; a change that makes a test hang is noticed too
-# The same examples each time, and the first that fails is enough.
+TIMEOUT_SECONDS = 60  # a mutant that makes a test hang is killed
+# Use the same examples each time, and stop at the first that fails.
 CONFTEST = """
 from hypothesis import Phase, settings
 settings.register_profile("mutants", derandomize=True, database=None, deadline=None, phases=[Phase.generate])
 settings.load_profile("mutants")
 """
 
-# A change, as it is told, that no test can see: why it is the same program.
-_ANY_CASE = "OpenSSL knows its digests, and Python its codecs, by a name in either case"
-_NEITHER = "0 and None are neither true nor ever given back"
-_SLOTS = "slots take less memory, and a frozen object takes no further attribute anyway"
-_FALSY = "what calls it asks only whether it is empty, or true"
-_ENDS = "what ends without a word gives None"
-_WHOLE = "what is all blanks is so from either end"
-_NUMBER = "what catches it reads its text, and not its number"
-_REMEMBERED = "how many keys are remembered changes the time it takes alone"
-_BOUNDED = "the longest wait is reached long before"
-_LEAST = "our own wait is never below 0, and the longer one counts"
-_RAISES = "the library may raise it and, of what a test can say, does not"
-_UNASKED = "what is not open does not ask it"
-_FAILED_FIRST = "a breaker is open only after a failure, whose time it has"
+# Mutants, by name, that no test can detect, each with the reason.
+_ANY_CASE = "OpenSSL's names of digests and Python's names of codecs are case-insensitive"
+_NEITHER = "0 and None are both false, and neither is ever returned"
+_SLOTS = "slots save memory, and a frozen object accepts no other attribute anyway"
+_FALSY = "the caller checks only whether it is empty or true"
+_ENDS = "a function without a return statement returns None"
+_WHOLE = "a blank line is empty after stripping either end"
+_NUMBER = "the handler uses its text, and not its number"
+_REMEMBERED = "the size of the cache changes only the speed"
+_BOUNDED = "the maximum wait is reached earlier"
+_LEAST = "our own wait is never below 0, and the longer one is used"
+_RAISES = "the library may raise it, but not for any input of a test"
+_UNASKED = "it is read only while the breaker is open"
+_FAILED_FIRST = "a breaker opens only after a failure, and stores its time"
 _EMBEDDED = "an IPv4 address of 0.0.0.0/8 is in it; the chart's list, which is the same, needs the line"
-_DEADLINE = "the worker and the webhook share whatever name the key has"
+_DEADLINE = "the worker and the webhook use the same constant, whatever its value"
 _DIRECTORY = "credentials.CredentialsDirectory"
 EQUIVALENT = {
     "signature.Check.match: position = None": _NEITHER,
@@ -83,7 +82,7 @@ EQUIVALENT = {
     'handshake: _CHALLENGE = re.compile(r"[A-Za-z/-9._~+/=-]{1,256}")': "the slash is of the class anyway",
     'handshake.verify: return Verified(challenge, _position(token.encode("LATIN-1"), tokens))': _ANY_CASE,
     'handshake._parameters: pairs = parse_qsl(query, keep_blank_values=True, encoding="LATIN-1")': _ANY_CASE,
-    "handshake._parameters: found.append(values[-1])": "there is exactly one by then",
+    "handshake._parameters: parameters.append(values[-1])": "there is exactly one by then",
     "handshake._position: position = None": _NEITHER,
     "credentials.Credentials: @dataclass(frozen=True, slots=None)": _SLOTS,
     "credentials.Credentials: @dataclass(frozen=True, slots=False)": _SLOTS,
@@ -141,8 +140,8 @@ EQUIVALENT.update(
     }
 )
 
-# What is not changed: documentation, types, imports.
-ASIDE = m.OneOf(
+# Not mutated: docstrings, annotations, imports.
+NOT_MUTATED = m.OneOf(
     m.Annotation(),
     m.SimpleStatementLine(body=[m.OneOf(m.Import(), m.ImportFrom(), m.Expr(value=m.SimpleString()))]),
 )
@@ -150,23 +149,23 @@ SIMILAR = {"fullmatch": ("match", "search"), "strip": ("lstrip", "rstrip")}
 Found = re.Match[str]
 
 
-def beside(character: str) -> tuple[str, str]:
+def neighbours(character: str) -> tuple[str, str]:
     return chr(ord(character) - 1), chr(ord(character) + 1)
 
 
-# What is changed in a regular expression: quantifiers, their numbers, classes, and the members of classes.
+# Mutations of a regular expression: quantifiers, their numbers, classes, and the members of classes.
 PATTERNS: list[tuple[str, Callable[[Found], Iterable[str]]]] = [
     (r"{.+?}", lambda _: ("", "+", "*")),
     (r"(?<=[{,])\d+(?=[,}])", lambda found: (str(int(found[0]) - 1), str(int(found[0]) + 1))),
     (r"\[.+?]", lambda found: (".", "[^" + found[0][1:])),
-    (r"\w-\w", lambda found: ("", *(first + found[0][1:] for first in beside(found[0][0])))),
-    (r"\w-\w", lambda found: (found[0][:-1] + last for last in beside(found[0][-1]))),
+    (r"\w-\w", lambda found: ("", *(first + found[0][1:] for first in neighbours(found[0][0])))),
+    (r"\w-\w", lambda found: (found[0][:-1] + last for last in neighbours(found[0][-1]))),
     (r"[^a-zA-Z0-9[\]{}](?=[^[{]*])", lambda _: ("",)),
 ]
 
 
 def strings(node: cst.SimpleString) -> Iterator[cst.CSTNode]:
-    """Empty it; change what a regular expression takes by one step."""
+    """Empty the string; if it is a regular expression, change what it matches by one step."""
     text = node.value
     yield node.with_changes(value=node.prefix + text[-1] * 2)
     for pattern, instead in PATTERNS if text.startswith("r") else ():
@@ -176,7 +175,7 @@ def strings(node: cst.SimpleString) -> Iterator[cst.CSTNode]:
 
 
 def calls(node: cst.Call) -> Iterator[cst.CSTNode]:
-    """Take what a method without arguments is of, or what a function is given."""
+    """Replace a method call without arguments by its object, or a function call by its argument."""
     if isinstance(node.func, cst.Attribute) and not node.args:
         yield node.func.value
     if isinstance(node.func, cst.Name) and len(node.args) == 1:
@@ -184,7 +183,7 @@ def calls(node: cst.Call) -> Iterator[cst.CSTNode]:
 
 
 def tuples(node: cst.Tuple) -> Iterator[cst.CSTNode]:
-    """Drop each element; fill an empty one."""
+    """Remove each element; add one to an empty tuple."""
     for index in range(len(node.elements)):
         yield node.with_changes(elements=[*node.elements[:index], *node.elements[index + 1 :]])
     if not node.elements:
@@ -207,7 +206,7 @@ OPERATORS: list[tuple[Any, Callable[[Any], Iterable[cst.CSTNode]]]] = [
 
 
 class Mutant(NamedTuple):
-    """A module with one thing changed, and a name for the change that lasts while its line does."""
+    """A module with one change, and a name for the change that stays the same while its line does."""
 
     module: str
     name: str
@@ -217,7 +216,7 @@ class Mutant(NamedTuple):
 
 def nodes(node: cst.CSTNode, scope: str) -> Iterator[tuple[str, cst.CSTNode]]:
     for child in node.children:
-        if m.matches(child, ASIDE):
+        if m.matches(child, NOT_MUTATED):
             continue
         inner = f"{scope}.{child.name.value}" if isinstance(child, cst.FunctionDef | cst.ClassDef) else scope
         yield inner, child
@@ -225,7 +224,7 @@ def nodes(node: cst.CSTNode, scope: str) -> Iterator[tuple[str, cst.CSTNode]]:
 
 
 def variants(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """Give what the operators make of a node, but for what can't be written."""
+    """Yield the mutations of a node, except invalid ones."""
     for kind, operator in OPERATORS:
         if isinstance(node, kind):
             with suppress(cst.CSTValidationError):
@@ -237,7 +236,7 @@ def source_of(module: str) -> str:
 
 
 def mutants_of(module: str) -> Iterator[Mutant]:
-    """Make each program that differs from the module in one thing, once."""
+    """Yield each program that differs from the module in one thing, once."""
     source = source_of(module)
     tree = cst.parse_module(source)
     known, names = {ast.dump(ast.parse(source))}, Counter[str]()
@@ -252,14 +251,14 @@ def mutants_of(module: str) -> Iterator[Mutant]:
                 continue
             known.add(program)
             diff = list(difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0))[3:]
-            gone, come = (" ".join(line[1:].strip() for line in diff if line[0] == sign) for sign in "-+")
-            name = f"{scope}: " + (f"without {gone}" if re.match(r"pass\b|$", come) else come)
+            removed, added = (" ".join(line[1:].strip() for line in diff if line[0] == sign) for sign in "-+")
+            name = f"{scope}: " + (f"without {removed}" if re.match(r"pass\b|$", added) else added)
             names[name] += 1
             yield Mutant(module, f"{name} ({names[name]})" if names[name] > 1 else name, changed, "\n".join(diff))
 
 
-def lay(directory: Path) -> Path:
-    """Copy the service and the tests."""
+def copy_to(directory: Path) -> Path:
+    """Copy the service and the tests to *directory*."""
     shutil.copytree(ROOT / "service", directory / "service", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "support", directory / "tests" / "support")
     for tests in MODULES.values():
@@ -273,18 +272,18 @@ def lay(directory: Path) -> Path:
 
 
 def attempt(mutant: Mutant, directory: Path) -> NoReturn:
-    """Run the tests of a module with *mutant* in its place; end this process with what pytest says."""
+    """Run the tests of a module with *mutant* in its place; exit this process with pytest's status."""
     code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
-        signal.alarm(PATIENCE)
+        signal.alarm(TIMEOUT_SECONDS)
         output = os.open(directory / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(directory)
         sys.path.insert(0, str(directory))
-        sys.dont_write_bytecode = True  # a change may keep the second and the size of the file
+        sys.dont_write_bytecode = True  # a mutant may have the same time and size as the file before
         Path("service", f"{mutant.module}.py").write_text(mutant.source)
-        # What goes through all of the corpus wants more than a copy of one file.
+        # Tests of the whole corpus need more files than are copied.
         options = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", "tmp", "-k", "not corpus"]
         code = pytest.main([*options, f"tests/{MODULES[mutant.module]}"])
     finally:
@@ -292,11 +291,11 @@ def attempt(mutant: Mutant, directory: Path) -> NoReturn:
 
 
 def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
-    """Try all *mutants*, as many at a time as there are cores, each in a process of its own."""
+    """Run all *mutants*, one per core at a time, each in a separate process; return those that survive."""
     os.environ.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_ADDOPTS="")
     alive, running, waiting = [], dict[int, tuple[Mutant, Path]](), deque(mutants)
     with TemporaryDirectory() as temporary, click.progressbar(mutants, hidden=not sys.stdout.isatty()) as progress:
-        idle = [lay(Path(temporary) / str(number)) for number in range(os.cpu_count() or 1)]
+        idle = [copy_to(Path(temporary) / str(number)) for number in range(os.cpu_count() or 1)]
         while waiting or running:
             while waiting and idle:
                 mutant, directory = waiting.popleft(), idle.pop()
@@ -304,7 +303,11 @@ def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
                 running[child] = mutant, directory
             child, status = os.wait()
             mutant, directory = running.pop(child)
-            if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 1, 2):  # passed, failed, not even imported
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (
+                0,
+                1,
+                2,
+            ):  # passed, failed, or could not be imported
                 raise RuntimeError(f"{mutant.name}: {status}: {(directory / 'output').read_text()}")
             if status == 0:
                 alive.append(mutant)
@@ -315,31 +318,33 @@ def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
 
 
 def main(modules: Sequence[str]) -> int:
-    """Try everything; say what was found, and end with 0 if it is as it should be."""
+    """Run all mutants of *modules* and print the result; return the exit status."""
     started = time.monotonic()
     mutants = [mutant for module in modules for mutant in mutants_of(module)]
     for module in modules:
-        whole = Mutant(module, "unchanged", source_of(module), "")
+        unchanged = Mutant(module, "unchanged", source_of(module), "")
         broken = Mutant(module, "broken", "raise AssertionError\n", "")
-        if survivors([whole, broken]) != [whole]:
-            click.echo(f"The tests of {module} fail without a change, or do not see the copy.")
+        if survivors([unchanged, broken]) != [unchanged]:
+            click.echo(f"The tests of {module} fail without a change, or do not use the copy.")
             return 1
     alive = survivors(mutants)
     for mutant in alive:
-        click.echo(f"{mutant.name}\n{mutant.diff}\n= {EQUIVALENT.get(mutant.name, 'LIVES, AND NOTHING SAYS WHY')}\n")
+        click.echo(
+            f"{mutant.name}\n{mutant.diff}\n= {EQUIVALENT.get(mutant.name, 'SURVIVES WITHOUT AN EXPLANATION')}\n"
+        )
     names = {mutant.name for mutant in alive}
-    gone = [name for name in EQUIVALENT if re.split("[.:]", name)[0] in modules and name not in names]
-    for name in gone:
-        click.echo(f"{name}\n= IS EXPLAINED, AND DOES NOT LIVE\n")
+    stale = [name for name in EQUIVALENT if re.split("[.:]", name)[0] in modules and name not in names]
+    for name in stale:
+        click.echo(f"{name}\n= IS EXPLAINED, BUT DOES NOT SURVIVE\n")
     for module in modules:
-        made, left = (sum(mutant.module == module for mutant in some) for some in (mutants, alive))
+        made, left = (sum(mutant.module == module for mutant in group) for group in (mutants, alive))
         click.echo(f"{module}: {made} mutants, {made - left} killed, {left} alive")
     same = len(names & EQUIVALENT.keys())
     click.echo(
         f"{len(mutants)} mutants, {len(mutants) - len(alive)} killed, {same} the same program, "
         f"{len(alive) - same} unexplained; {time.monotonic() - started:.0f} s"
     )
-    return 1 if gone or same < len(alive) else 0
+    return 1 if stale or same < len(alive) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Credentials: files as kubelet lays them and as people write them; the last good values stay."""
+"""Credentials: files as the kubelet mounts them and as people write them; the last good values stay accepted."""
 
 import errno
 import os
@@ -37,13 +37,13 @@ SECRET = b"0123456789abcdef0123456789abcdef"
         (b"12345678", (b"12345678",)),
     ],
 )
-def test_how_a_file_is_read(content: bytes, values: tuple[bytes, ...]) -> None:
-    """CRLF, BOM, blank lines and edges are tolerated; blanks are no value."""
+def test_parsing_a_file(content: bytes, values: tuple[bytes, ...]) -> None:
+    """CRLF, a byte order mark, blank lines and surrounding spaces are removed; a blank line is not a value."""
     assert parse_values(content) == values
 
 
 def lay(directory: Path, version: str, **files: bytes) -> None:
-    """Lay files as kubelet does: links through `..data`, which is swapped by a rename."""
+    """Write files as the kubelet does: links through `..data`, which is replaced by a rename."""
     target = directory / f"..{version}"
     target.mkdir(parents=True)
     for name, content in files.items():
@@ -62,7 +62,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_mounted_secret_and_its_rotation(path: Path) -> None:
-    """A swap of `..data` is seen at the next look, and only then does anything change."""
+    """A new `..data` takes effect at the next look, and nothing changes before."""
     lay(path, "1", verify_token=b"old", app_secret=SECRET + b"\n")
     directory = CredentialsDirectory(path)
     assert directory.look()
@@ -77,7 +77,7 @@ def test_a_mounted_secret_and_its_rotation(path: Path) -> None:
 
 
 def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
-    """Content is compared, not what a file system says of it."""
+    """The content is compared, not the file's size and time."""
     lay(path, "1", verify_token=b"aaaa", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
@@ -90,7 +90,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
 
 
 def test_before_the_first_look() -> None:
-    """Nothing is in force, and nothing is said to be wrong or stale."""
+    """Nothing is accepted, and there are no problems."""
     directory = CredentialsDirectory(Path("never/read"))
     assert (directory.current.verify_tokens, directory.current.app_secrets) == ((), ())
     assert directory.current.log_key is None
@@ -98,21 +98,21 @@ def test_before_the_first_look() -> None:
     assert directory.stale is False
 
 
-def test_what_is_in_force_changes_as_a_whole_only(path: Path) -> None:
-    """What a request was given to verify with stays what it is; new values come as a new object."""
+def test_a_change_creates_a_new_object(path: Path) -> None:
+    """The credentials that a request has read never change; new values are a new object."""
     lay(path, "1", verify_token=b"old", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
-    given = directory.current
+    old = directory.current
     with pytest.raises(AttributeError):
-        given.verify_tokens = (b"another",)  # type: ignore[misc]
+        old.verify_tokens = (b"another",)  # type: ignore[misc]
     lay(path, "2", verify_token=b"new", app_secret=SECRET)
     assert directory.look()
-    assert given.verify_tokens == (b"old",)
+    assert old.verify_tokens == (b"old",)
 
 
-def test_at_start_nothing_is_there(path: Path) -> None:
-    """What is missing is said, with the hint where to put it; nothing is in force."""
+def test_missing_files(path: Path) -> None:
+    """Nothing is accepted; the problems and the hint are reported."""
     directory = CredentialsDirectory(path, hint="Make the Secret wh-credentials.")
     assert not directory.look()
     assert directory.current == Credentials()
@@ -123,42 +123,42 @@ def test_at_start_nothing_is_there(path: Path) -> None:
     assert not directory.stale
 
 
-def test_without_a_hint_only_the_problems_are_said(path: Path) -> None:
-    """The hint is optional, and its absence leaves no trace."""
+def test_without_a_hint(path: Path) -> None:
+    """The hint is optional."""
     lay(path, "1", verify_token=b"token", app_secret=b"")
     directory = CredentialsDirectory(path)
     directory.look()
-    assert directory.missing == f"{path}/app-secret holds no value."
+    assert directory.missing == f"{path}/app-secret contains no value."
 
 
-def test_a_name_that_is_nearly_right_is_said(path: Path) -> None:
-    """So that a Secret with a wrong key is seen for what it is."""
+def test_a_misspelt_file_name(path: Path) -> None:
+    """Files with unknown names are listed, so that a wrong key in a Secret is noticed."""
     lay(path, "1", app_secret=SECRET)
     (path / "verify_token").write_text("value")
     directory = CredentialsDirectory(path, hint="Do this.")
     directory.look()
-    assert directory.missing.endswith("). There is verify_token, which is none of them. Do this.")
+    assert directory.missing.endswith("). The directory has other files: verify_token. Do this.")
 
 
-def test_a_value_that_stands_twice_counts_once() -> None:
-    """A rotation to the same value is none."""
+def test_a_repeated_value_counts_once() -> None:
+    """The first occurrence counts."""
     assert parse_values(b"old\nold\n other \nold") == (b"old", b"other")
 
 
 @pytest.mark.parametrize(
-    ("there", "read", "awaited"),
+    ("present", "read", "missing"),
     [
         ("verify_token", Credentials(verify_tokens=(SECRET,)), "app-secret"),
         ("app_secret", Credentials(app_secrets=(SECRET,)), "verify-token"),
     ],
 )
-def test_one_of_two_is_not_enough(path: Path, there: str, read: Credentials, awaited: str) -> None:
-    """Each kind counts for itself."""
-    lay(path, "1", **{there: SECRET})
+def test_one_of_two_is_not_enough(path: Path, present: str, read: Credentials, missing: str) -> None:
+    """Without both a verify token and an app secret, the other is reported as missing."""
+    lay(path, "1", **{present: SECRET})
     directory = CredentialsDirectory(path)
     assert directory.look()
     assert directory.current == read
-    assert directory.missing == f"{path}/{awaited} can't be read ({os.strerror(errno.ENOENT)})."
+    assert directory.missing == f"{path}/{missing} can't be read ({os.strerror(errno.ENOENT)})."
     assert not directory.stale
     lay(path, "2", verify_token=SECRET, app_secret=SECRET)
     assert directory.look()
@@ -170,7 +170,7 @@ def test_one_of_two_is_not_enough(path: Path, there: str, read: Credentials, awa
     "broken", [b"", b" \n", b"\xef\xbb\xbf\r\n", b"1\n2\n3\n4\n5\n", b"x" * 65537, None, "directory"]
 )
 def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | None) -> None:
-    """A file that vanishes, turns empty or unreadable changes nothing but the report, and heals by itself."""
+    """A file that vanishes or becomes empty, invalid or unreadable changes only the problems."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"token")
     (path / "app-secret").write_bytes(SECRET)
@@ -191,13 +191,13 @@ def test_the_last_good_values_stay(path: Path, name: str, broken: bytes | str | 
     assert name in directory.problems[0]
     if broken == "directory":
         file.rmdir()
-    file.write_bytes(b"healed and well again")
+    file.write_bytes(b"a valid value once more")
     assert directory.look()
     assert not directory.stale
 
 
 def test_at_most_four_values(path: Path) -> None:
-    """Four are taken, in order; a fifth is a mistake and not cut off in silence."""
+    """Four values are accepted, in order; a file with five is invalid."""
     lay(path, "1", verify_token=b"1\n2\n3\n4\n", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
@@ -205,11 +205,11 @@ def test_at_most_four_values(path: Path) -> None:
     lay(path, "2", verify_token=b"1\n2\n3\n4\n5\n", app_secret=SECRET)
     directory.look()
     assert directory.current.verify_tokens == (b"1", b"2", b"3", b"4")
-    assert directory.problems == (f"{path}/verify-token holds more than 4 values",)
+    assert directory.problems == (f"{path}/verify-token contains more than 4 values",)
 
 
-def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
-    """65,536 bytes are read; one more is refused."""
+def test_the_maximum_size_of_a_file(path: Path) -> None:
+    """A file of 65,536 bytes is read."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"t" * 65536)
     (path / "app-secret").write_bytes(SECRET)
@@ -220,8 +220,8 @@ def test_a_file_may_be_as_large_as_is_said(path: Path) -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("name", ["verify-token", "app-secret", "log-key"])
-def test_a_pipe_is_not_waited_for(path: Path, name: str) -> None:
-    """What is no file is a problem like any other, and the last good values stay."""
+def test_a_pipe_does_not_block(path: Path, name: str) -> None:
+    """It is reported as not a regular file, and the last good values stay."""
     path.mkdir()
     for file in ("verify-token", "app-secret", "log-key"):
         (path / file).write_bytes(SECRET)
@@ -237,8 +237,8 @@ def test_a_pipe_is_not_waited_for(path: Path, name: str) -> None:
     assert directory.problems == (f"{path / name} can't be read (not a regular file)",)
 
 
-def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
-    """What is refused for its size costs no memory of that size."""
+def test_a_huge_file_is_not_read_into_memory(path: Path) -> None:
+    """A file that is rejected for its size does not take memory of that size."""
     path.mkdir()
     (path / "verify-token").write_bytes(b"t")
     (path / "app-secret").write_bytes(SECRET)
@@ -251,12 +251,12 @@ def test_a_file_that_is_far_too_large_is_not_taken_in(path: Path) -> None:
     tracemalloc.stop()
     assert peak < 1024 * 1024
     assert directory.stale
-    assert directory.problems == (f"{path}/app-secret can't be read (above 65536 bytes)",)
+    assert directory.problems == (f"{path}/app-secret can't be read (larger than 65536 bytes)",)
     assert directory.current.app_secrets == (SECRET,)
 
 
 def test_the_log_key_is_optional_and_stays(path: Path) -> None:
-    """A third file; without it nothing is missing, and once read its value stays like the others."""
+    """Without it nothing is missing; once read, its last good value stays like the others."""
     lay(path, "1", verify_token=b"t", app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
@@ -268,7 +268,7 @@ def test_the_log_key_is_optional_and_stays(path: Path) -> None:
     (path / "..2" / "log-key").write_bytes(b" ")
     assert not directory.look()
     assert directory.current.log_key == b"key"
-    assert directory.problems == (f"{path}/log-key holds no value",)
+    assert directory.problems == (f"{path}/log-key contains no value",)
     assert directory.stale
     (path / "log-key").unlink()
     assert not directory.look()
@@ -305,8 +305,8 @@ NOT_VALUES = {
 
 @pytest.mark.parametrize("name", ["verify-token", "app-secret", "log-key"])
 @pytest.mark.parametrize("content", NOT_VALUES.values(), ids=NOT_VALUES)
-def test_what_is_not_text_is_never_a_value(path: Path, content: bytes, name: str) -> None:
-    """One bad line makes the file bad; at start nothing of it is accepted, later nothing of it replaces anything."""
+def test_invalid_content_is_never_accepted(path: Path, content: bytes, name: str) -> None:
+    """One invalid line makes the file invalid: nothing in it is accepted, and the last good values stay."""
     with pytest.raises(ValueError, match="write"):
         parse_values(content)
     path.mkdir()
@@ -342,8 +342,8 @@ def test_what_is_not_text_is_never_a_value(path: Path, content: bytes, name: str
         "Prüfwort-mit-sechzehn".encode(),
     ],
 )
-def test_what_is_no_app_secret(path: Path, content: bytes) -> None:
-    """Fewer than 16 printable ASCII characters are not accepted, in any line; as verify tokens they are."""
+def test_an_invalid_app_secret(path: Path, content: bytes) -> None:
+    """A line that is not an app secret makes the file invalid; as a verify token it is accepted."""
     lay(path, "1", verify_token=content, app_secret=content)
     directory = CredentialsDirectory(path)
     directory.look()
@@ -354,7 +354,7 @@ def test_what_is_no_app_secret(path: Path, content: bytes) -> None:
 
 
 def test_the_shortest_app_secret(path: Path) -> None:
-    """16 characters, printable ASCII, a blank included."""
+    """16 printable ASCII characters are accepted, including a space."""
     lay(path, "1", verify_token=b"t", app_secret=b"0123456 89abcd~!")
     directory = CredentialsDirectory(path)
     directory.look()
@@ -371,20 +371,20 @@ def test_the_shortest_app_secret(path: Path) -> None:
     ],
 )
 def test_a_weak_verify_token_is_a_warning(path: Path, token: bytes, weakness: str) -> None:
-    """It is accepted, and each is named by its line, never by its text."""
+    """It is accepted; the warning has its line number, never its text."""
     lay(path, "1", verify_token=SECRET + b"\n" + token, app_secret=SECRET)
     directory = CredentialsDirectory(path)
     directory.look()
     assert directory.missing is None
     assert directory.current.verify_tokens == (SECRET, token)
-    (told,) = weak_verify_tokens(directory.current.verify_tokens)
-    assert weakness in told
-    assert "line 2" in told
-    assert token.decode() not in told
+    (warning,) = weak_verify_tokens(directory.current.verify_tokens)
+    assert weakness in warning
+    assert "line 2" in warning
+    assert token.decode() not in warning
     assert weak_verify_tokens((SECRET, b"12345678")) == ()
 
 
-def test_a_file_name_that_is_none(tmp_path: Path) -> None:
-    """A NUL in a name is an error like any other."""
+def test_an_invalid_file_name(tmp_path: Path) -> None:
+    """A NUL in a file name raises UnusableFile."""
     with pytest.raises(UnusableFile, match="not a file name"):
         read_values(tmp_path / "a\0b")

@@ -1,4 +1,4 @@
-"""The handshake: the challenge for who knows a token, one refusal for everybody else."""
+"""The handshake: a caller with an accepted token gets the challenge; all others are rejected."""
 
 import string
 from urllib.parse import quote, urlencode
@@ -22,7 +22,7 @@ def reason(query: str, tokens: tuple[bytes, ...] = TOKENS) -> str:
 
 @pytest.mark.parametrize("at", [0, 31, 63, 64, 65, 199])
 def test_every_character_of_a_token_counts(at: int) -> None:
-    """However long it is; and so does its length."""
+    """A long token is compared in full, including its length."""
     token = "t" * 200
     assert verify(urlencode(GOOD | {"hub.verify_token": token}), (token.encode(),)).position == 1
     for other in (token[:at] + "u" + token[at + 1 :], token[:at], token + "t"):
@@ -31,37 +31,37 @@ def test_every_character_of_a_token_counts(at: int) -> None:
 
 
 def test_the_challenge_comes_back_with_the_token_position() -> None:
-    """Each token in force is accepted, and which one is told."""
+    """Each accepted token verifies, and its position is returned."""
     assert verify(urlencode(GOOD), TOKENS) == ("1158201444", 1)
     assert verify(urlencode(GOOD | {"hub.verify_token": "second-token"}), TOKENS) == ("1158201444", 2)
     assert verify(urlencode(GOOD), (b"first-token", b"first-token")).position == 1
 
 
-def test_other_parameters_do_no_harm() -> None:
-    """A proxy may add its own."""
+def test_other_parameters_are_ignored() -> None:
+    """A proxy may add parameters."""
     assert verify("a=b&" + urlencode(GOOD) + "&utm=1", TOKENS).challenge == "1158201444"
 
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_a_missing_parameter(name: str) -> None:
-    """Each of the three is needed."""
+    """Each of the three parameters is required."""
     assert reason(urlencode({key: value for key, value in GOOD.items() if key != name})) == "missing_parameter"
 
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_a_repeated_parameter(name: str) -> None:
-    """Each of the three is there exactly once, also if both say the same."""
+    """Each of the three parameters must occur exactly once, even with equal values."""
     assert reason(urlencode(GOOD) + "&" + urlencode({name: GOOD[name]})) == "repeated_parameter"
 
 
 def test_names_are_compared_after_decoding() -> None:
-    """A parameter that is hidden by percent-encoding its name counts too."""
+    """A repeated parameter with a percent-encoded name is recognized."""
     assert reason(urlencode(GOOD) + "&hub%2Echallenge=2") == "repeated_parameter"
 
 
 @pytest.mark.parametrize("mode", ["", "Subscribe", "unsubscribe", "subscribe ", "subscribe\n"])
 def test_a_wrong_mode(mode: str) -> None:
-    """The mode is `subscribe`, to the letter."""
+    """The mode must be exactly `subscribe`."""
     assert reason(urlencode(GOOD | {"hub.mode": mode})) == "wrong_mode"
 
 
@@ -80,20 +80,20 @@ def test_a_wrong_mode(mode: str) -> None:
     ],
 )
 def test_a_wrong_token(token: str) -> None:
-    """Close is not equal."""
+    """A token that differs slightly is rejected."""
     assert reason(urlencode(GOOD | {"hub.verify_token": token})) == "wrong_token"
 
 
 @pytest.mark.parametrize(
     "challenge", ["", " ", "a b", "<script>", "a\r\nb", "é", "a" * 257, "a;b", "a&b", '"a"', "a\n", "１", "a,b", "{}"]
 )
-def test_a_challenge_that_could_do_harm(challenge: str) -> None:
-    """What is echoed is 1 to 256 harmless characters."""
+def test_a_bad_challenge(challenge: str) -> None:
+    """A challenge must be 1 to 256 characters of the allowed set."""
     assert reason(urlencode(GOOD | {"hub.challenge": challenge})) == "bad_challenge"
 
 
 def test_every_character_that_is_allowed_in_a_challenge() -> None:
-    """The set is as published, and 256 are not too many."""
+    """All allowed characters are echoed, and a challenge may have 256 of them."""
     every = string.ascii_letters + string.digits + "._~+/=-"
     assert verify(urlencode(GOOD | {"hub.challenge": every}), TOKENS).challenge == every
     assert verify(urlencode(GOOD | {"hub.challenge": "a" * 256}), TOKENS).challenge == "a" * 256
@@ -101,7 +101,7 @@ def test_every_character_that_is_allowed_in_a_challenge() -> None:
 
 
 def test_every_byte_that_is_not_allowed_in_a_challenge() -> None:
-    """One byte beyond the set, among others or alone, and nothing is echoed."""
+    """A challenge with one byte outside of the set is rejected."""
     allowed = (string.ascii_letters + string.digits + "._~+/=-").encode()
     for byte in sorted(set(range(256)) - set(allowed)):
         for challenge in (bytes([byte]), b"1" + bytes([byte]) + b"1"):
@@ -109,27 +109,27 @@ def test_every_byte_that_is_not_allowed_in_a_challenge() -> None:
             assert reason(query) == "bad_challenge"
 
 
-def test_without_a_token_in_force_nothing_verifies() -> None:
-    """Not an empty token, and not a right-looking one."""
+def test_without_an_accepted_token_nothing_verifies() -> None:
+    """Neither an empty token nor any other one."""
     assert reason(urlencode(GOOD), ()) == "not_configured"
     assert reason(urlencode(GOOD | {"hub.verify_token": ""}), ()) == "not_configured"
 
 
 def test_an_empty_query() -> None:
-    """A stranger's GET."""
+    """It has no parameters."""
     assert reason("") == "missing_parameter"
 
 
 @given(st.binary(min_size=1, max_size=40).filter(lambda token: token.strip() == token))
 def test_a_token_of_any_bytes(token: bytes) -> None:
-    """Tokens are compared as the bytes that the file and the query hold."""
+    """Tokens are compared as bytes, whatever their encoding."""
     query = f"hub.mode=subscribe&hub.challenge=1&hub.verify_token={quote(token, safe='')}"
     assert verify(query, (b"other", token)).position == 2
     assert reason(query, (token + b"x",)) == "wrong_token"
 
 
 @given(st.text(max_size=200))
-def test_no_query_does_anything_else(query: str) -> None:
-    """Whatever the query is, it is refused with a reason of the closed set."""
+def test_any_other_query_is_rejected(query: str) -> None:
+    """The reason is one of the closed set."""
     raw = query.encode("utf-8", "surrogatepass").decode("latin-1")
     assert reason(raw) in {"missing_parameter", "repeated_parameter", "wrong_mode", "bad_challenge", "wrong_token"}

@@ -1,4 +1,4 @@
-"""The signature: what Meta makes is let in, and nothing else ever is."""
+"""The signature: only what Meta signs is accepted."""
 
 import hashlib
 import hmac
@@ -13,26 +13,26 @@ BODY = b'{"object":"whatsapp_business_account","entry":[]}'
 
 
 def check(body: bytes, header: str | None, *secrets: bytes) -> int:
-    made = signature.Check(signature.digest_in(header), secrets)
+    checked = signature.Check(signature.digest_in(header), secrets)
     for start in range(0, len(body), 7):
-        made.update(body[start : start + 7])
-    return made.match()
+        checked.update(body[start : start + 7])
+    return checked.match()
 
 
-def test_the_published_vector_is_let_in() -> None:
-    """The digest of a known body under a known secret is what it always was."""
+def test_a_known_signature_is_accepted() -> None:
+    """The signature of a known body under a known secret never changes."""
     header = "sha256=dec6a680679a968e7e0319355b23599cbfc54502c0784668e9618baa0c633756"
     assert check(BODY, header, SECRET) == 1
     assert signature.header_for(BODY, SECRET) == header
 
 
-def test_the_header_is_named_as_published() -> None:
-    """The name of the header is as Meta writes it, and not that of the older one."""
+def test_the_name_of_the_header() -> None:
+    """It is the SHA-256 header of Meta's documentation, not the older SHA-1 one."""
     assert signature.HEADER == "X-Hub-Signature-256"
 
 
-def test_each_secret_in_force_is_accepted_and_its_position_told() -> None:
-    """The overlap of a rotation: the operator must see which line was used."""
+def test_each_secret_is_accepted_and_its_position_returned() -> None:
+    """During a rotation, the operator must see which line of the file is used."""
     header = signature.header_for(BODY, SECRET)
     assert check(BODY, header, SECRET, b"other") == 1
     assert check(BODY, header, b"other", SECRET) == 2
@@ -40,8 +40,8 @@ def test_each_secret_in_force_is_accepted_and_its_position_told() -> None:
     assert check(BODY, header, SECRET, SECRET) == 1
 
 
-def test_upper_case_digits_say_the_same() -> None:
-    """Hexadecimal digits are digits in either case; the prefix is fixed."""
+def test_upper_case_digits_are_accepted() -> None:
+    """Hexadecimal digits may be in either case; the prefix may not."""
     digits = signature.header_for(BODY, SECRET).removeprefix("sha256=").upper()
     assert check(BODY, f"sha256={digits}", SECRET) == 1
 
@@ -97,20 +97,20 @@ def _forged() -> list[tuple[str, bytes, str | None, bytes]]:
 FORGED = _forged()
 
 
-def test_the_matrix_is_as_large_as_promised() -> None:
-    """At least 200 forged requests."""
+def test_the_number_of_forged_requests() -> None:
+    """There are at least 200."""
     assert len(FORGED) >= 200
 
 
 @pytest.mark.parametrize(("body", "header", "secret"), [case[1:] for case in FORGED], ids=[case[0] for case in FORGED])
-def test_a_forged_signature_is_refused(body: bytes, header: str | None, secret: bytes) -> None:
-    """Absent, malformed, of another algorithm, another secret or another body: never let in."""
+def test_a_forged_signature_is_rejected(body: bytes, header: str | None, secret: bytes) -> None:
+    """It is absent, malformed, or of another algorithm, secret or body."""
     with pytest.raises(BadSignature):
         check(body, header, secret)
 
 
-def test_no_secret_lets_nothing_in() -> None:
-    """Without a secret there is nothing that could match, not even the signature of an empty one."""
+def test_without_a_secret_nothing_is_accepted() -> None:
+    """Not even the signature under an empty secret matches."""
     for header in (signature.header_for(BODY, b""), "sha256=" + "0" * 64):
         with pytest.raises(BadSignature):
             check(BODY, header)

@@ -1,4 +1,4 @@
-"""What holds of all modules: one name, one thing; seams that stay small."""
+"""Rules for all modules: unique names, small protocols."""
 
 import ast
 from collections import defaultdict
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST_METHODS = 4
+MAX_METHODS = 4
 
 
 def statements() -> Iterator[tuple[str, ast.stmt]]:
-    """Yield every statement of a module's top level, with the module's path."""
+    """Yield every top-level statement of every module, with the module's path."""
     for file in sorted((ROOT / "service").rglob("*.py")):
         for statement in ast.parse(file.read_text()).body:
             yield str(file.relative_to(ROOT / "service")), statement
 
 
-def test_a_class_has_a_name_of_its_own() -> None:
-    """No two public classes are called the same, so that a name can be searched for."""
+def test_class_names_are_unique() -> None:
+    """No two public classes have the same name, so that a name can be searched for."""
     places = defaultdict[str, list[str]](list)
     for module, statement in statements():
         if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
@@ -26,8 +26,8 @@ def test_a_class_has_a_name_of_its_own() -> None:
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
-def test_a_constant_has_one_meaning() -> None:
-    """Only engines, which are siblings, call what plays the same role the same."""
+def test_constant_names_are_unique() -> None:
+    """Only constants with the same role in different engines share a name."""
     places = defaultdict[str, list[str]](list)
     for module, statement in statements():
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -35,18 +35,20 @@ def test_a_constant_has_one_meaning() -> None:
             if isinstance(target, ast.Name) and target.id.isupper() and len(target.id) > 1:
                 places[target.id].append(module)
     assert len(places) > 200
-    several = {name: modules for name, modules in places.items() if len(modules) > 1 and not name.startswith("_")}
-    assert [name for name, modules in several.items() if not all(each.startswith("storage/") for each in modules)] == []
+    repeated = {name: modules for name, modules in places.items() if len(modules) > 1 and not name.startswith("_")}
+    assert [
+        name for name, modules in repeated.items() if not all(each.startswith("storage/") for each in modules)
+    ] == []
 
 
-def test_a_protocol_is_written_for_its_caller() -> None:
-    """It has few methods; what has more is put together from several."""
-    seams = [
+def test_protocols_are_small() -> None:
+    """A protocol has few methods; a larger interface combines several protocols."""
+    protocols = [
         statement
         for _, statement in statements()
         if isinstance(statement, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in statement.bases)
     ]
-    assert len(seams) > 10
-    for seam in seams:
-        methods = [each.name for each in seam.body if isinstance(each, ast.FunctionDef)]
-        assert len(methods) <= MOST_METHODS, (seam.name, methods)
+    assert len(protocols) > 10
+    for protocol in protocols:
+        methods = [each.name for each in protocol.body if isinstance(each, ast.FunctionDef)]
+        assert len(methods) <= MAX_METHODS, (protocol.name, methods)

@@ -1,4 +1,4 @@
 """The admin listener of receiver and relay: `/livez`, `/readyz`, `/metrics`.
 
-It still answers when the public side is saturated, and is never put behind an Ingress.
+It answers while the public listener is saturated. Never expose it through an Ingress.
 """

@@ -11,7 +11,7 @@ from service.strict_app import strict_app
 
 
 def create_admin(checks: Mapping[str, Check], page: MetricsPage) -> falcon.App[Any, Any]:
-    """Return the admin application; starts nothing."""
+    """Return the admin application, without starting anything."""
     app = strict_app([])
     app.add_route("/livez", Livez())
     app.add_route("/readyz", Readyz(checks))

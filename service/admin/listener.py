@@ -1,4 +1,4 @@
-"""The admin listener's server: a port and threads of its own."""
+"""The admin listener's server, on a separate port with separate threads."""
 
 import socket
 import threading
@@ -9,7 +9,7 @@ import waitress.server
 
 
 class AdminServer:
-    """Serves the admin application from threads of its own."""
+    """Serves the admin application from separate threads."""
 
     def __init__(self, app: falcon.App[Any, Any], listener: socket.socket) -> None:
         """*listener* is bound and listening; it may be shared with other workers."""
@@ -27,9 +27,9 @@ class AdminServer:
         self._thread = threading.Thread(target=self._server.run, name="admin", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is being answered may be cut."""
+        """Stop; responses in progress may be cut off."""
         self._server.close()

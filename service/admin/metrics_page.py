@@ -1,4 +1,4 @@
-"""What Prometheus scrapes."""
+"""The page that Prometheus scrapes."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from service.telemetry.metrics import CollectorRegistry, encoded
 
 
 class MetricsPage:
-    """What Prometheus scrapes."""
+    """`/metrics`."""
 
     def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
         """*refresh* publishes the gauges."""
@@ -16,7 +16,7 @@ class MetricsPage:
         self._refresh = refresh
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Give all metrics, in the text format or, when asked for, as OpenMetrics."""
+        """Return all metrics, in the text format or, if `Accept` asks for it, as OpenMetrics."""
         self._refresh()
         resp.data, resp.content_type = encoded(self._registry, req.get_header("Accept") or "")
 

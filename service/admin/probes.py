@@ -1,4 +1,4 @@
-"""What Kubernetes and load balancers ask: whether the process lives, and whether it is ready."""
+"""Probes for Kubernetes and load balancers: liveness, readiness and health."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,28 +9,28 @@ Check = Callable[[], str | None]
 
 
 class Livez:
-    """Whether a restart would not help."""
+    """`/livez`: it fails only by not answering, so that Kubernetes restarts a hung process."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say that the process answers: it fails by not answering."""
+        """Answer 200."""
         resp.text = "alive\n"
 
     on_head = on_get
 
 
 class Readyz:
-    """Whether notifications can be taken now, and if not, why."""
+    """`/readyz`: whether the process is ready, and if not, why."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
-        """Each of *checks* says what is wrong, or None."""
+        """Each of *checks* returns a problem, or None."""
         self._checks = checks
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say each check and why it fails, as JSON."""
-        found = {name: check() for name, check in self._checks.items()}
-        ready = not any(found.values())
+        """Return each check, and why it fails, as JSON."""
+        problems = {name: check() for name, check in self._checks.items()}
+        ready = not any(problems.values())
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
-        checks = {name: {"ok": why is None} | ({"why": why} if why else {}) for name, why in found.items()}
+        checks = {name: {"ok": why is None} | ({"why": why} if why else {}) for name, why in problems.items()}
         resp.content_type = falcon.MEDIA_JSON
         resp.text = json.dumps({"ready": ready, "checks": checks}, indent=2) + "\n"
 
@@ -38,10 +38,10 @@ class Readyz:
 
 
 class Health:
-    """What a load balancer in front asks on the public listener; it learns nothing but whether to send here."""
+    """`WEBHOOK_HEALTH_PATH` on the public listener: shows a load balancer only whether to send requests here."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
-        """Each of *checks* returns what is wrong, or None."""
+        """Each of *checks* returns a problem, or None."""
         self._checks = checks
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:

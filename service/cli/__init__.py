@@ -40,7 +40,7 @@ def commands(context: click.Context) -> None:
     if context.invoked_subcommand in LOGGING:
         return
     terminal_escapes.guard()
-    if told := context.obj.told():
+    if told := context.obj.descriptions():
         click.echo(f"warning: these environment variables are not followed: {', '.join(told)}.", err=True)
 
 

@@ -33,7 +33,7 @@ def relay(ignored: Ignored) -> None:
         raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
     engines.deliveries(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
-    if told := ignored.told():
+    if told := ignored.descriptions():
         logs.get("relay").warning("environment variables ignored", problems=told)
     if problems := ignored.problems():
         logs.get("relay").error("tracing is off", problems=problems)

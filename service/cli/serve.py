@@ -29,7 +29,7 @@ def serve(ignored: Ignored) -> None:
     """
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
-    if told := ignored.told():
+    if told := ignored.descriptions():
         logs.get("server").warning("environment variables ignored", problems=told)
     if problems := ignored.problems():
         logs.get("server").error("tracing is off", problems=problems)

@@ -1,4 +1,4 @@
-"""The configuration: `WEBHOOK_*` environment variables, checked at once."""
+"""The configuration: `WEBHOOK_*` environment variables, all checked at startup."""
 
 from service.config.config import Config, load, misspelt
 from service.config.parsers import Address, InboxUrl, duration, ids, inbox_url, names, public_url

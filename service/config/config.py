@@ -1,4 +1,4 @@
-"""From the environment to the configuration, with every problem at once."""
+"""Parse the environment into the configuration, and report every problem together."""
 
 import difflib
 import re
@@ -11,14 +11,14 @@ from service.config.parsers import Address, InboxUrl
 from service.config.settings import INBOX_FILE, SECRETS, SETTINGS, VARIABLE_PREFIX
 from service.errors import ConfigurationError
 
-MAX_REPEATED_CHARACTERS: Final = 80  # characters of a value that are said again
-# What Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
+MAX_QUOTED_CHARACTERS: Final = 80  # of an invalid value in an error message
+# Variables that Kubernetes injects into every pod of a namespace that has a Service called `webhook` or `webhook-...`.
 _INJECTED = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the environment says, parsed; durations are seconds, sizes are bytes."""
+    """The parsed configuration; durations are in seconds, sizes in bytes."""
 
     bind: Address
     admin_bind: Address
@@ -59,8 +59,8 @@ def load(
     """Read the configuration from *environ*; a variable that is set but empty has its default.
 
     *known_fields* are Meta's names of webhook fields: a name close to one of them is a misspelling. *inbox_problems*
-    returns what is wrong with a URL for so many workers, in whole sentences.
-    Raises ConfigurationError with every problem at once.
+    returns the problems of an inbox URL for a number of workers, in whole sentences.
+    Raises ConfigurationError with all problems.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
@@ -72,16 +72,15 @@ def load(
         try:
             values[setting.name.removeprefix(VARIABLE_PREFIX).lower()] = setting.parse(text)
         except ValueError as ex:
-            shown = (
-                "" if setting.name == "WEBHOOK_INBOX" or "@" in text else f" (it is {text[:MAX_REPEATED_CHARACTERS]!r})"
-            )
-            problems.append(f"{setting.name} {ex}{shown}.")
+            is_secret = setting.name == "WEBHOOK_INBOX" or "@" in text
+            quoted = "" if is_secret else f" (got {text[:MAX_QUOTED_CHARACTERS]!r})"
+            problems.append(f"{setting.name} {ex}{quoted}.")
     problems += _unknown(texts) + _contradictions(values)
     if "inbox" in values:
         problems += inbox_problems(values["inbox"], values.get("workers", 1))
     if "fields" in values:
         problems += [
-            f"WEBHOOK_FIELDS names {name!r}, which Meta does not have: did you mean {close!r}?"
+            f"WEBHOOK_FIELDS contains {name!r}, which is not one of Meta's webhook fields: did you mean {close!r}?"
             for name, close in misspelt(values["fields"], known_fields).items()
         ]
     if problems:
@@ -93,7 +92,7 @@ def load(
 
 def _read_inbox_file(texts: dict[str, str], problems: list[str]) -> None:
     if texts.get("WEBHOOK_INBOX"):
-        problems.append(f"WEBHOOK_INBOX and {INBOX_FILE} are both set: drop one of them.")
+        problems.append(f"WEBHOOK_INBOX and {INBOX_FILE} are both set: remove one of them.")
     try:
         texts["WEBHOOK_INBOX"] = Path(texts[INBOX_FILE]).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as ex:
@@ -109,14 +108,14 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
             continue
         if name in SECRETS:
             problems.append(
-                f"{name} is for commands that ask Meta: a server reads the file {SECRETS[name]} of "
+                f"{name} is only for commands that call the Graph API: a server reads the file {SECRETS[name]} in "
                 "WEBHOOK_CREDENTIALS_DIR."
             )
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        meant = f"did you mean {close[0]}?" if close else "see the table in the README for those there are."
+        hint = f"did you mean {close[0]}?" if close else "the README lists all settings."
         shown = name if name.isprintable() else ascii(name)
-        problems.append(f"{shown} is not a setting: {meant}")
+        problems.append(f"{shown} is not a setting: {hint}")
     return problems
 
 
@@ -128,37 +127,37 @@ _CONTRADICTIONS: Final[tuple[tuple[tuple[str, str], Callable[[Any, Any], bool], 
     (
         ("bind", "admin_bind"),
         lambda bind, admin: bind.port == admin.port,
-        "WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: give them one each.",
+        "WEBHOOK_BIND and WEBHOOK_ADMIN_BIND have the same port: use different ports.",
     ),
     (
         ("path", "health_path"),
         lambda path, health: path == health,
-        "WEBHOOK_HEALTH_PATH is WEBHOOK_PATH: a health check needs a path of its own.",
+        "WEBHOOK_HEALTH_PATH is the same as WEBHOOK_PATH: use a different path for the health check.",
     ),
     (
         ("body_retention", "retention"),
-        lambda bodies, ids: bodies > ids,
+        lambda body_retention, id_retention: body_retention > id_retention,
         "WEBHOOK_BODY_RETENTION is longer than WEBHOOK_RETENTION: make it at most as long.",
     ),
     (
         ("inflight_bytes", "max_body_bytes"),
-        lambda bodies, body: bodies < body,
-        "WEBHOOK_INFLIGHT_BYTES is below WEBHOOK_MAX_BODY_BYTES: one body would never fit.",
+        lambda inflight, body: inflight < body,
+        "WEBHOOK_INFLIGHT_BYTES is less than WEBHOOK_MAX_BODY_BYTES: the largest body would never fit.",
     ),
 )
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    """Compare what could be read; what could not has its own problem."""
+    """Return the contradictions between the values that could be parsed."""
     return [
         problem
-        for (one, other), contradict, problem in _CONTRADICTIONS
-        if one in values and other in values and contradict(values[one], values[other])
+        for (first, second), contradict, problem in _CONTRADICTIONS
+        if first in values and second in values and contradict(values[first], values[second])
     ]
 
 
-def misspelt(chosen: Collection[str], known: Collection[str]) -> dict[str, str]:
-    """Find names that are not *known* but close to one that is: each, with that one."""
-    unknown = sorted(set(chosen) - set(known))
+def misspelt(names: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """Map each of *names* that is not in *known*, but close to a known name, to that name."""
+    unknown = sorted(set(names) - set(known))
     close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in unknown}
-    return {name: found[0] for name, found in close.items() if found}
+    return {name: matches[0] for name, matches in close.items() if matches}

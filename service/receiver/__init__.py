@@ -1,1 +1,1 @@
-"""The `serve` process: receives Meta's requests, and stores every event before it answers 200."""
+"""The `serve` process: receives Meta's requests, and stores every event before answering 200."""

@@ -1,6 +1,6 @@
-"""The public application: its routes, and the table of what each error is answered.
+"""The public application: its routes and error handlers.
 
-`create_app` is pure; `lifecycle` starts the parts.
+`create_app` starts nothing; `lifecycle` starts the parts.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +20,9 @@ from service.telemetry import logs
 from service.telemetry.metrics import UNMATCHED, HttpMetrics, Metrics
 from service.telemetry.tracing import Wsgi
 
-_EXPLAINED: Final = "`whatsapp-webhook doctor --signature FILE` says why, of a request that was caught in FILE"
-_SENT_AGAIN: Final = "it was answered 503, so Meta sends it again; /readyz says why the inbox can't be written"
-STARTED: Final = "whatsapp_webhook.started"
+_SIGNATURE_HINT: Final = "to find the cause, save a request to FILE and run `whatsapp-webhook doctor --signature FILE`"
+_RETRY_HINT: Final = "it was answered 503, so Meta will retry; /readyz shows why the inbox is unavailable"
+STARTED: Final = "whatsapp_webhook.started"  # in the environ: when the request started
 
 
 def create_app(
@@ -32,9 +32,9 @@ def create_app(
     health_path: str,
     checks: Mapping[str, Check],
     instruments: Instruments[Metrics],
-    floods: logs.Floods,
+    rate_limited_log: logs.RateLimitedLog,
 ) -> Wsgi:
-    """Return the public application; starts nothing. With *health_path*, *checks* are asked there."""
+    """Return the public application without starting anything; *health_path* reports *checks*, empty for none."""
     metrics = instruments.metrics
 
     def build() -> falcon.App[Any, Any]:
@@ -42,30 +42,32 @@ def create_app(
         app.add_route(path, webhook)
         if health_path:
             app.add_route(health_path, Health(checks))
-        for error, answer in ANSWERS.items():
-            app.add_error_handler(error, _refusal(answer, floods))
-        app.add_error_handler(falcon.HTTPBadRequest, _no_method)
+        for error, response in ANSWERS.items():
+            app.add_error_handler(error, _rejection(response, rate_limited_log))
+        app.add_error_handler(falcon.HTTPBadRequest, _unknown_method)
         app.add_error_handler(Exception, _failure(metrics))
         return app
 
     return instruments.tracing.wrap(build)
 
 
-def _refusal(answer: ErrorResponse, floods: logs.Floods) -> Callable[..., None]:
+def _rejection(response: ErrorResponse, rate_limited_log: logs.RateLimitedLog) -> Callable[..., None]:
     def handle(req: falcon.Request, resp: falcon.Response, ex: errors.WebhookError, _params: object) -> None:
         reason = ex.reason if isinstance(ex, errors.HandshakeRefused | errors.InboxUnavailable) else ex.outcome
         if isinstance(ex, errors.InboxUnavailable):
-            floods.add("notification not stored", reason, level="error", hint=_SENT_AGAIN)
+            rate_limited_log.add("notification not stored", reason, level="error", hint=_RETRY_HINT)
         else:
-            event = "handshake refused" if req.method == "GET" else "notification refused"
-            floods.add(event, reason, **({"hint": _EXPLAINED} if isinstance(ex, errors.BadSignature) else {}))
-        _give(resp, answer)
+            event = "handshake rejected" if req.method == "GET" else "notification rejected"
+            rate_limited_log.add(
+                event, reason, **({"hint": _SIGNATURE_HINT} if isinstance(ex, errors.BadSignature) else {})
+            )
+        _respond(resp, response)
 
     return handle
 
 
-def _no_method(req: falcon.Request, _resp: falcon.Response, ex: falcon.HTTPBadRequest, _params: object) -> None:
-    """Falcon keeps some names of methods for itself, and answers them before anything else is asked."""
+def _unknown_method(req: falcon.Request, _resp: falcon.Response, ex: falcon.HTTPBadRequest, _params: object) -> None:
+    """Answer 405 to names that Falcon reserves as methods, and would answer 400 before routing."""
     if req.method not in METHODS:
         raise falcon.HTTPMethodNotAllowed(["GET", "POST"])
     raise ex
@@ -80,21 +82,21 @@ def _failure(metrics: Metrics) -> Callable[..., None]:
         if req.method == "POST":
             metrics.webhook.notification(NotificationOutcome.ERROR)
         log.error("request failed", exc_info=ex)
-        _give(resp, FAILED)
+        _respond(resp, FAILED)
 
     return handle
 
 
-def _give(resp: falcon.Response, answer: ErrorResponse) -> None:
-    resp.status = answer.status
+def _respond(resp: falcon.Response, response: ErrorResponse) -> None:
+    resp.status = response.status
     resp.content_type = TEXT
-    resp.text = answer.text
-    if answer.again:
+    resp.text = response.text
+    if response.again:
         resp.set_header("Retry-After", RETRY_AFTER)
 
 
 class _Observer:
-    """Times every request, whatever it is answered."""
+    """Counts and times every request, whatever its response."""
 
     def __init__(self, metrics: HttpMetrics) -> None:
         self._metrics = metrics
@@ -110,7 +112,7 @@ class _Observer:
         resource: object,
         _succeeded: bool,  # noqa: FBT001  Falcon's
     ) -> None:
-        if STARTED not in req.env:  # refused before it could be observed
+        if STARTED not in req.env:  # rejected before process_request ran
             self.process_request(req, resp)
         self._metrics.active -= 1
         method = req.method if req.method in METHODS else "_OTHER"

@@ -1,7 +1,7 @@
-"""Group commit: what the requests of one worker hand over together, one native thread commits at once.
+"""Group commit: one native thread stores the events of all waiting requests of a worker in one transaction.
 
-Requests run as greenlets of one loop and wait; the engine's client runs in the thread and may block. A commit
-wakes the loop once, whatever it served. A request that gave up is never woken by a late result.
+Requests wait as greenlets of one event loop; the engine's client runs in the thread and may block. A commit wakes the
+loop once, however many requests it contains. A late result never wakes a request that timed out.
 """
 
 import queue
@@ -23,11 +23,11 @@ from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Context
 
-MAX_COMMIT_EVENTS: Final = 4096  # of one commit, so that the last of a burst does not wait for all of it
-MAX_COMMIT_BYTES: Final = 4 * 2**20  # of one commit: a server takes its time for more
-IDLE_INTERVAL_SECONDS: Final = 1.0  # seconds between looks at retention, or at an inbox that failed
-# Seconds in which others may join a commit while the loop is never idle. Else it is handed over at the loop's first
-# idle moment: all that came is in it, and the two threads do not wake each other over the interpreter's lock.
+MAX_COMMIT_EVENTS: Final = 4096  # per commit, so that the first requests of a burst do not wait for the last
+MAX_COMMIT_BYTES: Final = 4 * 2**20  # per commit: larger ones take a database server long
+IDLE_INTERVAL_SECONDS: Final = 1.0  # between purges, and between attempts to use an inbox that failed
+# Maximum time a group commit waits for more requests while the event loop is busy. Otherwise the commit starts at the
+# loop's first idle moment: then it contains all requests so far, and the threads compete less for the interpreter lock.
 COMMIT_DELAY_SECONDS: Final = 0.005
 _STARTING: Final = Unavailability(StorageFailure.STARTING, "the inbox is being opened")
 
@@ -35,7 +35,7 @@ _Result = Sequence[Outcome] | Unavailability
 
 
 class _Ticket:
-    """What one request hands over, and who waits for it."""
+    """The events of one request, and the greenlet that waits for their result."""
 
     __slots__ = ("events", "link", "result", "waiter")
 
@@ -47,7 +47,7 @@ class _Ticket:
 
 
 class GroupCommit:
-    """Keeps events by an engine that it opens, tends and opens again where that failed."""
+    """Stores events in an inbox that it opens, purges, and opens again after a failure."""
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class GroupCommit:
         moved: Callable[[], bool],
         instruments: Instruments[Metrics],
     ) -> None:
-        """*moved* returns whether what *open_inbox* would open is another inbox by now."""
+        """*moved* returns whether *open_inbox* would now open a different inbox."""
         self._open = open_inbox
         self._moved = moved
         self._metrics = instruments.metrics.inbox
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
         self._log = logs.get("inbox")
-        self._lasting = logs.LastingTrouble(self._log)
-        self._gathered: list[_Ticket] = []
+        self._problem_log = logs.ProblemLog(self._log)
+        self._pending: list[_Ticket] = []
         self._queue: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
         self._settled: deque[list[_Ticket]] = deque()
         self._busy = False
@@ -74,100 +74,101 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; call it in the thread of the loop whose greenlets will submit."""
+        """Start the thread; call it in the thread whose event loop runs the requests."""
         self._hub = get_hub()
         self._wake = self._hub.loop.async_()
         self._wake.start(self._deliver)
-        self._idle = self._hub.loop.idle()
-        self._company = self._hub.loop.timer(0, COMMIT_DELAY_SECONDS)
+        self._idle_watcher = self._hub.loop.idle()
+        self._delay_timer = self._hub.loop.timer(0, COMMIT_DELAY_SECONDS)
         self._thread.start()
 
     def submit(self, events: Sequence[Event], deadline: float, link: Context | None = None) -> Sequence[Outcome]:
-        """Wait until *events* are durable; say of each what it was. *deadline* is of the monotonic clock.
+        """Wait until *events* are durable; return the outcome of each. *deadline* is on the monotonic clock.
 
-        Raises InboxUnavailable: why it can't be promised, or reason `slow` where the deadline came first.
+        Raises InboxUnavailable with the reason; it is `slow` if the deadline passes first.
         """
         ticket = _Ticket(events, link, gevent.getcurrent())
         self._waiting += 1
-        self._gathered.append(ticket)
-        self._plan()
+        self._pending.append(ticket)
+        self._schedule_commit()
         timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0))
-        timer.start(self._give_up, ticket)
+        timer.start(self._time_out, ticket)
         try:
             self._hub.switch()
         finally:
             ticket.waiter = None
-            ticket.events = ()  # a request that gave up must not hold its body in the queue
+            ticket.events = ()  # a request that timed out must not keep its events in memory
             timer.close()
             self._waiting -= 1
         if isinstance(ticket.result, Unavailability):
             raise ticket.result.error()
-        assert ticket.result is not None  # noqa: S101  whoever switches back has set it
+        assert ticket.result is not None  # noqa: S101  set before the hub switches back here
         return ticket.result
 
     def trouble(self) -> str | None:
-        """Say why events can't be kept now; None where they can."""
+        """Return why events can't be stored now; None if they can."""
         return None if self._trouble is None else f"{self._trouble.reason}: {self._trouble.detail}"
 
     def refresh(self) -> None:
         """Publish the gauges."""
         inbox = self._inbox
         size = inbox.size() if inbox else Size()
-        self._metrics.refresh(waiting=self._waiting, events=size.events, taken=size.bytes, free=size.free)
+        self._metrics.refresh(waiting=self._waiting, events=size.events, size=size.bytes, free=size.free)
 
     def stop(self) -> None:
-        """Commit what waits, close the engine, end the thread."""
+        """Commit the waiting events, close the inbox and stop the thread."""
         while self._waiting and self._thread.is_alive():
             gevent.sleep(0.01)
         self._queue.put(None)
         while self._thread.is_alive():
             gevent.sleep(0.01)
         self._wake.close()
-        self._idle.close()
-        self._company.close()
+        self._idle_watcher.close()
+        self._delay_timer.close()
 
-    # In the loop.
+    # These run in the event loop.
 
-    def _give_up(self, ticket: _Ticket) -> None:
-        slow = Unavailability(StorageFailure.SLOW, "the inbox did not answer in time")
+    def _time_out(self, ticket: _Ticket) -> None:
+        slow = Unavailability(StorageFailure.SLOW, "the inbox did not respond in time (WEBHOOK_ACCEPT_TIMEOUT)")
         self._metrics.failed(slow.reason)
         if self._trouble is None:
-            self._lasting.tell("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
+            self._problem_log.report("inbox unavailable", key=slow.reason, reason=slow.reason, detail=slow.detail)
             self._trouble = slow
         _resume(ticket, self._trouble)
 
-    def _plan(self) -> None:
-        """Have what is gathered handed over soon, unless a commit is under way: its end will ask again."""
+    def _schedule_commit(self) -> None:
+        """Schedule the next commit, unless one is running or scheduled: the end of a running one calls this again."""
         if self._busy or self._handing_over:
             return
         self._handing_over = True
-        self._idle.start(self._hand_over)
-        self._company.again(self._hand_over)  # started once more, a timer of libev's goes on where it was stopped
+        self._idle_watcher.start(self._hand_over)
+        # Not `start`: a libev timer that is started again resumes where it was stopped.
+        self._delay_timer.again(self._hand_over)
 
     def _hand_over(self) -> None:
         self._handing_over = False
-        self._idle.stop()
-        self._company.stop()
+        self._idle_watcher.stop()
+        self._delay_timer.stop()
         self._busy = True
-        self._queue.put(self._gathered)
-        self._gathered = []
+        self._queue.put(self._pending)
+        self._pending = []
 
     def _deliver(self) -> None:
         while self._settled:
             tickets = self._settled.popleft()
-            if not tickets:  # the end of what was handed over
+            if not tickets:  # all tickets that were handed over are settled
                 self._busy = False
-                if self._gathered:
-                    self._plan()
+                if self._pending:
+                    self._schedule_commit()
             for ticket in tickets:
                 if ticket.result is not None:
                     _resume(ticket, ticket.result)
 
-    # In the thread.
+    # These run in the thread.
 
     def _run(self) -> None:
-        more_to_purge = self._tend()
-        tended = time.monotonic()
+        more_to_purge = self._maintain()
+        maintained_at = time.monotonic()
         while True:
             try:
                 tickets = self._queue.get(timeout=0.001 if more_to_purge else IDLE_INTERVAL_SECONDS)
@@ -176,12 +177,12 @@ class GroupCommit:
             if tickets is None:
                 break
             if tickets:
-                for some in _portions(tickets):
-                    self._commit(some)
+                for portion in _portions(tickets):
+                    self._commit(portion)
                 self._settle([])
-            if more_to_purge or time.monotonic() - tended >= IDLE_INTERVAL_SECONDS:
-                more_to_purge = self._tend()
-                tended = time.monotonic()
+            if more_to_purge or time.monotonic() - maintained_at >= IDLE_INTERVAL_SECONDS:
+                more_to_purge = self._maintain()
+                maintained_at = time.monotonic()
         if self._inbox:
             self._inbox.close()
 
@@ -190,16 +191,16 @@ class GroupCommit:
         self._wake.send()
 
     def _commit(self, tickets: Sequence[_Ticket]) -> None:
-        # A request may give up at any moment: what it handed over is looked at once.
+        # A request may time out at any moment and clear its events: read them only once.
         batch = [(ticket, events) for ticket in tickets if (events := ticket.events)]
-        together = [event for _, events in batch for event in events]
-        if not together:
+        all_events = [event for _, events in batch for event in events]
+        if not all_events:
             return
         try:
-            self._put(batch, together)
-        except Exception as ex:  # noqa: BLE001  whatever an engine does, the requests get their answer
+            self._put(batch, all_events)
+        except Exception as ex:  # noqa: BLE001  whatever an engine raises, the requests get a response
             if isinstance(ex, InboxUnavailable) and ex.alone and len(batch) > 1:
-                for ticket, _ in batch:  # the others are not to fail with the one that is at fault
+                for ticket, _ in batch:  # commit each request alone, so that only the faulty one fails
                     self._commit([ticket])
                 return
             trouble = self._failed(ex)
@@ -207,26 +208,25 @@ class GroupCommit:
                 ticket.result = trouble
         self._settle([ticket for ticket, _ in batch])
 
-    def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], together: Sequence[Event]) -> None:
+    def _put(self, batch: Sequence[tuple[_Ticket, Sequence[Event]]], all_events: Sequence[Event]) -> None:
         started = time.perf_counter()
-        with self._tracing.commit([ticket.link for ticket, _ in batch if ticket.link], len(together)):
-            outcomes = self._ready().put(together)
-        if (
-            self._trouble is None or self._trouble.reason != StorageFailure.FULL
-        ):  # there, what is small may fit, and the next does not
+        with self._tracing.commit([ticket.link for ticket, _ in batch if ticket.link], len(all_events)):
+            outcomes = self._ready().put(all_events)
+        is_full = self._trouble is not None and self._trouble.reason == StorageFailure.FULL
+        if not is_full:  # on a full volume a small commit may succeed, and the next one fail
             self._recovered()
-        self._metrics.committed(len(together), time.perf_counter() - started)
+        self._metrics.committed(len(all_events), time.perf_counter() - started)
         start = 0
         for ticket, events in batch:
             ticket.result = outcomes[start : start + len(events)]
             start += len(events)
 
-    def _tend(self) -> bool:
-        """Purge a little, which is also the proof that the inbox can be written again."""
+    def _maintain(self) -> bool:
+        """Purge a little; after a failure, check whether the inbox is writable. Return whether to purge more."""
         try:
-            self._move()
+            self._switch_inbox()
             inbox = self._ready()
-            more = inbox.purge(self._now_ms())  # first: on a full volume it makes the room
+            more = inbox.purge(self._now_ms())  # before the probe: on a full volume it frees space
         except Exception as ex:  # noqa: BLE001  as in _commit
             self._failed(ex)
             return False
@@ -245,8 +245,8 @@ class GroupCommit:
             self._log.info("inbox opened", events=self._inbox.size().events, bytes=self._inbox.size().bytes)
         return self._inbox
 
-    def _move(self) -> None:
-        """Go over to another inbox, if there is one: what was in force stays until the new one is open."""
+    def _switch_inbox(self) -> None:
+        """Switch to a different inbox if configured; the current one stays in use until the new one is open."""
         if self._inbox is None or not self._moved():
             return
         try:
@@ -268,9 +268,9 @@ class GroupCommit:
         )
         self._metrics.failed(trouble.reason)
         if trouble.alone:
-            self._log.error("event not kept", reason=trouble.reason, detail=trouble.detail)
+            self._log.error("event not stored", reason=trouble.reason, detail=trouble.detail)
             return trouble
-        self._lasting.tell(
+        self._problem_log.report(
             "inbox unavailable", key=trouble.reason, reason=trouble.reason, detail=trouble.detail, exc_info=unexpected
         )
         self._trouble = trouble
@@ -282,21 +282,21 @@ class GroupCommit:
     def _recovered(self) -> None:
         if self._trouble is not None:
             self._log.info("inbox ready")
-            self._lasting.over()
+            self._problem_log.resolve()
         self._trouble = None
 
 
 def _portions(tickets: Sequence[_Ticket]) -> Iterator[list[_Ticket]]:
-    """Cut into portions of about the most events and bytes that one commit takes."""
+    """Split *tickets* into portions of about the maximum number of events and bytes of a commit."""
     portion: list[_Ticket] = []
-    events = taken = 0
+    events = size = 0
     for ticket in tickets:
         portion.append(ticket)
         events += len(ticket.events)
-        taken += sum(len(event.data) for event in ticket.events)
-        if events >= MAX_COMMIT_EVENTS or taken >= MAX_COMMIT_BYTES:
+        size += sum(len(event.data) for event in ticket.events)
+        if events >= MAX_COMMIT_EVENTS or size >= MAX_COMMIT_BYTES:
             yield portion
-            portion, events, taken = [], 0, 0
+            portion, events, size = [], 0, 0
     yield portion
 
 

@@ -1,4 +1,4 @@
-"""A worker's parts, started in order and stopped in the mirror of it."""
+"""Starts the parts of a worker in order, and stops them in reverse order."""
 
 import itertools
 import secrets
@@ -32,22 +32,23 @@ def running(
     inbox: InboxSource,
     relay_seen: Callable[[int], int | None],
 ) -> Iterator[Wsgi]:
-    """Start everything that a worker needs and give its application; stop it all at the end.
+    """Start the parts of a worker and yield its application; stop the parts at the end.
 
-    *measured* are the metrics and the registry that is scraped; *relay_seen* is as for `Server`. The order: what is
-    looked at by others first; the admin listener last, so that it never speaks of parts that are not there: it stops
-    first for the same reason.
+    *measured* are the metrics and the registry to scrape; *relay_seen* is as for `Server`. A part starts after those
+    that it uses. The admin listener starts last and stops first, so that it never reports on parts that do not exist.
     """
     metrics, registry = measured
     with ExitStack() as stack:
         traced = tracing.from_environ(
-            environ, version=version, report=lambda told: logs.get("server").error("tracing is off", problems=told)
+            environ,
+            version=version,
+            report=lambda problems: logs.get("server").error("tracing is off", problems=problems),
         )
-        stack.callback(traced.close)  # last, so that the spans of the last commit still leave
+        stack.callback(traced.close)  # stops last, so that the spans of the last commit are exported
         instruments = Instruments(metrics=metrics, tracing=traced)
         group_commit = GroupCommit(inbox, inbox.moved, instruments)
         group_commit.start()
-        stack.callback(group_commit.stop)  # commits what waits
+        stack.callback(group_commit.stop)  # commits the waiting events
 
         def refresh() -> None:
             group_commit.refresh()
@@ -61,14 +62,14 @@ def running(
         webhook = Webhook(
             credentials=reload.credentials,
             submit=group_commit.submit,
-            chosen=config.fields,
+            fields=config.fields,
             limits=Limits(
                 body_bytes=config.max_body_bytes,
                 read_timeout=config.read_timeout,
                 accept_timeout=config.accept_timeout,
             ),
             instruments=instruments,
-            pseudonyms=reload.pseudonyms,
+            keyed_hasher=reload.keyed_hasher,
             nonce=_nonces(),
         )
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
@@ -80,7 +81,7 @@ def running(
             health_path=config.health_path,
             checks=checks,
             instruments=instruments,
-            floods=reload.floods,
+            rate_limited_log=reload.rate_limited_log,
         )
 
 

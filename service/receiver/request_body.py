@@ -1,4 +1,4 @@
-"""The body of a request: read under a limit and a deadline."""
+"""Reads the body of a request under a limit and a deadline."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Final, Protocol
 
 from service.errors import Aborted, Overloaded, ReadTimeout, TooLarge
 
-# Set by the worker: when, on the monotonic clock, the request whose first byte came is late.
+# Set in the environ by the worker: the deadline of the request, on the monotonic clock.
 READ_DEADLINE: Final = "whatsapp_webhook.read_deadline"
 READ_BYTES: Final = 16384
-MIN_HASHED_BYTES: Final = 16384  # bytes of a body that are hashed at once
+MIN_HASHED_BYTES: Final = 16384  # bytes of a body that are hashed in one step
 
 
 class BodyStream(Protocol):
-    """`wsgi.input`: gives up to *size* bytes, fewer at the end, none after it."""
+    """`wsgi.input`: returns up to *size* bytes, fewer at the end, none after it."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to *size* bytes."""
@@ -29,12 +29,12 @@ def read_body(
 ) -> bytes:
     """Read a request's body to its end, chunked or not.
 
-    *length* is what Content-Length says, *limit* the most bytes, *deadline* a time of the monotonic clock for the last
-    byte; *update* gets all of the body in steps of at least MIN_HASHED_BYTES, and what is left at its end. A wait for
-    the next piece is ended by the server, with TimeoutError, or Overloaded if others need the memory. Raises TooLarge,
-    ReadTimeout, Overloaded, or Aborted if the client went away or broke the framing.
+    *length* is the Content-Length, *limit* the maximum number of bytes, *deadline* the time for the last byte on the
+    monotonic clock. *update* is called with the body in steps of at least MIN_HASHED_BYTES, and with the rest at the
+    end. The server interrupts a wait for the next piece with TimeoutError, or with Overloaded if other requests need
+    the memory. Raises TooLarge, ReadTimeout, Overloaded, or Aborted if the client disconnected or broke the framing.
     """
-    received = bytearray()  # small pieces cost more than what they hold
+    received = bytearray()  # a list of small pieces would take more memory than their bytes
     updated = 0
     try:
         while len(received) != length and (piece := stream.read(READ_BYTES)):
@@ -49,7 +49,7 @@ def read_body(
         raise
     except TimeoutError as ex:
         raise ReadTimeout from ex
-    except Exception as ex:  # whatever the server's reader raises: the body did not come
+    except Exception as ex:  # whatever the server's reader raises, the body is incomplete
         raise Aborted from ex
     if length is not None and len(received) < length:
         raise Aborted

@@ -1,6 +1,6 @@
-"""What each error is answered: the one table from exceptions to HTTP responses.
+"""The table that maps exceptions to HTTP responses.
 
-The texts are fixed, so that they say nothing about the reason, and `doctor` tells them from everybody else's.
+The texts are fixed, so that they reveal nothing about the reason, and `doctor` can recognize the service by them.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ import falcon
 
 from service import errors
 
-RETRY_AFTER: Final = "5"  # seconds, as the header says it
+RETRY_AFTER: Final = "5"  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """What a refused request gets; the text is fixed, so that it says nothing about the reason."""
+    """The response to a rejected request; *again* adds Retry-After."""
 
     status: str
     text: str

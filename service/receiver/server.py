@@ -1,4 +1,4 @@
-"""gunicorn's settings and hooks."""
+"""The gunicorn application: settings, hooks and the master process."""
 
 import math
 import resource
@@ -22,13 +22,13 @@ from service.storage.url_reload import InboxSource
 from service.telemetry import logs, metrics
 from service.telemetry.tracing import Wsgi
 
-LISTEN_BACKLOG: Final = 2048  # connections that the kernel holds before they are accepted
-STOP_MARGIN_SECONDS: Final = 3.0  # seconds on top of what a request may take
-SPARE_FILES: Final = 64  # besides connections: the inbox, the log, the admin listener
+LISTEN_BACKLOG: Final = 2048  # connections that the kernel queues until they are accepted
+STOP_MARGIN_SECONDS: Final = 3.0  # added to the maximum duration of a request
+SPARE_FILES: Final = 64  # files that are not connections: the inbox, the log, the admin listener
 
 
 class Server(BaseApplication):
-    """The gunicorn application: one process that watches, and workers that serve."""
+    """The gunicorn application: one master process, and workers that serve."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Server(BaseApplication):
     ) -> None:
         """*listener* and *admin_listener* are bound and listening: all workers accept from them.
 
-        *relay_seen* returns, at a time in milliseconds since the epoch, when a relay last said that it runs.
+        *relay_seen* gets the current time and returns a relay's last heartbeat, both in milliseconds since the epoch.
         """
         self.config = config
         self._listener = listener
@@ -55,16 +55,16 @@ class Server(BaseApplication):
         super().__init__()
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped by a signal."""
         Master(self).run()
 
     def load_config(self) -> None:
-        """Hand gunicorn its settings."""
+        """Set gunicorn's settings."""
         for name, value in self._settings().items():
             self.cfg.set(name, value)
 
     def load(self) -> Wsgi:
-        """Start the parts of a worker; gunicorn calls it after the fork."""
+        """Start the parts of a worker; gunicorn calls this after the fork."""
         return self._parts.enter_context(
             running(
                 self.config,
@@ -89,7 +89,7 @@ class Server(BaseApplication):
             "timeout": 30,
             "graceful_timeout": int(config.read_timeout + config.accept_timeout + STOP_MARGIN_SECONDS),
             "backlog": LISTEN_BACKLOG,
-            # Nothing here depends on what a proxy says of the client.
+            # Proxy headers are never trusted.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
             "secure_scheme_headers": {},
@@ -106,20 +106,20 @@ class Server(BaseApplication):
         }
 
     def _on_starting(self, _arbiter: Arbiter) -> None:
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
         if (connections := _connections(self.config.connections)) < self.config.connections:
             logs.get("server").warning(
-                "too few open files",
-                detail=f"the hard limit is {most}, so that {connections} connections are served at once: "
+                "open file limit too low",
+                detail=f"the hard limit is {hard_limit}, so each worker serves at most {connections} connections: "
                 f"raise it to {self.config.connections + SPARE_FILES}, or lower WEBHOOK_CONNECTIONS",
             )
         drain_mark.clear(self.config.run_dir)
         metrics.forget_files(self._metrics_dir)
 
     def _pre_fork(self, arbiter: Arbiter, worker: Worker) -> None:
-        taken = {each.slot for each in arbiter.WORKERS.values()}
-        worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        used = {each.slot for each in arbiter.WORKERS.values()}
+        worker.slot = next(slot for slot in range(len(used) + 1) if slot not in used)
 
     def _post_fork(self, _arbiter: Arbiter, worker: Worker) -> None:
         self._slot = worker.slot
@@ -142,16 +142,16 @@ class Server(BaseApplication):
         return metrics.of_slot(self._metrics_dir, self._slot, version=version, engine=inbox.engine, weak=inbox.weak)
 
 
-def _connections(wanted: int) -> int:
-    """Return how many connections a worker serves at once: a limit of files must not leave none for the rest."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - SPARE_FILES), 1)
+def _connections(configured: int) -> int:
+    """Return the maximum number of connections of a worker: the configured one, unless the limit of files is lower."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return configured if hard_limit == resource.RLIM_INFINITY else max(min(configured, hard_limit - SPARE_FILES), 1)
 
 
 class Master(Arbiter):
-    """The first process: it stops on TERM, INT and QUIT, and ignores what would change how many workers there are.
+    """The master process: stops on TERM, INT and QUIT, and ignores signals that would change the number of workers.
 
-    A second worker could not open SQLite's inbox, so that half of the answers would be 503.
+    A second worker could not open a SQLite inbox, so half of the responses would be 503.
     """
 
     def _ignore(self, name: str) -> None:
@@ -165,14 +165,14 @@ class Master(Arbiter):
 
 
 class QuietLogger(Logger):
-    """Leaves gunicorn's lines to the process's log, in its form, and writes no access log."""
+    """Writes gunicorn's lines to the process's log in its format, and no access log."""
 
     def setup(self, cfg: object) -> None:
-        """Pass lines on, whatever gunicorn's settings say."""
+        """Propagate lines to the root logger, whatever gunicorn's settings are."""
         self.cfg = cfg
         self._access_log_enabled = False
         self.error_log.propagate = True
         self.error_log.handlers = []
 
     def access(self, *_args: object) -> None:
-        """Write nothing: the query string holds the verify token."""
+        """Write nothing: the query string contains the verify token."""

@@ -22,14 +22,14 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Context
 
 CHUNKED: Final = "chunked"
-IDENTITY: Final = "identity"  # of Content-Encoding: no coding was applied
+IDENTITY: Final = "identity"  # the Content-Encoding that means no encoding
 IGNORED: Final = "ignored"
-LOGGED_IDS: Final = 10
+MAX_LOGGED_IDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a notification may take: bytes, and seconds."""
+    """Limits of a notification; timeouts are in seconds."""
 
     body_bytes: int
     read_timeout: float
@@ -37,35 +37,35 @@ class Limits:
 
 
 class Webhook:
-    """Translates between HTTP and the house."""
+    """The resource for both methods: translates between HTTP and the service."""
 
     def __init__(
         self,
         *,
         credentials: Callable[[], Credentials],
         submit: Callable[[Sequence[Event], float, Context | None], Sequence[Outcome]],
-        chosen: Collection[str],
+        fields: Collection[str],
         limits: Limits,
         instruments: Instruments[Metrics],
-        pseudonyms: logs.Pseudonyms,
+        keyed_hasher: logs.KeyedHasher,
         nonce: Callable[[], str],
     ) -> None:
-        """*chosen* are the fields to keep, empty for all."""
+        """*fields* are the webhook fields to store; empty stores all."""
         self._credentials = credentials
         self._submit = submit
-        self._chosen = chosen
+        self._fields = fields
         self._limits = limits
         self._metrics = instruments.metrics.webhook
         self._matched = instruments.metrics.credentials.matched
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
-        self._pseudonyms = pseudonyms
+        self._keyed_hasher = keyed_hasher
         self._nonce = nonce
         self._log = logs.get("webhook")
-        self._is_debug = self._log.isEnabledFor(logging.DEBUG)  # asking costs more than what is asked for
+        self._is_debug = self._log.isEnabledFor(logging.DEBUG)  # cached, because the call is slow
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer the challenge of whoever knows a verify token."""
+        """Return the challenge if the caller knows an accepted verify token."""
         try:
             verified = handshake.verify(req.query_string, self._credentials().verify_tokens)
         except HandshakeRefused as ex:
@@ -79,18 +79,18 @@ class Webhook:
         resp.set_headers({"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Keep every event of the notification, then say so."""
+        """Store every event of the notification, then answer 200."""
         try:
             trace = self._tracing.request(req.env)
-            kept, outcomes = self._keep(self._parse(req, trace), trace)
+            stored, outcomes = self._store(self._parse(req, trace), trace)
         except (NotificationRefused, InboxUnavailable) as ex:
             self._metrics.notification(ex.outcome)
             raise
         self._metrics.notification(NotificationOutcome.ACCEPTED)
-        self._count(kept, outcomes)
+        self._count(stored, outcomes)
         resp.status = falcon.HTTP_200
 
-    def _receive(self, req: falcon.Request) -> bytes:
+    def _read_verified_body(self, req: falcon.Request) -> bytes:
         length = req.content_length
         if length is not None and length > self._limits.body_bytes:
             raise TooLarge
@@ -103,7 +103,7 @@ class Webhook:
         if not secrets:
             raise NotConfigured
         check = signature.Check(signature.digest_in(req.env.get("HTTP_X_HUB_SIGNATURE_256")), secrets)
-        received = request_body.read_body(
+        body = request_body.read_body(
             req.env["wsgi.input"],
             length=length,
             limit=self._limits.body_bytes,
@@ -111,45 +111,44 @@ class Webhook:
             update=check.update,
         )
         self._matched(APP_SECRET, check.match())
-        return received
+        return body
 
     def _parse(self, req: falcon.Request, trace: Context | None) -> Sequence[Event]:
-        # The body is let go of on return: while its events wait for their commit, they alone take memory.
+        # The body is freed on return: while its events wait for their commit, only they use memory.
         return events.parse(
-            self._receive(req),
+            self._read_verified_body(req),
             received_at=self._now_ms(),
             nonce=self._nonce(),
             traceparent=tracing.traceparent(trace),
         )
 
-    def _keep(self, parsed: Sequence[Event], trace: Context | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
-        kept = [event for event in parsed if self._is_chosen(event)] if self._chosen else parsed
-        if len(kept) < len(parsed):
-            self._count(
-                [event for event in parsed if not self._is_chosen(event)], [IGNORED] * (len(parsed) - len(kept))
-            )
-        if not kept:
+    def _store(self, parsed: Sequence[Event], trace: Context | None) -> tuple[Sequence[Event], Sequence[Outcome]]:
+        selected = [event for event in parsed if self._is_selected(event)] if self._fields else parsed
+        if len(selected) < len(parsed):
+            ignored = [event for event in parsed if not self._is_selected(event)]
+            self._count(ignored, [IGNORED] * len(ignored))
+        if not selected:
             return (), ()
-        outcomes = self._submit(kept, time.monotonic() + self._limits.accept_timeout, trace)
+        outcomes = self._submit(selected, time.monotonic() + self._limits.accept_timeout, trace)
         if self._is_debug:
             self._log.debug(
-                "accepted",
-                events=len(kept),
-                types=sorted({webhook_fields.label_pair(event.field, event.type)[1] for event in kept}),
-                ids=[self._pseudonyms(event.id) for event in kept[:LOGGED_IDS]],
+                "notification accepted",
+                events=len(selected),
+                types=sorted({webhook_fields.label_pair(event.field, event.type)[1] for event in selected}),
+                ids=[self._keyed_hasher(event.id) for event in selected[:MAX_LOGGED_IDS]],
                 duplicates=sum(outcome is Outcome.DUPLICATE for outcome in outcomes),
                 trace_id=tracing.trace_id(trace),
             )
-        return kept, outcomes
+        return selected, outcomes
 
-    def _is_chosen(self, event: Event) -> bool:
-        return event.field in self._chosen or event.type == events.UNRECOGNIZED
+    def _is_selected(self, event: Event) -> bool:
+        return event.field in self._fields or event.type == events.UNRECOGNIZED
 
-    def _count(self, counted: Sequence[Event], outcomes: Sequence[str]) -> None:
+    def _count(self, events_: Sequence[Event], outcomes: Sequence[str]) -> None:
         counts: dict[tuple[str, str, str], int] = {}
-        for event, outcome in zip(counted, outcomes, strict=True):
-            alike = (*webhook_fields.label_pair(event.field, event.type), outcome)
-            counts[alike] = counts.get(alike, 0) + 1
+        for event, outcome in zip(events_, outcomes, strict=True):
+            labels = (*webhook_fields.label_pair(event.field, event.type), outcome)
+            counts[labels] = counts.get(labels, 0) + 1
             if outcome == Outcome.NEW and event.time != event.received_at:
                 self._metrics.delayed(max(event.received_at - event.time, 0) / 1000)
         for (field, kind, outcome), number in counts.items():

@@ -62,7 +62,7 @@ class Relay:
         )
         self._dispatcher = Dispatcher(state, self._opened_log, self._wake, instruments=instruments, policy=policy)
         self._report = Report(self._log, "destinations")
-        self._lasting = logs.LastingTrouble(self._log)
+        self._lasting = logs.ProblemLog(self._log)
         self._logged_warnings: tuple[str, ...] = ()
         self._inbox_problem: str | None = "the inbox has not been read yet"
         self._prepare = prepare
@@ -114,7 +114,7 @@ class Relay:
                 full_plan_at = now if is_full_plan else full_plan_at
                 wait = min(self._dispatcher.turn(), 0 if has_more else LOG_INTERVAL_SECONDS)
                 self._inbox_problem = None
-                self._lasting.over()
+                self._lasting.resolve()
             except Exception as ex:  # noqa: BLE001  if the loop ended, nothing more would be delivered
                 self._report_failure(ex)
                 wait = FAILURE_DELAY_SECONDS
@@ -165,7 +165,7 @@ class Relay:
             problem, level, unexpected = ex.detail, "warning", None
         else:
             problem, level, unexpected = type(ex).__name__, "error", ex
-        self._lasting.tell("relay cannot deliver", level=level, key=problem, detail=problem, exc_info=unexpected)
+        self._lasting.report("relay cannot deliver", level=level, key=problem, detail=problem, exc_info=unexpected)
         self._inbox_problem = problem
         if self._inbox is not None:
             self._inbox.close()

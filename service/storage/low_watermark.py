@@ -38,8 +38,8 @@ class LowWatermark:
         self._needed = needed
         self._read_heartbeat = heartbeat
         self._policy = policy
-        self._unreadable = logs.LastingTrouble(logs.get("inbox"))
-        self._absent = logs.LastingTrouble(logs.get("inbox"))
+        self._unreadable = logs.ProblemLog(logs.get("inbox"))
+        self._absent = logs.ProblemLog(logs.get("inbox"))
         self._not_before = float("-inf")
         self._lock = threading.Lock()
         self._refreshed_at = float("-inf")
@@ -53,9 +53,9 @@ class LowWatermark:
             needed = self._needed(now)
         except InboxUnavailable as ex:
             self._not_before = time.monotonic() + RETRY_SECONDS
-            self._unreadable.tell("relay state unreadable", detail=f"no event can be purged: {ex.detail}")
+            self._unreadable.report("relay state unreadable", detail=f"no event can be purged: {ex.detail}")
             return self._everything_unless_gone(now)
-        self._unreadable.over()
+        self._unreadable.resolve()
         return needed
 
     def _everything_unless_gone(self, now: int) -> int | None:
@@ -85,12 +85,12 @@ class LowWatermark:
 
     def _report(self, now: int) -> None:
         if self._heartbeat is None or now - self._heartbeat < ABSENT_MS:
-            self._absent.over()
+            self._absent.resolve()
             return
         age_hours = (now - self._heartbeat) // _HOUR_MS
         hours_left = (self._policy.max_heartbeat_age_ms - (now - self._heartbeat)) // _HOUR_MS
         kept = f"are kept for {hours_left} more hours" if hours_left > 0 else "are no longer kept past the retention"
-        self._absent.tell(
+        self._absent.report(
             "relay absent",
             detail=f"the last heartbeat of a relay is {age_hours} hours old; events that it has not delivered {kept}",
             hint="start the relay again, or delete its state: whatsapp-webhook destinations drop-state",

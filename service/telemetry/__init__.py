@@ -1,4 +1,4 @@
-"""What others see of the processes: metrics, traces and logs.
+"""Telemetry of the processes: metrics, traces and logs.
 
-The only modules that know prometheus_client, OpenTelemetry and structlog.
+These are the only modules that import prometheus_client, OpenTelemetry and structlog.
 """

@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line, of keys that are allowed and nothing else.
+"""Logs: one JSON object per line, with only the allowed keys.
 
-What belongs to people (numbers, message ids) is logged as a keyed hash; text, names and tokens never. Lines of
-other libraries take the same form. Source of the idea: OWASP's Logging Cheat Sheet, "Data to exclude".
+Personal data that identifies a message (phone numbers, message ids) is logged as a keyed hash; text, names and tokens
+are never logged. Log lines of libraries have the same format. Source: OWASP's Logging Cheat Sheet, "Data to exclude".
 """
 
 import hashlib
@@ -74,45 +74,46 @@ ALLOWED_KEYS: Final = frozenset(
 )
 LEADING: Final = ("timestamp", "level", "event", "logger")
 MAX_VALUE_CHARACTERS: Final = 500
-FLOOD_SECONDS: Final = 10.0
-REPEAT_INTERVAL_MS: Final = 600_000  # between lines about a trouble that lasts
-# What other libraries write is not ours to allow key by key: what looks like a number or a token is taken out.
+SUMMARY_INTERVAL_SECONDS: Final = 10.0
+REPEAT_INTERVAL_MS: Final = 600_000  # between log lines about a problem that persists
+# Lines of libraries have no allowed keys: anything that looks like a phone number or a token is removed.
 _SECRET: Final = re.compile(r"hub\.[a-z_]+=[^\s&\"']*|\+?[0-9]{8,}")
-# urllib3 quotes what a destination answered, and the URL with its query.
-_OTHERS: Final = {"gunicorn": logging.INFO, "urllib3": logging.CRITICAL}
+# urllib3 quotes destinations' responses, and URLs with their queries.
+_LIBRARY_LEVELS: Final = {"gunicorn": logging.INFO, "urllib3": logging.CRITICAL}
 
 
 def configure(*, level: str, form: str, stream: TextIO) -> None:
-    """Send every log of the process to *stream*: ours from *level*, others' that are worth it.
+    """Send all logs of the process to *stream*.
 
-    *form* is `json` or `console`; empty is `console` on a terminal.
+    The service's own have the minimum level *level*, those of libraries `_LIBRARY_LEVELS` or `warning`.
+    *form* is `json` or `console`; empty is `console` on a terminal, else `json`.
     """
     console = form == "console" or (not form and stream.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[_scrub, *_stamps()],
+            foreign_pre_chain=[_scrub, *_standard_keys()],
             processors=[_short_exception, ProcessorFormatter.remove_processors_meta, _allow, renderer],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    _log_what_nobody_caught()
+    _log_uncaught_exceptions()
     root.setLevel(logging.WARNING)
-    for name, other in _OTHERS.items():
-        logging.getLogger(name).setLevel(other)
+    for name, library_level in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(library_level)
     logging.getLogger(LOGGER).setLevel(level.upper())
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_stamps(), ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *_standard_keys(), ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
 
 
-def _log_what_nobody_caught() -> None:
-    """Log exceptions that end a thread or the process like everything else, not as a raw traceback."""
+def _log_uncaught_exceptions() -> None:
+    """Log uncaught exceptions in the same format, in place of a raw traceback."""
     log = get("server")
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
@@ -127,35 +128,35 @@ def _log_what_nobody_caught() -> None:
 
     threading.excepthook = of_thread
     sys.excepthook = of_process
-    sys.unraisablehook = lambda args: log.error("clean-up failed", exc_info=args.exc_value)
+    sys.unraisablehook = lambda args: log.error("finalizer failed", exc_info=args.exc_value)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """Give the logger of a part of the house."""
+    """Return the logger of a part of the service."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{LOGGER}.{name}")
     return logger
 
 
-class Pseudonyms:
-    """Keyed hashes that stand for people in the log: alike for the same person, of no use without the key."""
+class KeyedHasher:
+    """Hashes ids and phone numbers for the log: equal for equal values, useless without the key."""
 
     def __init__(self, key: bytes | None = None) -> None:
-        """Start with *key*, or with a random one."""
-        self.use(key)
+        """Use *key*, or a random one if it is None."""
+        self.set_key(key)
 
-    def use(self, key: bytes | None) -> None:
-        """Take another key from now on."""
+    def set_key(self, key: bytes | None) -> None:
+        """Use *key* from now on, or a random one if it is None."""
         self._key = key or secrets.token_bytes(32)
 
     def __call__(self, value: str) -> str:
-        """Give the hash that stands for *value*."""
+        """Return the keyed hash of *value*."""
         return hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-class LastingTrouble:
-    """Logs a trouble that lasts: when it begins or changes, then every ten minutes with `since`, until it is over.
+class ProblemLog:
+    """Logs a persistent problem when it starts or changes, then every ten minutes with `since`, until it is over.
 
-    So the last hour of the log shows it.
+    So the last hour of the log always shows it.
     """
 
     def __init__(self, log: Any, *, now_ms: Clock = now_ms) -> None:
@@ -164,36 +165,39 @@ class LastingTrouble:
         self._now_ms = now_ms
         self._lock = threading.Lock()
         self._key: object = None
-        self._since = 0
-        self._told = 0
+        self._since_ms = 0
+        self._logged_ms = 0
 
-    def tell(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
-        """Log *event*, unless the same was logged within ten minutes; *key* says what is the same, else its details."""
+    def report(self, event: str, *, level: str = "error", key: object = None, **details: object) -> None:
+        """Log *event*, unless the same problem was logged in the last ten minutes.
+
+        Two problems are the same if *event* and *key* are equal; without *key*, if *event* and *details* are equal.
+        """
         now = self._now_ms()
-        same = (event, key if key is not None else repr(details))
+        identity = (event, key if key is not None else repr(details))
         with self._lock:
-            is_new = same != self._key
-            if not is_new and 0 <= now - self._told < REPEAT_INTERVAL_MS:
+            is_new = identity != self._key
+            if not is_new and 0 <= now - self._logged_ms < REPEAT_INTERVAL_MS:
                 return
             if is_new:
-                self._key, self._since = same, now
-            self._told = now
+                self._key, self._since_ms = identity, now
+            self._logged_ms = now
             since = (
                 {}
                 if is_new
-                else {"since": datetime.fromtimestamp(self._since / 1000, UTC).isoformat(timespec="seconds")}
+                else {"since": datetime.fromtimestamp(self._since_ms / 1000, UTC).isoformat(timespec="seconds")}
             )
         getattr(self._log, level)(event, **details, **since)
 
-    def over(self) -> bool:
-        """Note that there is no trouble any more; return whether there was one."""
+    def resolve(self) -> bool:
+        """Record that the problem is over; return whether there was one."""
         with self._lock:
-            was, self._key = self._key is not None, None
-        return was
+            had_problem, self._key = self._key is not None, None
+        return had_problem
 
 
-class Floods:
-    """Writes the first of a kind at once, and of the rest how many there were, every ten seconds."""
+class RateLimitedLog:
+    """Logs the first line of a kind immediately, then how many more there were, every ten seconds."""
 
     def __init__(self, log: Any, *, now: Callable[[], float] = time.monotonic) -> None:
         """*log* is a logger; *now* is in seconds."""
@@ -201,37 +205,37 @@ class Floods:
         self._now = now
         self._lock = threading.Lock()
         self._since: dict[tuple[str, str, str], float] = {}
-        self._held: dict[tuple[str, str, str], int] = {}
+        self._suppressed: dict[tuple[str, str, str], int] = {}
 
-    def add(self, event: str, reason: str, *, level: str = "warning", **more: str) -> None:
-        """Log *event* for *reason*, now, with what *more* there is to say, or in the next sum."""
+    def add(self, event: str, reason: str, *, level: str = "warning", **details: str) -> None:
+        """Log *event* for *reason* with *details*, or only count it for the next summary."""
         key = (event, reason, level)
         with self._lock:
             first = key not in self._since
             if first:
                 self._since[key] = self._now()
-                self._held[key] = 0
+                self._suppressed[key] = 0
             else:
-                self._held[key] += 1
+                self._suppressed[key] += 1
         if first:
-            getattr(self._log, level)(event, reason=reason, count=1, **more)
+            getattr(self._log, level)(event, reason=reason, count=1, **details)
 
     def flush(self, *, force: bool = False) -> None:
-        """Log the sums that are due; call it about once a second, and with *force* before the end."""
+        """Log the summaries that are due; call it about once per second, and with *force* at shutdown."""
         due = []
         with self._lock:
             for key, since in list(self._since.items()):
-                if force or self._now() - since >= FLOOD_SECONDS:
-                    held = self._held.pop(key)
+                if force or self._now() - since >= SUMMARY_INTERVAL_SECONDS:
+                    suppressed = self._suppressed.pop(key)
                     del self._since[key]
-                    if held:
-                        due.append((key, held))
-                        self._since[key], self._held[key] = self._now(), 0
-        for (event, reason, level), held in due:
-            getattr(self._log, level)(event, reason=reason, count=held, seconds=FLOOD_SECONDS)
+                    if suppressed:
+                        due.append((key, suppressed))
+                        self._since[key], self._suppressed[key] = self._now(), 0
+        for (event, reason, level), suppressed in due:
+            getattr(self._log, level)(event, reason=reason, count=suppressed, seconds=SUMMARY_INTERVAL_SECONDS)
 
 
-def _stamps() -> list[Any]:
+def _standard_keys() -> list[Any]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -245,9 +249,9 @@ def _scrub(_logger: object, _name: str, entry: MutableMapping[str, Any]) -> Muta
 
 
 def _short_exception(_logger: object, _name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Say where an exception came from, without its message: that may hold what was sent."""
-    given = entry.pop("exc_info", None)
-    raised = given[1] if isinstance(given, tuple) else given
+    """Log an exception's type and frames without its message, which may contain request data."""
+    exc_info = entry.pop("exc_info", None)
+    raised = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if raised is True:
         raised = sys.exc_info()[1]
     if isinstance(raised, BaseException):
@@ -260,8 +264,8 @@ def _short_exception(_logger: object, _name: str, entry: MutableMapping[str, Any
 
 def _allow(_logger: object, _name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     names = [*LEADING, *(name for name in entry if name in ALLOWED_KEYS and name not in LEADING)]
-    return {name: _bounded(entry[name]) for name in names if name in entry}
+    return {name: _truncated(entry[name]) for name in names if name in entry}
 
 
-def _bounded(value: object) -> object:
+def _truncated(value: object) -> object:
     return value[:MAX_VALUE_CHARACTERS] if isinstance(value, str) else value

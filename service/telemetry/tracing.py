@@ -1,8 +1,8 @@
-"""Traces: on when an OTLP endpoint is set in `OTEL_*`, free when not.
+"""Traces: enabled if an OTLP endpoint is set in `OTEL_*`; they cost nothing if it is not.
 
-Whether a request is sampled is decided first: one that is not enters the plain application and pays for nothing.
-A caller's `traceparent` is dropped, so that nobody outside can force sampling. Spans leave with the attributes that
-are allowed and no other: the query string, and so the verify token, is not among them.
+Sampling is decided first: a request that is not sampled enters the plain application, without any overhead. A caller's
+`traceparent` is removed, so that a caller can't force sampling. Spans are exported with the allowed attributes only:
+the query string, and so the verify token, is not among them.
 
 The only module that imports opentelemetry. Start it after the fork: its threads do not survive one.
 """
@@ -41,7 +41,7 @@ ALLOWED_ATTRIBUTES: Final = frozenset(
 )
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-_STRANGERS: Final = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
+_CALLER_CONTEXT: Final = ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
 _ALWAYS: Final = ("", "always_on", "parentbased_always_on")
 _RATIO: Final = ("traceidratio", "parentbased_traceidratio")
 _NEVER: Final = ("always_off", "parentbased_always_off")
@@ -51,25 +51,25 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Tracing:
-    """What the house sees of tracing; without a provider it does nothing."""
+    """The interface to tracing; without a provider it does nothing."""
 
     def __init__(self, provider: TracerProvider | None = None, *, ratio: float = 1.0) -> None:
-        """*provider* takes the spans of *ratio* of all requests."""
+        """*provider* gets the spans of a share of requests: *ratio*, from 0 to 1."""
         self._provider = provider
         self._ratio = ratio
         self._tracer = provider.get_tracer("whatsapp_webhook") if provider else None
 
     def wrap(self, build: Callable[[], falcon.App[Any, Any]]) -> Wsgi:
-        """Make the application: the plain one, and beside it a traced one for requests that are sampled."""
+        """Build the application twice: a traced one for sampled requests, and a plain one for the others."""
         plain = build()
         if self._provider is None:
             return plain
         traced, ratio = _instrumented(build, self._provider), self._ratio
 
         def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-            if random.random() >= ratio:  # noqa: S311  sampling is no secret
+            if random.random() >= ratio:  # noqa: S311  sampling needs no secure randomness
                 return plain(environ, start_response)
-            for name in _STRANGERS:
+            for name in _CALLER_CONTEXT:
                 environ.pop(name, None)
             environ[TRACED] = True
             return traced(environ, start_response)
@@ -77,12 +77,12 @@ class Tracing:
         return choose
 
     def request(self, environ: Mapping[str, Any]) -> Context | None:
-        """Give the context of the request's span; None where the request is not sampled."""
+        """Return the context of the request's span; None if the request is not sampled."""
         return trace.get_current_span().get_span_context() if TRACED in environ else None
 
     @contextmanager
     def commit(self, links: Sequence[Context], events: int) -> Iterator[None]:
-        """Wrap a group commit of *events* that serves the requests of *links*."""
+        """Trace a group commit of *events*, linked to the requests of *links*."""
         if self._tracer is None or not links:
             yield
             return
@@ -96,12 +96,12 @@ class Tracing:
 
     @contextmanager
     def delivery(self, parent: str | None, destination: str) -> Iterator[str | None]:
-        """Wrap a try to deliver an event of the trace *parent*; gives the `traceparent` to send, None without one."""
-        found = _TRACEPARENT.fullmatch(parent or "")
-        if self._tracer is None or not found:
+        """Trace an attempt to deliver an event of the trace *parent*; yield the `traceparent` to send, or None."""
+        match = _TRACEPARENT.fullmatch(parent or "")
+        if self._tracer is None or not match:
             yield parent
             return
-        context = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=TraceFlags(1))
+        context = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(1))
         with self._tracer.start_as_current_span(
             "deliver",
             context=trace.set_span_in_context(NonRecordingSpan(context)),
@@ -112,51 +112,54 @@ class Tracing:
             yield traceparent(span.get_span_context())
 
     def close(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         if self._provider:
             self._provider.shutdown()
 
 
 def traceparent(context: Context | None) -> str | None:
-    """Write a context as W3C's `traceparent`."""
+    """Return a context as a W3C `traceparent`."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01" if context else None
 
 
 def trace_id(context: Context | None) -> str | None:
-    """Write the trace id of a context."""
+    """Return the trace id of a context in hex."""
     return f"{context.trace_id:032x}" if context else None
 
 
 def problems(environ: Mapping[str, str]) -> list[str]:
-    """Say what of `OTEL_*` can't be followed, one sentence each."""
-    found = []
+    """Return a sentence for each unsupported or malformed variable of `OTEL_*`."""
+    sentences = []
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if _endpoint(environ) and protocol not in (None, "", "http/protobuf"):
-        found.append(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: only http/protobuf is spoken, port 4318 as a rule.")
-    found += [
-        f"{name} wants a URL such as http://collector:4318: with http:// or https:// and a host."
+        sentences.append(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}: only http/protobuf is supported, usually on port 4318."
+        )
+    sentences += [
+        f"{name} must be a URL such as http://collector:4318, with http:// or https:// and a host."
         for name in ENDPOINTS
         if environ.get(name) and not _is_url(environ[name])
     ]
     try:
         _ratio(environ)
     except ValueError as ex:
-        found.append(str(ex))
-    return found
+        sentences.append(str(ex))
+    return sentences
 
 
 def from_environ(environ: Mapping[str, str], *, version: str, report: Callable[[list[str]], object]) -> Tracing:
-    """Start tracing as `OTEL_*` says; without an endpoint, or with a ratio of 0, nothing is started.
+    """Start tracing as configured in `OTEL_*`; without an endpoint, or with a ratio of 0, nothing is started.
 
-    What can't be followed is given to *report*, and tracing is off: it must not keep notifications away.
+    If the configuration is invalid, its problems are passed to *report* and tracing is disabled: a mistake in it must
+    not stop the receiver.
     """
-    wrong = problems(environ)
-    if not wrong:
+    invalid = problems(environ)
+    if not invalid:
         try:
             return _started(environ, version)
-        except Exception as ex:  # noqa: BLE001  whatever the SDK makes of its variables
-            wrong = [f"OpenTelemetry refuses one of OTEL_*: {type(ex).__name__}."]
-    report(wrong)
+        except Exception as ex:  # noqa: BLE001  the SDK may raise anything for a bad variable
+            invalid = [f"OpenTelemetry rejects one of the OTEL_* variables: {type(ex).__name__}."]
+    report(invalid)
     return Tracing()
 
 
@@ -168,28 +171,28 @@ def _started(environ: Mapping[str, str], version: str) -> Tracing:
     resource = Resource.create(
         {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or "whatsapp-webhook", SERVICE_VERSION: version}
     )
-    # The choice was made before a request came here: a sampler would make it twice.
+    # `Tracing.wrap` has already sampled the request: a second sampler would sample twice.
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(AllowedOnly(OTLPSpanExporter())))
     return Tracing(provider, ratio=ratio)
 
 
 class AllowedOnly(SpanExporter):
-    """Passes spans on with the attributes that are allowed; events, which may quote an exception, are left out."""
+    """Exports spans with the allowed attributes only, and without span events, which may quote an exception."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Pass *spans* on."""
+        """Export *spans*."""
         return self._exporter.export([_allowed(span) for span in spans])
 
     def shutdown(self) -> None:
-        """End the exporter."""
+        """Stop the exporter."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Have the exporter send what it holds."""
+        """Export the spans that are still queued."""
         return self._exporter.force_flush(timeout_millis)
 
 
@@ -197,7 +200,7 @@ def _allowed(span: ReadableSpan) -> ReadableSpan:
     attributes = {key: value for key, value in (span.attributes or {}).items() if key in ALLOWED_ATTRIBUTES}
     name = span.name
     if "http.request.method" in attributes:
-        # The instrumentation names a span after the path, which is the caller's where there is no route.
+        # Without a route, the instrumentation names a span after the path, which the caller chose.
         name = f"{attributes['http.request.method']} {attributes.get('http.route', '')}".rstrip()
     return ReadableSpan(
         name=name,
@@ -215,8 +218,8 @@ def _allowed(span: ReadableSpan) -> ReadableSpan:
 
 
 def _instrumented(build: Callable[[], falcon.App[Any, Any]], provider: TracerProvider) -> falcon.App[Any, Any]:
-    # Without the opt-in the instrumentation speaks the conventions of 2022. It works by replacing falcon.App, for
-    # every application that is made from then on; un-instrumenting would silence the ones that were made.
+    # Without the opt-in, the instrumentation uses the semantic conventions of 2022. It replaces falcon.App for every
+    # application that is created later; un-instrumenting would also stop the tracing of existing applications.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     plain = falcon.App
     FalconInstrumentor().instrument(tracer_provider=provider, meter_provider=NoOpMeterProvider())
@@ -251,5 +254,7 @@ def _ratio(environ: Mapping[str, str]) -> float:
         ratio = -1.0
     if sampler not in _RATIO or not 0 <= ratio <= 1:
         known = ", ".join([*_ALWAYS[1:], *_NEVER, *_RATIO])
-        raise ValueError(f"OTEL_TRACES_SAMPLER wants one of {known}, and its _ARG a number from 0 to 1.")
+        raise ValueError(
+            f"OTEL_TRACES_SAMPLER must be one of {known}, and OTEL_TRACES_SAMPLER_ARG a number from 0 to 1."
+        )
     return ratio

@@ -273,7 +273,7 @@ def delivered(here: Namespace) -> set[str]:
 
 
 def test_moving_from_sqlite_loses_nothing() -> None:
-    """By the steps in docs/kubernetes.md, under load: every answer is 200, and every acknowledged event is delivered."""
+    """By the steps in docs/kubernetes.md, under load: every answer is 200, every acknowledged event delivered."""
     with database() as url, Namespace() as here:
         for manifest in pods.sink("app"):
             here.kubectl("apply", "-f", "-", text=json.dumps(manifest))

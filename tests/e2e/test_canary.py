@@ -78,22 +78,26 @@ def test_the_paths_were_gone(seen: dict[str, str]) -> None:
     lines = [json.loads(line) for line in seen["log"].splitlines()]
     told = {(line["event"], line.get("reason")) for line in lines}
     refusals = {
-        ("notification refused", "bad_signature"),
-        ("notification refused", "encoded"),
+        ("notification rejected", "bad_signature"),
+        ("notification rejected", "encoded"),
         ("notification not stored", "vanished"),
-        ("handshake refused", "wrong_token"),
-        ("handshake refused", "bad_challenge"),
+        ("handshake rejected", "wrong_token"),
+        ("handshake rejected", "bad_challenge"),
     }
     assert refusals <= told
-    assert {"accepted", "handshake verified", "request refused", "credentials not readable", "inbox unavailable"} <= {
-        event for event, _ in told
-    }
+    assert {
+        "notification accepted",
+        "handshake verified",
+        "request rejected",
+        "credentials not readable",
+        "inbox unavailable",
+    } <= {event for event, _ in told}
     assert "POST /webhooks" in seen["spans"]
 
 
 def test_people_are_keyed_hashes(seen: dict[str, str]) -> None:
     """The same event has the same hash in each line, so that an operator can follow it."""
     lines = [json.loads(line) for line in seen["log"].splitlines()]
-    ids = [line["ids"] for line in lines if line["event"] == "accepted"]
+    ids = [line["ids"] for line in lines if line["event"] == "notification accepted"]
     assert ids[0] == ids[1]
     assert len({tuple(each) for each in ids}) == len(ids) / 2 or len(ids) % 2

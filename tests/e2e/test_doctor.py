@@ -605,7 +605,7 @@ BROKEN = {
     ),
     "a secret that is too short": Broken(
         "credentials",
-        "app-secret, line 1, is no app secret",
+        "app-secret, line 1, is not an app secret",
         "Put them into",
         environ=_elsewhere(app_secret="FROM-META"),
     ),

@@ -72,7 +72,10 @@ def test_a_server_and_a_relay_start(tmp_path: Path) -> None:
                 assert any(name in each for each in told["problems"]) is bool(HOSTILE.get(name))
             tracing = [line for line in log if line["event"] == "tracing is off"]
             assert {line["level"] for line in tracing} == {"error"}
-            for said in ("OTEL_EXPORTER_OTLP_ENDPOINT wants a URL", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT wants a whole"):
+            for said in (
+                "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL",
+                "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a whole",
+            ):
                 assert said in str(tracing)
 
 
@@ -92,7 +95,7 @@ def test_web_concurrency(value: str) -> None:
     environ = os.environ | {"WEB_CONCURRENCY": value}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert ("WEB_CONCURRENCY (WEBHOOK_WORKERS instead)" in done.stderr) is bool(value)
+    assert ("WEB_CONCURRENCY (use WEBHOOK_WORKERS)" in done.stderr) is bool(value)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_an_endpoint_without_its_scheme(name: str, endpoint: str, server: Server
     said = server.run("check", ok=True)
     assert "good" in said
     server.environ[name] = endpoint
-    assert f"{name} wants a URL such as http://collector:4318" in server.run("check", ok=False)
+    assert f"{name} must be a URL such as http://collector:4318" in server.run("check", ok=False)
 
 
 def test_the_table_of_the_documentation() -> None:

@@ -109,7 +109,7 @@ def test_an_answer_that_is_not_read_is_not_followed_by_another(tmp_path: Path) -
             with suppress(OSError):
                 while True:
                     client.sendall(GET * 2000)
-            until(lambda: '"answer not read"' in server.log_file.read_text(), "not cut")
+            until(lambda: '"response not read"' in server.log_file.read_text(), "not cut")
             got = b""
             with suppress(OSError):
                 while piece := client.recv(1 << 20):

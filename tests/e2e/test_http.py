@@ -287,7 +287,7 @@ def test_a_connection_that_is_closed_between_requests_is_no_news(server: Server)
             connection.request("GET", "/webhooks")
             connection.getresponse().read()
     time.sleep(0.5)
-    assert [line["event"] for line in server.log_lines()[before:]] == ["handshake refused"]
+    assert [line["event"] for line in server.log_lines()[before:]] == ["handshake rejected"]
 
 
 def test_a_body_that_does_not_come(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_the_health_path(tmp_path: Path) -> None:
 def test_without_a_health_path_there_is_none(shared_server: Server) -> None:
     """It is off unless somebody asks for it, and never the webhook's own path."""
     assert shared_server.request("GET", "/healthz").status == 404
-    assert "needs a path of its own" in _refused(shared_server, WEBHOOK_HEALTH_PATH="/webhooks")
+    assert "use a different path" in _refused(shared_server, WEBHOOK_HEALTH_PATH="/webhooks")
 
 
 def _refused(server: Server, **environ: str) -> str:

@@ -56,7 +56,7 @@ def test_another_programs_file_keeps_its_server_waiting(tmp_path: Path) -> None:
         lines = server.log_lines()
         (line,) = [each for each in lines if each["event"] == "notification not stored"]
         assert (line["level"], line["reason"]) == ("error", "foreign")
-        assert not any(each["event"] == "notification refused" for each in lines)
+        assert not any(each["event"] == "notification rejected" for each in lines)
     finally:
         server.stop()
     assert path.read_bytes() == before

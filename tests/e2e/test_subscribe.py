@@ -260,7 +260,7 @@ def test_status_without_an_access_token(world: World) -> None:
         ("http://wa.example.com/webhooks", "https only"),
         ("https://a@wa.example.com/webhooks", "without user, password"),
         ("https://wa.example.com/web+hooks", "+ of the path"),
-        ("wa.example.com", "wants a URL"),
+        ("wa.example.com", "must be a URL"),
     ],
 )
 def test_a_url_that_meta_never_calls(world: World, url: str, why: str) -> None:

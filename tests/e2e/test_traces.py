@@ -83,7 +83,7 @@ def test_a_request_and_its_commit(receiver: Receiver, tmp_path: Path) -> None:
         assert attributes(commit) == {"messaging.batch.message_count": 1}
         (event,) = server.kept()
         assert event.traceparent == f"00-{request.trace_id.hex()}-{request.span_id.hex()}-01"
-        lines = [line for line in server.log_lines() if line["event"] == "accepted"]
+        lines = [line for line in server.log_lines() if line["event"] == "notification accepted"]
         assert [line["trace_id"] for line in lines] == [request.trace_id.hex()]
         (name,) = {each.value.string_value for each in receiver.resources[0].attributes if each.key == "service.name"}
         assert name == "whatsapp-webhook"

@@ -224,7 +224,9 @@ def test_strangers_do_not_hold_the_stop_up(server: Server) -> None:
         assert head.recv(1) == b""
         assert (answer := read_answer(body)).status == 503
         assert answer.headers["retry-after"]
-    assert [line["connections"] for line in server.log_lines() if line["event"] == "connections cut at the stop"] == [2]
+    assert [
+        line["connections"] for line in server.log_lines() if line["event"] == "connections aborted at shutdown"
+    ] == [2]
 
 
 def test_a_body_that_moves_is_taken_during_the_stop(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The public application: its routes, and the response to each error, with nothing behind them but a stand-in."""
+"""The public application: its routes, and the response to each error, with a fake webhook."""
 
 import falcon
 import pytest
@@ -13,7 +13,7 @@ from tests.support.instruments import receiver_instruments
 
 
 class Raising:
-    """A webhook that raises what it is told to; without an error, its answer is empty."""
+    """A fake webhook that raises `error` if it is set; otherwise its response is empty."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -34,17 +34,17 @@ def webhook() -> Raising:
 def client(webhook: Raising) -> testing.TestClient:
     checks = {"inbox": lambda: "full" if webhook.error else None}
     app = create_app(
-        webhook,  # type: ignore[arg-type]  a stand-in
+        webhook,  # type: ignore[arg-type]  a fake
         path="/webhooks",
         health_path="/healthz",
         checks=checks,
         instruments=receiver_instruments(),
-        floods=logs.Floods(logs.get("server")),
+        rate_limited_log=logs.RateLimitedLog(logs.get("server")),
     )
     return testing.TestClient(app)
 
 
-def made(kind: type[WebhookError]) -> WebhookError:
+def error_of(kind: type[WebhookError]) -> WebhookError:
     if issubclass(kind, HandshakeRefused):
         return kind(HandshakeOutcome.WRONG_TOKEN)
     if issubclass(kind, InboxUnavailable):
@@ -54,8 +54,8 @@ def made(kind: type[WebhookError]) -> WebhookError:
 
 @pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
 def test_each_error_has_its_response(client: testing.TestClient, webhook: Raising, kind: type[WebhookError]) -> None:
-    """Status and text are those of the table; only what may work later says when to try again."""
-    webhook.error = made(kind)
+    """Status and text are those of the table; only responses to retryable errors have Retry-After."""
+    webhook.error = error_of(kind)
     result = client.simulate_post("/webhooks")
     answer = ANSWERS[kind]
     assert (result.status, result.text) == (answer.status, answer.text)
@@ -63,8 +63,8 @@ def test_each_error_has_its_response(client: testing.TestClient, webhook: Raisin
     assert "full" not in result.text
 
 
-def test_a_defect_is_500_and_says_nothing(client: testing.TestClient, webhook: Raising) -> None:
-    """Meta sends it again."""
+def test_an_unexpected_exception_is_answered_500(client: testing.TestClient, webhook: Raising) -> None:
+    """The response does not quote the exception, and asks for a retry."""
     webhook.error = ZeroDivisionError("secret")
     result = client.simulate_post("/webhooks")
     assert (result.status, result.text) == (FAILED.status, FAILED.text)
@@ -87,7 +87,7 @@ def test_a_defect_is_500_and_says_nothing(client: testing.TestClient, webhook: R
     ],
 )
 def test_only_its_own_paths_and_methods(client: testing.TestClient, method: str, path: str, status: int) -> None:
-    """Everything else is 404 or 405, with the methods that there are."""
+    """Other paths are answered 404, other methods 405 with `Allow`."""
     result = client.simulate_request(method, path)
     assert result.status_code == status
     if status == 405:
@@ -96,8 +96,8 @@ def test_only_its_own_paths_and_methods(client: testing.TestClient, method: str,
         assert result.text == "not found\n"
 
 
-def test_the_health_path_is_the_checks(client: testing.TestClient, webhook: Raising) -> None:
-    """503 without a word if one of them fails."""
+def test_the_health_path(client: testing.TestClient, webhook: Raising) -> None:
+    """It is answered 503 without a body if a check fails."""
     webhook.error = ValueError()
     result = client.simulate_get("/healthz")
     assert (result.status_code, result.text) == (503, "")

@@ -1,4 +1,4 @@
-"""An outage: what is answered 503 must not stay in memory, whatever the garbage collector does."""
+"""An outage: requests that are answered 503 must not stay in memory, even without the garbage collector."""
 
 import gc
 import io
@@ -19,10 +19,10 @@ from service.meta import catalogue
 from service.receiver.app import create_app
 from service.receiver.group_commit import GroupCommit
 from service.receiver.webhook import Limits, Webhook
-from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.busy_connections import TurnQueue
 from service.receiver.worker.connection import Connection
 from service.receiver.worker.request import RequestRefused
-from service.receiver.worker.slow_connections import Waiting
+from service.receiver.worker.slow_connections import WaitingConnections
 from service.storage.protocols import Inbox, Outcome
 from service.telemetry import logs
 from service.telemetry.tracing import Wsgi
@@ -36,7 +36,7 @@ REQUESTS = 100
 
 @contextmanager
 def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
-    """Yield the application with a writer of its own, whose inbox is the given one."""
+    """Yield the application with a group commit that opens the given inbox."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     logs.configure(level="error", form="json", stream=io.StringIO())
@@ -46,14 +46,16 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
     webhook = Webhook(
         credentials=lambda: Credentials(app_secrets=(SECRET,)),
         submit=writer.submit,
-        chosen=frozenset(),
+        fields=frozenset(),
         limits=Limits(body_bytes=2**20, read_timeout=5, accept_timeout=0.02),
         instruments=instruments,
-        pseudonyms=logs.Pseudonyms(),
+        keyed_hasher=logs.KeyedHasher(),
         nonce=lambda: "1",
     )
-    floods = logs.Floods(logs.get("server"))
-    yield create_app(webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, floods=floods)
+    rate_limited_log = logs.RateLimitedLog(logs.get("server"))
+    yield create_app(
+        webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, rate_limited_log=rate_limited_log
+    )
     writer.stop()
     root.handlers, root.level = handlers, level
 
@@ -72,7 +74,7 @@ def post(app: Wsgi) -> str:
 
 
 class Frozen(Held):
-    """Does not answer, as a frozen disk does."""
+    """An inbox that does not respond, like a frozen disk."""
 
     def put(self, events: Sequence[Any]) -> Sequence[Outcome]:
         self.gate.clear()
@@ -80,15 +82,15 @@ class Frozen(Held):
 
 
 class Locked(Held):
-    """Refuses, as a locked database does."""
+    """An inbox that fails immediately, like a locked database."""
 
     def put(self, _events: Sequence[Any]) -> Sequence[Outcome]:
         raise InboxUnavailable("locked", "another process writes")
 
 
 @pytest.mark.parametrize("kind", [Frozen, Locked])
-def test_nothing_of_a_request_is_kept(kind: type[Held]) -> None:
-    """A hundred are given up without the collector; less memory is held than two of them take."""
+def test_failed_requests_free_their_memory(kind: type[Held]) -> None:
+    """After a hundred of them, without the garbage collector, less memory is in use than two of them take."""
     held = kind()
     with application(held.open) as app:
         answers = [post(app)]
@@ -107,14 +109,14 @@ def test_nothing_of_a_request_is_kept(kind: type[Held]) -> None:
     assert after - before < 2 * 2 * len(BODY)
 
 
-def test_a_connection_that_was_refused_is_not_kept() -> None:
-    """Its head is of up to 32 KiB, and strangers make as many as they like."""
+def test_a_rejected_connection_is_freed() -> None:
+    """Its head has up to 32 KiB, and unauthenticated clients can open any number of them."""
     gc.collect()
     gc.disable()
     try:
         before = connections()
         for _ in range(10):
-            refuse()
+            reject_a_request()
         assert connections() == before
     finally:
         gc.enable()
@@ -124,18 +126,18 @@ def connections() -> int:
     return sum(isinstance(each, Connection) for each in gc.get_objects())
 
 
-def refuse() -> None:
+def reject_a_request() -> None:
     client, other = gevent.socket.socketpair()
     with client, other:
         connection = Connection(
             client,
             {},
-            patience=1,
+            read_timeout=1,
             keepalive=1,
-            most_of_body=1,
+            max_raw_body_bytes=1,
             max_field_bytes=8190,
-            waiting=Waiting(places=10, bytes_limit=10**6, free=lambda: 10),
-            places=Places(),
+            waiting=WaitingConnections(capacity=10, bytes_limit=10**6, free=lambda: 10),
+            turns=TurnQueue(),
         )
         other.send(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
         with pytest.raises(RequestRefused):

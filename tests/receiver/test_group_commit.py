@@ -1,4 +1,4 @@
-"""Group commit: together, in time, and never waking who gave up."""
+"""Group commit: requests are committed together, before their deadlines, and never woken after they timed out."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ from tests.support.instruments import receiver_instruments
 
 
 class Held:
-    """A memory inbox that can be made to wait or to fail."""
+    """A memory inbox that blocks while `gate` is cleared, and fails if `failure` is set."""
 
     def __init__(self) -> None:
         self.inner = MemoryInbox(retention=10**12)
@@ -88,21 +88,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_each_request_gets_its_own_outcomes(writer: GroupCommit) -> None:
-    """In the order of its events."""
+    """They are in the order of its events."""
     assert writer.submit([event(1), event(2)], soon()) == ["new", "new"]
     assert writer.submit([event(2), event(3)], soon()) == ["duplicate", "new"]
 
 
-def test_what_comes_at_once_is_committed_together(writer: GroupCommit, held: Held) -> None:
-    """The first of many does not go alone: it is handed over when the loop has nothing else to do."""
+def test_simultaneous_requests_are_committed_together(writer: GroupCommit, held: Held) -> None:
+    """The first one is not committed alone: the commit starts when the loop is idle."""
     for _ in range(3):
         held.batches.clear()
         gevent.joinall([gevent.spawn(writer.submit, [event(0)], soon()) for _ in range(16)], raise_error=True)
         assert held.batches == [16]
 
 
-def test_a_loop_that_is_never_idle_commits_as_well(writer: GroupCommit) -> None:
-    """Strangers who keep the loop busy keep nobody's events waiting."""
+def test_a_busy_loop_commits_after_the_commit_delay(writer: GroupCommit) -> None:
+    """Clients that keep the loop busy can't delay commits for longer."""
     ready, other = socket.socketpair()
     other.send(b"never read")
     always = gevent.get_hub().loop.io(ready.fileno(), 1)
@@ -119,8 +119,8 @@ def test_a_loop_that_is_never_idle_commits_as_well(writer: GroupCommit) -> None:
         other.close()
 
 
-def test_what_comes_meanwhile_is_committed_together(writer: GroupCommit, held: Held) -> None:
-    """While one commit is under way others gather, and the next one serves them all."""
+def test_requests_during_a_commit_are_committed_together(writer: GroupCommit, held: Held) -> None:
+    """All requests that arrive during a commit are in the next one."""
     held.gate.clear()
     first = gevent.spawn(writer.submit, [event(0)], soon())
     gevent.sleep(0.05)
@@ -132,8 +132,8 @@ def test_what_comes_meanwhile_is_committed_together(writer: GroupCommit, held: H
     assert all(greenlet.value == ["new"] for greenlet in rest)
 
 
-def test_a_huge_backlog_is_cut_into_portions(writer: GroupCommit, held: Held) -> None:
-    """So that the first of it does not wait for the last."""
+def test_a_large_backlog_is_split_into_several_commits(writer: GroupCommit, held: Held) -> None:
+    """So the first requests do not wait for the last."""
     held.gate.clear()
     first = gevent.spawn(writer.submit, [event(0)], soon())
     gevent.sleep(0.02)
@@ -148,8 +148,8 @@ def test_a_huge_backlog_is_cut_into_portions(writer: GroupCommit, held: Held) ->
     assert max(held.batches) < 6000
 
 
-def test_the_deadline_is_kept_and_a_late_result_wakes_nobody(writer: GroupCommit, held: Held) -> None:
-    """The answer is 503 in time; the greenlet that gave up goes on undisturbed; its events may be there."""
+def test_a_late_result_does_not_wake_a_request_that_timed_out(writer: GroupCommit, held: Held) -> None:
+    """The request fails at its deadline, and its greenlet is not woken later; its events may be stored."""
     held.gate.clear()
     started = time.monotonic()
     with pytest.raises(InboxUnavailable) as late:
@@ -163,8 +163,8 @@ def test_the_deadline_is_kept_and_a_late_result_wakes_nobody(writer: GroupCommit
     assert writer.trouble() is None
 
 
-def test_what_was_given_up_before_its_commit_is_let_go(writer: GroupCommit, held: Held) -> None:
-    """A queue of requests that gave up holds no bodies."""
+def test_a_request_that_timed_out_in_the_queue_is_not_stored(writer: GroupCommit, held: Held) -> None:
+    """Its events are released, so that the queue does not hold them in memory."""
     held.gate.clear()
     blocker = gevent.spawn(writer.submit, [event(0)], soon())
     gevent.sleep(0.02)
@@ -177,7 +177,7 @@ def test_what_was_given_up_before_its_commit_is_let_go(writer: GroupCommit, held
 
 
 def test_a_killed_request_is_not_woken(writer: GroupCommit, held: Held) -> None:
-    """A connection that was cut at the stop."""
+    """Its greenlet may be killed at shutdown."""
     held.gate.clear()
     greenlet = gevent.spawn(writer.submit, [event(1)], soon())
     gevent.sleep(0.02)
@@ -186,10 +186,8 @@ def test_a_killed_request_is_not_woken(writer: GroupCommit, held: Held) -> None:
     assert writer.submit([event(2)], soon()) == ["new"]
 
 
-def test_a_failure_reaches_every_request_and_heals(
-    writer: GroupCommit, held: Held, registry: CollectorRegistry
-) -> None:
-    """The reason is told; when the engine works again, so does the inbox, without a request."""
+def test_a_failure_reaches_every_request(writer: GroupCommit, held: Held, registry: CollectorRegistry) -> None:
+    """Each request gets the reason; when the engine works again, the inbox becomes ready without a request."""
     wait_for(lambda: writer.trouble() is None)
     held.failure = InboxUnavailable("full", "the disk is full")
     greenlets = [gevent.spawn(writer.submit, [event(number)], soon()) for number in range(3)]
@@ -203,7 +201,7 @@ def test_a_failure_reaches_every_request_and_heals(
 
 
 def test_an_engine_that_broke_is_opened_again(writer: GroupCommit, held: Held) -> None:
-    """After an I/O error the handle is not trusted; what an engine raises by mistake counts as one."""
+    """An unexpected exception of an engine counts as a failure that requires a new connection."""
     wait_for(lambda: writer.trouble() is None)
     held.failure = RuntimeError("a mistake")
     with pytest.raises(InboxUnavailable) as broken:
@@ -216,7 +214,7 @@ def test_an_engine_that_broke_is_opened_again(writer: GroupCommit, held: Held) -
 
 
 def test_an_inbox_that_cannot_be_opened_is_tried_again(held: Held, registry: CollectorRegistry) -> None:
-    """At start the volume may not be there yet."""
+    """At startup the volume may not be mounted yet."""
     held.failure = InboxUnavailable("cannot_open", "no such directory")
     writer = GroupCommit(held.open, lambda: False, receiver_instruments(registry))
     writer.start()
@@ -227,8 +225,8 @@ def test_an_inbox_that_cannot_be_opened_is_tried_again(held: Held, registry: Col
     assert held.closed == 1
 
 
-def test_what_waits_is_committed_before_the_end(held: Held, registry: CollectorRegistry) -> None:
-    """Stopping while requests wait answers them."""
+def test_waiting_requests_are_committed_at_shutdown(held: Held, registry: CollectorRegistry) -> None:
+    """`stop` commits them before it closes the inbox."""
     writer = GroupCommit(held.open, lambda: False, receiver_instruments(registry))
     writer.start()
     greenlets = [gevent.spawn(writer.submit, [event(number)], soon()) for number in range(20)]
@@ -238,8 +236,8 @@ def test_what_waits_is_committed_before_the_end(held: Held, registry: CollectorR
     assert held.closed == 1
 
 
-def test_an_event_that_is_at_fault_fails_alone(writer: GroupCommit, held: Held) -> None:
-    """The others of its commit are kept, and the inbox is ready as before."""
+def test_a_faulty_event_fails_alone(writer: GroupCommit, held: Held) -> None:
+    """The other events of its commit are stored, and the inbox stays ready."""
     put = held.inner.put
 
     def picky(events: Sequence[Event]) -> Sequence[Outcome]:
@@ -255,15 +253,15 @@ def test_an_event_that_is_at_fault_fails_alone(writer: GroupCommit, held: Held) 
     assert writer.trouble() is None
 
 
-def test_another_inbox_takes_over(registry: CollectorRegistry) -> None:
-    """Once it is open: what was in force stays as long as the new one can't be opened."""
+def test_switching_to_another_inbox(registry: CollectorRegistry) -> None:
+    """The old inbox stays in use until the new one is open."""
     inboxes, moved = [Held(), Held()], [False]
     inboxes[1].failure = InboxUnavailable("denied", "no")
 
     def open_inbox() -> Held:
-        found = inboxes[moved[0]].open()
+        inbox = inboxes[moved[0]].open()
         moved[0] = False
-        return found
+        return inbox
 
     made = GroupCommit(open_inbox, lambda: moved[0], receiver_instruments(registry, lambda: NOW))
     made.start()

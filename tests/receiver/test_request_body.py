@@ -1,4 +1,4 @@
-"""The body of a request: its limit to the byte, its ends, and how it is hashed."""
+"""The body of a request: its exact limit, how it ends, and how it is hashed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from service.receiver.request_body import MIN_HASHED_BYTES, read_body
 
 
 class Pieces:
-    """`wsgi.input` of pieces, and an end as it may be."""
+    """A `wsgi.input` that returns pieces, then ends or raises *end*."""
 
     def __init__(self, pieces: Sequence[bytes], end: Exception | None = None) -> None:
         self._pieces = list(pieces)
@@ -40,7 +40,7 @@ def read(
 
 @pytest.mark.parametrize("length", [None, 100])
 def test_the_limit_is_exact(length: int | None) -> None:
-    """A body of just so many bytes is taken, one of a byte more is not; by length or chunked."""
+    """A body of exactly the limit is accepted, and one more byte is rejected, with a length or chunked."""
     assert len(read(Pieces([b"x" * 60, b"x" * 40]), length=length, limit=100)) == 100
     with pytest.raises(TooLarge):
         read(Pieces([b"x" * 60, b"x" * 41]), length=length and 101, limit=100)
@@ -59,26 +59,26 @@ def test_the_limit_is_exact(length: int | None) -> None:
         (Overloaded(), None, Overloaded),
     ],
 )
-def test_a_body_that_does_not_come(end: Exception | None, length: int | None, error: type[WebhookError]) -> None:
-    """Too late, cut, broken, short, or given up for others; by length or chunked."""
+def test_an_incomplete_body(end: Exception | None, length: int | None, error: type[WebhookError]) -> None:
+    """It is late, aborted, malformed, short or evicted, with a length or chunked."""
     with pytest.raises(error):
         read(Pieces([b"x" * 50], end), length=length)
 
 
-def test_nothing_is_read_behind_its_end() -> None:
-    """A body of known length is whole with its last byte, whatever the connection does next."""
+def test_nothing_is_read_after_the_end() -> None:
+    """A body of known length is complete with its last byte, whatever the connection does next."""
     body = read(Pieces([b"x" * 60, b"x" * 40], TimeoutError()), length=100)
     assert body == b"x" * 100
-    assert type(body) is bytes, "a bytearray could change under whoever keeps it"
+    assert type(body) is bytes, "a bytearray could be changed later"
 
 
 def test_a_step_is_16_kib() -> None:
-    """So that hashing costs little per piece, and holds nobody up."""
+    """This keeps the overhead per step small, and does not block other requests."""
     assert MIN_HASHED_BYTES == 16_384
 
 
-def test_a_deadline_that_passed() -> None:
-    """Holds for a client that is never waited for, too."""
+def test_the_deadline() -> None:
+    """It also applies to a client whose bytes arrive without a pause."""
     with pytest.raises(ReadTimeout):
         read(Pieces([b"x"]), seconds=-1)
 
@@ -87,8 +87,8 @@ def test_a_deadline_that_passed() -> None:
     "size", [0, 1, MIN_HASHED_BYTES - 1, MIN_HASHED_BYTES, MIN_HASHED_BYTES + 1, 5 * MIN_HASHED_BYTES + 3]
 )
 @pytest.mark.parametrize("piece", [1000, 16_384, 100_000])
-def test_it_is_hashed_as_it_comes(size: int, piece: int) -> None:
-    """Every byte once and in order, in steps that are neither tiny nor larger than a step and a piece."""
+def test_the_body_is_hashed_while_it_arrives(size: int, piece: int) -> None:
+    """Every byte is hashed once and in order, in steps of at least MIN_HASHED_BYTES except the last."""
     content = bytes(number % 251 for number in range(size))
     steps: list[bytes] = []
     pieces = [content[start : start + piece] for start in range(0, size, piece)]

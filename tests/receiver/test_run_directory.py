@@ -1,4 +1,4 @@
-"""The run directory: taken only if it is ours, and nothing of others is deleted in it or believed."""
+"""The run directory: it must belong to the service's user, and files of other users are neither deleted nor trusted."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from service.receiver import drain_mark, run_directory
 from service.telemetry import metrics
 from tests.support.server import Server, until
 
-STRANGER = 54_321
+OTHER_UID = 54_321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 
 
@@ -21,15 +21,15 @@ def mode(directory: Path) -> int:
     return stat.S_IMODE(directory.stat().st_mode)
 
 
-def test_a_missing_one_is_made(tmp_path: Path) -> None:
-    """For its user alone, and again without a change."""
+def test_a_missing_directory_is_created(tmp_path: Path) -> None:
+    """It is private, and preparing it again changes nothing."""
     for _ in range(2):
         run_directory.prepare(tmp_path / "a" / "run")
         assert mode(tmp_path / "a" / "run") == mode(run_directory.own(tmp_path / "a" / "run")) == 0o700
 
 
-def test_what_is_ours_is_private_below(tmp_path: Path) -> None:
-    """Also if the directory itself, or what an earlier version made in it, is not."""
+def test_the_subdirectory_is_private(tmp_path: Path) -> None:
+    """Even if the run directory is not, or if the subdirectory was not before."""
     run_directory.own(tmp_path).mkdir(mode=0o777)
     run_directory.own(tmp_path).chmod(0o777)
     tmp_path.chmod(0o777)
@@ -37,52 +37,52 @@ def test_what_is_ours_is_private_below(tmp_path: Path) -> None:
     assert mode(run_directory.own(tmp_path)) == 0o700
 
 
-def linked(path: Path) -> None:
+def plant_link(path: Path) -> None:
     (path.parent / "elsewhere").mkdir()
     path.symlink_to(path.parent / "elsewhere")
 
 
-def given(path: Path) -> None:
+def plant_directory(path: Path) -> None:
     path.mkdir(mode=0o777)
-    os.chown(path, STRANGER, STRANGER)
+    os.chown(path, OTHER_UID, OTHER_UID)
 
 
-def a_file(path: Path) -> None:
+def plant_file(path: Path) -> None:
     path.touch()
 
 
-@pytest.mark.parametrize("below", [False, True], ids=["itself", "below"])
+@pytest.mark.parametrize("in_subdirectory", [False, True], ids=["run directory", "subdirectory"])
 @pytest.mark.parametrize(
-    ("plant", "why"),
+    ("plant", "reason"),
     [
-        (linked, "is a symbolic link"),
-        pytest.param(given, f"belongs to uid {STRANGER}", marks=as_root),
-        (a_file, "is not a directory"),
+        (plant_link, "is a symbolic link"),
+        pytest.param(plant_directory, f"belongs to uid {OTHER_UID}", marks=as_root),
+        (plant_file, "is not a directory"),
     ],
 )
-def test_what_a_stranger_planted_is_refused(
-    tmp_path: Path, plant: Callable[[Path], None], why: str, *, below: bool
+def test_what_another_user_created_is_rejected(
+    tmp_path: Path, plant: Callable[[Path], None], reason: str, *, in_subdirectory: bool
 ) -> None:
-    """In its place, or in the place of the subdirectory; the remedy is said."""
+    """In place of the run directory or of the subdirectory; the error has the remedy."""
     run_dir = tmp_path / "run"
-    if below:
+    if in_subdirectory:
         run_dir.mkdir()
-    plant(run_directory.own(run_dir) if below else run_dir)
-    with pytest.raises(ConfigurationError, match=why) as raised:
+    plant(run_directory.own(run_dir) if in_subdirectory else run_dir)
+    with pytest.raises(ConfigurationError, match=reason) as raised:
         run_directory.prepare(run_dir)
-    assert "Name a directory of the service's user" in str(raised.value)
+    assert "Use a directory that the service's user owns" in str(raised.value)
 
 
-def test_a_link_on_the_way_is_followed(tmp_path: Path) -> None:
-    """Only the last component may not be one: /var/run is a link everywhere."""
-    linked(tmp_path / "var")
+def test_a_link_in_the_path_is_followed(tmp_path: Path) -> None:
+    """Only the last component must not be a link: /var/run is usually one."""
+    plant_link(tmp_path / "var")
     run_directory.prepare(tmp_path / "var" / "run")
 
 
 @pytest.mark.needs("mounts")
-def test_a_mount_of_somebody_else(tmp_path: Path) -> None:
-    """Is taken if we can write it: Kubernetes makes an emptyDir as root."""
-    command = ["mount", "-t", "tmpfs", "-o", f"uid={STRANGER},mode=777", "tmpfs", str(tmp_path)]
+def test_a_mount_of_another_user(tmp_path: Path) -> None:
+    """It is accepted if it is writable: Kubernetes creates an emptyDir as root."""
+    command = ["mount", "-t", "tmpfs", "-o", f"uid={OTHER_UID},mode=777", "tmpfs", str(tmp_path)]
     subprocess.run(command, check=True)
     try:
         run_directory.prepare(tmp_path)
@@ -91,29 +91,29 @@ def test_a_mount_of_somebody_else(tmp_path: Path) -> None:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_only_files_of_metrics_are_removed(tmp_path: Path) -> None:
-    """At a start; a link in their directory's place is not followed."""
+def test_only_metrics_files_are_deleted(tmp_path: Path) -> None:
+    """Other files stay, and a link in place of the directory is not followed."""
     (tmp_path / "data").mkdir()
     for name in ("inbox.db", "counter_w0.db"):
         (tmp_path / "data" / name).touch()
     (tmp_path / "metrics").symlink_to(tmp_path / "data")
     metrics.forget_files(tmp_path / "metrics")
     assert {file.name for file in (tmp_path / "data").iterdir()} == {"inbox.db", "counter_w0.db"}
-    kept = {"inbox.db", "counter_w0.db.txt", "gauge.db", "xcounter_w0.db"}
-    for name in (*kept, "counter_w0.db", "gauge_livesum_w12.db", "histogram_w1.db"):
+    others = {"inbox.db", "counter_w0.db.txt", "gauge.db", "xcounter_w0.db"}
+    for name in (*others, "counter_w0.db", "gauge_livesum_w12.db", "histogram_w1.db"):
         (tmp_path / "metrics" / name).touch()
     metrics.forget_files(tmp_path / "metrics")
-    assert {file.name for file in (tmp_path / "metrics").iterdir()} == kept
+    assert {file.name for file in (tmp_path / "metrics").iterdir()} == others
 
 
 @as_root
-def test_a_drain_mark_of_a_stranger_is_none(tmp_path: Path) -> None:
-    """Nor a link to a file of ours."""
+def test_a_drain_mark_of_another_user_is_ignored(tmp_path: Path) -> None:
+    """So is a link to a file of the service's user."""
     run_directory.prepare(tmp_path)
     mark = run_directory.own(tmp_path) / "draining"
     drain_mark.mark(tmp_path)
     assert drain_mark.is_marked(tmp_path)
-    os.chown(mark, STRANGER, STRANGER)
+    os.chown(mark, OTHER_UID, OTHER_UID)
     assert not drain_mark.is_marked(tmp_path)
     mark.unlink()
     (tmp_path / "file").touch()
@@ -124,8 +124,8 @@ def test_a_drain_mark_of_a_stranger_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_a_limit_of_files_leaves_room_for_honest_connections(tmp_path: Path) -> None:
-    """1,024 files and 1,500 connections that ask for nothing: notifications are answered, and the log says why."""
+def test_a_low_limit_of_open_files(tmp_path: Path) -> None:
+    """With 1,024 files and 1,500 idle connections, notifications are answered, and the log has a warning."""
     command = ["bash", "-c", 'ulimit -n 1024 && exec "$@"', "bash", *Server(tmp_path).command]
     with Server(tmp_path, command=command) as server:
         idle = [server.connect() for _ in range(1500)]
@@ -133,5 +133,5 @@ def test_a_limit_of_files_leaves_room_for_honest_connections(tmp_path: Path) -> 
             assert server.notify(b"{}").status == 200
         for client in idle:
             client.close()
-        until(lambda: any(line["event"] == "too few open files" for line in server.log_lines()), "not said")
+        until(lambda: any(line["event"] == "open file limit too low" for line in server.log_lines()), "no warning")
         assert not [line for line in server.log_lines() if line["event"] == "connection not accepted"]

@@ -1,4 +1,4 @@
-"""The resource by itself: in which order a notification is looked at."""
+"""The webhook resource: the order of the checks of a notification."""
 
 import io
 from typing import TypeVar
@@ -21,7 +21,7 @@ BODY = b'{"object":"whatsapp_business_account","entry":[]}'
 
 
 class Recorded:
-    """A webhook, and the names of what it used, in order."""
+    """A webhook that records the names of the dependencies it uses, in order."""
 
     def __init__(self) -> None:
         self.used: list[str] = []
@@ -29,10 +29,10 @@ class Recorded:
         self.webhook = Webhook(
             credentials=lambda: self._use("credentials", Credentials(app_secrets=(SECRET,))),
             submit=lambda events, *_: self._use("submit", [Outcome.NEW] * len(events)),
-            chosen=(),
+            fields=(),
             limits=Limits(body_bytes=1000, read_timeout=1, accept_timeout=1),
             instruments=receiver_instruments(clock=lambda: self._use("now", 0)),
-            pseudonyms=logs.Pseudonyms(),
+            keyed_hasher=logs.KeyedHasher(),
             nonce=lambda: self._use("nonce", "nonce"),
         )
 
@@ -41,7 +41,7 @@ class Recorded:
         return value
 
     def post(self, header: str) -> falcon.Response:
-        """Have it answer a POST of BODY under the signature *header*."""
+        """Send a POST of BODY with the signature *header*; return the response."""
         environ = testing.create_environ(method="POST", headers={signature.HEADER: header, "Content-Length": "49"})
         environ["wsgi.input"] = self
         self._left = io.BytesIO(BODY)
@@ -50,27 +50,27 @@ class Recorded:
         return response
 
     def read(self, size: int) -> bytes:
-        """Be its `wsgi.input`."""
+        """Return a piece of the body: this object is the request's `wsgi.input`."""
         return self._use("body", self._left.read(size))
 
 
 def test_the_order_of_the_checks() -> None:
-    """Which secrets are accepted is known before the body is read; only what is signed is parsed, then stored."""
+    """The secrets are read before the body; a body is parsed only if its signature is valid, then stored."""
     recorded = Recorded()
     assert recorded.post(signature.header_for(BODY, SECRET)).status == falcon.HTTP_200
     assert recorded.used == ["credentials", "body", "now", "nonce", "submit"]
 
 
 def test_a_forged_body_is_never_parsed() -> None:
-    """Neither a parser nor the inbox sees a byte of a stranger's."""
+    """A body with an invalid signature reaches neither the parser nor the inbox."""
     recorded = Recorded()
     with pytest.raises(BadSignature):
         recorded.post("sha256=" + "0" * 64)
     assert recorded.used == ["credentials", "body"]
 
 
-def test_a_header_that_no_signature_is_costs_no_body() -> None:
-    """It is refused before a byte of the body is waited for."""
+def test_a_malformed_signature_header() -> None:
+    """The notification is rejected before its body is read."""
     recorded = Recorded()
     with pytest.raises(BadSignature):
         recorded.post("sha256=0")

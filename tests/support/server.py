@@ -1,4 +1,4 @@
-"""The real server, run as a user runs it, and a client that can misbehave."""
+"""The real server, run as a user runs it, and clients for it, including malformed requests."""
 
 import http.client
 import itertools
@@ -32,7 +32,7 @@ TEST_PROCESSES = 16
 
 
 class Answer(NamedTuple):
-    """An HTTP answer, as it came."""
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -40,10 +40,10 @@ class Answer(NamedTuple):
 
 
 def _ports() -> Iterator[int]:
-    """Yield ports below the kernel's ephemeral range, from a slice that no other test process of this run has."""
+    """Yield ports below the kernel's ephemeral range, from a range that no other test process of this run uses."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw15").removeprefix("gw"))
     start = FIRST_PORT + PORTS_PER_PROCESS * (worker % TEST_PROCESSES)
-    offset = random.SystemRandom().randrange(PORTS_PER_PROCESS)  # another run may be under way on this machine
+    offset = random.SystemRandom().randrange(PORTS_PER_PROCESS)  # another test run may be active on this machine
     for number in itertools.count(offset):
         yield start + number % PORTS_PER_PROCESS
 
@@ -52,7 +52,7 @@ _next_port = _ports()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on; no client's own port can take it before the test does."""
+    """Return a port without a listener, which the kernel does not assign to client sockets."""
     for port in _next_port:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -60,10 +60,10 @@ def free_port() -> int:
 
 
 class Server:
-    """`whatsapp-webhook serve` in a directory of its own."""
+    """`whatsapp-webhook serve` with its files in one directory."""
 
     def __init__(self, directory: Path, *, command: list[str] | None = None, **environ: str) -> None:
-        """*environ* goes on top of the settings of a test; *command* replaces `serve`."""
+        """*environ* overrides the default test settings; *command* replaces `serve`."""
         self.directory = directory
         self.command = command or [sys.executable, "-m", "service", "serve"]
         self.port, self.admin_port = free_port(), free_port()
@@ -93,7 +93,7 @@ class Server:
         self.stop()
 
     def write_credentials(self, token: str | None, secret: str | None) -> None:
-        """Write the files as a person would."""
+        """Write the credentials files; None deletes one."""
         self.credentials.mkdir(exist_ok=True)
         for name, value in (("verify-token", token), ("app-secret", secret)):
             if value is None:
@@ -107,20 +107,20 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, env=os.environ | self.environ, stdout=log, stderr=log, start_new_session=True
             )
-        until(lambda: _listens(self.port), f"nobody listens; the log: {self.log_file}")
+        until(lambda: _listens(self.port), f"the server does not listen; its log: {self.log_file}")
 
-    def stop(self, patience: float = 30) -> int:
-        """Stop it as Kubernetes would; give its exit code."""
+    def stop(self, timeout: float = 30) -> int:
+        """Send SIGTERM, as Kubernetes does; return the exit code."""
         if self.process is None:
             return 0
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(patience)
+            return self.process.wait(timeout)
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """End master and workers with -9."""
+        """Kill master and workers with SIGKILL."""
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -136,18 +136,18 @@ class Server:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send one request on a connection of its own."""
+        """Send one request on a new connection."""
         return ask(self.port, method, path, body, headers or {})
 
     def admin(self, path: str, **headers: str) -> Answer:
-        """Ask the admin listener."""
+        """Send a GET to the admin listener; status 0 if it can't be reached."""
         try:
             return ask(self.admin_port, "GET", path, None, headers)
         except OSError as ex:
             return Answer(0, {}, str(ex).encode())
 
     def handshake(self, token: str | None = None, challenge: str = "1158201444", **more: str) -> Answer:
-        """Do what Meta does when the URL is entered."""
+        """Send a handshake as Meta does."""
         query = {
             "hub.mode": "subscribe",
             "hub.verify_token": self.token if token is None else token,
@@ -161,11 +161,11 @@ class Server:
         return self.request("POST", "/webhooks", body, signed | headers)
 
     def connect(self) -> socket.socket:
-        """Open a connection to send what one likes."""
+        """Open a raw connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def metric(self, name: str, **labels: str) -> float:
-        """Give the value of a sample; 0 where there is none."""
+        """Return the value of a sample; 0 if it does not exist."""
         for family in text_string_to_metric_families(self.admin("/metrics").body.decode()):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
@@ -173,11 +173,11 @@ class Server:
         return 0.0
 
     def run(self, *arguments: str, ok: bool = True) -> str:
-        """Run another command with the same settings; give what it printed."""
+        """Run another command with the same settings; return its output."""
         return run_command(self.environ, *arguments, ok=ok)
 
     def kept(self) -> list[Any]:
-        """Read all events that are kept."""
+        """Return all stored events."""
         url = inbox_url(self.environ["WEBHOOK_INBOX"])
         if open_stream := engines.load(url).open_stream:
             with closing(open_stream(url)) as stream:
@@ -186,19 +186,19 @@ class Server:
             return [record.event for record in log.read(0, 10_000_000)]
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Read the log."""
+        """Return the log lines as objects."""
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
 
 
 def run_command(environ: Mapping[str, str], *arguments: str, ok: bool = True) -> str:
-    """Run `whatsapp-webhook`; give what it printed, or where it is to fail, what it said of that."""
+    """Run `whatsapp-webhook`; return its output, or its error output if it is expected to fail."""
     done = commands.run(*arguments, environ=os.environ | environ)
     assert (done.returncode == 0) is ok, done.stderr
     return done.stdout if ok else done.stderr
 
 
 def post(body: bytes, secret: str, *, length: int | None = None, more: str = "") -> bytes:
-    """Write a signed POST as bytes."""
+    """Return a signed POST as bytes."""
     head = (
         "POST /webhooks HTTP/1.1\r\nHost: test\r\n"
         f"{signature.HEADER}: {signature.header_for(body, secret.encode())}\r\n"
@@ -208,7 +208,7 @@ def post(body: bytes, secret: str, *, length: int | None = None, more: str = "")
 
 
 def read_answer(client: socket.socket) -> Answer:
-    """Read one answer from a raw connection; status 0 where it was closed without one."""
+    """Read one response from a raw connection; status 0 if the connection was closed without one."""
     response = http.client.HTTPResponse(client)
     try:
         response.begin()
@@ -217,18 +217,18 @@ def read_answer(client: socket.socket) -> Answer:
         return Answer(0, {}, b"")
 
 
-def until(condition: Any, otherwise: Any, patience: float = PATIENCE) -> None:
-    """Wait for *condition*; fail with *otherwise* where it does not come."""
-    over = time.monotonic() + patience
+def until(condition: Any, failure: Any, patience: float = PATIENCE) -> None:
+    """Wait until *condition* is true; fail with *failure*, a text or a function, after *patience* seconds."""
+    deadline = time.monotonic() + patience
     while not condition():
-        if time.monotonic() > over:
-            raise AssertionError(otherwise() if callable(otherwise) else otherwise)
+        if time.monotonic() > deadline:
+            raise AssertionError(failure() if callable(failure) else failure)
         time.sleep(0.02)
 
 
 @contextmanager
 def keep_alive(port: int) -> Iterator[http.client.HTTPConnection]:
-    """Open a connection that is used again."""
+    """Open a connection for several requests."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         yield connection
 

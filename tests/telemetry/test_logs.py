@@ -1,4 +1,4 @@
-"""Logs: allowed keys and no other, one line a record, floods summed up."""
+"""Logs: allowed keys and no other, one line per record, repeated lines summarized."""
 
 import io
 import json
@@ -28,15 +28,15 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_key_that_is_not_allowed_is_dropped(stream: io.StringIO) -> None:
-    """An allow-list: what nobody thought of does not get out."""
+    """Keys that are not on the allow-list are never logged."""
     logs.get("a").info("something", reason="x", text="hello", wa_id="49", body=b"x")
     (line,) = lines(stream)
     assert set(line) == {"event", "level", "logger", "timestamp", "reason"}
     assert list(line)[:3] == ["timestamp", "level", "event"]
 
 
-def test_an_exception_is_told_without_its_message(stream: io.StringIO) -> None:
-    """The message may quote what was sent; the place tells where to look."""
+def test_an_exception_is_logged_without_its_message(stream: io.StringIO) -> None:
+    """The message may quote request data; the type and the frames are logged."""
     try:
         raise ValueError("4915112345678")
     except ValueError as ex:
@@ -47,8 +47,8 @@ def test_an_exception_is_told_without_its_message(stream: io.StringIO) -> None:
     assert "test_logs.py" in line["exception"][-1]
 
 
-def test_other_libraries_lines_take_the_same_form(stream: io.StringIO) -> None:
-    """What looks like a number or a token is taken out of them; their small talk is left out."""
+def test_lines_of_libraries_have_the_same_format(stream: io.StringIO) -> None:
+    """Anything that looks like a phone number or a token is removed, and low levels are not logged."""
     logging.getLogger("gunicorn.error").info("Booting worker with pid: %s", 7)
     logging.getLogger("another").warning("GET /?hub.verify_token=SECRET&x of +4915112345678")
     logging.getLogger("another").info("small talk")
@@ -60,7 +60,7 @@ def test_other_libraries_lines_take_the_same_form(stream: io.StringIO) -> None:
 
 @given(st.text(max_size=50))
 def test_a_record_is_one_line(text: str) -> None:
-    """Whatever is in it."""
+    """Any text is escaped."""
     stream = io.StringIO()
     logs.configure(level="debug", form="json", stream=stream)
     logs.get("a").info("event", detail=text)
@@ -68,16 +68,16 @@ def test_a_record_is_one_line(text: str) -> None:
     assert json.loads(line)["detail"] == text
 
 
-def test_the_level_counts(stream: io.StringIO) -> None:
-    """Below it nothing is written."""
+def test_the_minimum_level(stream: io.StringIO) -> None:
+    """Lines below the level are not logged."""
     logs.configure(level="warning", form="json", stream=stream)
     logs.get("a").info("quiet")
     logs.get("a").warning("loud")
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-def test_floods_are_summed_up() -> None:
-    """The first at once, the rest as a number every ten seconds, and the end of it too."""
+def test_repeated_lines_are_summarized() -> None:
+    """The first line is logged immediately, the number of the others every ten seconds and at shutdown."""
     clock = [0.0]
     written: list[tuple[str, dict[str, Any]]] = []
 
@@ -85,45 +85,45 @@ def test_floods_are_summed_up() -> None:
         def warning(self, event: str, **more: Any) -> None:
             written.append((event, more))
 
-    floods = logs.Floods(Log(), now=lambda: clock[0])
+    rate_limited_log = logs.RateLimitedLog(Log(), now=lambda: clock[0])
     for _ in range(1000):
-        floods.add("refused", "bad_signature")
-    floods.add("refused", "too_large")
-    floods.flush()
+        rate_limited_log.add("refused", "bad_signature")
+    rate_limited_log.add("refused", "too_large")
+    rate_limited_log.flush()
     assert [(event, more["reason"], more["count"]) for event, more in written] == [
         ("refused", "bad_signature", 1),
         ("refused", "too_large", 1),
     ]
     clock[0] = 10.0
-    floods.flush()
+    rate_limited_log.flush()
     assert written[2:] == [("refused", {"reason": "bad_signature", "count": 999, "seconds": 10.0})]
-    floods.add("refused", "bad_signature")
+    rate_limited_log.add("refused", "bad_signature")
     assert len(written) == 3
     clock[0] = 20.0
-    floods.flush()
+    rate_limited_log.flush()
     assert written[3][1]["count"] == 1
     clock[0] = 40.0
-    floods.flush()
-    floods.add("refused", "bad_signature")
+    rate_limited_log.flush()
+    rate_limited_log.add("refused", "bad_signature")
     assert len(written) == 5
-    floods.add("refused", "bad_signature")
-    floods.flush(force=True)
+    rate_limited_log.add("refused", "bad_signature")
+    rate_limited_log.flush(force=True)
     assert written[5][1]["count"] == 1
 
 
-def test_pseudonyms() -> None:
-    """Alike under one key, of no use under another, never the value."""
-    hashed = logs.Pseudonyms(b"key")
-    assert hashed("49") == hashed("49") == logs.Pseudonyms(b"key")("49")
+def test_keyed_hashes() -> None:
+    """They are equal under one key, differ under another, and never contain the value."""
+    hashed = logs.KeyedHasher(b"key")
+    assert hashed("49") == hashed("49") == logs.KeyedHasher(b"key")("49")
     assert hashed("49") != hashed("50")
     before = hashed("49")
-    hashed.use(b"other")
+    hashed.set_key(b"other")
     assert hashed("49") != before
-    assert logs.Pseudonyms()("49") != logs.Pseudonyms()("49")
+    assert logs.KeyedHasher()("49") != logs.KeyedHasher()("49")
 
 
-def test_a_trouble_that_lasts_is_told_again() -> None:
-    """At once, when it changes, and every ten minutes with since when; not in between, and not once it is over."""
+def test_a_persistent_problem_is_logged_again() -> None:
+    """It is logged when it starts or changes, then every ten minutes with `since`, until it is over."""
     clock = [1_795_000_000.0]
     written: list[tuple[str, str, dict[str, Any]]] = []
 
@@ -134,10 +134,10 @@ def test_a_trouble_that_lasts_is_told_again() -> None:
         def warning(self, event: str, **more: Any) -> None:
             written.append(("warning", event, more))
 
-    trouble = logs.LastingTrouble(Log(), now_ms=lambda: int(clock[0] * 1000))
-    assert not trouble.over()
+    trouble = logs.ProblemLog(Log(), now_ms=lambda: int(clock[0] * 1000))
+    assert not trouble.resolve()
     for _ in range(1800):
-        trouble.tell("inbox unavailable", key="full", detail=f"{clock[0]}")
+        trouble.report("inbox unavailable", key="full", detail=f"{clock[0]}")
         clock[0] += 1
     since = {"since": "2026-11-18T11:06:40+00:00"}
     assert [(level, more.keys() - {"detail"}) for level, _, more in written] == [
@@ -146,9 +146,9 @@ def test_a_trouble_that_lasts_is_told_again() -> None:
         ("error", {"since"}),
     ]
     assert written[1][2].items() >= since.items()
-    trouble.tell("inbox unavailable", key="locked", detail="another")
+    trouble.report("inbox unavailable", key="locked", detail="another")
     assert "since" not in written[3][2]
-    assert trouble.over()
-    trouble.tell("inbox unavailable", key="locked", level="warning")
+    assert trouble.resolve()
+    trouble.report("inbox unavailable", key="locked", level="warning")
     assert written[4][0] == "warning"
     assert len(written) == 5

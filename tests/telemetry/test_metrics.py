@@ -1,4 +1,4 @@
-"""Metrics of several workers, in processes of their own: the library's multiprocess half is process-wide."""
+"""Metrics of several workers, in separate processes: the library's multiprocess mode is process-wide."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ assert b"whatsapp_webhook_build_info" in prometheus_client.generate_latest(regis
 """
 
 
-def test_a_file_that_another_worker_just_makes_is_waited_for(tmp_path: Path) -> None:
-    """A scrape while a worker starts is no failure."""
+def test_an_incomplete_file_of_another_worker(tmp_path: Path) -> None:
+    """A scrape while a worker creates its file waits for it, and succeeds."""
     done = subprocess.run([sys.executable, "-c", HALF_MADE, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Turns of the loop for connections that keep it busy: a few of them run in each, everybody else is served at once."""
+"""A queue for busy connections: a few of them run per iteration of the event loop, so that others are not delayed."""
 
 from collections import deque
 from contextlib import suppress
@@ -7,21 +7,21 @@ from typing import Final
 import gevent
 from gevent.hub import get_hub
 
-CONNECTIONS_PER_TURN: Final = 8  # connections that may go on in one turn of the loop
-PAUSE_SECONDS: Final = 0.0001  # without any, gevent may go on for fifty turns before it looks at sockets
+CONNECTIONS_PER_TURN: Final = 8  # busy connections that continue per iteration of the loop
+PAUSE_SECONDS: Final = 0.0001  # without a pause, gevent may run fifty iterations before it polls sockets
 
 
-class Places:
-    """Who waits for a place, in order; of one loop. A connection that waits holds none."""
+class TurnQueue:
+    """The busy connections of one event loop that wait for their turn, first in, first out."""
 
     def __init__(self) -> None:
         self._hub = get_hub()
-        self._timer = self._hub.loop.timer(0, PAUSE_SECONDS)  # it repeats, so that `again` restarts it
+        self._timer = self._hub.loop.timer(0, PAUSE_SECONDS)  # repeating, so that `again` restarts it
         self._queue: deque[gevent.Greenlet] = deque()
         self._is_running = False
 
     def wait(self) -> None:
-        """Wait until everybody else had a turn, and those that waited here before."""
+        """Wait until all other connections, and those that are earlier in the queue, had a turn."""
         greenlet = gevent.getcurrent()
         self._queue.append(greenlet)
         if not self._is_running:
@@ -29,13 +29,13 @@ class Places:
             self._timer.again(self._admit)
         try:
             self._hub.switch()
-        except BaseException:  # its connection is ended, perhaps as its turn has come
+        except BaseException:  # the connection was killed, maybe after it left the queue
             with suppress(ValueError):
                 self._queue.remove(greenlet)
             raise
 
     def close(self) -> None:
-        """Free the timer."""
+        """Close the timer."""
         self._timer.close()
 
     def _admit(self) -> None:

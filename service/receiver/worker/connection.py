@@ -1,4 +1,4 @@
-"""One connection: its bytes under deadlines, its requests, its answers."""
+"""One connection: reads its requests under deadlines, and writes its responses."""
 
 import time
 from contextlib import suppress
@@ -13,34 +13,34 @@ from gunicorn.http import wsgi
 
 from service.errors import Overloaded
 from service.loopback import unmapped
-from service.receiver.worker.busy_connections import Places
+from service.receiver.worker.busy_connections import TurnQueue
 from service.receiver.worker.http_parser import Parser
 from service.receiver.worker.request import BAD, Request, RequestRefused
-from service.receiver.worker.slow_connections import WINDOW_SECONDS, Waiting
+from service.receiver.worker.slow_connections import WINDOW_SECONDS, WaitingConnections
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 8 * 1024 * 1024
-RECEIVED_BYTES: Final = 16_384  # bytes received at once
-TURN_SECONDS: Final = 0.001  # after which a connection whose bytes never let it wait lets others go first
+RECEIVE_BYTES: Final = 16_384  # bytes per recv
+TURN_SECONDS: Final = 0.001  # a connection that runs longer without waiting is busy, and queues for its next turn
 
 
-class Stopping(BaseException):
-    """Thrown into a connection that waits for its next request, where it is to wait no longer."""
+class CloseIdle(BaseException):
+    """Raised in a connection that waits for its next request, to close it."""
 
 
-class GaveWay(BaseException):
-    """Thrown into a connection that waits for more of a request: others need its place, or its memory."""
+class Evicted(BaseException):
+    """Raised in a connection that waits for more of a request: others need its slot or its memory."""
 
 
-class Unread(OSError):
-    """The client does not read its answer; a second one must not follow into the middle of it."""
+class ResponseNotRead(OSError):
+    """The client did not read the response in time; no other response may be sent, as this one is incomplete."""
 
 
 class Connection:
-    """The requests of one connection, in order: one deadline for the first byte of each, one for all that follow.
+    """The requests of one connection, in order: one deadline for the first byte of each, one for all bytes after it.
 
-    It holds every part of a request to a number of bytes. If its bytes never let it wait, or its last request was
-    refused, it waits for a place, so that everybody else goes first; and it gives way if it is slow.
+    The size of every part of a request is limited. A busy connection (its bytes arrive without a pause, or its last
+    request was rejected) queues for its turn, so that others are served first. A slow one may be evicted.
     """
 
     def __init__(
@@ -48,69 +48,72 @@ class Connection:
         client: socket.socket,
         shared: dict[str, Any],
         *,
-        patience: float,
+        read_timeout: float,
         keepalive: float,
-        most_of_body: int,
+        max_raw_body_bytes: int,
         max_field_bytes: int,
-        waiting: Waiting,
-        places: Places,
+        waiting: WaitingConnections,
+        turns: TurnQueue,
     ) -> None:
-        """*shared* is of all environs; *patience* and *keepalive* are seconds."""
+        """*shared* is in the environ of every request; *read_timeout* and *keepalive* are in seconds.
+
+        *max_raw_body_bytes* limits a body with its framing.
+        """
         self._client = client
         self._parser = Parser(shared, self._pull, max_field_bytes=max_field_bytes)
-        self._patience = patience
+        self._read_timeout = read_timeout
         self._keepalive = keepalive
-        self._most_of_body = most_of_body
+        self._max_raw_body_bytes = max_raw_body_bytes
         self._waiting = waiting
-        self._places = places
-        self._first_wait = patience
+        self._turns = turns
+        self._idle_timeout = read_timeout
         self._loop = gevent.get_hub().loop
-        self._turn = (0, 0.0)  # of the loop, and when this connection was first seen in it
+        self._iteration = (0, 0.0)  # of the loop, and when this connection first ran in it
         self._is_busy = False
-        self._place = -1  # the turn of the loop in which this connection had one
-        self._left = most_of_body
-        self._window = 0.0  # when the present second of counting began
-        self._moved = self._moved_before = 0  # bytes in it, and in the one before
+        self._turn = -1  # the iteration of the loop in which this connection last had a turn
+        self._left = max_raw_body_bytes
+        self._window_start = 0.0  # of the current one-second window
+        self._moved = self._moved_before = 0  # bytes received in the current window, and in the one before
         self.held = 0
-        self.gave_way = False
+        self.is_evicted = False
         self.has_head = False
         self.is_answered = False
-        self.dismissed = False
+        self.close_requested = False
         self.deadline: float | None = None
 
     @property
-    def began(self) -> bool:
-        """Say whether the first byte of the present request came."""
+    def has_started(self) -> bool:
+        """Return whether the first byte of the current request has arrived."""
         return self.deadline is not None
 
     @property
     def has_request(self) -> bool:
-        """Return whether the head of a request came that nobody has answered yet."""
+        """Return whether a request with a complete head has no response yet."""
         return bool(self._parser.requests)
 
     def moved(self, now: float) -> int:
-        """Return the bytes that came in about the last second."""
-        if now - self._window < WINDOW_SECONDS:
+        """Return the bytes received in about the last second."""
+        if now - self._window_start < WINDOW_SECONDS:
             return self._moved + self._moved_before
-        return self._moved if now - self._window < 2 * WINDOW_SECONDS else 0
+        return self._moved if now - self._window_start < 2 * WINDOW_SECONDS else 0
 
-    def give_way(self) -> None:
-        """End the request that is not complete, or the wait for the next one; see `Waiter`."""
-        raised: BaseException = Stopping()
-        if self.began:
-            self.gave_way = True
-            raised = GaveWay()
-        # Reaches only who still waits when it is its turn.
+    def evict(self) -> None:
+        """Abort the incomplete request, or the wait for the next one; see `WaitingConnection`."""
+        raised: BaseException = CloseIdle()
+        if self.has_started:
+            self.is_evicted = True
+            raised = Evicted()
+        # This has an effect only if the connection still waits when the loop runs the callback.
         gevent.get_hub().cancel_wait(self._client._read_event, raised)  # noqa: SLF001  gevent has no public name for it
 
     def next(self) -> Request | None:
-        """Wait for a request's head; None where the client closed between two.
+        """Wait for a request's head; return None if the client closed the connection between requests.
 
-        Raises RequestRefused, TimeoutError, Stopping, GaveWay, or OSError where the client is gone.
+        Raises RequestRefused, TimeoutError, CloseIdle, Evicted, or OSError if the client disconnected.
         """
         parser = self._parser
-        self._go_on()
-        if parser.is_between:  # an empty line behind the last request begins none
+        self._parse_rest()
+        if parser.is_between:  # an empty line after the last request does not start another one
             self.deadline = None
         while not parser.requests:
             if parser.refused:
@@ -119,41 +122,41 @@ class Connection:
                 if parser.is_between:
                     return None
                 raise RequestRefused(BAD)
-        self._left = self._most_of_body
+        self._left = self._max_raw_body_bytes
         self.has_head = True
         request = parser.requests.popleft()
         if request.is_complete:
-            self._waiting.finished(self)
+            self._waiting.remove_incomplete(self)
         return request
 
     def close(self) -> None:
-        """Free the memory; the socket is its opener's to close."""
-        self._waiting.gone(self)
+        """Free the memory; the caller closes the socket."""
+        self._waiting.remove(self)
         self._parser.close()
 
     def expect_next(self, *, was_refused: bool) -> None:
-        """Wait for another request; what of it was pipelined counts as begun. The last one *was_refused* or not."""
-        self._waiting.finished(self)
+        """Prepare for the next request, which may be pipelined; *was_refused*: whether the last one was rejected."""
+        self._waiting.remove_incomplete(self)
         self._waiting.release(self)
         self._parser.forget()
         self.has_head = False
         self._is_busy = self._is_busy or was_refused
-        self._first_wait = self._keepalive
-        self.deadline = None if self._parser.is_between else time.monotonic() + self._patience
+        self._idle_timeout = self._keepalive
+        self.deadline = None if self._parser.is_between else time.monotonic() + self._read_timeout
 
     def linger(self) -> None:
-        """Let the client read the answer before the connection goes: closing over unread bytes would reset it."""
+        """Do a lingering close: closing with unread bytes would send a reset, so that the client loses the response."""
         client, left = self._client, LINGER_BYTES
         now = time.monotonic()
-        over = self.deadline = now + LINGER_SECONDS
-        self.gave_way = self.has_head = False
+        end = self.deadline = now + LINGER_SECONDS
+        self.is_evicted = self.has_head = False
         self.is_answered = True
         self._waiting.release(self)
-        self._waiting.lingers(self, now)
-        with suppress(OSError, GaveWay):
+        self._waiting.add_lingering(self, now)
+        with suppress(OSError, Evicted):
             client.shutdown(socket.SHUT_WR)
-            while left > 0 and not self.gave_way and (patience := over - time.monotonic()) > 0:
-                client.settimeout(patience)
+            while left > 0 and not self.is_evicted and (timeout := end - time.monotonic()) > 0:
+                client.settimeout(timeout)
                 piece = client.recv(65536)
                 if not piece:
                     return
@@ -161,7 +164,7 @@ class Connection:
                 self._count(len(piece), time.monotonic())
 
     def _pull(self, request: Request) -> None:
-        """Wait for more of the body of *request*, and say so to a client that waits to be asked."""
+        """Wait for more of the body of *request*; send 100 Continue first if the client expects it."""
         if self._parser.refused:
             raise RequestRefused(*self._parser.refused)
         if request.expects:
@@ -169,28 +172,28 @@ class Connection:
             send(self._client, b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             received = self._receive()
-        except GaveWay:
+        except Evicted:
             raise Overloaded from None
         self._left -= received
         if not received or self._left < 0:
             raise RequestRefused(BAD)
         if request.is_complete:
-            self._waiting.finished(self)
+            self._waiting.remove_incomplete(self)
 
     def _receive(self) -> int:
-        """Feed the parser with what there is; gives how many bytes, none at the end."""
+        """Receive bytes and feed them to the parser; return how many, 0 at the end of the stream."""
         if self.deadline is None:
             piece = self._first_piece()
         else:
             now = time.monotonic()
-            if now >= self.deadline:  # a socket that has bytes does not look at its timeout
+            if now >= self.deadline:  # a socket with bytes to read ignores its timeout
                 raise TimeoutError
-            self._waiting.unfinished(self, now)
+            self._waiting.add_incomplete(self, now)
             self._client.timeout = self.deadline - now
             try:
-                piece = self._client.recv(RECEIVED_BYTES)
-            except Stopping:  # meant for a connection that is idle; this one no longer is
-                self.dismissed = True
+                piece = self._client.recv(RECEIVE_BYTES)
+            except CloseIdle:  # the connection was idle when it was raised, and is not any more
+                self.close_requested = True
                 return self._receive()
         if piece:
             now = time.monotonic()
@@ -200,66 +203,70 @@ class Connection:
             self._end_turn()
         return len(piece)
 
-    def _go_on(self) -> None:
-        """Read on in what was received already."""
+    def _parse_rest(self) -> None:
+        """Parse bytes that were received with an earlier request."""
         if not self._parser.is_between:
             self._take_turn(time.monotonic())
             self._parser.go_on()
             self._end_turn()
 
     def _take_turn(self, now: float) -> None:
-        """Wait for a place if this connection is a busy one; with one it may go on for the rest of a turn."""
-        turn, since = self._turn
-        if self._is_busy and (turn != self._place or turn != self._loop.iteration or now - since > TURN_SECONDS):
-            self._places.wait()
+        """Queue for a turn if this connection is busy and its current turn is over."""
+        iteration, since = self._iteration
+        if self._is_busy and (
+            iteration != self._turn or iteration != self._loop.iteration or now - since > TURN_SECONDS
+        ):
+            self._turns.wait()
             self._is_busy = False
-            self._place = self._loop.iteration
+            self._turn = self._loop.iteration
             now = time.monotonic()
             if self.deadline is not None and now >= self.deadline:
                 raise TimeoutError
-        if turn != self._loop.iteration:  # it waited meanwhile, for whatever
-            self._turn = self._loop.iteration, now
-        if self.gave_way:
-            raise GaveWay
+        if iteration != self._loop.iteration:  # the connection has waited meanwhile
+            self._iteration = self._loop.iteration, now
+        if self.is_evicted:
+            raise Evicted
 
     def _end_turn(self) -> None:
-        turn, since = self._turn
-        if turn == self._loop.iteration and time.monotonic() - since > TURN_SECONDS:
+        iteration, since = self._iteration
+        if iteration == self._loop.iteration and time.monotonic() - since > TURN_SECONDS:
             self._is_busy = True
         if not self._waiting.hold(self, self._parser.held):
-            self.gave_way = True
-            raise GaveWay
+            self.is_evicted = True
+            raise Evicted
 
     def _count(self, size: int, now: float) -> None:
-        if now - self._window >= WINDOW_SECONDS:
-            self._moved_before = self._moved if now - self._window < 2 * WINDOW_SECONDS else 0
-            self._window, self._moved = now, 0
+        if now - self._window_start >= WINDOW_SECONDS:
+            self._moved_before = self._moved if now - self._window_start < 2 * WINDOW_SECONDS else 0
+            self._window_start, self._moved = now, 0
         self._moved += size
 
     def _first_piece(self) -> bytes:
         client = self._client
-        client.timeout = None  # whose time is up is dismissed: a timer for each wait costs more than one look at all
-        self._waiting.idle(self, time.monotonic() + self._first_wait)
+        client.timeout = (
+            None  # `close_expired` closes it: one check of all connections costs less than a timer for each
+        )
+        self._waiting.add_idle(self, time.monotonic() + self._idle_timeout)
         try:
-            client._wait(client._read_event)  # noqa: SLF001  to try first is nearly always in vain, and costs as much again
-            piece: bytes = client.recv(RECEIVED_BYTES)
-        except Stopping:
-            self.dismissed = True
-            client.timeout = 0.0  # nobody is kept waiting, but what has come is answered
+            client._wait(client._read_event)  # noqa: SLF001  recv first would nearly always block, at twice the cost
+            piece: bytes = client.recv(RECEIVE_BYTES)
+        except CloseIdle:
+            self.close_requested = True
+            client.timeout = 0.0  # do not wait, but answer a request that has already arrived
             try:
-                piece = client.recv(RECEIVED_BYTES)
+                piece = client.recv(RECEIVE_BYTES)
             except BlockingIOError:
-                raise Stopping from None
+                raise CloseIdle from None
         finally:
-            self._waiting.began(self)
-        self.deadline = time.monotonic() + self._patience
+            self._waiting.remove_idle(self)
+        self.deadline = time.monotonic() + self._read_timeout
         return piece
 
 
 def connection_environ(
     cfg: gunicorn.config.Config, client: socket.socket, server: tuple[Any, ...], addr: tuple[Any, ...]
 ) -> dict[str, Any]:
-    """Prepare what is the same for all requests of a connection."""
+    """Return the part of the environ that all requests of a connection share."""
     return {
         **wsgi.base_environ(cfg),
         "SCRIPT_NAME": "",
@@ -273,43 +280,43 @@ def connection_environ(
 
 
 class ResponseHead:
-    """The head of an answer; it says nothing about the server."""
+    """The head of a response, without a Server header."""
 
     __slots__ = ("_headers", "_status")
 
     def start(self, status: str, headers: list[tuple[str, str]], _raised: object = None) -> None:
-        """Take status and headers: WSGI's `start_response`, for applications that return their body."""
+        """Set status and headers: WSGI's `start_response`, for applications that return their body."""
         self._status = status
         self._headers = headers
 
     @property
     def status(self) -> str:
-        """Return the status, with its reason."""
+        """Return the status with its reason phrase."""
         return self._status
 
     @property
     def is_final(self) -> bool:
-        """Say whether the client broke something, so that nothing more of it is read."""
+        """Return whether the connection must close, because the request may not have been read to its end."""
         return self._status.startswith(("400", "408", "413"))
 
-    def written(self, *, close: bool) -> bytes:
-        """Write the head."""
-        return _written(self._status, tuple(self._headers), int(time.time()), close)
+    def encode(self, *, close: bool) -> bytes:
+        """Return the head as bytes."""
+        return _encode(self._status, tuple(self._headers), int(time.time()), close)
 
 
-@lru_cache(maxsize=32)  # most answers of a second are alike
-def _written(status: str, headers: tuple[tuple[str, str], ...], second: int, close: bool) -> bytes:  # noqa: FBT001  for the cache
+@lru_cache(maxsize=32)  # most responses within a second have the same head
+def _encode(status: str, headers: tuple[tuple[str, str], ...], second: int, close: bool) -> bytes:  # noqa: FBT001  for the cache
     lines = [f"HTTP/1.1 {status}", f"Date: {formatdate(second, usegmt=True)}"]
     lines.append("Connection: close" if close else "Connection: keep-alive")
     lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def send(client: socket.socket, answer: bytes) -> None:
-    """Send all of *answer*; raises Unread where the client does not take it in time."""
+def send(client: socket.socket, response: bytes) -> None:
+    """Send all of *response*; raise ResponseNotRead if the client does not read it in time."""
     try:
-        sent = client.send(answer)  # an answer fits in the kernel's buffer; sendall would ask for its size first
-        if sent < len(answer):
-            client.sendall(answer[sent:])
+        sent = client.send(response)  # nearly always all of it; sendall would first query the buffer size
+        if sent < len(response):
+            client.sendall(response[sent:])
     except TimeoutError as ex:
-        raise Unread from ex
+        raise ResponseNotRead from ex

@@ -1,6 +1,6 @@
-"""From a connection's bytes to requests: llhttp reads, and what it lets pass that HTTP/1.1 does not is refused here.
+"""Parses a connection's bytes into requests with llhttp, and rejects what llhttp accepts but HTTP/1.1 forbids.
 
-Source: RFC 9110 and 9112; the limits are gunicorn's own.
+Source: RFC 9110 and 9112; the limits are gunicorn's.
 """
 
 import re
@@ -31,23 +31,23 @@ from service.receiver.worker.request import (
 )
 
 EMPTY_LINE: Final = b"\r\n\r\n"
-HEAD_BYTES: Final = 32_768  # of a request's line and headers
-TARGET_BYTES: Final = 4_094
-LINE_BYTES: Final = TARGET_BYTES + 64  # of a request whose method llhttp does not know
-START_BYTES: Final = LINE_BYTES + 64  # of a head that are kept until it is complete
-FIELD_BYTES: Final = 8_190
+MAX_HEAD_BYTES: Final = 32_768  # request line and headers
+MAX_TARGET_BYTES: Final = 4_094
+MAX_LINE_BYTES: Final = MAX_TARGET_BYTES + 64  # for a method that llhttp does not know
+MAX_START_BYTES: Final = MAX_LINE_BYTES + 64  # first bytes of a head, stored until it is complete
+MAX_FIELD_BYTES: Final = 8_190
 MAX_FIELDS: Final = 100
 KNOWN_METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE")
-# What a load balancer says before the request, where it is told to: version 1, and 2 behind its empty lines.
-PROXIED: Final = (b"PROXY ", b"\0\r\nQUIT\n")
-NOT_SPOKEN: Final = "the PROXY protocol is not spoken here: turn it off at the load balancer"
+# The start of the PROXY protocol: of version 1, and of version 2 after its empty lines.
+PROXY_PROTOCOL: Final = (b"PROXY ", b"\0\r\nQUIT\n")
+PROXY_UNSUPPORTED: Final = "the PROXY protocol is not supported: turn it off at the load balancer"
 TUNNEL: Final = b"CONNECT"
 VERSIONS: Final = ("1.1", "1.0")
-SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # stand once
-# A method that llhttp does not know is the application's to refuse; the rest of its request is not read.
-_STRANGE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{1,19}) (/[!-~]*) HTTP/1\.[01]")
-_UNFINISHED: Final = re.compile(rb"[A-Z][ -~]*\r?")
-# The form for proxies, which a server must accept as well: RFC 9112, section 3.2.2. A user in it is refused.
+SINGLE: Final = ("HTTP_HOST", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")  # must not be repeated
+# The request line with a method that llhttp does not know: the application rejects it, and the rest is not read.
+_UNKNOWN_METHOD: Final = re.compile(rb"([A-Z][A-Z0-9_-]{1,19}) (/[!-~]*) HTTP/1\.[01]")
+_LINE_SO_FAR: Final = re.compile(rb"[A-Z][ -~]*\r?")
+# The form for proxies, which a server must accept as well: RFC 9112, section 3.2.2. A user in it is rejected.
 _ABSOLUTE: Final = re.compile(
     rb"(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]*)?(/[!-~]*|\?[!-~]*|)"
 )
@@ -55,19 +55,21 @@ _CODING: Final = re.compile(r"[A-Za-z]+([ \t]*,[ \t]*[A-Za-z]+)*")
 
 
 class Parser:
-    """Takes the bytes of one connection; `requests` are those whose head is complete, `refused` is why it ended.
+    """Parses the bytes of one connection.
 
-    llhttp does not say where in its bytes a request begins. So it is fed up to each empty line: that is where a head
-    and a chunked body end. Where a body of a known length ends, its bytes say. Behind a whole request the rest waits
-    for `go_on`: a packet holds hundreds, and others are to have their turn.
+    `requests` are the requests with a complete head; `refused` is set if the connection sent something malformed.
+
+    llhttp does not report where in its bytes a request starts. So it is fed up to each empty line, where a head and a
+    chunked body end; the end of a body of known length follows from its length. After a complete request, the rest of
+    the bytes waits for `go_on`: a packet can contain hundreds of requests, and other connections must have their turn.
     """
 
     def __init__(
-        self, shared: dict[str, Any], pull: Callable[[Request], None], *, max_field_bytes: int = FIELD_BYTES
+        self, shared: dict[str, Any], pull: Callable[[Request], None], *, max_field_bytes: int = MAX_FIELD_BYTES
     ) -> None:
-        """*shared* is what all environs of the connection have in common, *pull* what a body waits by.
+        """*shared* is in the environ of every request; *pull* waits for more of a request's body.
 
-        *max_field_bytes* is the largest header field, its name and value.
+        *max_field_bytes* is the maximum size of a header field, name and value.
         """
         self._max_field_bytes = max_field_bytes
         self.requests: deque[Request] = deque()
@@ -75,102 +77,102 @@ class Parser:
         self._shared = shared
         self._pull = pull
         self._llhttp = HttpRequestParser(self)
-        self._request: Request | None = None  # the one whose body comes
-        self._rest = b""  # what was received, fed up to `_at`
+        self._request: Request | None = None  # the request whose body is arriving
+        self._rest = b""  # received bytes; those before `_at` have been fed
         self._at = 0
-        self._tail = b""  # the last bytes received, in which an empty line may have begun
-        self._cut = 0  # where it ends then
-        self._slice = b""
-        self._body = 0  # bytes of the slice that are the present body's
-        self._start = b""  # of the present head
-        self._raw = 0  # bytes of that head
-        self._of_body = 0  # bytes of the body behind it, so far
-        self._between = 0  # bytes since the last of a body: sizes, extensions, trailers
-        self._is_strange = False
-        self._resumed_head = b""  # of a request whose upgrade is ignored: its framing, for another parser
+        self._tail = b""  # the last bytes received, in which an empty line may have started
+        self._straddle_end = 0  # where an empty line that started in `_tail` ends in `_rest`; 0 if there is none
+        self._slice = b""  # the bytes that llhttp is being fed
+        self._slice_body_bytes = 0  # bytes of the slice that belong to the current body
+        self._start = b""  # first bytes of the current head
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._framing_bytes = 0  # since the last byte of a body: chunk sizes, extensions, trailers
+        self._has_unknown_method = False
+        self._resumed_head = b""  # the framing of a request whose upgrade is ignored, for another parser
         self._is_resuming = False
         self._begin()
 
     @property
     def is_between(self) -> bool:
-        """Say whether nothing of a next request came yet, as far as `go_on` went."""
-        return self._request is None and not self._is_begun and not self._rest
+        """Return whether no byte of a next request has arrived, as far as `go_on` has parsed."""
+        return self._request is None and not self._is_started and not self._rest
 
     @property
     def held(self) -> int:
-        """Return about how many bytes of memory the present request takes: its head is in the environ as well."""
-        return 2 * self._raw + self._of_body + len(self._rest) - self._at
+        """Return about how many bytes of memory the current request uses; its head is also in the environ."""
+        return 2 * self._head_bytes + self._body_bytes + len(self._rest) - self._at
 
     def forget(self) -> None:
-        """Count nothing of a request that was answered."""
-        self._raw = self._of_body = 0
+        """Stop counting the bytes of a request that was answered."""
+        self._head_bytes = self._body_bytes = 0
 
     def close(self) -> None:
-        """Free what refers back to the parser, so that its memory does not wait for the garbage collector."""
+        """Break the reference cycles with the parser, so that its memory is freed without the garbage collector."""
         del self._llhttp, self._pull
 
     def feed(self, data: bytes) -> None:
-        """Take bytes; what is wrong with them is in `refused`, behind the requests before it."""
+        """Parse *data*; a malformed request sets `refused`, after the requests before it."""
         before, tail = len(self._tail), self._tail + data
         if not self._rest:
             straddles = tail[: before + len(EMPTY_LINE) - 1].find(EMPTY_LINE)
-            self._cut = straddles + len(EMPTY_LINE) - before if straddles >= 0 else 0
+            self._straddle_end = straddles + len(EMPTY_LINE) - before if straddles >= 0 else 0
         self._tail = tail[1 - len(EMPTY_LINE) :]
         self._rest = self._rest[self._at :] + data
         self._at = 0
         self.go_on()
 
     def go_on(self) -> None:
-        """Read on, to the end of the next request at most."""
+        """Parse the remaining bytes, up to the end of the next request."""
         rest = self._rest
         while self._at < len(rest) and not self.refused and not (self.requests and self._request is None):
-            start, end = self._at, self._cut
+            start, end = self._at, self._straddle_end
             if not end:
                 found = rest.find(EMPTY_LINE, start)
                 end = found + len(EMPTY_LINE) if found >= 0 else len(rest)
-            self._cut = 0
+            self._straddle_end = 0
             self._at = end
             self._feed(rest[start:end])
-        if self._at == len(rest):  # an idle connection holds nothing
+        if self._at == len(rest):  # an idle connection must hold no memory
             self._rest, self._at, self._slice = b"", 0, b""
 
     def _feed(self, piece: bytes) -> None:
         self._slice = piece
-        self._body = 0
+        self._slice_body_bytes = 0
         if self._request is not None:
-            self._between += len(piece)
-        elif self._is_begun:
+            self._framing_bytes += len(piece)
+        elif self._is_started:
             self._add_to_head(piece)
-        if self._is_strange:
-            self._take_strange()
+        if self._has_unknown_method:
+            self._parse_unknown_method()
             return
         try:
             self._llhttp.feed_data(piece)
         except (HttpParserInvalidMethodError, HttpParserInvalidURLError):
-            self._is_strange = True
-            self._take_strange()
+            self._has_unknown_method = True
+            self._parse_unknown_method()
         except HttpParserCallbackError as ex:
             self.refused = ex.__context__.refusal if isinstance(ex.__context__, RequestRefused) else Refusal(BAD)
         except HttpParserUpgrade:
             self._resume()
         except HttpParserError:
             self.refused = Refusal(BAD)
-        self._of_body += self._body  # once, as a piece holds thousands of chunks
-        if self._request is not None and self._between > HEAD_BYTES:
+        self._body_bytes += self._slice_body_bytes  # not per chunk: a piece can contain thousands
+        if self._request is not None and self._framing_bytes > MAX_HEAD_BYTES:
             self.refused = Refusal(BAD)
 
     def _add_to_head(self, piece: bytes) -> None:
-        if len(self._start) < START_BYTES:
-            self._start = (self._start + piece).lstrip(b"\r\n")[:START_BYTES]
-        self._raw += len(piece)
-        if self._raw > HEAD_BYTES:  # a field is not seen before it is whole
+        if len(self._start) < MAX_START_BYTES:
+            self._start = (self._start + piece).lstrip(b"\r\n")[:MAX_START_BYTES]
+        self._head_bytes += len(piece)
+        if self._head_bytes > MAX_HEAD_BYTES:  # llhttp reports a field only when it is complete
             self.refused = Refusal(HEAD_TOO_LARGE)
 
     def _resume(self) -> None:
-        """Go on behind a head that asks for an upgrade: nobody takes it up (RFC 9110, section 7.8).
+        """Continue after a head that asks for an upgrade, which is ignored (RFC 9110, section 7.8).
 
-        llhttp leaves everything behind such a head to the next protocol, also a body with its framing. So another one
-        is begun, in the state that the head's framing alone brings it to.
+        llhttp treats everything after such a head as the next protocol, even a body with framing. So another llhttp
+        parser is created, and fed a head with only the framing of the original one.
         """
         if not self._resumed_head:
             self.refused = Refusal(BAD)
@@ -180,38 +182,38 @@ class Parser:
         self._is_resuming = True
         self._llhttp.feed_data(head)
 
-    # llhttp calls these.
+    # Callbacks of llhttp.
 
     def on_message_begin(self) -> None:
-        """Start with a request."""
+        """Start a request."""
         if self._is_resuming:
             return
-        head = self._slice[self._body :]
+        head = self._slice[self._slice_body_bytes :]
         self._begin()
-        self._is_begun = True
+        self._is_started = True
         self._add_to_head(head)
 
     def on_url(self, piece: bytes) -> None:
-        """Take a piece of the target."""
+        """Append a piece of the target."""
         if self._is_resuming:
             return
         self._target += piece
-        if len(self._target) > TARGET_BYTES:
+        if len(self._target) > MAX_TARGET_BYTES:
             raise RequestRefused(TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field; one of a trailer is dropped."""
+        """Add a header field; ignore one of a trailer."""
         if self._is_resuming:
             return
         size = len(name) + len(value) + 4
         self._fields += 1
-        self._size += size
-        if size > self._max_field_bytes or self._fields > MAX_FIELDS or self._size > HEAD_BYTES:
+        self._fields_bytes += size
+        if size > self._max_field_bytes or self._fields > MAX_FIELDS or self._fields_bytes > MAX_HEAD_BYTES:
             raise RequestRefused(HEAD_TOO_LARGE)
         if self._request is not None:
             return
         key = _key(name)
-        if key is None:  # with an underscore it could pass for another
+        if key is None:  # with an underscore it could be mistaken for another field
             return
         environ, text = self._environ, value.decode("latin-1").strip(" \t")
         if key in environ:
@@ -221,13 +223,13 @@ class Parser:
         environ[key] = text
 
     def on_headers_complete(self) -> None:
-        """Make the request, so that its body can be read as it comes."""
+        """Create the request, so that its body can be read as it arrives."""
         if self._is_resuming:
             self._is_resuming = False
             return
         environ, llhttp = self._environ, self._llhttp
         method, version = llhttp.get_method(), llhttp.get_http_version()
-        said = _line(method, self._target, version)
+        line_environ = _line_environ(method, self._target, version)
         line = b"%b %b HTTP/%b\r\n" % (method, self._target, version.encode())
         if not self._start.startswith(line):
             raise RequestRefused(BAD)
@@ -245,88 +247,88 @@ class Parser:
         is_last = is_tunnel or not llhttp.should_keep_alive()
         if llhttp.should_upgrade() and not is_tunnel:
             self._resumed_head = _framing(environ.get("CONTENT_LENGTH"), coding, is_last=is_last)
-        environ |= said
+        environ |= line_environ
         self._add(environ, expects=bool(expectation), last=is_last)
 
     def on_body(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+        """Append a piece of the body."""
         assert self._request  # noqa: S101  its head is complete
-        self._body += len(piece)
-        self._between = 0
+        self._slice_body_bytes += len(piece)
+        self._framing_bytes = 0
         self._request.add(piece)
 
     def on_message_complete(self) -> None:
-        """End the request; the next begins."""
-        if self._resumed_head:  # of the parser that is given up: the body is still to come
+        """Complete the request; another one may follow."""
+        if self._resumed_head:  # from the parser that is replaced: the body is still to arrive
             return
         assert self._request  # noqa: S101  as above
         self._request.is_complete = True
         self._request = None
-        self._is_begun = False
+        self._is_started = False
         self._start = b""
 
     def _begin(self) -> None:
-        self._is_begun = False
+        self._is_started = False
         self._start = b""
-        self._raw = self._of_body = self._body = 0
+        self._head_bytes = self._body_bytes = self._slice_body_bytes = 0
         self._target = b""
-        self._size = 0
+        self._fields_bytes = 0
         self._fields = 0
         self._environ = self._shared.copy()
 
     def _add(self, environ: dict[str, Any], *, expects: bool, last: bool) -> None:
-        self._between = 0
+        self._framing_bytes = 0
         request = self._request = Request(environ, self._pull, expects=expects, last=last)
         environ["wsgi.input"] = request
         self.requests.append(request)
 
-    def _take_strange(self) -> None:
-        """Pass on a request of a method that llhttp does not know, by its line alone; nothing behind it is read."""
+    def _parse_unknown_method(self) -> None:
+        """Parse the request line of a method that llhttp does not know; nothing after the line is read."""
         line, end, _ = self._start.partition(b"\r\n")
-        if line.startswith(PROXIED) or self._slice.startswith(PROXIED):
-            self.refused = Refusal(BAD, NOT_SPOKEN)
-        elif not _UNFINISHED.fullmatch(line[:LINE_BYTES]):
+        if line.startswith(PROXY_PROTOCOL) or self._slice.startswith(PROXY_PROTOCOL):
+            self.refused = Refusal(BAD, PROXY_UNSUPPORTED)
+        elif not _LINE_SO_FAR.fullmatch(line[:MAX_LINE_BYTES]):
             self.refused = Refusal(BAD)
-        elif len(line) > LINE_BYTES:
+        elif len(line) > MAX_LINE_BYTES:
             self.refused = Refusal(TARGET_TOO_LONG)
         elif end:
-            found = _STRANGE.fullmatch(line)
-            self.refused = Refusal(TARGET_TOO_LONG if found and len(found[2]) > TARGET_BYTES else BAD)
-            if found and found[1] not in KNOWN_METHODS and len(found[2]) <= TARGET_BYTES:
-                self._environ |= _said(found[1], found[2], "1.1")
+            match = _UNKNOWN_METHOD.fullmatch(line)
+            self.refused = Refusal(TARGET_TOO_LONG if match and len(match[2]) > MAX_TARGET_BYTES else BAD)
+            if match and match[1] not in KNOWN_METHODS and len(match[2]) <= MAX_TARGET_BYTES:
+                self._environ |= _environ_of(match[1], match[2], "1.1")
                 self._add(self._environ, expects=False, last=True)
                 self.on_message_complete()
 
 
-def _line(method: bytes, target: bytes, version: str) -> dict[str, str]:
-    """Return what a request's line says for the environ; raises RequestRefused if it is none that we accept."""
+def _line_environ(method: bytes, target: bytes, version: str) -> dict[str, str]:
+    """Return the environ of a request line; raise RequestRefused if the line is not accepted."""
     if version not in VERSIONS or b"#" in target:
         raise RequestRefused(BAD)
     if target.startswith(b"/"):
-        return _said(method, target, version)
-    found = _ABSOLUTE.fullmatch(target)
-    if not found or method == TUNNEL:
+        return _environ_of(method, target, version)
+    match = _ABSOLUTE.fullmatch(target)
+    if not match or method == TUNNEL:
         raise RequestRefused(BAD)
-    origin = found[3] if found[3].startswith(b"/") else b"/" + found[3]
-    authority = found[1] + (found[2] or b"")
-    return _said(method, origin, version) | {"HTTP_HOST": authority.decode("ascii")}
+    origin = match[3] if match[3].startswith(b"/") else b"/" + match[3]
+    authority = match[1] + (match[2] or b"")
+    return _environ_of(method, origin, version) | {"HTTP_HOST": authority.decode("ascii")}
 
 
 def _framing(length: str | None, coding: str | None, *, is_last: bool) -> bytes:
-    """Write a head that has only the framing of another one."""
+    """Return a head with only the framing of another one."""
     framing = "Transfer-Encoding: chunked\r\n" if coding else f"Content-Length: {length}\r\n" if length else ""
     close = "Connection: close\r\n" if is_last else ""
     return f"POST / HTTP/1.1\r\n{framing}{close}\r\n".encode("ascii")
 
 
-def _said(method: bytes, target: bytes, version: str) -> dict[str, str]:
+def _environ_of(method: bytes, target: bytes, version: str) -> dict[str, str]:
     path, _, query = target.partition(b"?")
-    said = _known(method, path, version)
-    return {**said, "QUERY_STRING": query.decode("ascii")} if query else said
+    environ = _environ_without_query(method, path, version)
+    return {**environ, "QUERY_STRING": query.decode("ascii")} if query else environ
 
 
-@lru_cache(maxsize=64)  # the next request's is the same, mostly; a query is not, and may hold a token
-def _known(method: bytes, path: bytes, version: str) -> dict[str, str]:
+@lru_cache(maxsize=64)  # mostly the same for the next request; a query is not, and may contain a token
+def _environ_without_query(method: bytes, path: bytes, version: str) -> dict[str, str]:
     return {
         "REQUEST_METHOD": method.decode("ascii"),
         "PATH_INFO": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
@@ -347,7 +349,7 @@ def _check_coding(coding: str, version: str) -> None:
 
 @lru_cache(maxsize=256)
 def _key(name: bytes) -> str | None:
-    """Give a field's name in the environ; None for one that is dropped."""
+    """Return the key of a header field in the environ; None for one that is ignored."""
     if b"_" in name:
         return None
     key = name.decode("ascii").upper().replace("-", "_")

@@ -1,4 +1,4 @@
-"""A request as it comes, and why one is refused."""
+"""A request whose body is still arriving, and the rejection of a malformed one."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,33 +12,33 @@ HEAD_TOO_LARGE: Final = "431 Request Header Fields Too Large"
 
 
 class Refusal(NamedTuple):
-    """Why a request is not HTTP as it must be; *status* is the answer, and the connection closes.
+    """Why a request is not valid HTTP; *status* is the response, after which the connection closes.
 
-    *why* is for the log, if that knows more than the status. It is what may be stored of a RequestRefused: an exception
-    keeps the frames of its raise alive, and so the connection that stores it.
+    *reason* is for the log, if there is more to say than the status. This is the storable part of a RequestRefused: an
+    exception keeps the frames of its raise alive, and so the connection that stores it.
     """
 
     status: str
-    why: str = ""
+    reason: str = ""
 
 
 class RequestRefused(Exception):
-    """The request is refused; see `Refusal`."""
+    """The request is rejected; see `Refusal`."""
 
-    def __init__(self, status: str, why: str = "") -> None:
+    def __init__(self, status: str, reason: str = "") -> None:
         super().__init__(status)
-        self.refusal = Refusal(status, why)
+        self.refusal = Refusal(status, reason)
 
 
 class Request:
-    """One request: its environ, and of its body what came so far. It is `wsgi.input` too."""
+    """One request: its environ, and the part of its body that has arrived. It is also its `wsgi.input`."""
 
     __slots__ = ("_pieces", "_pull", "environ", "expects", "is_complete", "is_last")
 
     def __init__(
         self, environ: dict[str, Any], pull: Callable[["Request"], None], *, expects: bool = False, last: bool
     ) -> None:
-        """*pull* waits for more of the body; *expects* says that the client waits for a 100 before it sends that."""
+        """*pull* waits for more of the body; *expects* is true if the client waits for 100 Continue first."""
         self.environ = environ
         self.expects = expects
         self.is_complete = False
@@ -47,11 +47,11 @@ class Request:
         self._pull = pull
 
     def add(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+        """Append a piece of the body."""
         self._pieces.append(piece)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Give up to *size* bytes, at once where there are some, all with a negative one; none at the end."""
+        """Return up to *size* bytes, or all if it is negative; wait only if no byte has arrived; none at the end."""
         if size < 0:
             return b"".join(iter(lambda: self.read(65536), b""))
         if not size:
@@ -61,7 +61,7 @@ class Request:
                 return b""
             self._pull(self)
         piece = self._pieces.popleft()
-        if self._pieces:  # many small ones would cost more than what they hold
+        if self._pieces:  # join many small pieces, whose overhead exceeds their bytes
             piece += b"".join(self._pieces)
             self._pieces.clear()
         if len(piece) > size:
@@ -70,7 +70,7 @@ class Request:
         return piece
 
     def readline(self, size: int = -1, /) -> bytes:
-        """Give a line with its end, or *size* bytes of it."""
+        """Return a line with its line end, or up to *size* bytes of it."""
         line = b""
         while size < 0 or len(line) < size:
             piece = self.read(65536 if size < 0 else size - len(line))
@@ -85,7 +85,7 @@ class Request:
         return line
 
     def readlines(self, _hint: int = -1, /) -> list[bytes]:
-        """Give all lines."""
+        """Return all lines."""
         return list(self)
 
     def __iter__(self) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What Prometheus sees: the metrics by their names, and where those of a process live."""
+"""The Prometheus metrics of receiver and relay, and the registries that they are in."""
 
 from prometheus_client import CollectorRegistry
 

@@ -1,7 +1,7 @@
-"""Where the metrics of a process live.
+"""The registries of metrics.
 
-With one worker in this process. With several, each worker writes files named after its slot (not its process id), so
-that the next worker of the slot goes on counting where a dead one stopped.
+With one worker, the values are in its process. With several, each worker writes files named after its slot (not its
+process id), so that a new worker in the slot continues the counters of a dead one.
 """
 
 import os
@@ -31,10 +31,10 @@ _FILE: Final = re.compile(r"(counter|summary|histogram|gauge_[a-z]+)_w[0-9]+\.db
 
 
 class Metrics:
-    """Every metric of one process."""
+    """All metrics of a receiver process."""
 
     def __init__(self, registry: CollectorRegistry | None, *, version: str, engine: str, weak: bool) -> None:
-        """Register in *registry*; None where the values live in the files of `of_slot`."""
+        """Register in *registry*; None if the values are in the files of `of_slot`."""
         prometheus_client.disable_created_metrics()
         self.http = HttpMetrics(registry)
         self.webhook = WebhookMetrics(registry)
@@ -42,7 +42,7 @@ class Metrics:
         self.inbox = InboxMetrics(registry, engine, weak=weak)
         build = Gauge(
             METRIC_PREFIX + "build_info",
-            "1, with what runs in the labels.",
+            "Always 1; the labels have the version and the engine.",
             ("version", "engine"),
             registry=registry,
             multiprocess_mode="livemax",
@@ -54,14 +54,14 @@ Measured: TypeAlias = tuple[Metrics, CollectorRegistry]
 
 
 def of_one_process(*, version: str, engine: str, weak: bool) -> Measured:
-    """Make the metrics of a server with one worker, and the registry to scrape."""
+    """Create the metrics of a receiver with one worker, and the registry to scrape."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return Metrics(registry, version=version, engine=engine, weak=weak), registry
 
 
 def for_relay() -> tuple[RelayMetrics, CollectorRegistry]:
-    """Make the metrics of a relay, and the registry to scrape."""
+    """Create the metrics of a relay, and the registry to scrape."""
     prometheus_client.disable_created_metrics()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -69,13 +69,13 @@ def for_relay() -> tuple[RelayMetrics, CollectorRegistry]:
 
 
 class _Sum(Collector):
-    """The sum over all workers' files, one of which may just be being made."""
+    """Sums the files of all workers; retries if one is incomplete because it is being created."""
 
     def __init__(self, directory: Path) -> None:
         self._files = multiprocess.MultiProcessCollector(None, path=str(directory))
 
     def collect(self) -> Iterable[Metric]:
-        """Read the files; raises struct.error where one stays unreadable."""
+        """Read the files; raise struct.error if one stays unreadable."""
         for _ in range(MAX_READS):
             with suppress(struct.error, RuntimeError):
                 return cast("Iterable[Metric]", self._files.collect())
@@ -84,9 +84,9 @@ class _Sum(Collector):
 
 
 def of_slot(directory: Path, slot: int, *, version: str, engine: str, weak: bool) -> Measured:
-    """Make the metrics of one worker of several, and a registry that gives the sum of all.
+    """Create the metrics of one of several workers, and a registry with the sums of all workers.
 
-    Call it in the worker, before any other metric is made there.
+    Call it in the worker, before any other metric is created there.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(lambda: _name(slot))
@@ -96,7 +96,7 @@ def of_slot(directory: Path, slot: int, *, version: str, engine: str, weak: bool
 
 
 def forget_files(directory: Path) -> None:
-    """Delete the files of an earlier start, and nothing else that may be there."""
+    """Delete the metrics files of an earlier start, and no other files."""
     if directory.is_symlink():
         directory.unlink()
     directory.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def forget_files(directory: Path) -> None:
 
 
 def forget_gauges(directory: Path, slot: int) -> None:
-    """Drop the gauges of a worker that ended; its counters stay."""
+    """Delete the gauges of a worker that exited; its counters stay."""
     multiprocess.mark_process_dead(_name(slot), path=str(directory))
 
 

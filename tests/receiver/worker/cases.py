@@ -1,4 +1,4 @@
-"""The corpus: raw requests, one a file, each with why it is there and what it is answered."""
+"""The corpus: raw requests, one per file, each with its purpose and the expected responses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Case:
-    """A file of the corpus; *gunicorn* are the answers of gunicorn's own worker, *because* why they differ."""
+    """A file of the corpus; *gunicorn* are the responses of gunicorn's own worker, *because* says why they differ."""
 
     name: str
     why: str
@@ -22,7 +22,7 @@ class Case:
 
 
 def read() -> list[Case]:
-    """Read all of them."""
+    """Read all cases."""
     return [_case(file.stem, yaml.safe_load(file.read_text())) for file in sorted(FOLDER.glob("*.yaml"))]
 
 
@@ -34,9 +34,9 @@ def _case(name: str, found: dict[str, Any]) -> Case:
 
 
 def is_as(answers: list[str], expected: list[str] | int) -> bool:
-    """Compare answers with what is expected: each in full or its status alone; or how many, all of them 200."""
+    """Return whether *answers* are as expected: each in full or by status, or only their number, all of them 200."""
     if isinstance(expected, int):
         return len(answers) == expected + 1 and all(answer.startswith("200") for answer in answers[:-1])
     return len(answers) == len(expected) and all(
-        answer == wanted or answer[:3] == wanted for answer, wanted in zip(answers, expected, strict=True)
+        answer == each or answer[:3] == each for answer, each in zip(answers, expected, strict=True)
     )

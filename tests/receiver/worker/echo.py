@@ -1,4 +1,4 @@
-"""A server that answers with what it understood: `echo.py PORT ours|gunicorn [SETTING=VALUE ...]`."""
+"""A server that returns the request as it parsed it: `echo.py PORT ours|gunicorn [SETTING=VALUE ...]`."""
 
 import sys
 import tempfile
@@ -17,25 +17,25 @@ READ_TIMEOUT = 1.0
 
 
 def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Say method, target, version, body and a proxy's mark; 400 where the body does not come."""
+    """Return method, target, version, body and a proxy's mark; answer 400 if the body can't be read."""
     try:
         pieces = list(iter(lambda: environ["wsgi.input"].read(4096), b""))
         status = "200 OK"
     except Exception:  # noqa: BLE001  whatever a server's reader raises
         pieces, status = [], "400 Bad Request"
     query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
-    said = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query} {environ['SERVER_PROTOCOL']}"
+    request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query} {environ['SERVER_PROTOCOL']}"
     mark = f" id={environ['HTTP_X_MARK']}" if "HTTP_X_MARK" in environ else ""
-    body = f"{said} {b''.join(pieces)!r}{mark}".encode("latin-1") if status == "200 OK" else b"broken"
+    body = f"{request} {b''.join(pieces)!r}{mark}".encode("latin-1") if status == "200 OK" else b"broken"
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 
 
 class Echo(BaseApplication):
-    """The application, on the worker that is asked for."""
+    """The application on one of the two workers."""
 
     def __init__(self, port: int, worker: str, *settings: str) -> None:
-        """*settings* are of gunicorn, as `name=value`."""
+        """*settings* are settings of gunicorn, as `name=value`."""
         self._port = port
         self._worker = worker
         self._settings = dict(setting.split("=") for setting in settings)
@@ -50,7 +50,7 @@ class Echo(BaseApplication):
         super().__init__()
 
     def load_config(self) -> None:
-        """Hand gunicorn its settings, those of the service."""
+        """Set gunicorn's settings as the service does."""
         settings = {
             "bind": f"127.0.0.1:{self._port}",
             "worker_class": Worker if self._worker == "ours" else "gevent",
@@ -69,7 +69,7 @@ class Echo(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Callable[..., Iterable[bytes]]:
-        """Give the application, watched by the standard library's judge of WSGI where it is ours."""
+        """Return the application; on our worker, `wsgiref.validate` checks it."""
         return validator(echo) if self._worker == "ours" else echo
 
 

@@ -1,4 +1,4 @@
-"""Bytes that look for a way: `make fuzz`. Pieces must make no difference, and nothing but a refusal may be raised."""
+"""Fuzzes the parser (`make fuzz`): the result must not depend on the pieces, and no other exception may be raised."""
 
 import sys
 
@@ -9,7 +9,7 @@ with atheris.instrument_imports(include=["service.receiver.worker.http_parser"])
 
 
 def try_one(data: bytes) -> None:
-    """Feed it whole, and cut where its first byte says."""
+    """Parse *data* as one piece, and as two that are split where its first byte says."""
     if len(data) > 1:
         at = data[0] % len(data)
         whole = outcome([data[1:]])

@@ -1,4 +1,4 @@
-"""The service as it is served, with the standard library's judge of WSGI around its application."""
+"""The service with `wsgiref.validate` around its application."""
 
 import os
 import socket
@@ -15,12 +15,12 @@ from service.telemetry.tracing import Wsgi
 
 
 class Judged(Server):
-    """Asserts, at each request, what server and application owe one another (PEP 3333)."""
+    """Asserts at each request that server and application comply with WSGI (PEP 3333)."""
 
     def load(self) -> Wsgi:
-        """Start the parts of a worker, and stand between."""
-        judge: Wsgi = validator(super().load())
-        return judge
+        """Start the parts of a worker, and wrap its application."""
+        validated: Wsgi = validator(super().load())
+        return validated
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the parser makes of bytes that come in pieces."""
+"""The result of parsing bytes that arrive in pieces."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Outcome = tuple[list[Any], str | None]
 
 
 def outcome(pieces: list[bytes]) -> Outcome:
-    """Feed a parser as a connection does, to its end; give the requests, and why it ended."""
+    """Feed a parser as a connection does; return the requests, and the status of the rejection or None."""
     parser = Parser({}, lambda _request: None)
     requests: list[Request] = []
     for piece in pieces:
@@ -22,9 +22,9 @@ def outcome(pieces: list[bytes]) -> Outcome:
             break
     last = next((number for number, request in enumerate(requests) if request.is_last), len(requests))
     refused = parser.refused if last == len(requests) or not requests[last].is_complete else None
-    return [_told(request) for request in requests[: last + 1]], refused and refused.status
+    return [_summary(request) for request in requests[: last + 1]], refused and refused.status
 
 
-def _told(request: Request) -> tuple[Any, ...]:
+def _summary(request: Request) -> tuple[Any, ...]:
     environ = {name: value for name, value in request.environ.items() if name != "wsgi.input"}
     return environ, b"".join(request._pieces), request.is_complete, request.is_last

@@ -1,4 +1,4 @@
-"""The parser by itself: what it makes of bytes does not depend on the pieces that they come in."""
+"""The parser: its result does not depend on the pieces that the bytes arrive in."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from tests.receiver.worker.outcome import outcome
 
 
 def test_every_boundary() -> None:
-    """Each case of the corpus, split at each of its bytes, and a byte at a time."""
+    """Each case of the corpus has the same result if it is split at any byte, and one byte at a time."""
     tried = 0
     for case in read():
         if len(case.raw) > 1000:
@@ -25,7 +25,7 @@ def test_every_boundary() -> None:
 
 
 def test_every_pair_of_boundaries() -> None:
-    """A body and a request behind it, in three pieces: an empty line may come in more than two."""
+    """A request after a body, in three pieces: an empty line may be split over more than two."""
     raw = b"POST /x HTTP/1.1\r\nHost:a\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\nHost:a\r\n\r\n"
     whole = outcome([raw])
     assert len(whole[0]) == 2
@@ -33,8 +33,8 @@ def test_every_pair_of_boundaries() -> None:
         assert outcome([raw[:first], raw[first:second], raw[second:]]) == whole, (first, second)
 
 
-def test_what_a_request_holds() -> None:
-    """The bytes of its head twice, and of its body; nothing of the one before it, even if one piece holds both."""
+def test_the_memory_of_a_request() -> None:
+    """It is twice the head plus the body, without the previous request, even if one piece contains both."""
     parser = Parser({}, lambda _: None)
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
     parser.feed(head + b"abc")
@@ -47,8 +47,8 @@ def test_what_a_request_holds() -> None:
     assert parser.held == 2 * len(head) + 4
 
 
-def test_chunks_of_a_byte_are_counted() -> None:
-    """However many come in one piece."""
+def test_one_byte_chunks_are_counted() -> None:
+    """Also if one piece contains many."""
     parser = Parser({}, lambda _: None)
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     parser.feed(head)
@@ -100,8 +100,8 @@ REQUEST = st.builds(
 
 @settings(max_examples=3000, deadline=None)
 @given(st.lists(REQUEST, min_size=1, max_size=3).map(b"".join) | st.binary(max_size=200), st.data())
-def test_whatever_comes(raw: bytes, data: st.DataObject) -> None:
-    """No exception; every request is whole in its head; and pieces make no difference."""
+def test_any_bytes(raw: bytes, data: st.DataObject) -> None:
+    """No exception is raised, every request has a complete head, and the result does not depend on the pieces."""
     whole = outcome([raw])
     for environ, _body, _complete, _last in whole[0]:
         assert environ["PATH_INFO"].startswith(("/", "%")) or environ["PATH_INFO"]

@@ -1,28 +1,28 @@
-"""Places for busy connections: a few in each turn of the loop, in the order in which they came."""
+"""The queue of busy connections: a few run per iteration of the loop, first in, first out."""
 
 from collections.abc import Iterator
 
 import gevent
 import pytest
 
-from service.receiver.worker.busy_connections import CONNECTIONS_PER_TURN, Places
+from service.receiver.worker.busy_connections import CONNECTIONS_PER_TURN, TurnQueue
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
-    made = Places()
-    yield made
-    made.close()
+def turn_queue() -> Iterator[TurnQueue]:
+    queue = TurnQueue()
+    yield queue
+    queue.close()
 
 
-def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
-    """Whoever comes again waits behind those that came before."""
+def test_a_few_in_each_turn_and_in_order(turn_queue: TurnQueue) -> None:
+    """A connection that waits again is last in the queue."""
     turns: list[tuple[int, int]] = []
     loop = gevent.get_hub().loop
 
     def busy(number: int) -> None:
         for _ in range(3):
-            places.wait()
+            turn_queue.wait()
             turns.append((loop.iteration, number))
 
     gevent.joinall([gevent.spawn(busy, number) for number in range(3 * CONNECTIONS_PER_TURN)], raise_error=True)
@@ -31,12 +31,12 @@ def test_a_few_in_each_turn_and_in_order(places: Places) -> None:
     assert max(map(iterations.count, iterations)) == CONNECTIONS_PER_TURN
 
 
-def test_others_run_meanwhile(places: Places) -> None:
-    """Also if somebody always waits."""
+def test_others_run_meanwhile(turn_queue: TurnQueue) -> None:
+    """Other greenlets run even if the queue is never empty."""
 
     def busy() -> None:
         while True:
-            places.wait()
+            turn_queue.wait()
 
     waiting = [gevent.spawn(busy) for _ in range(2 * CONNECTIONS_PER_TURN)]
     for _ in range(20):
@@ -45,12 +45,12 @@ def test_others_run_meanwhile(places: Places) -> None:
     gevent.killall(waiting)
 
 
-def test_who_is_ended_takes_no_place(places: Places) -> None:
-    """While it waits, or as its turn has come."""
+def test_a_killed_connection_does_not_use_a_turn(turn_queue: TurnQueue) -> None:
+    """It may be killed while it waits, or in the iteration of its turn."""
     done: list[int] = []
 
     def busy(number: int) -> None:
-        places.wait()
+        turn_queue.wait()
         done.append(number)
         if number == 0:
             greenlets[1].kill(block=False)

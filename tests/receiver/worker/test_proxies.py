@@ -1,4 +1,4 @@
-"""The corpus through real proxies, which send it on over connections that they share between clients."""
+"""The corpus through real proxies, which forward it over connections that clients share."""
 
 import re
 import subprocess
@@ -50,8 +50,8 @@ PROXIES = {"nginx": (NGINX, ["nginx", "-c"]), "haproxy": (HAPROXY, ["haproxy", "
 
 
 @contextmanager
-def before(upstream: int, name: str, directory: Path) -> Iterator[int]:
-    """Run a proxy; gives its port."""
+def proxying(upstream: int, name: str, directory: Path) -> Iterator[int]:
+    """Run a proxy in front of *upstream*; yield its port."""
     text, command = PROXIES[name]
     port, file = free_port(), directory / name
     file.write_text(text.format(directory=directory, upstream=upstream, port=port))
@@ -76,37 +76,37 @@ def _answers(port: int, path: str) -> str | None:
 
 @pytest.mark.needs("nginx", "haproxy")
 @pytest.mark.parametrize("proxy", PROXIES)
-def test_nobody_gets_anothers_answer(tmp_path: Path, proxy: str) -> None:
-    """One answer for one request, which the proxy has marked: what it did not see as a request is never answered."""
+def test_no_client_gets_the_response_to_anothers_request(tmp_path: Path, proxy: str) -> None:
+    """Each response has the mark of one request that the proxy forwarded, so no smuggled request was answered."""
     wrong: list[str | None] = []
     asked = 0
-    over = threading.Event()
+    finished = threading.Event()
 
     def ask(port: int, who: int) -> None:
         nonlocal asked
-        while not over.is_set():
+        while not finished.is_set():
             path = f"/honest-{who}-{asked}"
             asked += 1
             answer = _answers(port, path)
             if not answer or not answer.startswith(f"GET {path} HTTP/1.1 b'' id="):
                 wrong.append(answer)
 
-    with serving("ours") as upstream, before(upstream, proxy, tmp_path) as port:
+    with serving("ours") as upstream, proxying(upstream, proxy, tmp_path) as port:
         honest = [threading.Thread(target=ask, args=(port, who)) for who in range(4)]
         for thread in honest:
             thread.start()
         with ThreadPoolExecutor(4) as pool:
             cases = read()
-            told = list(pool.map(lambda case: converse(port, [case.raw]), cases))
-        over.set()
+            responses = list(pool.map(lambda case: converse(port, [case.raw]), cases))
+        finished.set()
         for thread in honest:
             thread.join()
     assert asked > 100
     assert wrong == []
     marks: set[str] = set()
-    for case, answers in zip(cases, told, strict=True):
+    for case, answers in zip(cases, responses, strict=True):
         for answer in answers:
-            # Of a method that llhttp does not know the line alone is read, and the connection closes.
+            # With a method that llhttp does not know, only the request line is read, so there is no mark.
             if answer.startswith("200 ") and not answer.startswith("200 FROBNICATE"):
                 mark = answer.rpartition(" id=")[2]
                 assert MARK.fullmatch(mark), (case.name, answers)

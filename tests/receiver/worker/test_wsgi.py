@@ -1,4 +1,4 @@
-"""The receiver's own application and the worker, judged by `wsgiref.validate` at each request."""
+"""The receiver's application and the worker, checked by `wsgiref.validate` at each request."""
 
 import sys
 from collections.abc import Iterator
@@ -19,24 +19,24 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = [sys.executable, "-m", "tests.receiver.worker.judged"]
     with Server(tmp_path_factory.mktemp("judged"), command=command) as server:
         yield server
-        said = server.log_file.read_text()
-    # It asserts within the request, and complains of what was not closed when that is collected.
-    assert "AssertionError" not in said
-    assert "request failed" not in said
-    assert "connection failed" not in said
-    assert "without being closed" not in said
+        log = server.log_file.read_text()
+    # `validate` raises within a request; it reports an iterator that was not closed when that is garbage-collected.
+    assert "AssertionError" not in log
+    assert "request failed" not in log
+    assert "connection failed" not in log
+    assert "without being closed" not in log
 
 
-def test_what_meta_sends(judged: Server) -> None:
-    """The handshake, and every kind of notification."""
+def test_requests_of_meta(judged: Server) -> None:
+    """The handshake and every kind of notification are answered."""
     assert judged.handshake().status == 200
     assert judged.handshake("wrong").status == 404
     for kind in catalogue.kinds():
         assert judged.notify(catalogue.notification(kind)).status == 200
 
 
-def test_what_is_refused(judged: Server) -> None:
-    """Each row of the table of answers that a client can bring about."""
+def test_rejected_requests(judged: Server) -> None:
+    """Each error response that a client can cause is sent."""
     body = catalogue.notification("message text")
     assert judged.notify(body, secret="wrong").status == 401
     assert judged.notify(body, **{"Content-Encoding": "gzip"}).status == 415
@@ -47,7 +47,7 @@ def test_what_is_refused(judged: Server) -> None:
 
 
 def test_the_raw_requests(judged: Server) -> None:
-    """The whole corpus: whatever comes, nothing between server and application is broken."""
+    """No case of the corpus causes an error between server and application."""
     with ThreadPoolExecutor(8) as pool:
         for case, found in zip(CASES, pool.map(lambda case: converse(judged.port, [case.raw]), CASES), strict=True):
             assert not [answer for answer in found if answer.startswith("5") and not answer.startswith("501")], (

@@ -66,3 +66,6 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would h
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 json_lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+wide_option = click.option(
+    "--wide", is_flag=True, help="Print every column and value whole, even if a line is longer than the terminal."
+)

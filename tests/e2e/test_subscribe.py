@@ -18,6 +18,7 @@ import pytest
 from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 from tests.support.public import ACCOUNT, APP, NUMBER, World
 from tests.support.server import free_port
+from tests.support.terminal import lines_on_terminal
 
 pytestmark = pytest.mark.needs("nginx")
 ELSEWHERE = "https://elsewhere.example.com/hook"
@@ -627,3 +628,18 @@ def test_a_list_without_an_end(world: World) -> None:
     world.graph.faults[:] = [{"status": 200, "raw": json.dumps(page), "times": 99, "path": "phone_numbers"}]
     assert world.run("status").returncode == 0
     assert len(world.graph.asked) < 10
+
+
+def test_status_fits_80_columns(world: World) -> None:
+    """A URL that is too long for a line is shortened in the middle; `--wide` prints it whole."""
+    url = f"{ELSEWHERE}/{'long/' * 30}end"
+    world.register(url, fields=",".join(FIELDS))
+    world.state["accounts"][ACCOUNT]["apps"][APP] = url
+    environ = os.environ | world.environ
+    lines = lines_on_terminal(80, environ, "status")
+    assert max(map(len, lines)) <= 80
+    assert any("…" in line for line in lines)
+    assert "messages" in " ".join(lines)
+    wide = lines_on_terminal(80, environ, "status", "--wide")
+    assert f"  callback URL  {url}" in wide
+    assert f"  override      {url}" in wide

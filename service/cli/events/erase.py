@@ -34,7 +34,7 @@ def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
     \b
     whatsapp-webhook events erase --subject 16505551234
     """  # noqa: D301  click wants the character
-    url = filters.where(inbox)
+    url = filters.inbox_of(inbox)
     with engines.load(url).open_erasure(url) as erasure:
         person = subject.removeprefix("+")
         with delivery_store.opened_if_any(url) as records:

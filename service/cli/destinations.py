@@ -26,7 +26,11 @@ _COLUMNS: Final = (
 
 @click.group(short_help="List, disable and enable the relay's destinations.")
 def destinations() -> None:
-    """List the destinations that the relay delivers to, disable one, or enable it again."""
+    """List the destinations that the relay delivers to, disable one, or enable it again.
+
+    \b
+    whatsapp-webhook destinations list
+    """  # noqa: D301  click requires the character
 
 
 @destinations.command("list", short_help="List the destinations with state and backlog.")

@@ -85,7 +85,19 @@ def test_odd_shapes_do_not_raise(kind: str, odd: Any) -> None:
     assert isinstance(of(odd), str)
 
 
-@pytest.mark.parametrize("data", [b"", b"no JSON \xff", b"[]", b"5", b"null", b"[" * 100_000, b'{"entry":[5]}', b'{"entry":[{"changes":[{"value":{"messages":5}}]}]}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no JSON \xff",
+        b"[]",
+        b"5",
+        b"null",
+        b"[" * 100_000,
+        b'{"entry":[5]}',
+        b'{"entry":[{"changes":[{"value":{"messages":5}}]}]}',
+    ],
+)
 def test_other_data_has_none(data: bytes) -> None:
     """A body that is no notification, and one that is nested too deep."""
     (event,) = parse(b"x", received_at=1, nonce="n")

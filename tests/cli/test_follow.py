@@ -114,9 +114,10 @@ def test_the_table_is_followed(server: Server) -> None:
 
 def test_an_empty_inbox_is_followed(server: Server) -> None:
     """The columns are printed before there is an event; without --show-text no text of a message is printed."""
-    with Follower(server.environ["WEBHOOK_INBOX"]) as plain, Follower(
-        server.environ["WEBHOOK_INBOX"], "--show-text"
-    ) as texts:
+    with (
+        Follower(server.environ["WEBHOOK_INBOX"]) as plain,
+        Follower(server.environ["WEBHOOK_INBOX"], "--show-text") as texts,
+    ):
         assert "text" not in plain.line().split()
         assert "text" in texts.line().split()
         assert server.notify(catalogue.notification("message text")).status == 200

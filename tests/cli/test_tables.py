@@ -100,7 +100,7 @@ def test_json_is_whole_on_a_terminal(tmp_path: Path, stored: list[Event]) -> Non
     assert LONG_NAME in [json.loads(line)["name"] for line in lines]
 
 
-def test_escapes_are_measured_as_they_are_shown(tmp_path: Path) -> None:
+def test_escapes_are_measured_as_they_are_shown() -> None:
     """A control character takes six columns; a line break in a value does not break the row."""
     layout = TableLayout([Column("name", least=10)], [["\x1b\x9b\u202ea\nb"]], width=12)
     (line,) = layout.row(["\x1b\x9b\u202ea\nb"]).splitlines()

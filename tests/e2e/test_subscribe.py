@@ -44,6 +44,7 @@ def test_from_nothing_to_subscribed(world: World) -> None:
     assert done.returncode == 0, done.stderr
     assert f"app {APP}\n  now   nothing\n  then  {world.url}: account_update, messages\n" in done.stdout
     assert f"account {ACCOUNT}\n  now   not subscribed\n  then  subscribed\n" in done.stdout
+    assert done.stdout.endswith("Done: Meta now has this registration.\n")
     assert done.stdout.index("Change this at Meta?") < done.stdout.index(f"app {APP}: done")
     assert world.registered()["callback_url"] == world.url
     assert world.fields() == {"messages", "account_update"}
@@ -163,7 +164,7 @@ def test_overrides_on_request(world: World) -> None:
     assert world.state["accounts"][ACCOUNT]["apps"] == {APP: world.url}
     assert world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"] == {APP: world.url}
     assert world.registered()["callback_url"] == ELSEWHERE
-    assert "note: whether the app is subscribed to the number's account" in done.stdout
+    assert "note: it was not checked whether the app is subscribed to the number's account" in done.stdout
     again = world.run("subscribe", "--yes", "--override-account", ACCOUNT, "--override-number", NUMBER)
     assert "Nothing to change" in again.stdout
     ended = world.run("unsubscribe", "--yes")
@@ -178,7 +179,7 @@ def test_what_an_override_has_no_use_for(world: World) -> None:
     for more in (("--fields", "messages"), ("--account", ACCOUNT)):
         done = world.run("subscribe", "--yes", "--override-number", NUMBER, *more)
         assert done.returncode == 2
-        assert "leave --fields and --account out" in done.stderr
+        assert "omit --fields and --account" in done.stderr
     assert world.graph.asked == []
 
 
@@ -213,8 +214,8 @@ def test_unsubscribing(world: World) -> None:
 def test_status(world: World) -> None:
     """In words and as JSON, and nothing secret in either."""
     empty = world.run("status").stdout
-    assert "not subscribed: Meta sends nothing of WhatsApp" in empty
-    assert "not subscribed: Meta sends nothing of it to this app" in empty
+    assert "not subscribed: Meta sends no WhatsApp events to this app" in empty
+    assert "not subscribed: Meta sends none of its events to this app" in empty
     world.register(fields="messages,calls")
     world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
     world.state["accounts"][ACCOUNT]["numbers"]["106540352242924"]["overrides"][APP] = world.url  # on the second page
@@ -405,7 +406,7 @@ def test_meta_in_the_middle_of_it(world: World) -> None:
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 1
     assert f"app {APP}: done" in done.stdout
-    assert f"account {ACCOUNT}: not changed, nor anything after it" in done.stderr
+    assert f"account {ACCOUNT}: failed. This step and those after it were not applied." in done.stderr
     world.graph.faults.clear()
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 0
@@ -472,7 +473,7 @@ def test_a_number_that_is_sent_elsewhere_keeps_that(world: World) -> None:
     assert done.returncode == 2
     assert ELSEWHERE in done.stderr
     assert world.graph.changed == []
-    assert "overrides of accounts that are not named" in world.run("unsubscribe", "--dry-run").stdout
+    assert "accounts that are not named here were not checked" in world.run("unsubscribe", "--dry-run").stdout
     done = world.run("unsubscribe", "--yes", "--number", NUMBER, WEBHOOK_ACCOUNTS="")
     assert done.returncode == 2
     assert world.graph.changed == []
@@ -538,7 +539,7 @@ def test_what_somebody_else_changes_just_then(
         assert done.returncode == 0  # a field more is theirs, and nobody's harm
     else:
         assert done.returncode == 1
-        assert "the above is left" in done.stderr
+        assert "the changes above are still missing" in done.stderr
 
 
 def test_a_secret_that_is_being_rotated(world: World) -> None:
@@ -554,7 +555,7 @@ def test_a_url_that_is_too_long_for_an_override(world: World) -> None:
     url = f"{world.url}/{'x' * 200}"
     done = world.run("subscribe", url, "--yes", "--override-number", NUMBER)
     assert done.returncode == 2
-    assert "Meta takes 200" in done.stderr
+    assert "Meta accepts 200" in done.stderr
     assert world.graph.asked == []
 
 

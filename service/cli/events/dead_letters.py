@@ -91,7 +91,9 @@ def dead_letters(inbox: str | None, limit: int, *, wide: bool) -> None:
 @filters.inbox_option
 @click.argument("which", metavar="[POSITION|ID]...", nargs=-1)
 @filters.filtered
-@click.option("--destination", "names", metavar="NAME", multiple=True, help="Only to this destination; can be repeated.")
+@click.option(
+    "--destination", "names", metavar="NAME", multiple=True, help="Only to this destination; can be repeated."
+)
 @click.option(
     "--dead-letters", "only_dead", is_flag=True, help="Only dead letters, each to the destination that did not get it."
 )
@@ -111,7 +113,9 @@ def replay(
     whatsapp-webhook events replay --dead-letters
     """  # noqa: D301  click requires the character
     if not which and wanted == filters.EVERYTHING and not only_dead:
-        raise click.UsageError("Which events? Give a position, an id, or an option such as --since 2h or --dead-letters.")
+        raise click.UsageError(
+            "Which events? Give a position, an id, or an option such as --since 2h or --dead-letters."
+        )
     if which and wanted != filters.EVERYTHING:
         raise click.UsageError("Give positions and ids, or options that select events, not both.")
     url = filters.inbox_of(inbox)

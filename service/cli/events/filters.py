@@ -53,7 +53,9 @@ class Moment(click.ParamType[int]):
         try:
             parsed = datetime.fromisoformat(text)
         except (ValueError, OverflowError):
-            self.fail(f"{text!r} is not a time: write 2026-11-23T10:00:00Z, or an age such as 15m, 2h or 3d.", param, ctx)
+            self.fail(
+                f"{text!r} is not a time: write 2026-11-23T10:00:00Z, or an age such as 15m, 2h or 3d.", param, ctx
+            )
         return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -78,8 +80,12 @@ filtered = option_group(
     "wanted",
     _filter,
     (
-        click.option("--type", "kind", metavar="TYPE", help="Only this type; * matches anything, as in 'com.whatsapp.message.*'."),
-        click.option("--subject", metavar="PERSON", help="Only this person: a phone number with country code, or a user id."),
+        click.option(
+            "--type", "kind", metavar="TYPE", help="Only this type; * matches anything, as in 'com.whatsapp.message.*'."
+        ),
+        click.option(
+            "--subject", metavar="PERSON", help="Only this person: a phone number with country code, or a user id."
+        ),
         click.option("--number", metavar="ID", help="Only this business phone number id or account id."),
         click.option(
             "--since", type=Moment(), help="Received at or after this: 2026-11-23T10:00:00Z, or an age: 15m, 2h, 3d."

@@ -55,7 +55,10 @@ MIN_ID_BESIDE_TEXT: Final = 40  # columns; on a narrower terminal the text gets 
 )
 @wide_option
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print each event whole, as a CloudEvents 1.0 object per line, oldest first."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print each event whole, as a CloudEvents 1.0 object per line, oldest first.",
 )
 def list_(
     inbox: str | None,

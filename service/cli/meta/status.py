@@ -75,7 +75,7 @@ def _of_app(app: App) -> Iterator[str]:
 
 def _of_account(account: Account) -> Iterator[str]:
     yield f"account {account.id} ({account.name})"
-    yield f"  {'subscribed' if account.is_subscribed else 'not subscribed: Meta sends no events of this account to this app'}"
+    yield f"  {'subscribed' if account.is_subscribed else 'not subscribed: Meta sends none of its events to this app'}"
     if account.override:
         yield f"  override      {account.override}"
     for number in account.numbers:

@@ -169,7 +169,7 @@ def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
         more = sum(finding.state is FindingState.WRONG for finding in found) - 1
-        yield f"Begin here: {cause.check}: {cause.detail}"
+        yield f"Start here: {cause.check}: {cause.detail}"
         yield f"-> {cause.remedy}"
         yield f"More about this check: {cause.docs}"
         if more:

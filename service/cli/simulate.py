@@ -111,7 +111,7 @@ def _credentials(path: Path) -> Credentials:
 
 
 def _play(console: Console, simulator: Simulator, planned: Iterator[SimulatedStep], metrics: str | None) -> bool:
-    greeting = simulator.greet()
+    greeting = simulator.handshake()
     if not greeting.is_good:
         why = _WHY.get(greeting.answered, "is it the webhook that answers there?")
         console.print(f"The handshake was answered: {greeting.answered}. {why}", soft_wrap=True)

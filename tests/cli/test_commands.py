@@ -245,7 +245,7 @@ def test_simulate_fails_where_an_answer_is_wrong(shared_server: Server, tmp_path
     assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
     done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))
     assert done.returncode == 1
-    assert "nobody listens there. Is the service running" in done.stdout
+    assert "could not connect. Is the service running" in done.stdout
 
 
 def test_simulate_tells_a_wrong_path_at_once(shared_server: Server) -> None:

@@ -128,7 +128,7 @@ def _credentials(path: Path) -> Credentials:
 
 
 def _run_steps(console: Console, simulator: Simulator, planned: Iterator[SimulatedStep], metrics: str | None) -> bool:
-    handshake = simulator.greet()
+    handshake = simulator.handshake()
     if not handshake.is_good:
         hint = _HINTS.get(handshake.answered, "Check that the webhook listens at this URL.")
         console.print(f"The handshake failed. Answer: {handshake.answered}. {hint}", soft_wrap=True)

@@ -258,7 +258,7 @@ def test_simulate_fails_if_an_answer_is_wrong(shared_server: Server, tmp_path: P
     assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
     done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))
     assert done.returncode == 1
-    assert "nobody listens there. Check that the service is running" in done.stdout
+    assert "could not connect. Check that the service is running" in done.stdout
 
 
 def test_simulate_stops_at_a_wrong_path(shared_server: Server) -> None:

@@ -83,7 +83,7 @@ def test_fields_that_are_not_wanted_any_more(world: World, adds: bool) -> None: 
     world.register(fields="messages,flows,security")
     done = world.run("subscribe", "--yes", "--fields", "messages,calls")
     assert done.returncode == 0, done.stderr
-    assert "more: calls; not any more: flows, security" in done.stdout
+    assert "added: calls; removed: flows, security" in done.stdout
     assert world.fields() == {"messages", "calls"}
     assert world.run("subscribe", "--yes", "--fields", "messages").returncode == 0
     assert world.fields() == {"messages"}
@@ -202,7 +202,7 @@ def test_unsubscribing(world: World) -> None:
     world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
     done = world.run("unsubscribe", "--yes")
     assert done.returncode == 2
-    assert "would go with its subscription" in done.stderr
+    assert "would be removed with its subscription" in done.stderr
     assert world.run("unsubscribe", "--dry-run", "--drop-overrides").returncode == 0
     assert world.graph.changed == []
     done = world.run("unsubscribe", "--yes", "--drop-overrides")
@@ -261,7 +261,7 @@ def test_status_without_an_access_token(world: World) -> None:
     [
         ("http://wa.example.com/webhooks", "https only"),
         ("https://a@wa.example.com/webhooks", "without user, password"),
-        ("https://wa.example.com/web+hooks", "+ of the path"),
+        ("https://wa.example.com/web+hooks", "+ in the path"),
         ("wa.example.com", "wants a URL"),
     ],
 )
@@ -304,7 +304,7 @@ def error(code: int, message: str = "m", **more: Any) -> dict[str, Any]:
         (error(100, "Object with ID '1' does not exist"), "yours", "may not see it"),
         (error(4, headers=None), "yours", "Try again in an hour"),
         (error(368), "Meta's", "breach of its policies"),
-        (error(1, status=500), "Meta's", "can't do it just now"),
+        (error(1, status=500), "Meta's", "can't do this at the moment"),
         (error(2, status=503), "Meta's", "metastatus.com"),
         (error(9999), "Meta's", "code 9999"),
         ({"status": 502, "raw": "<html>bad gateway</html>", "times": 99}, "Meta's", "answered 502"),
@@ -384,7 +384,7 @@ def test_a_proxy_on_the_way_out(world: World) -> None:
         assert len(Proxy.asked) == 1
         done = world.run("status", HTTPS_PROXY=f"http://ada:wrong-one@{at}", NO_PROXY="")
         assert done.returncode == 1
-        assert "by the proxy of HTTPS_PROXY" in done.stderr
+        assert "through the proxy of HTTPS_PROXY" in done.stderr
         assert "wrong-one" not in done.stderr
         proxy.shutdown()
 
@@ -394,7 +394,7 @@ def test_nobody_there(world: World) -> None:
     done = world.run("status", WEBHOOK_GRAPH_URL=f"https://localhost:{free_port()}")
     assert "could not be reached" in done.stderr
     done = world.run("status", WEBHOOK_GRAPH_URL="https://nowhere.invalid")
-    assert "the name in https://nowhere.invalid" in done.stderr
+    assert "the host name in https://nowhere.invalid" in done.stderr
     done = world.run("status", SSL_CERT_FILE="")
     assert "not trusted here" in done.stderr
     assert "Traceback" not in done.stderr
@@ -418,8 +418,8 @@ def test_the_wrong_verify_token(world: World) -> None:
     """Meta's handshake fails, and what it says is said in words; nothing is registered."""
     done = world.run("subscribe", "--yes", WEBHOOK_VERIFY_TOKEN="another")
     assert done.returncode == 1
-    assert "the verify token is not one in force there" in done.stderr
-    assert f"`whatsapp-webhook doctor --url {world.url}` tells the two apart" in done.stderr
+    assert "the service does not accept the verify token" in done.stderr
+    assert f"`whatsapp-webhook doctor --url {world.url}` finds out which" in done.stderr
     assert "On whose side: the callback URL's." in done.stderr
     assert world.registered() == {}
 
@@ -427,10 +427,10 @@ def test_the_wrong_verify_token(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("https://localhost:1/webhooks", "nobody takes connections there"),
-        ("https://nowhere.invalid/webhooks", "the name in it is not found"),
-        ("https://localhost:{graph}/webhooks", "it answers 400 and not 200"),
-        ("https://localhost:{port}/", "this path does not lead to the service"),
+        ("https://localhost:1/webhooks", "Meta could not connect"),
+        ("https://nowhere.invalid/webhooks", "its host name could not be resolved"),
+        ("https://localhost:{graph}/webhooks", "it answers 400 instead of 200"),
+        ("https://localhost:{port}/", "either the path does not lead to the service"),
         ("https://127.0.0.1:{port}/webhooks", "the certificate is not trusted"),
     ],
 )
@@ -445,12 +445,15 @@ def test_metas_handshake_fails(world: World, url: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ("return 301 https://www.example.com/;", "it redirects (301), and Meta follows nothing"),
-        ("return 401;", "asks for a login"),
-        ("return 403;", "something before the service refuses it"),
-        ("return 502;", "a proxy answers that nothing is behind it"),
+        ("return 301 https://www.example.com/;", "it redirects (301), and Meta does not follow redirects"),
+        ("return 401;", "requires a login"),
+        ("return 403;", "something in front of the service refuses the request"),
+        ("return 502;", "a proxy answers that it has no working backend"),
         ("return 200 welcome;", "something else answers there, with 'welcome'"),
-        ("rewrite ^ /webhooks? break;", "does not lead to the service, or the verify token"),
+        (
+            "rewrite ^ /webhooks? break;",
+            "does not lead to the service, or the service does not accept the verify token",
+        ),
     ],
 )
 def test_metas_handshake_fails_at_a_proxy(world: World, tmp_path: Path, rules: str, says: str) -> None:

@@ -69,7 +69,7 @@ def subscribe(
     *,
     replace: bool,
     drop_overrides: bool,
-    again: bool,
+    force: bool,
     dry_run: bool,
     yes: bool,
 ) -> None:
@@ -114,7 +114,7 @@ def subscribe(
             allowed,
         )
 
-    allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=again)
+    allowed = Allowed(replace=replace, drop_overrides=drop_overrides, again=force)
     carry_out(
         asked.graph,
         lambda: planned(allowed),

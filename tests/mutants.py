@@ -100,8 +100,8 @@ EQUIVALENT = {
     "meta/graph/urls.same: return None (2)": _FALSY,
     "meta/graph/urls.same: without return False (2)": _FALSY,
     "meta/graph/urls.same: return None (4)": _FALSY,
-    'meta/graph/urls._plain: return parts.scheme, user, _ascii(parts.hostname or "XXXX"), port, parts.path or "/", '
-    "parts.query, parts.fragment": "no host is in capitals",
+    'meta/graph/urls._normalized: return parts.scheme, user, _ascii(parts.hostname or "XXXX"), port, '
+    'parts.path or "/", parts.query, parts.fragment': "no host is in capitals",
     'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
     "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,

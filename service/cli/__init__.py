@@ -1,4 +1,4 @@
-"""The command line: one module a command, the help in its docstring."""
+"""The command line: one module per command, with the help text in the docstring of its function."""
 
 import io
 import sys
@@ -23,25 +23,30 @@ from service.errors import ConfigurationError, GraphRefused, InboxUnavailable
 from service.foreign_environment import Ignored
 
 NOTHING_IGNORED: Final = Ignored()
-LOGGING: Final = ("serve", "relay")  # these warn in their log
+LOGGING_COMMANDS: Final = ("serve", "relay")  # they write the warning to their log
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="whatsapp-webhook")
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """Receive WhatsApp's webhook notifications, keep every event, then say 200.
+    """Receive WhatsApp webhook notifications, store every event, and deliver events to your applications.
 
-    Configuration comes from WEBHOOK_* environment variables: `whatsapp-webhook check` looks at all of them at once.
+    The configuration is read from environment variables, WEBHOOK_*. The command `check` reports every mistake in it.
 
-    Exit status: 0 if all is well; 1 if it is not, or something failed that may work later; 2 if the command line or
-    the configuration must be changed first.
-    """
-    if context.invoked_subcommand in LOGGING:
+    Exit status: 0 success; 1 a problem was found, or an operation failed and may succeed later; 2 the command line or
+    the configuration is wrong.
+
+    \b
+    whatsapp-webhook serve                      start the receiver
+    whatsapp-webhook events list --follow       watch events as they are stored
+    whatsapp-webhook doctor                     find out why no events arrive
+    """  # noqa: D301  click requires the character
+    if context.invoked_subcommand in LOGGING_COMMANDS:
         return
     terminal_escapes.guard()
-    if told := context.obj.descriptions():
-        click.echo(f"warning: these environment variables are not followed: {', '.join(told)}.", err=True)
+    if ignored := context.obj.descriptions():
+        click.echo(f"warning: these environment variables are ignored: {', '.join(ignored)}.", err=True)
 
 
 for command in (
@@ -64,11 +69,11 @@ for command in (
 def main(ignored: Ignored = NOTHING_IGNORED) -> NoReturn:
     """Run the command line, and warn of environment variables that were *ignored*.
 
-    What a user can cause ends in a sentence and a status, never in a traceback.
+    Every error that a user can cause is printed as a sentence, without a traceback, and sets the exit status.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names at Meta are in any script
+            stream.reconfigure(errors="backslashreplace")  # a name from Meta may not fit the encoding
     try:
         commands.main(prog_name="whatsapp-webhook", standalone_mode=False, obj=ignored)
     except click.Abort:
@@ -78,7 +83,7 @@ def main(ignored: Ignored = NOTHING_IGNORED) -> NoReturn:
         ex.show()
         sys.exit(ex.exit_code)
     except ConfigurationError as ex:
-        click.echo("The configuration cannot be used:", err=True)
+        click.echo("The configuration is not valid:", err=True)
         for problem in ex.problems:
             click.echo(f"  - {problem}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Binding a listener, in words that say which setting names a place that can't be had."""
+"""Binding a listener, with an error that names the setting."""
 
 import errno
 import os
@@ -12,13 +12,13 @@ from service.telemetry import logs
 
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 EVERY_IPV6: Final = "::"
-EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104  where `::` can't be bound
+EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104  if `::` cannot be bound
 
 
 def listen(variable: str, where: Address, *, backlog: int = 128) -> socket.socket:
-    """Listen on *where*, which *variable* names; raises ClickException if that can't be bound.
+    """Listen on *where*, the value of *variable*; raises ClickException if it cannot be bound.
 
-    `[::]` takes IPv4 as well; on a machine without IPv6 it is 0.0.0.0.
+    `[::]` accepts IPv4 too; on a machine without IPv6, 0.0.0.0 is bound instead.
     """
     try:
         return _bound(where, backlog)
@@ -26,8 +26,8 @@ def listen(variable: str, where: Address, *, backlog: int = 128) -> socket.socke
         if where.host == EVERY_IPV6 and ex.errno in _NO_IPV6:
             logs.get("server").warning("no IPv6 here", detail=f"{variable} {where} is bound as {EVERY_IPV4} instead")
             return listen(variable, where._replace(host=EVERY_IPV4), backlog=backlog)
-        why = os.strerror(ex.errno) if ex.errno and ex.errno > 0 else "the host is not known"
-        raise click.ClickException(f"{variable} {where} can't be bound: {why}.") from ex
+        reason = os.strerror(ex.errno) if ex.errno and ex.errno > 0 else "the host name cannot be resolved"
+        raise click.ClickException(f"{variable} {where} cannot be bound: {reason}.") from ex
 
 
 def _bound(where: Address, backlog: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""`check`: is the configuration good?"""
+"""`check`: validate the configuration."""
 
 import os
 from pathlib import Path
@@ -15,18 +15,19 @@ from service.storage import engines
 from service.telemetry import tracing
 
 
-@click.command(short_help="Check the whole configuration, every problem at once.")
+@click.command(short_help="Check the configuration and report every problem.")
 @click.pass_obj
 def check(ignored: Ignored) -> None:
-    """Look at the whole configuration and say everything that is wrong with it, at once.
+    """Check the whole configuration without starting anything, and report every problem.
 
-    It is wrong if `serve` would refuse to start, or would start without the traces that `OTEL_*` asks for.
-    Missing credentials are not wrong: `serve` waits for them.
-    """
-    problems = [
-        *tracing.problems(os.environ),
-        *ignored.problems(),
-    ]  # `serve` starts without traces then, which nobody wants to find out late
+    A problem is anything that stops `serve` or `relay` from starting, or that turns off the traces which `OTEL_*`
+    enables. Missing credentials are only a note, since `serve` starts and waits for them. Exits with status 2 if there
+    is a problem.
+
+    \b
+    WEBHOOK_RETENTION=8d whatsapp-webhook check
+    """  # noqa: D301  click requires the character
+    problems = [*tracing.problems(os.environ), *ignored.problems()]  # `serve` only logs these, and starts
     try:
         config = configured(os.environ)
     except ConfigurationError as ex:
@@ -34,13 +35,13 @@ def check(ignored: Ignored) -> None:
     if problems:
         raise ConfigurationError(problems)
     for name in sorted(config.fields - set(webhook_fields.FIELDS)):
-        click.echo(f"note: WEBHOOK_FIELDS names {name!r}, which this version does not know; it is taken as it is.")
+        click.echo(f"note: WEBHOOK_FIELDS names {name!r}, which this version does not know. It is used as written.")
     directory = CredentialsDirectory(config.credentials_dir, hint=config.credentials_hint)
     directory.look()
     if directory.missing:
-        click.echo(f"note: not ready until credentials are there: {directory.missing}")
+        click.echo(f"note: the service is not ready until the credentials exist: {directory.missing}")
     for weakness in weak_verify_tokens(directory.current.verify_tokens):
-        click.echo(f"warning: {weakness} Make one with `openssl rand -hex 16`, and enter the same at Meta.")
+        click.echo(f"warning: {weakness} Create one with `openssl rand -hex 16`, and enter the same one at Meta.")
     if config.destinations:
         registry = DestinationRegistry(Path(config.destinations))
         registry.look()
@@ -50,5 +51,5 @@ def check(ignored: Ignored) -> None:
             click.echo(f"warning: {warning}")
     for note in engines.load(config.inbox).notes(config.inbox):
         click.echo(f"note: {note}")
-    chosen = ", ".join(sorted(config.fields)) or "all"
-    click.echo(f"The configuration is good. Inbox: {config.inbox.engine}; fields: {chosen}.")
+    fields = ", ".join(sorted(config.fields)) or "all"
+    click.echo(f"The configuration is valid. Inbox: {config.inbox.engine}; fields: {fields}.")

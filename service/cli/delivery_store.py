@@ -1,4 +1,4 @@
-"""The relay's state, as the commands open it: never made by them."""
+"""Opening the relay's state for commands, which never create it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +12,23 @@ from service.storage.deliveries import DeliveryAdmin
 
 @contextmanager
 def opened(url: InboxUrl) -> Iterator[DeliveryAdmin]:
-    """Open the state that lies beside the inbox; raises ClickException where no relay ever ran."""
-    stored = engines.deliveries(url)
+    """Open the state beside the inbox; raises ClickException if no relay ever ran."""
+    storage = engines.deliveries(url)
     with opened_if_any(url) as records:
         if records is None:
-            raise click.ClickException(f"There is no {stored.location(url)}: no relay has run with this inbox.")
+            raise click.ClickException(f"There is no {storage.location(url)}: no relay has run with this inbox.")
         yield records
 
 
 @contextmanager
 def opened_if_any(url: InboxUrl) -> Iterator[DeliveryAdmin | None]:
-    """Open the state that lies beside the inbox; None where no relay ever ran."""
-    stored = engines.load(url).deliveries
-    if stored is None or not stored.exists(url):
+    """Open the state beside the inbox; None if no relay ever ran."""
+    storage = engines.load(url).deliveries
+    if storage is None or not storage.exists(url):
         yield None
         return
-    found = stored.open(url)
+    store = storage.open(url)
     try:
-        yield found.records
+        yield store.records
     finally:
-        found.close()
+        store.close()

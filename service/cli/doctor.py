@@ -1,4 +1,4 @@
-"""`doctor`: why nothing arrives."""
+"""`doctor`: find out why no events arrive."""
 
 import json
 import os
@@ -22,12 +22,10 @@ from service.meta.graph.client import Graph
 from service.outcomes import CheckId
 
 _COLOURS: Final = {FindingState.OK: "green", FindingState.WRONG: "red", FindingState.UNKNOWN: "yellow"}
-_STATE: Final = 9
-_WIDTH: Final = 15
-_CORRECT: Final = "Correct it in the environment; in a cluster, in the chart's values, extraEnv among them."
-GRAPH_CHECK_TIMEOUT_SECONDS: Final = (
-    8.0  # seconds for a try of the Graph API: nothing that is asked here waits for a handshake
-)
+_STATE_COLUMNS: Final = 9
+_CHECK_COLUMNS: Final = 15
+_CORRECT: Final = "Correct it in the environment; in a cluster, in the chart's values (such as extraEnv)."
+GRAPH_CHECK_TIMEOUT_SECONDS: Final = 8.0  # per attempt; no request of the doctor waits for a handshake
 
 
 def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -37,12 +35,12 @@ def _url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str
         raise click.BadParameter(f"it {ex}.") from ex
 
 
-@click.command(short_help="Find out why no events arrive, or why a signature is refused.")
+@click.command(short_help="Find out why no events arrive or a signature is wrong.")
 @click.option(
     "--url",
     metavar="URL",
     callback=_url,
-    help="What Meta calls, if not WEBHOOK_CALLBACK_URL, or what is registered at Meta.",
+    help="The callback URL to check. Default: WEBHOOK_CALLBACK_URL, or the URL registered at Meta.",
 )
 @app_option
 @account_option
@@ -58,38 +56,41 @@ def doctor(
     as_json: bool,
     request: explain_signature.CaughtRequest | None,
 ) -> None:
-    """Say why nothing arrives: each look ok, wrong or unknown, and what to do.
+    """Find out why no events arrive. Prints each check as ok, wrong or unknown, with what to do.
 
-    In the service's pod it looks at configuration, credentials, the service itself and its inbox; with --url, from
-    anywhere, at the way that Meta's requests take, and with --app and an access token at what is registered at Meta.
-    What it can't see from where it is, is unknown, with how it can be seen.
+    In the service's pod or machine it checks the configuration, the credentials, the service and its inbox. With --url
+    it checks, from anywhere, the path that Meta's requests take; with --app and an access token, also what is
+    registered at Meta. A check that is impossible from here is unknown, with where to run it. Exits with status 1 if
+    something is wrong.
 
-    It sends a signed test notification, one that must be refused, and 3 MB of blanks in another one: what it leaves in
-    the inbox is marked as a test, which destinations skip.
+    It sends test notifications to the service: one that is signed, one that must be rejected, and one that is padded
+    with blanks to 3 MB. The events that they store are marked as tests, which destinations skip.
 
-    With --signature it says instead why a notification's signature was refused: FILE is the request as it came, head
-    and body, or its body alone with --header. Nothing of it is sent anywhere.
+    With --signature it explains instead why the signature of a notification was rejected. FILE contains the captured
+    request with its head, or only the body together with --header. Nothing is sent anywhere.
 
     \b
     whatsapp-webhook doctor
-    whatsapp-webhook doctor --url https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
-    whatsapp-webhook doctor --signature request.txt --candidate other-app-secret
-    """  # noqa: D301  click wants the character
+    whatsapp-webhook doctor --url https://wa.example.com/webhooks \\
+      --app 188559381496048 --account 102290129340398
+    whatsapp-webhook doctor --signature request.txt \\
+      --candidate other-app-secret
+    """  # noqa: D301  click requires the character
     try:
         config = options.asking_config()
     except ConfigurationError as ex:
-        _end([Finding.wrong(CheckId.CONFIGURATION, problem, _CORRECT) for problem in ex.problems], as_json=as_json)
+        _finish([Finding.wrong(CheckId.CONFIGURATION, problem, _CORRECT) for problem in ex.problems], as_json=as_json)
         return
     if request:
         explain_signature.explain(request, credentials or config.credentials_dir, as_json=as_json)
         return
-    about = _circumstances(config, credentials, url, app, account)
-    found: list[Finding] = []
-    for finding in diagnose(about):
-        found.append(finding)
+    circumstances = _circumstances(config, credentials, url, app, account)
+    findings: list[Finding] = []
+    for finding in diagnose(circumstances):
+        findings.append(finding)
         if not as_json:
-            _tell(finding)
-    _end(found, as_json=as_json, told=True)
+            _print_finding(finding)
+    _finish(findings, as_json=as_json, printed=True)
 
 
 def _circumstances(
@@ -111,7 +112,7 @@ def _circumstances(
             for problem in directory.problems
             if not any(values and str(path / name) in problem for name, values in given.items())
         ),
-        remedy=config.credentials_hint or f"Put them into {path}, or name another directory with --credentials.",
+        remedy=config.credentials_hint or f"Put them into {path}, or set another directory with --credentials.",
         directory=str(named) if named else None,
         url=url or config.callback_url,
         graphs=tuple(
@@ -131,20 +132,20 @@ def _graph(config: Config, app: str, path: Path, secret: bytes) -> Graph:
     return options.graph_of(config, client.AppCredentials(app, secret, token), timeout=GRAPH_CHECK_TIMEOUT_SECONDS)
 
 
-def _tell(finding: Finding) -> None:
-    screen, indent = console(), _STATE + _WIDTH
-    text = f"{finding.state:<{_STATE}}{finding.check:<{_WIDTH}}{finding.detail}"
+def _print_finding(finding: Finding) -> None:
+    screen, indent = console(), _STATE_COLUMNS + _CHECK_COLUMNS
+    text = f"{finding.state:<{_STATE_COLUMNS}}{finding.check:<{_CHECK_COLUMNS}}{finding.detail}"
     line = Text(wrapped(text, screen, indent))
-    line.stylize(_COLOURS[finding.state], 0, _STATE)
-    line.stylize("bold", _STATE, indent)
+    line.stylize(_COLOURS[finding.state], 0, _STATE_COLUMNS)
+    line.stylize("bold", _STATE_COLUMNS, indent)
     screen.print(line, soft_wrap=True)
     if finding.state is not FindingState.OK:
-        # Not broken, since a command may be in it, to be copied.
+        # Not wrapped, since it may contain a command to copy.
         remedy = f"-> {finding.remedy}"
         screen.print(" " * (indent if indent + len(remedy) <= screen.width else 3) + remedy, soft_wrap=True)
 
 
-def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
+def _finish(found: list[Finding], *, as_json: bool, printed: bool = False) -> None:
     cause = next((finding for finding in found if finding.state is FindingState.WRONG), None)
     if as_json:
         document = {
@@ -154,8 +155,8 @@ def _end(found: list[Finding], *, as_json: bool, told: bool = False) -> None:
         }
         click.echo(json.dumps(document, indent=2))
     else:
-        for finding in () if told else found:
-            _tell(finding)
+        for finding in () if printed else found:
+            _print_finding(finding)
         for line in _sum(found, cause):
             click.echo(line)
     raise SystemExit(1 if cause else 0)
@@ -169,11 +170,11 @@ def _sum(found: list[Finding], cause: Finding | None) -> Iterator[str]:
     yield ""
     if cause:
         more = sum(finding.state is FindingState.WRONG for finding in found) - 1
-        yield f"Begin here: {cause.check}: {cause.detail}"
+        yield f"Start here: {cause.check}: {cause.detail}"
         yield f"-> {cause.remedy}"
         yield f"More about this check: {cause.docs}"
         if more:
-            yield f"{more} more may be wrong for the same reason, or come next: run this again once that is mended."
+            yield f"{more} more are wrong, perhaps for the same reason: fix this one, and run this command again."
         return
     unknown = list(dict.fromkeys(finding.check for finding in found if finding.state is FindingState.UNKNOWN))
-    yield "Nothing is wrong that can be seen from here." + (f" Not seen: {', '.join(unknown)}." if unknown else "")
+    yield "No problem was found from here." + (f" Not checked: {', '.join(unknown)}." if unknown else "")

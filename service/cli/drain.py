@@ -1,4 +1,4 @@
-"""`drain`: have this instance leave the traffic."""
+"""`drain`: prepare a receiver for its shutdown."""
 
 import os
 import time
@@ -9,20 +9,31 @@ from service.cli.load_config import configured
 from service.receiver import drain_mark as mark
 
 
-@click.command(short_help="Tell the server to drain before it is stopped.")
-@click.option("--seconds", type=click.FloatRange(0, 600), default=15, show_default=True, help="How long to wait.")
+@click.command(short_help="Drain the receiver before it is stopped.")
+@click.option(
+    "--seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 600),
+    default=15,
+    show_default=True,
+    help="How long to wait afterwards.",
+)
 def drain(seconds: float) -> None:
-    """Tell the server of this machine or pod to drain, then wait; made for a preStop hook.
+    """Drain the receiver of this machine or pod, then wait. Made for a preStop hook.
 
-    From then on /readyz fails and every answer closes its connection, so that clients and proxies go elsewhere
-    before the server stops. Nothing is refused meanwhile.
-    """
+    From then on /readyz answers 503 and every response closes its connection, so that load balancers and clients
+    use other instances before this one stops. Requests are still accepted meanwhile.
+
+    \b
+    whatsapp-webhook drain --seconds 20
+    """  # noqa: D301  click requires the character
     config = configured(os.environ)
     try:
         mark.mark(config.run_dir)
     except OSError as ex:
         raise click.ClickException(
-            f"no server can be told by {config.run_dir}: {ex.strerror}. Is WEBHOOK_RUN_DIR right, and does one run?"
+            f"The drain mark cannot be written to {config.run_dir}: {ex.strerror}. Check WEBHOOK_RUN_DIR, and that the "
+            "receiver is running."
         ) from ex
-    click.echo(f"Draining; waiting {seconds:g} seconds.")
+    click.echo(f"Draining. Waiting {seconds:g} seconds.")
     time.sleep(seconds)

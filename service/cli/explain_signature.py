@@ -1,4 +1,4 @@
-"""`doctor --signature`: why the signature of a notification was refused."""
+"""`doctor --signature`: explain why the signature of a notification was refused."""
 
 import http.client
 import io
@@ -15,29 +15,29 @@ from service import signature
 from service.cli.meta import secrets_source
 from service.cli.shared_options import option_group
 from service.credentials import APP_SECRET, VERIFY_TOKEN, UnusableFile, read_values
-from service.doctor.explain.signature import Key, Kind
+from service.doctor.explain.signature import SigningKey, SigningKeys
 from service.doctor.explain.signature import explain as explain_signature
 
-MAX_CAUGHT_BYTES: Final = 33_554_432  # bytes of a file
-SHOWN_DIGITS: Final = 12
+MAX_CAPTURED_BYTES: Final = 33_554_432  # of FILE
+MAX_LENGTH_CHARACTERS: Final = 12  # of a Content-Length
 _POST: Final = re.compile(rb"^POST \S+ HTTP/[0-9.]+\r?\n", re.MULTILINE)
 _GET: Final = re.compile(rb"(GET|HEAD) \S+ HTTP/")
 _FIELD: Final = re.compile(rb"[A-Za-z0-9-]+: ?[^\n]*\n")
 
 
 class CaughtRequest(NamedTuple):
-    """A request as it was caught: its body, its signature's header (None for none), and other apps' secrets."""
+    """A captured request: its body, its signature header (None for none), and other apps' secrets to try."""
 
     body: bytes
     header: str | None
-    candidates: tuple[Key, ...]
+    candidates: tuple[SigningKey, ...]
 
 
-def _caught(file: Path | None, header: str | None, candidates: tuple[Path, ...]) -> CaughtRequest | None:
+def _captured(file: Path | None, header: str | None, candidates: tuple[Path, ...]) -> CaughtRequest | None:
     if file is None and (header is not None or candidates):
-        raise click.UsageError("--header and --candidate go with --signature FILE.")
+        raise click.UsageError("--header and --candidate require --signature FILE.")
     if header is not None and not header.strip():
-        raise click.UsageError(f"--header is empty: what did {signature.HEADER} say?")
+        raise click.UsageError(f"--header is empty: give the value of the request's {signature.HEADER} header.")
     return _read(file, header, candidates) if file else None
 
 
@@ -45,13 +45,19 @@ _REQUEST: Final = click.Path(path_type=Path, exists=True, dir_okay=False, allow_
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 options = option_group(
     "request",
-    _caught,
+    _captured,
     (
         click.option(
-            "--signature", "file", metavar="FILE", type=_REQUEST, help="Explain this request's signature instead."
+            "--signature",
+            "file",
+            metavar="FILE",
+            type=_REQUEST,
+            help="Explain why the signature of the request in FILE was refused; make no other check.",
         ),
         click.option(
-            "--header", metavar="TEXT", help=f"With --signature: its {signature.HEADER}, if FILE is a body alone."
+            "--header",
+            metavar="TEXT",
+            help=f"With --signature: the value of the {signature.HEADER} header, if FILE contains only the body.",
         ),
         click.option(
             "--candidate",
@@ -59,55 +65,58 @@ options = option_group(
             metavar="FILE",
             type=_FILE,
             multiple=True,
-            help="With --signature: the file of another app's secret, which it may be signed with; may repeat.",
+            help="With --signature: a file with the secret of another app, to try as well; may repeat.",
         ),
     ),
 )
 
 
 def explain(request: CaughtRequest, directory: Path, *, as_json: bool) -> None:
-    """Say it, and end with 1 where the signature is not right."""
-    given = secrets_source.read(directory, os.environ)
-    kind = Kind(
-        _lines(directory, APP_SECRET, given.app_secret),
-        _lines(directory, VERIFY_TOKEN, given.verify_token),
+    """Print the explanation, and exit with status 0 if the signature is right, else with 1."""
+    source = secrets_source.read(directory, os.environ)
+    keys = SigningKeys(
+        _keys(directory, APP_SECRET, source.app_secret),
+        _keys(directory, VERIFY_TOKEN, source.verify_token),
         request.candidates,
     )
-    if not kind.in_force:
-        given.require(APP_SECRET)
-    verdict = explain_signature(request.body, request.header, kind)
+    if not keys.accepted:
+        source.require(APP_SECRET)
+    explanation = explain_signature(request.body, request.header, keys)
     if as_json:
         document = {
-            "ok": verdict.is_good,
-            "explained": verdict.is_found,
-            "what": verdict.what,
-            "remedy": verdict.remedy,
+            "ok": explanation.is_good,
+            "explained": explanation.is_found,
+            "what": explanation.what,
+            "remedy": explanation.remedy,
         }
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(f"{verdict.what}\n-> {verdict.remedy}")
-    raise SystemExit(0 if verdict.is_good else 1)
+        click.echo(f"{explanation.what}\n-> {explanation.remedy}")
+    raise SystemExit(0 if explanation.is_good else 1)
 
 
-def _lines(directory: Path, name: str, given: bytes) -> list[Key]:
+def _keys(directory: Path, name: str, from_source: bytes) -> list[SigningKey]:
+    """Return the values of a credentials file, or *from_source* if that is not one of them (so an environment's)."""
     try:
         values = read_values(directory / name)
     except UnusableFile as ex:
         if not ex.is_empty:
-            raise click.ClickException(f"{ex}: the service takes none of it.") from ex
+            raise click.ClickException(f"{ex}: the service accepts none of its values.") from ex
         values = ()
-    found = [Key(f"line {position} of {name}", value) for position, value in enumerate(values, start=1)]
-    return found if not given or given in values else [Key(f"the {name} of the environment", given)]
+    keys = [SigningKey(f"line {position} of {name}", value) for position, value in enumerate(values, start=1)]
+    if not from_source or from_source in values:
+        return keys
+    return [SigningKey(f"the {name} of the environment", from_source)]
 
 
 def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> CaughtRequest:
     with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
-        raw = stream.read(MAX_CAUGHT_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
-    if len(raw) > MAX_CAUGHT_BYTES:
-        raise click.UsageError(f"FILE is above {MAX_CAUGHT_BYTES} bytes, and so more than one request.")
+        raw = stream.read(MAX_CAPTURED_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
+    if len(raw) > MAX_CAPTURED_BYTES:
+        raise click.UsageError(f"FILE is larger than {MAX_CAPTURED_BYTES} bytes: give a file with one request.")
     try:
         others = tuple(
-            Key(f"{each}, line {position}", value)
+            SigningKey(f"{each}, line {position}", value)
             for each in candidates
             for position, value in enumerate(read_values(each), start=1)
         )
@@ -115,38 +124,41 @@ def _read(file: Path, header: str | None, candidates: tuple[Path, ...]) -> Caugh
         raise click.UsageError(f"--candidate: {ex}.") from ex
     if header is not None:
         return CaughtRequest(raw, header.rpartition(":")[2].strip(" \t\r\n'\""), others)
-    if found := _POST.search(raw):  # what was asked before on the same connection is not it
+    if found := _POST.search(raw):  # skips earlier requests of the same connection
         raw = raw[found.end() :]
     elif _GET.match(raw):
-        raise click.UsageError("This is a GET, which is not signed: take the request that begins with POST.")
+        raise click.UsageError("FILE contains a GET, which is not signed: give the request that starts with POST.")
     elif not _FIELD.match(raw):
         raise click.UsageError(
-            f"FILE begins with no head of a request: name its {signature.HEADER} with --header, or save all of it."
+            f"FILE does not start with the head of a request: give the value of its {signature.HEADER} header with "
+            "--header, or save the whole request."
         )
     return _with_head(raw, others)
 
 
-def _with_head(raw: bytes, others: tuple[Key, ...]) -> CaughtRequest:
+def _with_head(raw: bytes, others: tuple[SigningKey, ...]) -> CaughtRequest:
     stream = io.BytesIO(raw)
     try:
         head = http.client.parse_headers(stream)
     except http.client.HTTPException as ex:
-        raise click.UsageError(f"The head of the request in FILE can't be read: {ex}.") from ex
+        raise click.UsageError(f"The head of the request in FILE can't be parsed: {ex}.") from ex
     body = stream.read()
-    told = head.get("Content-Length", "").strip()
-    length = int(told) if told.isascii() and told.isdigit() and len(told) < SHOWN_DIGITS else None
+    text = head.get("Content-Length", "").strip()
+    length = int(text) if text.isascii() and text.isdigit() and len(text) < MAX_LENGTH_CHARACTERS else None
     if head.get("Transfer-Encoding", "").strip().lower().endswith("chunked"):
-        body = _joined(body)
+        body = _unchunked(body)
     elif length is not None and len(body) < length:
-        raise click.UsageError(f"Only {len(body)} of {length} bytes of the body are in FILE: the rest was not caught.")
+        raise click.UsageError(
+            f"FILE contains only {len(body)} of {length} bytes of the body: the rest was not captured."
+        )
     elif length is not None:
-        body = body[:length]  # then an editor's line end follows, or the next request
+        body = body[:length]  # drops a line end that an editor added, and the next request
     found = head.get_all(signature.HEADER)
     return CaughtRequest(body, ", ".join(found) if found else head.get("X-Hub-Signature"), others)
 
 
-def _joined(chunks: bytes) -> bytes:
-    """Put chunks together; what is in none, as where that was done already, is given as it is."""
+def _unchunked(chunks: bytes) -> bytes:
+    """Return the body of a chunked request; a body that was decoded before is returned unchanged."""
     stream, body = io.BytesIO(chunks), list[bytes]()
     while (size := _size(stream.readline())) is not None:
         if not size:
@@ -154,7 +166,7 @@ def _joined(chunks: bytes) -> bytes:
         body.append(stream.read(size))
         stream.readline()
     if body:
-        raise click.UsageError("The last chunk of the body is not in FILE: the rest was not caught.")
+        raise click.UsageError("The last chunk of the body is not in FILE: the rest was not captured.")
     return chunks
 
 

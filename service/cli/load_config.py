@@ -1,4 +1,4 @@
-"""The configuration from the environment, as every command reads it."""
+"""Reading the configuration from the environment, the same way in every command."""
 
 from collections.abc import Mapping
 
@@ -9,5 +9,5 @@ from service.storage import engines
 
 
 def configured(environ: Mapping[str, str]) -> Config:
-    """Read the configuration; raises ConfigurationError with all that is wrong."""
+    """Return the configuration; raises ConfigurationError with every problem."""
     return config.load(environ, known_fields=webhook_fields.FIELDS, inbox_problems=engines.problems)

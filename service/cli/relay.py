@@ -1,4 +1,4 @@
-"""`relay`: deliver what is kept."""
+"""`relay`: deliver stored events."""
 
 import os
 import signal
@@ -16,38 +16,44 @@ from service.relay.lifecycle import running
 from service.storage import engines
 from service.telemetry import logs
 
-ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SHUTDOWN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 
 
 @click.command(short_help="Deliver stored events to the destinations.")
 @click.pass_obj
 def relay(ignored: Ignored) -> None:
-    """Deliver kept events to the destinations of WEBHOOK_DESTINATIONS, until told to stop (SIGTERM, or Ctrl-C).
+    """Deliver stored events to the destinations of WEBHOOK_DESTINATIONS. Runs until SIGTERM or Ctrl-C.
 
-    Reads the inbox of `serve` and never writes it; what was tried is remembered in `relay.db` beside it. Probes and
-    metrics are on WEBHOOK_RELAY_BIND.
-    """
+    Reads the inbox that `serve` writes, and never changes it. Pending deliveries and attempts are stored beside it:
+    in the file `relay.db`, or in the same PostgreSQL database. Probes and metrics are served on WEBHOOK_RELAY_BIND.
+
+    \b
+    WEBHOOK_DESTINATIONS=/etc/whatsapp-webhook/destinations.yaml \\
+      whatsapp-webhook relay
+    """  # noqa: D301  click requires the character
     config = configured(os.environ)
     if not config.destinations:
-        raise ConfigurationError(["WEBHOOK_DESTINATIONS wants the path of a file: there is nobody to deliver to."])
+        raise ConfigurationError(["WEBHOOK_DESTINATIONS is not set. Set it to the path of the destinations file."])
     engines.deliveries(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
-    if told := ignored.descriptions():
-        logs.get("relay").warning("environment variables ignored", problems=told)
+    if overridden := ignored.descriptions():
+        logs.get("relay").warning("environment variables ignored", problems=overridden)
     if problems := ignored.problems():
         logs.get("relay").error("tracing is off", problems=problems)
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING_SIGNALS, *IGNORED_SIGNALS))  # in every thread started from here
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, (*SHUTDOWN_SIGNALS, *IGNORED_SIGNALS)
+    )  # inherited by every thread that is started below
     listener = listen("WEBHOOK_RELAY_BIND", config.relay_bind)
     with running(config, os.environ, version=__version__, listener=listener):
-        _wait_for_the_end()
+        _wait_for_shutdown()
 
 
-def _wait_for_the_end() -> None:
-    """Wait for a signal that ends; log the others.
+def _wait_for_shutdown() -> None:
+    """Wait for SIGTERM or SIGINT; log other signals.
 
-    They are blocked and fetched: a handler runs in the main thread, which may be kept from waking for ever when it
-    waits for a lock as the signal comes, and may hold that very lock.
+    The signals are blocked and waited for. A handler would run in the main thread, which may wait for a lock forever
+    at that moment, or hold the lock that the handler needs.
     """
-    while (number := signal.sigwait((*ENDING_SIGNALS, *IGNORED_SIGNALS))) not in ENDING_SIGNALS:
+    while (number := signal.sigwait((*SHUTDOWN_SIGNALS, *IGNORED_SIGNALS))) not in SHUTDOWN_SIGNALS:
         logs.get("relay").info("signal ignored", signal=signal.Signals(number).name)

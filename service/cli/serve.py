@@ -1,4 +1,4 @@
-"""`serve`: the receiver."""
+"""`serve`: run the receiver."""
 
 import os
 import sys
@@ -19,18 +19,22 @@ from service.storage.url_reload import InboxSource
 from service.telemetry import logs
 
 
-@click.command(short_help="Receive notifications, and store every event.")
+@click.command(short_help="Receive notifications and store every event.")
 @click.pass_obj
 def serve(ignored: Ignored) -> None:
-    """Receive notifications until told to stop (SIGTERM, or Ctrl-C).
+    """Run the receiver: accept notifications from Meta and store every event. Runs until SIGTERM or Ctrl-C.
 
-    Starts without credentials and without an inbox that works, and says in /readyz of the admin listener what it
-    waits for. `whatsapp-webhook check` finds what is wrong with the configuration without starting.
-    """
+    Starts even if credentials are missing or the inbox is unavailable; /readyz of the admin listener then reports what
+    is missing. Run `whatsapp-webhook check` first to find mistakes in the configuration.
+
+    \b
+    WEBHOOK_INBOX=sqlite:///var/lib/whatsapp-webhook/inbox.db \\
+      whatsapp-webhook serve
+    """  # noqa: D301  click requires the character
     config = configured(os.environ)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
-    if told := ignored.descriptions():
-        logs.get("server").warning("environment variables ignored", problems=told)
+    if overridden := ignored.descriptions():
+        logs.get("server").warning("environment variables ignored", problems=overridden)
     if problems := ignored.problems():
         logs.get("server").error("tracing is off", problems=problems)
     try:
@@ -39,7 +43,7 @@ def serve(ignored: Ignored) -> None:
         raise click.ClickException(str(ex)) from ex
     admin_listener = listen("WEBHOOK_ADMIN_BIND", config.admin_bind)
     listener = listen("WEBHOOK_BIND", config.bind, backlog=LISTEN_BACKLOG)
-    _announce(config)
+    _log_start(config)
     watermark = low_watermark.of(config.inbox, lambda: inbox.opened)
     terms = Terms(
         retention=int(config.retention * 1000),
@@ -58,7 +62,7 @@ def serve(ignored: Ignored) -> None:
     ).run()
 
 
-def _announce(config: Config) -> None:
+def _log_start(config: Config) -> None:
     log = logs.get("server")
     log.info(
         "starting",

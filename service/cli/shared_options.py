@@ -1,4 +1,4 @@
-"""Options that several commands have, each built once; and a group of options that is handed over as one value."""
+"""Options that several commands share, and groups of options that a command gets as one value."""
 
 import functools
 import inspect
@@ -14,16 +14,16 @@ Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def option_group(name: str, build: Callable[..., object], options: Sequence[Decorator]) -> Decorator:
-    """Return a decorator that gives a command *options*, and what *build* makes of their values as argument *name*.
+    """Return a decorator that adds *options* to a command, and passes what *build* returns for them as argument *name*.
 
-    *build* has a parameter for each of the options, and no other.
+    *build* has one parameter per option.
     """
-    taken = tuple(inspect.signature(build).parameters)
+    parameters = tuple(inspect.signature(build).parameters)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_group(**arguments: Any) -> None:
-            values = {each: arguments.pop(each) for each in taken}
+            values = {each: arguments.pop(each) for each in parameters}
             command(**{name: build(**values)}, **arguments)
 
         decorated: Callable[..., None] = with_group
@@ -35,34 +35,37 @@ def option_group(name: str, build: Callable[..., object], options: Sequence[Deco
 
 
 class MetaId(click.ParamType[str]):
-    """An id of Meta's: digits."""
+    """An id from Meta: digits."""
 
     name = "id"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Read it."""
+        """Return the id."""
         try:
-            (found,) = ids(value)
+            (meta_id,) = ids(value)
         except ValueError:
-            self.fail(f"{value!r} is no id: digits alone, as Meta's dashboard shows it.", param, ctx)
-        return found
+            self.fail(f"{value!r} is not an id: it must be digits, as in Meta's dashboard.", param, ctx)
+        return meta_id
 
 
 META_ID: Final = MetaId()
-app_option = click.option("--app", type=META_ID, help="The app at Meta, if not the one of WEBHOOK_APP_ID.")
+app_option = click.option("--app", type=META_ID, help="Id of the app at Meta. Default: WEBHOOK_APP_ID.")
 account_option = click.option(
     "--account",
     type=META_ID,
     multiple=True,
-    help="A WhatsApp Business account, if not those of WEBHOOK_ACCOUNTS; may repeat.",
+    help="Id of a WhatsApp Business account; can be repeated. Default: WEBHOOK_ACCOUNTS.",
 )
 credentials_option = click.option(
     "--credentials",
     metavar="DIRECTORY",
     type=click.Path(path_type=Path),
-    help="Where verify-token, app-secret and access-token are, if not in WEBHOOK_CREDENTIALS_DIR.",
+    help="Directory with the files verify-token, app-secret and access-token. Default: WEBHOOK_CREDENTIALS_DIR.",
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-json_lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, without doing it.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+json_lines_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+wide_option = click.option(
+    "--wide", is_flag=True, help="Shorten no value and omit no column, even if lines get longer than the terminal."
+)

@@ -1,4 +1,4 @@
-"""`simulate`: play Meta against a running service."""
+"""`simulate`: send to a running service what Meta sends."""
 
 import math
 from collections.abc import Iterator
@@ -18,39 +18,56 @@ from service.meta.simulator import NOBODY, SimulatedStep, Simulator
 
 
 class NumberRange(click.FloatRange):
-    """A number of a range; `nan` is in none."""
+    """A number in a range, and not `nan`."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
-        found: float = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return found
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 RATE = NumberRange(0, 100_000, min_open=True)
 DURATION = NumberRange(0, 86_400, min_open=True)
 
 
-@click.command(short_help="Send what Meta sends, to a running service.")
+@click.command(short_help="Send test notifications to a running service.")
 @click.argument("url")
 @click.option(
     "--credentials",
     "directory",
+    metavar="DIRECTORY",
     type=click.Path(path_type=Path),
     envvar="WEBHOOK_CREDENTIALS_DIR",
     default="/etc/whatsapp-webhook/credentials",
     show_default=True,
-    help="The directory with verify-token and app-secret; line 1 of each is used.",
+    help="Directory with the files verify-token and app-secret. Line 1 of each is used.",
 )
-@click.option("--rate", type=RATE, help="Load instead: so many notifications a second.")
-@click.option("--duration", type=DURATION, default=10, show_default=True, help="Seconds of load.")
 @click.option(
-    "--only-test", is_flag=True, help="Send one event only, marked `test` as those of Meta's Test button are."
+    "--rate",
+    metavar="NUMBER",
+    type=RATE,
+    help="Load test: send NUMBER notifications per second.",
 )
-@click.option("--unrecognized", is_flag=True, help="Also send a signed body that is no notification.")
-@click.option("--metrics", metavar="URL", help="The admin listener's /metrics: what is accepted must be counted there.")
-@click.option("--yes", is_flag=True, help="Do not ask, also where URL is not this machine.")
+@click.option(
+    "--duration",
+    metavar="SECONDS",
+    type=DURATION,
+    default=10,
+    show_default=True,
+    help="With --rate: how long to send.",
+)
+@click.option(
+    "--only-test", is_flag=True, help="Store one event only, marked as a test like those of Meta's Test button."
+)
+@click.option("--unrecognized", is_flag=True, help="Also send a signed body that is not a notification.")
+@click.option(
+    "--metrics",
+    metavar="URL",
+    help="URL of the admin listener's /metrics: check that it counts the accepted notifications.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation, even if URL is on another machine.")
 def simulate(
     url: str,
     directory: Path,
@@ -62,26 +79,26 @@ def simulate(
     metrics: str | None,
     yes: bool,
 ) -> None:
-    """Play Meta against the webhook at URL.
+    """Send to the webhook at URL what Meta sends, and check its answers.
 
-    Does the handshake, then sends a signed notification of every kind, each with new ids; then repeats, a batch of
-    1000, and what must be refused; and says in a table what was sent, answered and expected. With --rate it sends
-    load at that rate and measures, from when each was due to its answer. With --only-test all that is kept is one
-    event that is marked `test`.
+    Does the handshake, then sends a signed notification of every kind with new ids, duplicates, a batch of 1000
+    events, and requests that must be rejected. Prints a table of requests with the answer and the expected answer.
+    With --rate it sends a constant load instead, and prints the latency from the time at which each request was due.
 
-    Its events go where real ones go: against anything but this machine it asks first.
+    The events are stored and delivered like real ones. If URL is on another machine, the command asks first.
 
     \b
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks
-    whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200 --duration 30
-    """  # noqa: D301  click wants the character
+    whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200
+    """  # noqa: D301  click requires the character
     target = _target(url)
     if target is None:
-        raise click.BadParameter("wants a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
+        raise click.BadParameter("must be a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
     if not is_loopback(target.hostname or "") and not yes:
-        clear = " Without TLS the verify token can be read on the way." if target.scheme == "http" else ""
+        plain = " Without TLS, others on the network can read the verify token." if target.scheme == "http" else ""
         click.confirm(
-            f"{target.hostname} is not this machine. Its events would go where real ones go.{clear} Send?", abort=True
+            f"{target.hostname} is not this machine. Its events are stored and delivered like real ones.{plain} Send?",
+            abort=True,
         )
     credentials = _credentials(directory)
     console = Console()
@@ -90,7 +107,7 @@ def simulate(
     else:
         simulator = Simulator(url, credentials)
         steps = simulator.test() if only_test else simulator.tour(unrecognized=unrecognized)
-        good = _play(console, simulator, steps, metrics)
+        good = _run_steps(console, simulator, steps, metrics)
     raise SystemExit(0 if good else 1)
 
 
@@ -106,38 +123,38 @@ def _credentials(path: Path) -> Credentials:
     directory = CredentialsDirectory(path)
     directory.look()
     if directory.missing:
-        raise click.ClickException(f"{directory.missing} Name the directory with --credentials.")
+        raise click.ClickException(f"{directory.missing} Set the directory with --credentials.")
     return directory.current
 
 
-def _play(console: Console, simulator: Simulator, planned: Iterator[SimulatedStep], metrics: str | None) -> bool:
-    greeting = simulator.greet()
-    if not greeting.is_good:
-        why = _WHY.get(greeting.answered, "is it the webhook that answers there?")
-        console.print(f"The handshake was answered: {greeting.answered}. {why}", soft_wrap=True)
+def _run_steps(console: Console, simulator: Simulator, planned: Iterator[SimulatedStep], metrics: str | None) -> bool:
+    handshake = simulator.handshake()
+    if not handshake.is_good:
+        hint = _HINTS.get(handshake.answered, "Check that the webhook listens at this URL.")
+        console.print(f"The handshake failed. Answer: {handshake.answered}. {hint}", soft_wrap=True)
         return False
     before = _accepted(simulator, metrics)
-    steps = [greeting, *planned]
+    steps = [handshake, *planned]
     sent = sum(step.answered == "200" for step in steps)
     if metrics:
         counted = _accepted(simulator, metrics) - before
         steps.append(
-            SimulatedStep("accepted, as the metrics count", "all" if counted >= sent else f"{counted:g}", "all")
+            SimulatedStep("accepted according to the metrics", "all" if counted >= sent else f"{counted:g}", "all")
         )
     table = Table("sent", "answered", "expected", "", box=None, header_style="bold")
     for step in steps:
         table.add_row(step.what, step.answered, step.expected, "[green]ok[/]" if step.is_good else "[red]wrong[/]")
     console.print(table)
-    bad = sum(not step.is_good for step in steps)
+    wrong = sum(not step.is_good for step in steps)
     console.print(
-        f"{bad} of {len(steps)} answers were not as expected." if bad else "Every answer was the expected one."
+        f"{wrong} of {len(steps)} answers were not as expected." if wrong else "Every answer was as expected."
     )
-    return not bad
+    return not wrong
 
 
-_WHY = {
-    NOBODY: "Is the service running, and is this its address?",
-    "404": "The path is not its WEBHOOK_PATH, or these credentials are not the service's.",
+_HINTS = {
+    NOBODY: "Check that the service is running, and that this is its address.",
+    "404": "The path is not WEBHOOK_PATH of the service, or its credentials differ from these.",
 }
 
 
@@ -145,7 +162,7 @@ def _accepted(simulator: Simulator, metrics: str | None) -> float:
     try:
         return simulator.accepted(metrics) if metrics else 0.0
     except HTTPError as ex:
-        raise click.ClickException(f"{metrics} can't be read: {type(ex).__name__}.") from ex
+        raise click.ClickException(f"{metrics} cannot be read: {type(ex).__name__}.") from ex
 
 
 def _load(console: Console, url: str, credentials: Credentials, rate: float, duration: float) -> bool:
@@ -156,7 +173,7 @@ def _load(console: Console, url: str, credentials: Credentials, rate: float, dur
     console.print(table)
     shares = "  ".join(f"p{share:g} {result.percentile(share):.1f} ms" for share in (50, 90, 99, 99.9))
     console.print(
-        f"{result.sent / result.seconds:.0f} a second for {result.seconds:.1f} s; from when each was due: {shares}",
+        f"{result.sent / result.seconds:.0f} requests per second for {result.seconds:.1f} s. Latency: {shares}",
         soft_wrap=True,
     )
     return set(result.answers) == {"200"}

@@ -1,4 +1,4 @@
-"""Why nothing arrives: looks where a person would, in the order a person would, and names the cause with its remedy."""
+"""Why no notifications arrive: checks the set-up step by step and names the first cause, with its remedy."""
 
 from service.doctor.diagnosis import diagnose
 from service.doctor.evidence import Circumstances

@@ -1,6 +1,6 @@
-"""The checks, in the order in which a person would make them: the one table of what is checked, and when it can be.
+"""The checks, in the order in which they are made: what each can find, and which evidence it needs.
 
-The page for the set-up at Meta has a row for each, made from `may_be_wrong` and `to_do` (`make docs`).
+docs/meta.md has a row for each, made from `may_be_wrong` and `to_do` (`make docs`).
 """
 
 import shlex
@@ -22,20 +22,20 @@ from service.doctor.checks import (
     registration,
     responder,
 )
-from service.doctor.checks.notifications import Sides
-from service.doctor.checks.registration import AtMeta
+from service.doctor.checks.notifications import Known
+from service.doctor.checks.registration import RegistrationResult
 from service.doctor.evidence import Circumstances, Evidence
 from service.doctor.finding import Finding, FindingState
 from service.outcomes import CheckId
 from service.storage import engines
 
 Result: TypeAlias = tuple[Sequence[Finding], Evidence]
-_REGISTER: Final = "Register the right one: `whatsapp-webhook subscribe URL --replace`."
+_REGISTER: Final = "Register the right URL: `whatsapp-webhook subscribe URL --replace`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorCheck:
-    """One check; *run* is None if the check before it reports its finding too."""
+    """One check; *run* is None if another check reports its finding too."""
 
     id: CheckId
     may_be_wrong: str
@@ -45,87 +45,88 @@ class DoctorCheck:
 
 
 def _configuration(known: Evidence) -> Result:
-    return [Finding.ok(CheckId.CONFIGURATION, "Every setting can be read.")], known
+    return [Finding.ok(CheckId.CONFIGURATION, "All settings are valid.")], known
 
 
 def _credentials(known: Evidence) -> Result:
     about = known.about
-    return list(credentials.look(about.credentials, about.problems, about.remedy)), known
+    return list(credentials.check(about.credentials, about.problems, about.remedy)), known
 
 
 def _service(known: Evidence) -> Result:
-    if known.said:
-        return list(local_instance.readiness(known.said)), known
+    if known.admin:
+        return list(local_instance.readiness(known.admin)), known
     about = known.about
     if about.is_meant_here:
         finding = Finding.wrong(
             CheckId.SERVICE,
-            f"Nothing answers on {loopback.reachable(about.config.admin_bind)}, where its /readyz should be.",
-            "Does it run? `whatsapp-webhook check` looks at the configuration, `whatsapp-webhook serve` starts it.",
+            f"No response from the admin listener at {loopback.reachable(about.config.admin_bind)} (/readyz).",
+            "Check that the service is running: `whatsapp-webhook check` checks its configuration, `whatsapp-webhook "
+            "serve` starts it.",
         )
     else:
-        what = "The service does not run here, so its /readyz is not seen."
-        finding = Finding.unknown(CheckId.SERVICE, what, inbox.BESIDE)
+        what = "The service does not run here, so its /readyz can't be checked."
+        finding = Finding.unknown(CheckId.SERVICE, what, inbox.RUN_BESIDE_SERVICE)
     return [finding], known
 
 
-def _so_far(known: Evidence) -> Result:
-    assert known.said  # noqa: S101  as it needs
-    return [local_instance.history(known.said, is_real=known.real is not None)], known
+def _counters(known: Evidence) -> Result:
+    assert known.admin  # noqa: S101  as it needs
+    return [local_instance.counters(known.admin, is_real=known.real_event is not None)], known
 
 
-def _service_itself(known: Evidence) -> Result:
-    about, taken = known.about, list(known.test_ids)
+def _direct(known: Evidence) -> Result:
+    about, test_ids = known.about, list(known.test_ids)
     caller = Caller(f"http://{loopback.reachable(about.config.bind)}{about.config.path}")
     is_alone = not engines.load(about.config.inbox).has_server
-    finding, direct = notifications.ask_directly(caller, about.credentials, taken, is_alone=is_alone)
-    return [finding], replace(known, direct=direct, test_ids=tuple(taken))
+    finding, direct = notifications.check_directly(caller, about.credentials, test_ids, is_alone=is_alone)
+    return [finding], replace(known, direct=direct, test_ids=tuple(test_ids))
 
 
 def _url(known: Evidence) -> Result:
-    """Read the URL; if none was given, it is the registered one, which may be anything."""
-    about, at_meta = known.about, _at_meta(known)
-    url = about.url or at_meta.callback_url
-    known = replace(known, at_meta=at_meta, url=url)
+    """Validate the URL; if none was given, it is the registered one, which may be anything."""
+    about, registered = known.about, _registration(known)
+    url = about.url or registered.callback_url
+    known = replace(known, registration=registered, url=url)
     if not url:
-        what = "No public URL was given, so the way from outside is not seen."
-        return [Finding.unknown(CheckId.URL, what, _outside_of(about))], known
+        what = "No public URL was given, so the path from the internet to the service was not checked."
+        return [Finding.unknown(CheckId.URL, what, _command_from_outside(about))], known
     try:
         public_url(url)
     except ValueError as ex:
-        what = f"{url}, which is registered, is no URL that Meta can call: it {ex}."
+        what = f"The registered URL {url} is no URL that Meta can call: it {ex}."
         return [Finding.wrong(CheckId.URL, what, _REGISTER)], known
-    place = network.place(url, in_cluster=about.in_cluster)
-    return [network.form(place)], replace(known, place=place)
+    endpoint = network.endpoint(url, in_cluster=about.in_cluster)
+    return [network.form(endpoint)], replace(known, endpoint=endpoint)
 
 
 def _name(known: Evidence) -> Result:
-    assert known.place  # noqa: S101  as it needs
-    finding, addresses = network.name(known.place)
-    shown = [] if network.is_literal(known.place.host) else [finding]
+    assert known.endpoint  # noqa: S101  as it needs
+    finding, addresses = network.name(known.endpoint)
+    shown = [] if network.is_literal(known.endpoint.host) else [finding]
     return shown, replace(known, addresses=tuple(addresses))
 
 
 def _connection(known: Evidence) -> Result:
-    assert known.place  # noqa: S101  as it needs
-    finding, reached = network.connection(known.place, list(known.addresses))
-    return [finding], replace(known, reached=tuple(reached), is_open=bool(reached) and not known.place.is_secure)
+    assert known.endpoint  # noqa: S101  as it needs
+    finding, reached = network.connection(known.endpoint, list(known.addresses))
+    return [finding], replace(known, reached=tuple(reached), is_open=bool(reached) and not known.endpoint.is_secure)
 
 
 def _certificate(known: Evidence) -> Result:
-    assert known.place  # noqa: S101  as it needs
-    finding = certificate.look(known.place.host, list(known.reached))
+    assert known.endpoint  # noqa: S101  as it needs
+    finding = certificate.check(known.endpoint.host, list(known.reached))
     return [finding], replace(known, is_open=finding.state is FindingState.OK)
 
 
-def _beyond(known: Evidence) -> Result:
-    assert known.place  # noqa: S101  as it needs
+def _not_checked(known: Evidence) -> Result:
+    assert known.endpoint  # noqa: S101  as it needs
     if not known.is_open:
-        what = "What comes after that was not looked at."
-        return [Finding.unknown(CheckId.BEYOND, what, "Mend that first, and run this again.")], known
-    if not known.place.is_secure and not all(loopback.is_loopback(str(each[0])) for each in known.reached):
-        what = "Nothing was sent there: without TLS, whoever is on the way could read the verify token."
-        finding = Finding.unknown(CheckId.BEYOND, what, "Run this again with the https URL.")
+        what = "No request was sent to the URL, because of the above: what answers there was not checked."
+        return [Finding.unknown(CheckId.NOT_CHECKED, what, "Fix the above, then run the doctor again.")], known
+    if not known.endpoint.is_secure and not all(loopback.is_loopback(str(each[0])) for each in known.reached):
+        what = "No request was sent to the URL: without TLS, the verify token could be read on the way."
+        finding = Finding.unknown(CheckId.NOT_CHECKED, what, "Run the doctor again with the https URL.")
         return [finding], replace(known, is_open=False)
     return [], known
 
@@ -133,9 +134,9 @@ def _beyond(known: Evidence) -> Result:
 def _answer(known: Evidence) -> Result:
     about, caller = known.about, Caller(known.url)
     token = about.credentials.verify_tokens[0] if about.has_credentials else b""
-    finding, is_ours = responder.who(caller, token)
-    if is_ours and (other := responder.otherwise(caller, [str(each[0]) for each in known.reached])):
-        finding, is_ours = other, False
+    finding, is_ours = responder.answers(caller, token)
+    if is_ours and (differing := responder.differing_address(caller, [str(each[0]) for each in known.reached])):
+        finding, is_ours = differing, False
     return [finding], replace(known, caller=caller if is_ours else None)
 
 
@@ -144,68 +145,69 @@ def _handshake(known: Evidence) -> Result:
     about = known.about
     before = local_instance.counted(about.config, "handshakes")
 
-    def why() -> str | None:
-        """Return the outcome of a handshake that the service here has counted since; None if it can't be told."""
+    def reason() -> str | None:
+        """Return the outcome of the one handshake that the service on this machine has counted since; else None."""
         after = local_instance.counted(about.config, "handshakes") if before else {}
-        more = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
-        if after and not more:
-            return handshake.NOT_HERE
-        return more[0] if len(more) == 1 else None
+        grown = [outcome for outcome, count in after.items() if count > before.get(outcome, 0)]
+        if after and not grown:
+            return handshake.NOT_RECEIVED
+        return grown[0] if len(grown) == 1 else None
 
-    return list(handshake.look(known.caller, about.credentials.verify_tokens[0], why, known.direct)), known
+    return list(handshake.check(known.caller, about.credentials.verify_tokens[0], reason, known.direct)), known
 
 
 def _notification(known: Evidence) -> Result:
     assert known.caller  # noqa: S101  as it needs
-    about, taken = known.about, list(known.test_ids)
-    sides = Sides(
+    about, test_ids = known.about, list(known.test_ids)
+    explaining = Known(
         known.direct,
-        known.at_meta.position == 1,
+        known.registration.position == 1,
         lambda: local_instance.counted(about.config, "notifications").get("bad_signature"),
     )
-    findings = list(notifications.send(known.caller, about.credentials.app_secrets[0], sides, taken))
-    by_url = len(taken) > len(known.test_ids)
-    return findings, replace(known, test_ids=tuple(taken), is_taken_by_url=by_url)
+    findings = list(notifications.check(known.caller, about.credentials.app_secrets[0], explaining, test_ids))
+    by_url = len(test_ids) > len(known.test_ids)
+    return findings, replace(known, test_ids=tuple(test_ids), is_accepted_by_url=by_url)
 
 
 def _inbox(known: Evidence) -> Result:
     about = known.about
-    finding = inbox.look(
-        known.kept,
+    finding = inbox.check(
+        known.inbox,
         known.test_ids,
         about.config.fields,
         is_url_known=bool(about.url),
-        by_url=known.is_taken_by_url,
+        by_url=known.is_accepted_by_url,
     )
     return [finding], known
 
 
 def _registered(known: Evidence) -> Result:
-    return known.at_meta.findings, known
+    return known.registration.findings, known
 
 
-def _at_meta(known: Evidence) -> AtMeta:
+def _registration(known: Evidence) -> RegistrationResult:
     about = known.about
     if not about.graphs:
-        what = "No app was named, or its secret is not here: what is registered at Meta is not seen."
-        return AtMeta([Finding.unknown(CheckId.APP, what, _outside_of(about))])
-    found = registration.look(
-        about.graphs, about.url, about.config.fields, about.accounts, known.real, directory=about.directory
+        what = "No app was given, or its secret is not here, so the registration at Meta was not checked."
+        return RegistrationResult([Finding.unknown(CheckId.APP, what, _command_from_outside(about))])
+    result = registration.check(
+        about.graphs, about.url, about.config.fields, about.accounts, known.real_event, directory=about.directory
     )
-    if about.in_cluster and not found.is_reached:
-        what = "The Graph API can't be reached from this pod, which its network policy may forbid."
-        return AtMeta([Finding.unknown(CheckId.APP, what, _outside_of(about))])
-    return found
+    if about.in_cluster and not result.is_reached:
+        what = "The Graph API can't be reached from this pod; a network policy may forbid it."
+        return RegistrationResult([Finding.unknown(CheckId.APP, what, _command_from_outside(about))])
+    return result
 
 
-def _outside_of(about: Circumstances) -> str:
-    """Return how the half is seen that is not the pod's."""
+def _command_from_outside(about: Circumstances) -> str:
+    """Return the command for the checks that are not made from the pod."""
     app = about.graphs[0].keys.app_id if about.graphs else "ID"
     accounts = " ".join(f"--account {each}" for each in about.accounts or ("ID",))
     directory = shlex.quote(about.directory) if about.directory and not about.in_cluster else "DIRECTORY"
     url = shlex.quote(about.url) if about.url else "URL"
     command = f"whatsapp-webhook doctor --url {url} --app {app} {accounts} --credentials {directory}"
-    return f"Run it from outside of the cluster: {command}" if about.in_cluster else f"Say which: {command}"
+    where = "from outside the cluster" if about.in_cluster else "with these options"
+    return f"Run the doctor {where}: {command}"
 
 
 def _can_call(known: Evidence) -> bool:
@@ -216,94 +218,91 @@ CHECKS: Final = (
     DoctorCheck(
         id=CheckId.CONFIGURATION,
         may_be_wrong="a setting or a field is misspelt",
-        to_do="correct it in the environment, in a cluster in the chart's values",
+        to_do="correct it in the environment; in a cluster, in the chart's values",
         run=_configuration,
     ),
     DoctorCheck(
         id=CheckId.CREDENTIALS,
         may_be_wrong=(
-            "no file, or no value in it; an example's value; encoded twice, in quotes, with a name "
-            "before it; both hold the same"
+            "a file is missing or has no value; a value is an example's, is encoded twice, is in quotes or has a name "
+            "before it; both files contain the same value"
         ),
-        to_do="copy the app secret again, alone; make a token with `openssl rand -hex 16`",
+        to_do="copy the app secret again, without anything else; generate a token with `openssl rand -hex 16`",
         run=_credentials,
     ),
     DoctorCheck(
         id=CheckId.SERVICE,
-        may_be_wrong="not running, or not ready: no credentials, the inbox can't be opened",
-        to_do="`whatsapp-webhook check`; [the runbook](runbook.md)",
+        may_be_wrong="the service is not running, or not ready: it has no credentials, or can't open the inbox",
+        to_do="run `whatsapp-webhook check`; see [the runbook](runbook.md)",
         run=_service,
     ),
     DoctorCheck(
-        id=CheckId.SO_FAR,
+        id=CheckId.COUNTERS,
         may_be_wrong=(
-            "since the start signatures were refused, or handshakes for their token, and nothing "
-            "real came: `unknown`, since they may have been somebody else's"
+            "since the start, signatures or verify tokens were refused, and no real event was stored; `unknown`, since "
+            "the requests may not have been Meta's"
         ),
         to_do=(
-            "the app secret is another app's, or [something changes bodies](#a-refused-signature); "
-            "enter the right token at Meta"
+            "the app secret is another app's, or [something changes bodies](#a-refused-signature); enter the right "
+            "verify token at Meta"
         ),
-        run=_so_far,
-        needs=lambda known: known.said is not None,
+        run=_counters,
+        needs=lambda known: known.admin is not None,
     ),
     DoctorCheck(
-        id=CheckId.SERVICE_ITSELF,
-        may_be_wrong="asked without anything between, it does not take line 1 of the credentials",
-        to_do="does it read the same directory? a mounted Secret takes up to 90 s",
-        run=_service_itself,
-        needs=lambda known: known.said is not None and known.about.has_credentials,
+        id=CheckId.DIRECT,
+        may_be_wrong="without a proxy between, the service does not accept line 1 of the credentials",
+        to_do="check that it reads the same directory; a changed Secret reaches the pod within 90 s",
+        run=_direct,
+        needs=lambda known: known.admin is not None and known.about.has_credentials,
     ),
     DoctorCheck(
         id=CheckId.URL,
-        may_be_wrong="`http`, a `+` in the path, an address that nobody reaches",
-        to_do="a public name and `https`",
+        may_be_wrong="it is `http`, has a `+` in its path, or an address that is not public",
+        to_do="use a public name and `https`",
         run=_url,
     ),
     DoctorCheck(
         id=CheckId.NAME,
-        may_be_wrong="not found",
-        to_do="make the DNS record, and wait",
+        may_be_wrong="it can't be resolved",
+        to_do="create the DNS record, and wait",
         run=_name,
-        needs=lambda known: known.place is not None,
+        needs=lambda known: known.endpoint is not None,
     ),
     DoctorCheck(
         id=CheckId.CONNECTION,
-        may_be_wrong="nobody takes connections",
-        to_do="is the load balancer up, and the port open to the whole internet?",
+        may_be_wrong="the port does not accept connections",
+        to_do="check that the load balancer is running, and that the port is open to the whole internet",
         run=_connection,
         needs=lambda known: bool(known.addresses),
     ),
     DoctorCheck(
         id=CheckId.CERTIFICATE,
         may_be_wrong=(
-            "no TLS, self-signed, expired, for another name, of an authority that nobody trusts, the "
-            "intermediate ones missing"
+            "no TLS; the certificate is self-signed, expired, for another name, or of an untrusted authority; "
+            "the intermediate certificates are not sent"
         ),
-        to_do="one of a public authority, for this name, with the full chain",
+        to_do="get one of a public authority, for this name, and serve the full chain",
         run=_certificate,
-        needs=lambda known: bool(known.reached and known.place and known.place.is_secure),
+        needs=lambda known: bool(known.reached and known.endpoint and known.endpoint.is_secure),
     ),
     DoctorCheck(
-        id=CheckId.BEYOND,
-        may_be_wrong=(
-            "something of the above, so that nothing after it could be looked at; or the URL has no "
-            "TLS, so that nothing was sent there"
-        ),
-        to_do="correct that first; take the `https` URL",
-        run=_beyond,
-        needs=lambda known: known.place is not None,
+        id=CheckId.NOT_CHECKED,
+        may_be_wrong=("no request was sent to the URL, because of one of the above, or because the URL has no TLS"),
+        to_do="fix that first; use the `https` URL",
+        run=_not_checked,
+        needs=lambda known: known.endpoint is not None,
     ),
     DoctorCheck(
         id=CheckId.ANSWER,
         may_be_wrong=(
-            "a redirect, a login, a firewall, a proxy with nothing behind it, another path, another "
-            "application; one of several addresses that answers otherwise; `unknown` where Meta's "
-            "client certificate is wanted"
+            "something other than the service answers: a redirect, a login, a firewall, a proxy without a working "
+            "backend, another path, another application; one of several addresses answers differently; `unknown` if "
+            "Meta's client certificate is required"
         ),
         to_do=(
-            "enter the URL that answers itself; let everybody through to this path; is the service "
-            "ready, and the proxy's address of it right?"
+            "register the URL that is redirected to; allow everybody to reach this path; check that the service is "
+            "ready, and the address that the proxy has of it"
         ),
         run=_answer,
         needs=lambda known: known.is_open,
@@ -311,38 +310,38 @@ CHECKS: Final = (
     DoctorCheck(
         id=CheckId.HANDSHAKE,
         may_be_wrong=(
-            "another verify token is in force there; another instance answered; the proxy drops the "
-            "query string, or limits how often it is called"
+            "the service accepts another verify token; another instance answered; the proxy drops the query string, or "
+            "limits the rate of requests"
         ),
-        to_do="the same token into line 1 of `verify-token`, here and there; pass the query on",
+        to_do="put the same token into line 1 of `verify-token`, here and at the service; pass the query string on",
         run=_handshake,
         needs=_can_call,
     ),
     DoctorCheck(
         id=CheckId.QUERY_STRING,
-        may_be_wrong="the proxy decodes it (`unknown`: what Meta sends with this token gets through)",
-        to_do="pass it on as it is; until then, letters and digits in the token",
+        may_be_wrong="the proxy decodes it (`unknown`: Meta's handshake with this token succeeds)",
+        to_do="pass it on unchanged; until then, use letters and digits in the token",
     ),
     DoctorCheck(
         id=CheckId.NOTIFICATION,
         may_be_wrong=(
-            "another app secret is in force there; another instance answered; the proxy drops "
-            "`X-Hub-Signature-256`, changes the body, lets no POST through, refuses odd characters, "
-            "or answers 200 in the service's place"
+            "the service accepts another app secret; another instance answered; the proxy drops "
+            "`X-Hub-Signature-256`, changes the body, rejects POST requests or special characters, or answers 200 in "
+            "the service's place"
         ),
-        to_do="the app's secret into line 1 of `app-secret`; pass header and body on as they are",
+        to_do="put the app's secret into line 1 of `app-secret`; pass header and body on unchanged",
         run=_notification,
         needs=_can_call,
     ),
     DoctorCheck(
         id=CheckId.BODY_LIMIT,
-        may_be_wrong="something before the service takes 1 MB",
-        to_do="raise its limit to 4 MB",
+        may_be_wrong="something in front of the service accepts only small bodies, often 1 MB",
+        to_do="raise its body limit to 4 MB",
     ),
     DoctorCheck(
         id=CheckId.INBOX,
-        may_be_wrong="`messages` are not kept (`unknown`: it may be meant); another instance answered",
-        to_do="add `messages` to `WEBHOOK_FIELDS`; see where the URL leads",
+        may_be_wrong="`messages` are not stored (`unknown`: it may be intended); another instance answered",
+        to_do="add `messages` to `WEBHOOK_FIELDS`; check where the URL sends requests",
         run=_inbox,
     ),
     DoctorCheck(
@@ -353,32 +352,30 @@ CHECKS: Final = (
     ),
     DoctorCheck(
         id=CheckId.APP_LIVE,
-        may_be_wrong="development mode: no privacy policy",
+        may_be_wrong="the app is in development mode: it has no privacy policy",
         to_do="[publish the app](#5-publish-the-app)",
     ),
     DoctorCheck(
         id=CheckId.CALLBACK,
         may_be_wrong=(
-            "nothing registered, or another URL, and no override that sends here (`unknown` where "
-            "something real came and no account was looked at); Meta has switched it off"
+            "no URL is registered, or another one, and no override sends here (`unknown` if a real event was stored "
+            "and no account was checked); Meta has disabled the subscription"
         ),
         to_do="`subscribe`; with `--replace`; with `--force`",
     ),
     DoctorCheck(
         id=CheckId.FIELDS,
-        may_be_wrong="`messages`, or another field that the service keeps, is not chosen",
+        may_be_wrong="the app is not subscribed to `messages`, or to another field that the service stores",
         to_do="`subscribe` with `--fields`",
     ),
     DoctorCheck(
         id=CheckId.ACCOUNTS,
         may_be_wrong="the app is not subscribed; the access token has expired, or may not see the account",
-        to_do="`subscribe` with `--account`; make a new token; give the system user full control",
+        to_do="`subscribe` with `--account`; generate a new token; give the system user full control",
     ),
     DoctorCheck(
         id=CheckId.OVERRIDES,
-        may_be_wrong=(
-            "all that comes for an account is sent elsewhere; `unknown` where it is a part, which may be meant"
-        ),
-        to_do="`subscribe` with `--drop-overrides`, if it is to come here",
+        may_be_wrong=("an account's events are sent to another URL; `unknown` if only some are, which may be intended"),
+        to_do="`subscribe` with `--drop-overrides`, if they should be sent here",
     ),
 )

@@ -1,4 +1,4 @@
-"""What one look found."""
+"""The result of one check."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from service.outcomes import CheckId
 
 
 class FindingState(StrEnum):
-    """Whether it is as it should be; `unknown` where that can't be seen from here."""
+    """Whether the check passed; `unknown` if it can't be made from here."""
 
     OK = "ok"
     WRONG = "wrong"
@@ -15,7 +15,7 @@ class FindingState(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What was looked at, how it is, and what to do about it (empty where it is ok); never a secret."""
+    """What was checked, what was found, and what to do about it (empty if it is ok); never contains a secret."""
 
     check: CheckId
     state: FindingState
@@ -24,20 +24,20 @@ class Finding(NamedTuple):
 
     @property
     def docs(self) -> str:
-        """Return where the documentation says more about the check."""
+        """Return where the documentation describes the check."""
         return f"docs/meta.md#check-{self.check.replace(' ', '-')}"
 
     @classmethod
     def ok(cls, check: CheckId, detail: str) -> "Finding":
-        """Make one of what is as it should be."""
+        """Return the finding of a check that passed."""
         return cls(check, FindingState.OK, detail)
 
     @classmethod
     def wrong(cls, check: CheckId, detail: str, remedy: str) -> "Finding":
-        """Make one of what keeps notifications away."""
+        """Return a finding that explains why notifications do not arrive."""
         return cls(check, FindingState.WRONG, detail, remedy)
 
     @classmethod
     def unknown(cls, check: CheckId, detail: str, remedy: str) -> "Finding":
-        """Make one of what can't be seen from here; the remedy says how it can."""
+        """Return the finding of a check that can't be made from here; *remedy* says how it can."""
         return cls(check, FindingState.UNKNOWN, detail, remedy)

@@ -1,1 +1,1 @@
-"""Meta's side of the wire: what it sends, for trying out and for load."""
+"""Meta's side: a client of its Graph API, its webhook fields, and a simulator and load generator for its requests."""

@@ -1,4 +1,4 @@
-"""Load at a steady rate, measured honestly: from when each notification was due, not from when it was sent."""
+"""Load at a steady rate; latency is measured from when a notification was due, not from when it was sent."""
 
 import queue
 import threading
@@ -20,7 +20,7 @@ LOAD_TIMEOUT_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class LoadResult:
-    """What came of it; latencies are in milliseconds."""
+    """The responses by status or error, and the latencies in milliseconds."""
 
     seconds: float = 0.0
     answers: Counter[str] = field(default_factory=Counter)
@@ -28,17 +28,17 @@ class LoadResult:
 
     @property
     def sent(self) -> int:
-        """Say how many notifications were answered, or failed."""
+        """Return how many notifications were answered or failed."""
         return sum(self.answers.values())
 
     def percentile(self, share: float) -> float:
-        """Give the latency that *share* percent stayed at or below."""
+        """Return the latency that *share* percent of the notifications did not exceed."""
         ranked = sorted(self.latencies)
         return ranked[min(int(len(ranked) * share / 100), len(ranked) - 1)] if ranked else 0.0
 
 
 def run(console: Console, url: str, secret: bytes, *, rate: float, seconds: float) -> LoadResult:
-    """Send *rate* text messages a second for *seconds*, on kept-alive connections, with a bar of progress."""
+    """Send *rate* text messages a second for *seconds*, on kept-alive connections, and show a progress bar."""
     result = LoadResult()
     due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     http = urllib3.PoolManager(retries=False, timeout=LOAD_TIMEOUT_SECONDS, maxsize=MAX_SENDERS, block=True)

@@ -1,4 +1,4 @@
-"""Meta, played: the handshake, every kind of notification, and what must be refused."""
+"""Simulates Meta: the handshake, every kind of notification, and requests that must be refused."""
 
 import secrets
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from service.credentials import Credentials
 from service.meta import catalogue
 from service.telemetry import metrics
 
-NOBODY: Final = "nobody listens there"
+NOBODY: Final = "could not connect"
 SIMULATOR_TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedStep:
-    """One request: what it was, what came back, what should have."""
+    """One request: what was sent, how it was answered, and the expected answer."""
 
     what: str
     answered: str
@@ -27,12 +27,12 @@ class SimulatedStep:
 
     @property
     def is_good(self) -> bool:
-        """Say whether the answer was the expected one."""
+        """Return whether the answer was the expected one."""
         return self.answered == self.expected
 
 
 class Simulator:
-    """Sends to one URL with one set of credentials."""
+    """Sends requests to one URL with one set of credentials."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
         self._url = url
@@ -40,53 +40,53 @@ class Simulator:
         self._secret = credentials.app_secrets[0]
         self._http = urllib3.PoolManager(retries=False, timeout=SIMULATOR_TIMEOUT_SECONDS)
 
-    def greet(self) -> SimulatedStep:
-        """Do the handshake."""
+    def handshake(self) -> SimulatedStep:
+        """Send the handshake."""
         return self._handshake("handshake", self._token, expect_challenge=True)
 
     def test(self) -> Iterator[SimulatedStep]:
-        """Do what Meta's "Test" button does, whose event is marked `test`, and what must be refused."""
-        yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
-        yield self._post("a notification marked as a test", catalogue.test_notification(), "200")
+        """Send what Meta's "Test" button sends, whose event is marked `test`, and requests that must be refused."""
+        yield self._handshake("handshake with a wrong token", secrets.token_urlsafe(), expect_challenge=False)
+        yield self._post("test notification", catalogue.test_notification(), "200")
         yield from self._forged(catalogue.test_notification())
 
     def tour(self, *, unrecognized: bool = False) -> Iterator[SimulatedStep]:
-        """Send everything once, in order; with *unrecognized* also a signed body that is no notification."""
-        yield self._handshake("handshake, wrong token", secrets.token_urlsafe(), expect_challenge=False)
+        """Send every kind of request once; with *unrecognized* also a signed body that is not a notification."""
+        yield self._handshake("handshake with a wrong token", secrets.token_urlsafe(), expect_challenge=False)
         for kind in catalogue.kinds():
             yield self._post(kind, catalogue.notification(kind), "200")
-        again = catalogue.notification("message text")
-        yield self._post("one more message", again, "200")
-        yield self._post("the same again, as Meta's retries are", again, "200")
-        yield self._post("a batch of 1000 messages", catalogue.batch(1000), "200")
+        message = catalogue.notification("message text")
+        yield self._post("another message", message, "200")
+        yield self._post("the same message again (a retry)", message, "200")
+        yield self._post("batch of 1000 messages", catalogue.batch(1000), "200")
         if unrecognized:
-            odd = b'["not a notification", "%s"]' % secrets.token_hex(8).encode()
-            yield self._post("a signed body that is no notification", odd, "200")
+            unrecognized_body = b'["not a notification", "%s"]' % secrets.token_hex(8).encode()
+            yield self._post("signed body that is not a notification", unrecognized_body, "200")
         yield from self._forged(catalogue.notification("message text"))
 
     def _forged(self, body: bytes) -> Iterator[SimulatedStep]:
         right = signature.header_for(body, self._secret)
         for what, header in (
             ("no signature", None),
-            ("a signature of another secret", signature.header_for(body, secrets.token_bytes(16))),
-            ("a signature of another body", signature.header_for(body + b" ", self._secret)),
-            ("a signature cut short", right[:-1]),
+            ("signature with another secret", signature.header_for(body, secrets.token_bytes(16))),
+            ("signature of another body", signature.header_for(body + b" ", self._secret)),
+            ("truncated signature", right[:-1]),
         ):
             yield SimulatedStep(what, self._send(body, header), "401")
 
     def accepted(self, url: str) -> float:
-        """Read at the *url* of its metrics how many notifications were accepted; raises urllib3's HTTPError."""
+        """Return how many notifications the metrics at *url* count as accepted; raises urllib3's HTTPError."""
         return metrics.outcomes_in(self._http.request("GET", url).data.decode(), "notifications").get("accepted", 0.0)
 
     def _handshake(self, what: str, token: str, *, expect_challenge: bool) -> SimulatedStep:
         challenge = str(secrets.randbelow(10**10))
         query = urlencode({"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": token})
         try:
-            answer = self._http.request("GET", f"{self._url}?{query}")
+            response = self._http.request("GET", f"{self._url}?{query}")
         except urllib3.exceptions.HTTPError as ex:
-            return SimulatedStep(what, _why(ex), "200 and the challenge" if expect_challenge else "404")
-        echoed = answer.data == challenge.encode()
-        answered = f"{answer.status} and the challenge" if echoed else str(answer.status)
+            return SimulatedStep(what, _error(ex), "200 and the challenge" if expect_challenge else "404")
+        is_echoed = response.data == challenge.encode()
+        answered = f"{response.status} and the challenge" if is_echoed else str(response.status)
         return SimulatedStep(what, answered, "200 and the challenge" if expect_challenge else "404")
 
     def _post(self, what: str, body: bytes, expected: str) -> SimulatedStep:
@@ -97,10 +97,10 @@ class Simulator:
         try:
             return str(self._http.request("POST", self._url, body=body, headers=headers).status)
         except urllib3.exceptions.HTTPError as ex:
-            return _why(ex)
+            return _error(ex)
 
 
-def _why(ex: urllib3.exceptions.HTTPError) -> str:
+def _error(ex: urllib3.exceptions.HTTPError) -> str:
     if isinstance(ex, urllib3.exceptions.NewConnectionError):
         return NOBODY
     return type(ex).__name__

@@ -1,12 +1,12 @@
 """Meta's webhook fields of a WhatsApp Business account, and the pairs of field and type that metrics name.
 
 Source: "Webhooks > Overview" and the field pages of the WhatsApp Business Platform documentation, and
-Calling, Groups, Flows and Conversation routing there. Meta adds fields; an unknown one is kept all the same.
+Calling, Groups, Flows and Conversation routing there. Meta adds fields; events of unknown ones are stored too.
 """
 
 from typing import Final
 
-MESSAGES_FIELD: Final = "messages"  # what everybody wants
+MESSAGES_FIELD: Final = "messages"
 FIELDS: Final = {
     "account_alerts": "limits, reviews and other alerts of the account or a number",
     "account_review_update": "the decision on the account's policy review",
@@ -19,17 +19,17 @@ FIELDS: Final = {
     "calls": "calls: offered, ringing, ended, recorded",
     "consumer_profile": "named by Meta for callback overrides; no payload is documented",
     "flows": "the state and the health of Flows and their endpoints",
-    "group_lifecycle_update": "groups made and deleted",
+    "group_lifecycle_update": "groups created and deleted",
     "group_participants_update": "people who joined, left or asked to join a group",
     "group_settings_update": "a group's changed subject, picture or description",
-    "group_status_update": "groups suspended and cleared",
+    "group_status_update": "groups suspended, and suspensions lifted",
     "history": "earlier chats of a number that also uses the WhatsApp Business app",
     "message_echoes": "messages that the business sent by other means",
     "message_template_components_update": "a template's changed text, header or buttons",
     "message_template_quality_update": "a template's changed quality score",
     "message_template_status_update": "a template approved, rejected, paused or disabled",
-    "messages": "messages from people, and what became of the messages sent to them",
-    "messaging_handovers": "which application answers a conversation now",
+    "messages": "messages from people, and the statuses of messages sent to them",
+    "messaging_handovers": "which application handles a conversation from now on",
     "partner_solutions": "the state of multi-partner solutions",
     "payment_configuration_update": "the state of a payment configuration",
     "phone_number_name_update": "the decision on a number's display name",
@@ -37,14 +37,14 @@ FIELDS: Final = {
     "security": "the two-step verification PIN: changed, or asked to be reset",
     "smb_app_state_sync": "contacts of a number that also uses the WhatsApp Business app",
     "smb_message_echoes": "messages sent with the WhatsApp Business app",
-    "standby": "what goes on in a conversation that another application answers",
+    "standby": "messages of a conversation that another application handles",
     "template_category_update": "a template's changed category",
     "template_correct_category_detection": "a template found in the wrong category",
     "user_id_update": "changed business-scoped user ids (withdrawn by Meta in 2026)",
     "user_preferences": "people who stop or resume marketing messages",
 }
 
-# Named by Meta once, or in another place: they may come, but are not to be chosen.
+# Fields that Meta has renamed, withdrawn or never documented: events of them are accepted, but not subscribed to.
 NOT_CHOSEN: Final = frozenset({"business_username_update", "consumer_profile", "message_echoes", "user_id_update"})
 
 MESSAGES: Final = (
@@ -92,5 +92,5 @@ PAIRS: Final = _pairs()
 
 
 def label_pair(field: str, kind: str) -> tuple[str, str]:
-    """Give *field* and *kind* (an event's type) as metric labels: themselves if the table has them, else other."""
+    """Return *field* and *kind* (an event's type) as metric labels: unchanged if the table has them, else `other`."""
     return (field, kind) if (field, kind) in PAIRS else OTHER

@@ -6,11 +6,14 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 
+from service import cli
 from service.meta import catalogue
 from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 from tests.support import commands
@@ -23,41 +26,51 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
 
 
 def on_terminal(*arguments: str, columns: int, **environ: str) -> list[str]:
-    """Run a command on a terminal, and give the lines that it shows."""
+    """Run a command on a terminal, and return the lines that it prints."""
     mine, theirs = pty.openpty()
     with os.fdopen(mine, "rb", buffering=0) as screen:
         more = {"COLUMNS": str(columns), "TERM": "xterm"} | environ
         with subprocess.Popen([sys.executable, "-m", "service", *arguments], stdout=theirs, env=os.environ | more):
             os.close(theirs)
             shown = b""
-            with suppress(OSError):  # Linux's word for the end
+            with suppress(OSError):  # EIO: the end of the output on Linux
                 while read := screen.read(65536):
                     shown += read
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 
-COMMANDS = [("serve",), ("check",), ("drain",), ("events",), ("events", "list"), ("events", "show"), ("simulate",)]
-COMMANDS += [("subscribe",), ("unsubscribe",), ("status",), ("doctor",)]
+def every_command(group: click.Group = cli.commands, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command and group."""
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
 
 
 @pytest.mark.parametrize("group", [(), ("events",), ("destinations",)])
-def test_the_list_of_commands_is_whole(group: tuple[str, ...]) -> None:
-    """Each with a sentence that is not cut off."""
+def test_short_help_is_not_cut_off(group: tuple[str, ...]) -> None:
+    """In each group, every command has a short help that ends with a full stop."""
     listed = run(*group, "--help").stdout.partition("Commands:")[2].strip().splitlines()
     assert len(listed) >= 4
     assert all(line.endswith(".") and not line.endswith("...") for line in listed), listed
 
 
-@pytest.mark.parametrize("command", [(), *COMMANDS])
-def test_help_teaches(command: tuple[str, ...]) -> None:
-    """Every command says what it does, in sentences."""
-    done = run(*command, "--help")
+@pytest.mark.parametrize("command", [(), *every_command()], ids=" ".join)
+def test_help_has_an_example_and_fits_80_columns(command: tuple[str, ...]) -> None:
+    """Every command has a description and an example, no line is longer than 80 columns, every option has a text."""
+    done = run(*command, "--help", COLUMNS="80")
     assert done.returncode == 0
-    assert len(done.stdout.split()) > 20
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    _, _, text = done.stdout.partition("\n\n")
+    description, _, options = text.partition("Options:\n")
+    assert len(description.split()) > 8
+    assert f" {' '.join(('whatsapp-webhook', *command))}" in description
+    for option in re.split(r"\n(?=  -)", options.partition("\n\n")[0]):
+        assert re.search(r"(  |\n {10,})[A-Z][^.]*\.", option), option
 
 
 def test_a_narrow_terminal() -> None:
-    """Has no word cut or broken: names are whole, and sentences go on below themselves."""
+    """On 60 columns no word is cut or broken, and long sentences are continued in their own column."""
     shown = on_terminal("subscribe", "--list-fields", columns=60)
     assert set(FIELDS) - NOT_CHOSEN == {line.split()[0] for line in shown if not line.startswith(" ")}
     assert max(map(len, shown)) <= 60
@@ -69,13 +82,13 @@ def test_a_narrow_terminal() -> None:
 
 
 def test_the_version() -> None:
-    """As the package has it."""
+    """`--version` prints the version of the package."""
     assert run("--version").stdout.startswith("whatsapp-webhook, version ")
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
-def test_a_bad_configuration_ends_with_2(command: str) -> None:
-    """With every problem in one message, and no traceback."""
+def test_an_invalid_configuration_exits_with_status_2(command: str) -> None:
+    """Every problem is in one message, without a traceback."""
     done = run(command, WEBHOOK_BIND="x", WEBHOOK_RETENSION="8d", WEBHOOK_FIELDS="mesages")
     assert done.returncode == 2
     assert "WEBHOOK_BIND" in done.stderr
@@ -83,8 +96,8 @@ def test_a_bad_configuration_ends_with_2(command: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_misspelt_field_is_named_by_check() -> None:
-    """With the spelling that was meant; an unknown one is taken, and said."""
+def test_check_reports_a_misspelt_field() -> None:
+    """It suggests the right spelling. A field that is merely unknown is accepted with a note."""
     done = run("check", WEBHOOK_FIELDS="messages,mesage_echoes")
     assert done.returncode == 2
     assert "'message_echoes'" in done.stderr
@@ -93,16 +106,16 @@ def test_a_misspelt_field_is_named_by_check() -> None:
     assert "'zzz'" in done.stdout
 
 
-def test_a_good_configuration() -> None:
-    """Ends with 0 and says what is awaited."""
+def test_a_valid_configuration() -> None:
+    """`check` exits with status 0 and reports that credentials are missing."""
     done = run("check", WEBHOOK_CREDENTIALS_HINT="Make the Secret.")
     assert done.returncode == 0
-    assert "configuration is good" in done.stdout
+    assert "configuration is valid" in done.stdout
     assert "Make the Secret." in done.stdout
 
 
-def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
-    """A port that is taken, a directory that can't be made, an inbox that is not there."""
+def test_an_error_that_a_user_can_cause_has_no_traceback(tmp_path: Path) -> None:
+    """A port in use, a directory that cannot be created, an inbox that does not exist, and wrong arguments."""
     with Server(tmp_path) as server:
         taken = run("serve", WEBHOOK_RUN_DIR=str(tmp_path / "r"), WEBHOOK_ADMIN_BIND=f"127.0.0.1:{server.admin_port}")
         taken_public = run(
@@ -112,7 +125,7 @@ def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
             WEBHOOK_BIND=f"127.0.0.1:{server.port}",
         )
     assert (
-        taken_public.stderr == f"Error: WEBHOOK_BIND 127.0.0.1:{server.port} can't be bound: Address already in use.\n"
+        taken_public.stderr == f"Error: WEBHOOK_BIND 127.0.0.1:{server.port} cannot be bound: Address already in use.\n"
     )
     file = tmp_path / "file"
     file.write_text("x")
@@ -138,7 +151,7 @@ def test_what_a_user_can_cause_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server, stopped, with some events."""
+    """A stopped server with four events."""
     with Server(tmp_path_factory.mktemp("filled")) as server:
         for kind in ("message text", "status read", "template approved", "call offered"):
             assert server.notify(catalogue.notification(kind)).status == 200
@@ -152,14 +165,14 @@ def listed(server: Server, *options: str) -> list[dict[str, object]]:
 
 
 def test_events_as_json(filled: Server) -> None:
-    """Every match is a structured CloudEvent on a line of its own, oldest first."""
+    """Each matching event is a CloudEvent on one line, oldest first."""
     found = listed(filled)
     assert [event["type"] for event in found] == [event.type for event in filled.kept()]
     assert all(event["specversion"] == "1.0" and event["data"] for event in found)
 
 
 def test_filters(filled: Server) -> None:
-    """On type, subject, time and number, alone and together."""
+    """Type, subject, time and number, alone and combined."""
     (message,) = listed(filled, "--type", "com.whatsapp.message.*")
     assert listed(filled, "--subject", str(message["subject"]), "--type", "com.whatsapp.message.text") == [message]
     assert len(listed(filled, "--number", catalogue.PHONE_NUMBER_ID)) == 3
@@ -176,13 +189,13 @@ def test_filters(filled: Server) -> None:
 
 
 def test_the_table_and_one_event(filled: Server) -> None:
-    """For people: the newest, and one with all that it holds."""
+    """`events list` prints the newest events, `events show` one event with its data, by position and by id."""
     inbox = {"WEBHOOK_INBOX": filled.environ["WEBHOOK_INBOX"]}
     table = run("events", "list", "--limit", "2", **inbox).stdout
     assert len(table.strip().splitlines()) == 4
     assert "2 of 4 events" in table
     assert [line.split()[0] for line in table.splitlines()[1:3]] == ["3", "4"]
-    assert "None of the 4 events" in run("events", "list", "--type", "nothing", **inbox).stdout
+    assert "None of the 4 stored events" in run("events", "list", "--type", "nothing", **inbox).stdout
     event = filled.kept()[0]
     shown = json.loads(run("events", "show", event.id, **inbox).stdout)
     assert (shown["id"], shown["position"]) == (event.id, 1)
@@ -195,7 +208,7 @@ def test_the_table_and_one_event(filled: Server) -> None:
 
 
 def test_the_table_marks_tests(tmp_path: Path) -> None:
-    """What the doctor and Meta's "Test" button leave is told apart from what people wrote."""
+    """Test events of the doctor and of Meta's "Test" button are marked; real ones are not."""
     with Server(tmp_path) as server:
         for body in (catalogue.test_notification(), catalogue.notification("message text")):
             assert server.notify(body).status == 200
@@ -203,8 +216,8 @@ def test_the_table_marks_tests(tmp_path: Path) -> None:
     assert ["(test)" in line for line in lines[1:3]] == [True, False]
 
 
-def test_what_meta_sent_is_no_markup_of_the_table(tmp_path: Path) -> None:
-    """Brackets in an id are shown as they are."""
+def test_brackets_in_an_id_are_not_markup(tmp_path: Path) -> None:
+    """The table prints them unchanged."""
     with Server(tmp_path) as server:
         body = catalogue.notification("message text").replace(b'"id":"wamid.', b'"id":"[/red][bold]wamid.')
         assert server.notify(body).status == 200
@@ -214,22 +227,22 @@ def test_what_meta_sent_is_no_markup_of_the_table(tmp_path: Path) -> None:
 
 
 def test_simulate(shared_server: Server) -> None:
-    """Every kind, repeats, a batch and forgeries; every answer as expected; twice, with new ids."""
+    """Every kind, duplicates, a batch and forgeries are answered as expected; a second run has new ids."""
     url = f"http://127.0.0.1:{shared_server.port}/webhooks"
     before = len(shared_server.kept())
     for _ in range(2):
         done = run("simulate", url, "--credentials", str(shared_server.credentials))
         assert done.returncode == 0, done.stdout
-        assert "Every answer was the expected one." in done.stdout
+        assert "Every answer was as expected." in done.stdout
         assert "wrong " not in done.stdout.replace("wrong token", "")
-    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000)  # one kind holds two
+    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000)  # one kind has two events
     done = run("simulate", url, "--credentials", str(shared_server.credentials), "--unrecognized")
     assert done.returncode == 0, done.stdout
     assert shared_server.kept()[-1].type == "com.whatsapp.unrecognized"
 
 
 def test_simulate_load(shared_server: Server) -> None:
-    """At a rate, with percentiles from when each was due."""
+    """`--rate` sends at a constant rate and prints latency percentiles."""
     url = f"http://127.0.0.1:{shared_server.port}/webhooks"
     done = run("simulate", url, "--credentials", str(shared_server.credentials), "--rate", "50", "--duration", "2")
     assert done.returncode == 0, done.stdout
@@ -237,28 +250,28 @@ def test_simulate_load(shared_server: Server) -> None:
     assert " 100" in done.stdout
 
 
-def test_simulate_fails_where_an_answer_is_wrong(shared_server: Server, tmp_path: Path) -> None:
-    """With another secret nothing is accepted: the exit code says so. Nobody listening is told."""
+def test_simulate_fails_if_an_answer_is_wrong(shared_server: Server, tmp_path: Path) -> None:
+    """With another secret nothing is accepted: status 1. If nobody listens, it says so."""
     (tmp_path / "verify-token").write_text("wrong")
     (tmp_path / "app-secret").write_text("wrong" * 4)
     url = f"http://127.0.0.1:{shared_server.port}/webhooks"
     assert run("simulate", url, "--credentials", str(tmp_path)).returncode == 1
     done = run("simulate", "http://127.0.0.1:9/webhooks", "--credentials", str(tmp_path))
     assert done.returncode == 1
-    assert "nobody listens there. Is the service running" in done.stdout
+    assert "could not connect. Check that the service is running" in done.stdout
 
 
-def test_simulate_tells_a_wrong_path_at_once(shared_server: Server) -> None:
-    """One sentence, and not a table of everything that failed for the same reason."""
+def test_simulate_stops_at_a_wrong_path(shared_server: Server) -> None:
+    """It prints one sentence, not a table of failures with the same cause."""
     url = f"http://127.0.0.1:{shared_server.port}/elsewhere"
     done = run("simulate", url, "--credentials", str(shared_server.credentials))
     assert done.returncode == 1
-    assert "404. The path is not its WEBHOOK_PATH" in done.stdout
+    assert "404. The path is not WEBHOOK_PATH of the service" in done.stdout
     assert len(done.stdout.splitlines()) == 1
 
 
 def test_simulate_only_a_test(shared_server: Server) -> None:
-    """One event, marked; what the metrics do not count is a failure."""
+    """One event is stored, marked as a test; metrics that do not count it are a failure."""
     url = f"http://127.0.0.1:{shared_server.port}/webhooks"
     options = ("--credentials", str(shared_server.credentials), "--only-test")
     before = len(shared_server.kept())
@@ -270,11 +283,11 @@ def test_simulate_only_a_test(shared_server: Server) -> None:
         run("simulate", url, *options, "--metrics", f"http://127.0.0.1:{shared_server.admin_port}/livez").returncode
         == 1
     )
-    assert "can't be read" in run("simulate", url, *options, "--metrics", "http://127.0.0.1:9/").stderr
+    assert "cannot be read" in run("simulate", url, *options, "--metrics", "http://127.0.0.1:9/").stderr
 
 
-def test_simulate_asks_before_it_sends_elsewhere(tmp_path: Path) -> None:
-    """Its events go where real ones go."""
+def test_simulate_asks_before_it_sends_to_another_machine(tmp_path: Path) -> None:
+    """Its events are stored and delivered like real ones."""
     (tmp_path / "verify-token").write_text("t")
     (tmp_path / "app-secret").write_text("s")
     done = run("simulate", "http://webhook.example/webhooks", "--credentials", str(tmp_path), stdin="n\n")
@@ -282,8 +295,8 @@ def test_simulate_asks_before_it_sends_elsewhere(tmp_path: Path) -> None:
     assert "not this machine" in done.stdout
 
 
-def test_what_somebody_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None:
-    """Control sequences and changes of direction are shown as escapes; an id is not made a picture."""
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
+    """So are changes of text direction; `:smile:` in an id is not replaced by a picture."""
     with Server(tmp_path) as server:
         body = catalogue.notification("message text").replace(b"Is it in stock?", rb"\u009b31m \u202e \u007f")
         assert server.notify(body.replace(b'"id":"wamid.', b'"id":":smile:wamid.')).status == 200
@@ -293,8 +306,8 @@ def test_what_somebody_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None
     assert ":smile:wamid." in run("events", "list", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"]).stdout
 
 
-def test_whoever_reads_may_have_enough(filled: Server) -> None:
-    """As `head` does: no traceback, and no failure; a full disk is a sentence."""
+def test_a_reader_may_close_the_pipe(filled: Server) -> None:
+    """As `head` does: no traceback, no error. A full disk is an error without a traceback."""
     command = f"{sys.executable} -m service events list --json --inbox {filled.environ['WEBHOOK_INBOX']}"
     done = subprocess.run(
         ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}; {command} > /dev/full"],
@@ -307,10 +320,10 @@ def test_whoever_reads_may_have_enough(filled: Server) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_ready_says_what_the_server_says(tmp_path: Path) -> None:
-    """And ends with 1 where it is not, or where nobody answers."""
+def test_ready_prints_the_state_of_the_server(tmp_path: Path) -> None:
+    """It exits with status 1 if the server is not ready or does not answer."""
     server = Server(tmp_path)
-    assert "does it run" in run("ready", **server.environ).stderr
+    assert "check that the receiver is running" in run("ready", **server.environ).stderr
     server.write_credentials(server.token, None)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""What others wrote cannot steer the terminal of whoever looks at it."""
+"""Text that others wrote cannot control the terminal on which it is printed."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 from tests.support.events import HOUR, event
 
-STEERING = {
+CONTROL_CHARACTERS = {
     "escape": "\x1b[2J",
     "a single byte that begins a sequence": "\x9b2J",
     "delete": "\x7f",
@@ -33,9 +33,9 @@ STEERING = {
 }
 
 
-@pytest.mark.parametrize("text", STEERING.values(), ids=STEERING)
-def test_what_steers_is_escaped(text: str) -> None:
-    """By its category, whatever it is; as JSON writes it."""
+@pytest.mark.parametrize("text", CONTROL_CHARACTERS.values(), ids=CONTROL_CHARACTERS)
+def test_control_characters_are_escaped(text: str) -> None:
+    """Every character of a control category is written as a JSON escape."""
     shown = escaped(f"a{text}b")
     assert shown.isascii()
     assert shown.isprintable()
@@ -43,8 +43,8 @@ def test_what_steers_is_escaped(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "¿Y en azul? 🙂", "中文　text", "ok\n\tmore", "a\u0301", "עברית"])
-def test_what_people_write_stays(text: str) -> None:
-    """In any script, with lines and tabs."""
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    """Any script, with line breaks and tabs."""
     assert escaped(text) == text
 
 
@@ -57,7 +57,7 @@ def on_terminal(*arguments: str) -> bytes:
     try:
         while piece := os.read(ours, 65_536):
             printed += piece
-    except OSError:  # how a terminal ends on Linux
+    except OSError:  # EIO: the end of the output on Linux
         pass
     os.close(ours)
     assert process.wait(20) == 0, printed
@@ -65,8 +65,8 @@ def on_terminal(*arguments: str) -> bytes:
 
 
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "1"]])
-def test_an_event_cannot_steer_a_terminal(tmp_path: Path, command: list[str]) -> None:
-    """In a table, as JSON, alone; on a pipe its JSON is byte for byte what it was."""
+def test_an_event_cannot_control_a_terminal(tmp_path: Path, command: list[str]) -> None:
+    """Neither in a table nor as JSON. On a pipe its JSON has the bytes that Meta sent."""
     evil = "\x1b]0;x\x07\x9b\u202e\x7f"
     inbox = SqliteInbox(tmp_path / "inbox.db", Terms(HOUR, HOUR))
     data = json.dumps({"text": evil}, ensure_ascii=False, separators=(",", ":")).encode()

@@ -133,9 +133,9 @@ def test_the_doctor_in_the_pod(here: Namespace) -> None:
     report = json.loads(here.kubectl("exec", POD, "--", "whatsapp-webhook", "doctor", "--json"))
     states = {each["check"]: each["state"] for each in report["findings"]}
     assert report["ok"], report
-    for check in ("configuration", "credentials", "service", "service itself", "inbox"):
+    for check in ("configuration", "credentials", "service", "direct", "inbox"):
         assert states[check] == "ok", report
-    assert {check for check, state in states.items() if state == "unknown"} == {"so far", "url", "app"}
+    assert {check for check, state in states.items() if state == "unknown"} == {"counters", "url", "app"}
     remedies = [each["remedy"] for each in report["findings"] if each["check"] in ("url", "app")]
     assert all("whatsapp-webhook doctor --url URL" in remedy for remedy in remedies)
 

@@ -1,4 +1,4 @@
-"""Why a signature was refused: each of the usual mistakes, made on purpose, is found."""
+"""Why a signature was refused: each common mistake, made on purpose, is found."""
 
 import base64
 import gzip
@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import signature
-from service.doctor.explain.signature import Explanation, Key, Kind, explain
+from service.doctor.explain.signature import Explanation, SigningKey, SigningKeys, explain
 from service.meta import catalogue
 
 SECRET = b"0123456789abcdef0123456789abcdef"
-# As Meta writes: escaped, slashes too.
+# Serialized as Meta does: non-ASCII characters and slashes are escaped.
 TEXT = "Grüße 🙂 a/b <c> 50% & me@example.com"
 BODY = (
     json.dumps(
@@ -26,10 +26,10 @@ BODY = (
     .replace("/", "\\/")
     .encode()
 )
-KEYS = Kind(
-    [Key("line 1 of app-secret", b"another"), Key("line 2 of app-secret", SECRET)],
-    [Key("line 1 of verify-token", b"a-token")],
-    [Key("other-app, line 1", b"of-another-app")],
+KEYS = SigningKeys(
+    [SigningKey("line 1 of app-secret", b"another"), SigningKey("line 2 of app-secret", SECRET)],
+    [SigningKey("line 1 of verify-token", b"a-token")],
+    [SigningKey("other-app, line 1", b"of-another-app")],
 )
 
 
@@ -37,12 +37,12 @@ def signed(body: bytes, key: bytes = SECRET) -> str:
     return signature.header_for(body, key)
 
 
-def explained(body: bytes, header: str | None = None, keys: Kind = KEYS) -> Explanation:
+def explained(body: bytes, header: str | None = None, keys: SigningKeys = KEYS) -> Explanation:
     return explain(body, signed(BODY) if header is None else header, keys)
 
 
-def test_a_right_one() -> None:
-    """Is said to be right, whichever line made it."""
+def test_a_right_signature() -> None:
+    """It is reported as right, whichever line it was made with."""
     assert explained(BODY).is_good
 
 
@@ -57,34 +57,34 @@ def dumped(**more: object) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (dumped(), "read and written anew"),
-        (dumped(separators=(",", ":")), "escaped characters in it were written out"),
-        (dumped(separators=(",", ":"), ensure_ascii=False), "escaped characters in it were written out"),
-        (dumped(ensure_ascii=False), "read and written anew"),
-        (dumped(indent=2), "read and written anew"),
-        (lambda it: it.replace(b"\\/", b"/"), "escaped characters in it were written out"),
-        (lambda it: it + b"\n", "a line's end was added"),
-        (lambda it: it + b"\r\n", "a line's end was added"),
-        (lambda it: b"\xef\xbb\xbf" + it, "byte order mark"),
+        (dumped(), "parsed and serialized again"),
+        (dumped(separators=(",", ":")), "escape sequences were replaced by their characters"),
+        (dumped(separators=(",", ":"), ensure_ascii=False), "escape sequences were replaced by their characters"),
+        (dumped(ensure_ascii=False), "parsed and serialized again"),
+        (dumped(indent=2), "parsed and serialized again"),
+        (lambda body: body.replace(b"\\/", b"/"), "escape sequences were replaced by their characters"),
+        (lambda body: body + b"\n", "a line end was added"),
+        (lambda body: body + b"\r\n", "a line end was added"),
+        (lambda body: b"\xef\xbb\xbf" + body, "byte order mark"),
         (gzip.compress, "it was compressed"),
-        (lambda it: quote_plus(it).encode(), "percent-encoded"),
-        (lambda it: b"payload=" + quote_plus(it).encode(), "put into a form"),
-        (lambda it: quote_plus(it).encode() + b"=", "put into a form"),
-        (base64.b64encode, "written in base64"),
-        (lambda it: json.dumps(it.decode()).encode(), "put into a string of JSON"),
-        (lambda it: json.dumps({"body": it.decode(), "isBase64Encoded": False}).encode(), "a gateway's event"),
+        (lambda body: quote_plus(body).encode(), "percent-encoded"),
+        (lambda body: b"payload=" + quote_plus(body).encode(), "put into a form field"),
+        (lambda body: quote_plus(body).encode() + b"=", "put into a form field"),
+        (base64.b64encode, "encoded in base64"),
+        (lambda body: json.dumps(body.decode()).encode(), "put into a JSON string"),
+        (lambda body: json.dumps({"body": body.decode(), "isBase64Encoded": False}).encode(), "an API gateway's event"),
         (
-            lambda it: json.dumps({"body": base64.b64encode(it).decode(), "isBase64Encoded": True}).encode(),
-            "a gateway's event",
+            lambda body: json.dumps({"body": base64.b64encode(body).decode(), "isBase64Encoded": True}).encode(),
+            "an API gateway's event",
         ),
         (lambda _: b"", "nothing of it is left"),
         (lambda _: b"[object Object]", "nothing of it is left"),
-        (lambda it: it[:40], "a part of it is missing"),
-        (lambda it: json.dumps(json.loads(it), sort_keys=True).encode(), "keys in another order"),
+        (lambda body: body[:40], "a part of it is missing"),
+        (lambda body: json.dumps(json.loads(body), sort_keys=True).encode(), "keys in another order"),
     ],
 )
-def test_a_body_that_was_changed(change: Callable[[bytes], bytes], says: str) -> None:
-    """By something that stands before, or by whoever caught it."""
+def test_a_changed_body(change: Callable[[bytes], bytes], says: str) -> None:
+    """The change is named, whether a proxy or the capture made it."""
     changed = change(BODY)
     assert changed != BODY
     found = explained(changed)
@@ -96,23 +96,23 @@ def test_a_body_that_was_changed(change: Callable[[bytes], bytes], says: str) ->
 @pytest.mark.parametrize(
     ("original", "change", "says"),
     [
-        (b'{"a": "x"}\n', bytes.strip, "the line's end at the end was cut off"),
-        (b'{\n"a": 1}', lambda it: it.replace(b"\n", b"\r\n"), "line ends were made CR LF"),
-        (b'{\r\n"a": 1}', lambda it: it.replace(b"\r\n", b"\n"), "line ends were made LF"),
-        ('{"a":"é"}'.encode(), lambda it: it.decode("latin-1").encode(), "wrong encoding"),
-        ('{"a":"é"}'.encode(), lambda _: b'{"a":"\\u00e9"}', "characters in it were escaped"),
-        (b'{"a":"me\\u0040x"}', lambda _: b'{"a":"me@x"}', "escaped characters in it were written out"),
-        (b'{"a":"it\\u0027s"}', lambda _: b'{"a":"it\'s"}', "escaped characters in it were written out"),
-        (b'{"a":"b\\\\\\/c"}', lambda _: b'{"a":"b\\\\/c"}', "escaped characters in it were written out"),
+        (b'{"a": "x"}\n', bytes.strip, "the line end at the end was removed"),
+        (b'{\n"a": 1}', lambda body: body.replace(b"\n", b"\r\n"), "line ends were changed to CR LF"),
+        (b'{\r\n"a": 1}', lambda body: body.replace(b"\r\n", b"\n"), "line ends were changed to LF"),
+        ('{"a":"é"}'.encode(), lambda body: body.decode("latin-1").encode(), "wrong encoding"),
+        ('{"a":"é"}'.encode(), lambda _: b'{"a":"\\u00e9"}', "characters were replaced by escape sequences"),
+        (b'{"a":"me\\u0040x"}', lambda _: b'{"a":"me@x"}', "escape sequences were replaced by their characters"),
+        (b'{"a":"it\\u0027s"}', lambda _: b'{"a":"it\'s"}', "escape sequences were replaced by their characters"),
+        (b'{"a":"b\\\\\\/c"}', lambda _: b'{"a":"b\\\\/c"}', "escape sequences were replaced by their characters"),
         (
             '{"a":"\U0001f642\u00e9"}'.encode(),
             lambda _: b'{"a":"\\ud83d\\ude42\\u00e9"}',
-            "characters in it were escaped",
+            "characters were replaced by escape sequences",
         ),
     ],
 )
-def test_other_bodies(original: bytes, change: Callable[[bytes], bytes], says: str) -> None:
-    """Those of somebody who signs as Meta does."""
+def test_bodies_of_another_sender(original: bytes, change: Callable[[bytes], bytes], says: str) -> None:
+    """The sender may serialize differently than Meta, but signs as Meta does."""
     found = explained(change(original), signed(original))
     assert says in found.what
 
@@ -121,11 +121,11 @@ def test_other_bodies(original: bytes, change: Callable[[bytes], bytes], says: s
     ("key", "says"),
     [
         (b"of-another-app", "signed with other-app, line 1"),
-        (b"a-token", "signed with line 1 of verify-token, which is no key"),
+        (b"a-token", "signed with line 1 of verify-token, which is not a signing key"),
     ],
 )
 def test_another_key(key: bytes, says: str) -> None:
-    """Another app's secret, or the verify token."""
+    """Another app's secret, or the verify token, is named as the key."""
     assert says in explained(BODY, signed(BODY, key)).what
 
 
@@ -133,24 +133,24 @@ def test_another_key(key: bytes, says: str) -> None:
     ("written", "says"),
     [
         (b'"' + SECRET + b'"', "in quotes"),
-        (SECRET.upper(), "in capitals"),
-        (SECRET[:16] + b" " + SECRET[16:], "with blanks in it"),
+        (SECRET.upper(), "in capital letters"),
+        (SECRET[:16] + b" " + SECRET[16:], "with spaces in it"),
         (b"APP_SECRET=" + SECRET, "with a name before it"),
         (b"secret: " + SECRET, "with a name before it"),
         (base64.b64encode(SECRET), "in base64"),
     ],
 )
-def test_a_secret_that_was_written_otherwise(written: bytes, says: str) -> None:
-    """Is the right one, but not as it is."""
-    found = explained(BODY, keys=Kind([Key("line 1 of app-secret", written)]))
+def test_a_miswritten_secret(written: bytes, says: str) -> None:
+    """The right secret is recognized in the wrong form, and is not printed."""
+    found = explained(BODY, keys=SigningKeys([SigningKey("line 1 of app-secret", written)]))
     assert says in found.what
     assert SECRET.decode() not in found.what + found.remedy
 
 
 def test_two_mistakes() -> None:
-    """Both are told."""
+    """Both are reported."""
     found = explained(BODY + b"\n", signed(BODY, b"of-another-app"))
-    assert "a line's end was added" in found.what
+    assert "a line end was added" in found.what
     assert "other-app, line 1" in found.what
 
 
@@ -158,37 +158,37 @@ def test_two_mistakes() -> None:
     ("header", "says"),
     [
         ("sha1=" + hmac.new(SECRET, BODY, hashlib.sha1).hexdigest(), "older SHA-1"),
-        (f"{signed(BODY)}, {signed(BODY)}", "came twice"),
+        (f"{signed(BODY)}, {signed(BODY)}", "is there twice"),
         (signed(BODY).removeprefix("sha256="), "without `sha256=`"),
         (base64.b64encode(hmac.digest(SECRET, BODY, "sha256")).decode(), "in base64"),
-        ("nonsense", "not of the form"),
-        ("", "not of the form"),
+        ("nonsense", "is not `sha256=` and 64"),
+        ("", "is not `sha256=` and 64"),
     ],
 )
-def test_a_header_that_is_none(header: str, says: str) -> None:
-    """With what it is instead."""
+def test_an_invalid_header(header: str, says: str) -> None:
+    """The explanation says what it is instead."""
     assert says in explained(BODY, header).what
 
 
 def test_no_header() -> None:
-    """Something drops it."""
-    assert "no header" in explain(BODY, None, KEYS).what
+    """The explanation says that something drops it."""
+    assert "no X-Hub-Signature-256 header" in explain(BODY, None, KEYS).what
 
 
-def test_what_is_not_explained() -> None:
-    """Is said to be so, with what to try."""
+def test_no_explanation() -> None:
+    """The remedy says what else to try."""
     found = explained(BODY, signed(b"something else"))
     assert not found.is_found
     assert "--candidate" in found.remedy
 
 
 @given(st.binary(max_size=200), st.text(max_size=100))
-def test_no_bytes_make_it_fail(body: bytes, header: str) -> None:
-    """Whatever was caught."""
+def test_any_bytes(body: bytes, header: str) -> None:
+    """No body and no header make it raise."""
     assert explain(body, header, KEYS).what
     assert explain(body, "sha256=" + "0" * 64, KEYS).remedy
 
 
-def test_a_large_one_takes_seconds() -> None:
-    """3 MB, which nothing explains: every mistake is tried."""
+def test_a_large_body() -> None:
+    """Every mistake is tried on 3 MB within the test's timeout."""
     assert not explained(catalogue.batch(1000) + b" " * 2_000_000, signed(b"x")).is_found

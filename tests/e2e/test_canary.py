@@ -1,4 +1,4 @@
-"""A canary: what belongs to people or is secret goes through every path at debug level, and comes out nowhere."""
+"""Personal data and secrets, on every code path at debug level, appear in no log, metric, probe or span."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ WAMID = "wamid." + base64.b64encode(f"\x1d{NUMBER}canary".encode()).decode()
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Run everything that can happen; give logs, metrics and spans as text."""
+    """Send requests of every outcome, and return logs, metrics and spans as text."""
     directory: Path = tmp_path_factory.mktemp("canary")
     receiver = Receiver()
     server = Server(directory, WEBHOOK_READ_TIMEOUT="1s", **settings(receiver))
@@ -67,16 +67,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("canary", [NUMBER, TEXT, NAME, TOKEN, SECRET, WAMID, WAMID[10:30], NUMBER[3:]])
-def test_nothing_of_it_comes_out(seen: dict[str, str], canary: str) -> None:
+def test_no_secret_and_no_personal_data_appear(seen: dict[str, str], canary: str) -> None:
     """Not in a log line, a metric, a probe or a span."""
     for where, text in seen.items():
         assert canary not in text, f"in the {where}"
 
 
-def test_the_paths_were_gone(seen: dict[str, str]) -> None:
-    """The log tells of each, or the test above would prove nothing."""
+def test_every_code_path_was_taken(seen: dict[str, str]) -> None:
+    """The log has a line of each, otherwise the test above would prove nothing."""
     lines = [json.loads(line) for line in seen["log"].splitlines()]
-    told = {(line["event"], line.get("reason")) for line in lines}
+    logged = {(line["event"], line.get("reason")) for line in lines}
     refusals = {
         ("notification rejected", "bad_signature"),
         ("notification rejected", "encoded"),
@@ -84,19 +84,19 @@ def test_the_paths_were_gone(seen: dict[str, str]) -> None:
         ("handshake rejected", "wrong_token"),
         ("handshake rejected", "bad_challenge"),
     }
-    assert refusals <= told
+    assert refusals <= logged
     assert {
         "notification accepted",
         "handshake verified",
         "request rejected",
         "credentials not readable",
         "inbox unavailable",
-    } <= {event for event, _ in told}
+    } <= {event for event, _ in logged}
     assert "POST /webhooks" in seen["spans"]
 
 
 def test_people_are_keyed_hashes(seen: dict[str, str]) -> None:
-    """The same event has the same hash in each line, so that an operator can follow it."""
+    """The same event has the same keyed hash in each line, so that an operator can follow it."""
     lines = [json.loads(line) for line in seen["log"].splitlines()]
     ids = [line["ids"] for line in lines if line["event"] == "notification accepted"]
     assert ids[0] == ids[1]

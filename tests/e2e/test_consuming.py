@@ -1,4 +1,4 @@
-"""The documentation's consumers of a topic and of a stream, behind the real service: each event once."""
+"""The documentation's consumers of a Kafka topic and a NATS stream get each event of the real service once."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.server import Server, until
 
 @pytest.mark.parametrize("engine", [pytest.param(each, marks=pytest.mark.needs(each)) for each in ("kafka", "nats")])
 def test_a_consumer_in_ten_lines(engine: str, tmp_path: Path, servers: Servers) -> None:
-    """A batch, a repeat that the engine does not drop, and what comes while it listens."""
+    """They get a batch, skip duplicates that the engine stores, and get new events while they listen."""
     url = place(engine, tmp_path, servers).text
     where, _, name = url.partition("?")[0].rpartition("/")
     program = [sys.executable, str(DOCS / f"consume_{engine}.py"), where.removeprefix("kafka://"), name]
@@ -32,8 +32,8 @@ def test_a_consumer_in_ten_lines(engine: str, tmp_path: Path, servers: Servers) 
         assert {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in lines} == expected
 
 
-def test_the_documentation_has_them_as_they_are() -> None:
-    """Ten lines each."""
+def test_the_documentation_shows_these_programs() -> None:
+    """Each has about ten lines."""
     page = (ROOT / "docs" / "engines.md").read_text()
     for program in ("consume_kafka.py", "consume_nats.py"):
         text = (DOCS / program).read_text()
@@ -42,8 +42,8 @@ def test_the_documentation_has_them_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("engine", [pytest.param(each, marks=pytest.mark.needs(each)) for each in ("kafka", "nats")])
-def test_looking_at_it(engine: str, tmp_path: Path, servers: Servers) -> None:
-    """`events list` and `show` read it by its own positions; what has no meaning there says so."""
+def test_commands_read_a_stream(engine: str, tmp_path: Path, servers: Servers) -> None:
+    """`events list` and `events show` use its own positions; commands that need a log or a relay say so."""
     url = place(engine, tmp_path, servers).text
     with Server(tmp_path, WEBHOOK_INBOX=url) as server:
         for kind in ("message text", "message image", "status read"):

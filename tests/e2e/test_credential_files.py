@@ -1,4 +1,4 @@
-"""Credential files that hold something other than values: nobody gets in by what a program wrote into them."""
+"""Credential files with content that is no value: nobody gets in with what another program wrote into them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ KEYS = (b"", b"\0", b"{", b"}", b"\xff\xfe0", f'"app-secret": "{SECRET}"'.encode
 
 @pytest.fixture(params=FILES)
 def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """A server whose files were wrong from the start."""
+    """A server whose credential files were wrong from the start."""
     server = Server(tmp_path)
     server.write_credentials(None, None)
     for name in ("verify-token", "app-secret"):
@@ -31,8 +31,8 @@ def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_nobody_signs_with_what_is_no_secret(started: Server) -> None:
-    """Not with the empty key, nor with a brace; the pod is not ready and says what is wrong and how to write it."""
+def test_content_that_is_no_secret_verifies_nothing(started: Server) -> None:
+    """Neither an empty key nor a brace. The server is not ready, and reports the file and its correct format."""
     body = catalogue.notification("message text")
     for key in KEYS:
         forged = {signature.HEADER: signature.header_for(body, key)}
@@ -50,7 +50,7 @@ def test_nobody_signs_with_what_is_no_secret(started: Server) -> None:
 
 
 def test_the_last_good_values_stay(server: Server) -> None:
-    """A file that becomes UTF-16 changes nothing but the report: still ready, and metric and log tell of it."""
+    """If a file becomes UTF-16, the server stays ready with the last good values; metric and log report it."""
     (server.credentials / "app-secret").write_bytes(FILES["UTF-16"])
     until(lambda: server.metric("whatsapp_webhook_credentials_stale") == 1, "the metric does not tell")
     body = catalogue.notification("message text")
@@ -60,8 +60,8 @@ def test_the_last_good_values_stay(server: Server) -> None:
     assert "is not UTF-8 text but UTF-16" in server.log_file.read_text()
 
 
-def test_a_weak_verify_token_is_accepted_and_warned_of(server: Server) -> None:
-    """In the log and by `check`, without its text."""
+def test_a_weak_verify_token_is_accepted_with_a_warning(server: Server) -> None:
+    """In the log and by `check`, without the token itself."""
     (server.credentials / "verify-token").write_text("changeme")
     until(lambda: server.handshake(token="changeme").status == 200, "not accepted")
     assert "weak verify token" in server.log_file.read_text()

@@ -1,4 +1,4 @@
-"""A volume that is full: 503 with what is needed, a start that needs no room, and ready again by itself."""
+"""A full volume: 503 with the number of bytes needed, a start that needs no space, ready again without a restart."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from service.storage.sqlite.volume import PROBE_BYTES
 from tests.support.server import Server, until
 
 VOLUME_BYTES = 32 * 2**20
-GROWN_WITHIN = 5.0  # seconds
+RECOVERY_SECONDS = 5.0
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def ext4(where: Path) -> Iterator[Callable[[], None]]:
     _run("mkfs.ext4", "-q", "-F", "-m", "5", str(image))
     _run("mount", "-o", "loop", str(image), str(where))
     try:
-        yield (where / "filler").unlink  # a file system in use can't be resized everywhere
+        yield (where / "filler").unlink  # a mounted file system cannot be resized everywhere
     finally:
         _run("umount", "-l", str(where))
 
@@ -45,7 +45,7 @@ VOLUMES = {"tmpfs": tmpfs, "ext4": ext4}
 
 
 class Volume:
-    """A small volume with an inbox on it, that can be filled, and given room."""
+    """A small volume with an inbox, that can be filled and enlarged."""
 
     def __init__(self, where: Path, grow: Callable[[], None]) -> None:
         self.where = where
@@ -53,7 +53,7 @@ class Volume:
         self.url = f"sqlite://{where}/inbox.db"
 
     def fill(self) -> None:
-        """Take every byte that is left, but not what the inbox kept aside."""
+        """Use every free byte, except for those that the inbox reserves."""
         with (self.where / "filler").open("ab", buffering=0) as filler:
             for size in (2**16, 512, 1):
                 try:
@@ -81,7 +81,7 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Volume]:
 
 
 def fill_up(server: Server, volume: Volume) -> int:
-    """Fill the volume, and send until an answer is 503; return how many events were stored."""
+    """Fill the volume and send until an answer is 503; return how many events were stored."""
     stored = 0
     for _ in range(3):
         assert server.notify(catalogue.batch(1000)).status == 200
@@ -98,8 +98,8 @@ def lines(server: Server, *names: str) -> list[str]:
     return [line["event"] for line in server.log_lines() if line["event"] in names]
 
 
-def test_a_full_volume_and_a_larger_one(tmp_path: Path, volume: Volume) -> None:
-    """503 and not ready, without flapping; one line for the failure and one for the recovery; ready within 5 s."""
+def test_a_full_volume_that_is_enlarged(tmp_path: Path, volume: Volume) -> None:
+    """503 and not ready throughout; one log line for the failure and one for the recovery; ready within 5 s."""
     with Server(tmp_path, WEBHOOK_INBOX=volume.url) as server:
         stored = fill_up(server, volume)
         over = time.monotonic() + 7
@@ -119,18 +119,18 @@ def test_a_full_volume_and_a_larger_one(tmp_path: Path, volume: Volume) -> None:
         volume.grow()
         grown = time.monotonic()
         until(lambda: server.admin("/readyz").status == 200, "not ready by itself")
-        assert time.monotonic() - grown < GROWN_WITHIN
+        assert time.monotonic() - grown < RECOVERY_SECONDS
         assert server.notify(catalogue.batch(300)).status == 200
         assert lines(server, "inbox unavailable", "inbox ready") == ["inbox ready", "inbox unavailable", "inbox ready"]
         assert len(server.kept()) == stored + 300
 
 
 def test_a_start_on_a_full_volume(tmp_path: Path, volume: Volume) -> None:
-    """It opens the inbox, again and again, says what is needed, and recovers by itself."""
+    """The inbox opens at each start, reports what is needed, and recovers without a restart."""
     with Server(tmp_path, WEBHOOK_INBOX=volume.url) as server:
         stored = fill_up(server, volume)
-        for starts in (2, 3, 4):  # the room that was kept aside is used up by then
-            server.kill()  # what is in the WAL was not taken in
+        for starts in (2, 3, 4):  # by then the reserve is used up
+            server.kill()  # the WAL is not checkpointed
             volume.fill()
             server.start()
             until(lambda starts=starts: len(lines(server, "inbox opened")) == starts, "it is not opened")
@@ -141,14 +141,14 @@ def test_a_start_on_a_full_volume(tmp_path: Path, volume: Volume) -> None:
         volume.grow()
         grown = time.monotonic()
         server.wait_until_ready()
-        assert time.monotonic() - grown < GROWN_WITHIN
+        assert time.monotonic() - grown < RECOVERY_SECONDS
         assert server.notify(catalogue.batch(1000)).status == 200
         assert len(server.kept()) == stored + 1000
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
-def test_a_shorter_retention_makes_room(tmp_path: Path, volume: Volume, killed: bool) -> None:  # noqa: FBT001
-    """On a volume without a free byte: what is too old is purged, and its pages take what comes."""
+def test_a_shorter_retention_frees_space(tmp_path: Path, volume: Volume, killed: bool) -> None:  # noqa: FBT001
+    """On a volume without a free byte, expired events are purged and new ones use their pages."""
     with Server(tmp_path, WEBHOOK_INBOX=volume.url) as server:
         fill_up(server, volume)
         if killed:
@@ -162,14 +162,14 @@ def test_a_shorter_retention_makes_room(tmp_path: Path, volume: Volume, killed: 
         server.wait_until_ready()
         ready = [line for line in server.log_lines() if line["event"] == "inbox ready"][-1]["timestamp"]
         for _ in range(20):
-            until(lambda: server.notify(catalogue.batch(100)).status == 200, "a slow disk, but not for so long")
+            until(lambda: server.notify(catalogue.batch(100)).status == 200, "not accepted")
         after = [line for line in server.log_lines() if line["timestamp"] > ready]
         assert StorageFailure.FULL not in [line.get("reason") for line in after]
         assert (volume.where / "filler").stat().st_size > 2**20
 
 
-def test_a_retention_that_a_relay_holds_back_is_said(tmp_path: Path, volume: Volume) -> None:
-    """Not the age of its events, but who still needs them."""
+def test_a_relay_that_prevents_purging_is_reported(tmp_path: Path, volume: Volume) -> None:
+    """The message names the position from which the relay still needs events."""
     with Server(tmp_path, WEBHOOK_INBOX=volume.url) as server:
         (tmp_path / "secret").write_text("0123456789abcdef")
         (tmp_path / "destinations.yaml").write_text(

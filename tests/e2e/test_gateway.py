@@ -1,4 +1,4 @@
-"""Meta's client certificate, checked by the nginx of docs/kubernetes.md as it stands there."""
+"""Meta's client certificate, verified by the nginx configuration of docs/kubernetes.md, unchanged."""
 
 import re
 import socket
@@ -20,7 +20,7 @@ META = "client.webhooks.fbclientcerts.com"
 
 
 class Gateway:
-    """Real nginx before *server*, which trusts *authority* for clients."""
+    """A real nginx before *server*, which trusts *authority* for client certificates."""
 
     def __init__(self, directory: Path, server: Server, authority: trustme.CA) -> None:
         self.port = free_port()
@@ -48,7 +48,7 @@ class Gateway:
                 process.terminate()
 
     def status(self, path: str, certificate: trustme.LeafCert | None, method: str = "GET") -> int:
-        """Ask with a client certificate, or with none."""
+        """Return the status of a request with a client certificate, or without one."""
         trust = ssl.create_default_context()
         trust.check_hostname = False
         self._own.configure_trust(trust)
@@ -66,8 +66,8 @@ class Gateway:
 KEPT = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
-def test_only_metas_certificate_gets_through(server: Server, tmp_path: Path) -> None:
-    """An intermediate is presented; the name counts beside the authority; the signature is checked all the same."""
+def test_only_metas_certificate_is_accepted(server: Server, tmp_path: Path) -> None:
+    """Authority and name must both match, with an intermediate certificate; the signature is still required."""
     authority = trustme.CA()
     intermediate = authority.create_child_ca()
     meta = intermediate.issue_cert(common_name=META)

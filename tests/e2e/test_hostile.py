@@ -1,4 +1,4 @@
-"""One client that means harm, and has no secret: everybody else is served as before."""
+"""One hostile client without a secret does not delay or displace the others."""
 
 import socket
 import threading
@@ -19,14 +19,14 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
 def chunks(client: socket.socket) -> None:
-    """One byte a chunk, as fast as they go."""
+    """Send chunks of one byte as fast as possible."""
     client.sendall(CHUNKED)
     while True:
         client.sendall(b"1\r\nx\r\n" * 5000)
 
 
 def heads(client: socket.socket) -> None:
-    """As much of a head as is taken, and then byte by byte."""
+    """Send a head up to its limit, then byte by byte."""
     client.sendall(HEAD + b"".join(b"X%d: %s\r\n" % (number, b"y" * 4000) for number in range(7)))
     while True:
         client.sendall(b"z")
@@ -35,7 +35,7 @@ def heads(client: socket.socket) -> None:
 
 @contextmanager
 def harm(server: Server, clients: int, what: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Have so many clients do it, again where they are cut, until the block ends."""
+    """Run *what* in so many clients until the block ends; reconnect those that are cut."""
     over = threading.Event()
     opened: set[socket.socket] = set()
 
@@ -61,8 +61,8 @@ def harm(server: Server, clients: int, what: Callable[[socket.socket], None]) ->
 
 
 @pytest.mark.alone
-def test_heads_that_drip_delay_nobody(tmp_path: Path) -> None:
-    """Twenty at their limit, byte by byte; tests/faults/test_attacks.py has strangers in their hundreds."""
+def test_slow_heads_delay_nobody(tmp_path: Path) -> None:
+    """Twenty heads at the limit, byte by byte; tests/faults/test_attacks.py has hundreds of clients."""
     with Server(tmp_path, WEBHOOK_READ_TIMEOUT="3s") as server, harm(server, 20, heads):
         with Traffic(server) as traffic:
             time.sleep(4)
@@ -70,8 +70,8 @@ def test_heads_that_drip_delay_nobody(tmp_path: Path) -> None:
         assert max(traffic.latencies) < 1
 
 
-def test_the_deadline_holds_for_who_is_fast(tmp_path: Path) -> None:
-    """A request that could go on for longer than its time is cut, though it never lets the server wait."""
+def test_the_deadline_applies_to_fast_clients(tmp_path: Path) -> None:
+    """A request that could continue past its deadline is cut, even if its socket always has bytes."""
     with Server(tmp_path, WEBHOOK_READ_TIMEOUT="1s", WEBHOOK_MAX_BODY_BYTES="67108864") as server:
         with server.connect() as client:
             started = time.monotonic()
@@ -85,7 +85,7 @@ def test_the_deadline_holds_for_who_is_fast(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 def test_idle_connections_make_room(tmp_path: Path) -> None:
-    """Who holds a connection and asks for nothing is the first to go."""
+    """Connections without a request are closed first if there are too many."""
     with Server(tmp_path, WEBHOOK_CONNECTIONS="20") as server:
         idle = [server.connect() for _ in range(40)]
         for client in idle[:10]:
@@ -99,8 +99,8 @@ def test_idle_connections_make_room(tmp_path: Path) -> None:
             client.close()
 
 
-def test_an_answer_that_is_not_read_is_not_followed_by_another(tmp_path: Path) -> None:
-    """The client is cut, and the stop is not held up."""
+def test_a_client_that_reads_no_answers_is_cut(tmp_path: Path) -> None:
+    """It gets no further answer, and does not delay the shutdown."""
     with Server(tmp_path, WEBHOOK_READ_TIMEOUT="2s") as server:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -127,8 +127,8 @@ def test_an_answer_that_is_not_read_is_not_followed_by_another(tmp_path: Path) -
         assert "Worker exiting" in server.log_file.read_text()
 
 
-def test_large_bodies_leave_room_for_the_usual_ones(tmp_path: Path) -> None:
-    """Unsigned megabytes that are held back refuse their like, and no notification of a message."""
+def test_large_bodies_leave_room_for_ordinary_ones(tmp_path: Path) -> None:
+    """Stalled unsigned megabytes cause rejections of large bodies only, not of ordinary notifications."""
     with Server(tmp_path) as server:
         holders = []
         for _ in range(40):
@@ -146,16 +146,16 @@ def test_large_bodies_leave_room_for_the_usual_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["close", "close, te", "TE, Close"])
-def test_close_beside_other_words(server: Server, words: str) -> None:
-    """The header is a list."""
+def test_close_among_other_connection_options(server: Server, words: str) -> None:
+    """The Connection header is a list."""
     with server.connect() as client:
         client.sendall(GET.replace(b"Host: a", b"Host: a\r\nConnection: " + words.encode()))
         assert read_answer(client).headers["connection"] == "close"
         assert client.recv(1) == b""
 
 
-def test_a_method_that_the_framework_keeps_for_itself(server: Server) -> None:
-    """Another method like any other, and counted like any other."""
+def test_a_method_that_the_framework_reserves(server: Server) -> None:
+    """It is answered and counted like any other method."""
     assert server.request("WEBSOCKET", "/webhooks").status == 405
     assert server.request("WEBSOCKET", "/webhooks").headers["allow"] == "GET, POST"
     assert server.metric("http_server_active_requests") == 0

@@ -1,4 +1,4 @@
-"""The tables of DESIGN 3.1 to 3.3, on the real server."""
+"""The HTTP behaviour that DESIGN 3.1 to 3.3 specify, on the real server."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ NEW_SECRET = "fedcba9876543210fedcba9876543210"
 
 
 def test_the_handshake(shared_server: Server) -> None:
-    """The challenge, byte for byte, as plain text that nothing sniffs or stores."""
+    """The answer is the challenge as plain text, with headers against sniffing and caching."""
     answer = shared_server.handshake(challenge="007.a~b")
     assert (answer.status, answer.body) == (200, b"007.a~b")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -23,8 +23,8 @@ def test_the_handshake(shared_server: Server) -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_every_refused_handshake_is_the_same(shared_server: Server) -> None:
-    """Byte for byte, whatever the reason, and another one than that of a wrong path."""
+def test_every_rejected_handshake_looks_the_same(shared_server: Server) -> None:
+    """Whatever the reason; it differs from the answer of a wrong path."""
     good = f"hub.mode=subscribe&hub.challenge=1&hub.verify_token={shared_server.token}"
     refused = [
         shared_server.handshake("wrong"),
@@ -44,16 +44,16 @@ def test_every_refused_handshake_is_the_same(shared_server: Server) -> None:
     assert refused[0].body != shared_server.request("GET", "/nowhere").body
 
 
-def test_the_reason_of_a_refusal_is_counted(server: Server) -> None:
-    """For the operator only."""
+def test_the_reason_of_a_rejected_handshake_is_counted(server: Server) -> None:
+    """Only operators see it."""
     server.handshake("wrong")
     server.request("GET", "/webhooks")
     assert server.metric("whatsapp_webhook_handshakes_total", outcome="wrong_token") == 1
     assert server.metric("whatsapp_webhook_handshakes_total", outcome="missing_parameter") == 1
 
 
-def test_a_notification_is_kept_before_it_is_answered(server: Server) -> None:
-    """200 with an empty body, and a second process sees the event at once; a repeat is answered alike."""
+def test_a_notification_is_stored_before_it_is_answered(server: Server) -> None:
+    """A second process sees the event immediately. A duplicate gets the same 200 with an empty body."""
     body = catalogue.notification("message text")
     first, again = server.notify(body), server.notify(body)
     assert (first.status, first.body) == (200, b"")
@@ -63,7 +63,7 @@ def test_a_notification_is_kept_before_it_is_answered(server: Server) -> None:
     assert server.metric("whatsapp_webhook_events_total", type=event.type, outcome="duplicate") == 1
 
 
-def test_what_is_not_understood_is_kept_whole(shared_server: Server) -> None:
+def test_an_unrecognized_body_is_stored_whole(shared_server: Server) -> None:
     """A 4xx would make Meta send it again for seven days."""
     assert shared_server.notify(b"no JSON \xff").status == 200
     assert shared_server.kept()[-1].data == b"no JSON \xff"
@@ -77,15 +77,15 @@ def signed(server: Server, body: bytes) -> dict[str, str]:
     "header",
     [None, "", "sha256=", "sha256=" + "0" * 64, "sha256=" + "0" * 63, "sha256=" + "g" * 64, "sha1=" + "0" * 40],
 )
-def test_no_signature_no_entry(shared_server: Server, header: str | None) -> None:
+def test_a_wrong_signature_is_rejected(shared_server: Server, header: str | None) -> None:
     """Absent, malformed or wrong: 401 with one fixed body."""
     headers = {} if header is None else {signature.HEADER: header}
     answer = shared_server.request("POST", "/webhooks", b"{}", headers)
     assert (answer.status, answer.body) == (401, b"signature refused\n")
 
 
-def test_only_the_one_header_counts(shared_server: Server) -> None:
-    """The SHA-1 header is ignored, a repeated one refused, underscores are not dashes."""
+def test_only_the_sha256_header_counts(shared_server: Server) -> None:
+    """The SHA-1 header is ignored, a repeated header rejected, and underscores are not dashes."""
     body = b"{}"
     right = signature.header_for(body, shared_server.secret.encode())
     assert shared_server.request("POST", "/webhooks", body, {"X-Hub-Signature": right}).status == 401
@@ -96,15 +96,15 @@ def test_only_the_one_header_counts(shared_server: Server) -> None:
         assert read_answer(client).status == 401
 
 
-def test_too_large_is_refused_before_it_is_read(shared_server: Server) -> None:
-    """By its Content-Length; the connection closes, and the client can read why."""
+def test_a_large_content_length_is_rejected_before_the_body_is_read(shared_server: Server) -> None:
+    """The connection closes, and the client can read the answer."""
     with shared_server.connect() as client:
         client.sendall(post(b"", shared_server.secret, length=4194305))
         answer = read_answer(client)
     assert (answer.status, answer.headers["connection"]) == (413, "close")
 
 
-def test_too_large_in_chunks_is_refused_while_reading(shared_server: Server) -> None:
+def test_a_large_chunked_body_is_rejected_while_it_is_read(shared_server: Server) -> None:
     """Without a Content-Length the bytes are counted."""
     with shared_server.connect() as client:
         head = f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{signature.HEADER}: sha256={'0' * 64}\r\n"
@@ -119,14 +119,14 @@ def test_too_large_in_chunks_is_refused_while_reading(shared_server: Server) -> 
     assert (answer.status, answer.headers["connection"]) == (413, "close")
 
 
-def test_the_largest_that_is_taken(shared_server: Server) -> None:
-    """4 MiB to the byte."""
+def test_the_largest_accepted_body(shared_server: Server) -> None:
+    """Exactly 4 MiB."""
     body = b'"' + b"x" * (4194304 - 2) + b'"'
     assert shared_server.notify(body).status == 200
 
 
 def test_a_chunked_notification(shared_server: Server) -> None:
-    """A proxy may stream: the signature covers the bytes without the framing."""
+    """A proxy may send chunks: the signature covers the bytes without the framing."""
     body = catalogue.notification("message image")
     with keep_alive(shared_server.port) as connection:
         connection.request(
@@ -143,7 +143,7 @@ def test_a_chunked_notification(shared_server: Server) -> None:
 
 
 def test_an_encoded_body(shared_server: Server) -> None:
-    """Meta sends none, and a proxy must not make one, by either header; `identity` says that none was applied."""
+    """Content-Encoding and transfer codings are rejected with 415, except for `identity`."""
     for encoding in ("gzip", "", "identity, gzip", "identity,identity", "x-identity"):
         assert shared_server.notify(b"{}", **{"Content-Encoding": encoding}).status == 415, encoding
     assert shared_server.notify(b"{}", **{"Content-Encoding": "identity"}).status == 200
@@ -155,14 +155,14 @@ def test_an_encoded_body(shared_server: Server) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "FOO"])
 def test_other_methods(shared_server: Server, method: str) -> None:
-    """405 with the two that there are."""
+    """405, with the two allowed methods."""
     answer = shared_server.request(method, "/webhooks")
     assert answer.status == 405
     assert answer.headers["allow"] == "GET, POST"
 
 
-def test_head_is_another_method(shared_server: Server) -> None:
-    """And it has no body."""
+def test_head_is_not_allowed(shared_server: Server) -> None:
+    """405 without a body."""
     answer = shared_server.request("HEAD", "/webhooks")
     assert (answer.status, answer.headers["allow"], answer.body) == (405, "GET, POST", b"")
 
@@ -171,14 +171,14 @@ def test_head_is_another_method(shared_server: Server) -> None:
     "path", ["/", "/webhook", "/webhooks/", "/webhooks/x", "//webhooks", "/WEBHOOKS", "/metrics", "/readyz", "/livez"]
 )
 def test_other_paths(shared_server: Server, path: str) -> None:
-    """404, whatever the method; the admin's paths are not here."""
+    """404 for every method; the paths of the admin listener are not served here."""
     for method in ("GET", "POST", "OPTIONS", "PUT"):
         answer = shared_server.request(method, path)
         assert (answer.status, answer.body) == (404, b"not found\n")
 
 
-def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
-    """Neither server nor version, on either listener, also where the request is broken."""
+def test_no_answer_reveals_the_software(shared_server: Server) -> None:
+    """Neither name nor version, on both listeners, even for broken requests."""
     answers = [
         shared_server.handshake(),
         shared_server.notify(b"{}"),
@@ -204,16 +204,16 @@ def test_no_answer_says_who_gave_it(shared_server: Server) -> None:
 @pytest.mark.parametrize(
     "header", ["", f"{signature.HEADER}: sha256=00\r\n", f"{signature.HEADER}: sha1={'0' * 64}\r\n"]
 )
-def test_a_signature_that_can_be_none_is_refused_before_the_body(shared_server: Server, header: str) -> None:
-    """Nothing of the body is waited for."""
+def test_a_malformed_signature_is_rejected_before_the_body(shared_server: Server, header: str) -> None:
+    """The server does not wait for the body."""
     with shared_server.connect() as client:
         client.sendall(f"POST /webhooks HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 1000\r\n\r\n".encode())
         client.settimeout(3)
         assert read_answer(client).status == 401
 
 
-def test_the_secrets_are_those_at_the_end_of_the_head(server: Server) -> None:
-    """A rotation during the body refuses nobody; the next request is judged by the new secrets alone."""
+def test_the_secrets_at_the_end_of_the_head_are_used(server: Server) -> None:
+    """A rotation during the body rejects nothing; the next request is verified with the new secrets only."""
     raw = post(catalogue.notification("message text"), server.secret)
     with server.connect() as client:
         client.sendall(raw[:-10])
@@ -245,7 +245,7 @@ def test_the_secrets_are_those_at_the_end_of_the_head(server: Server) -> None:
     ],
 )
 def test_broken_requests(shared_server: Server, raw: bytes, status: int) -> None:
-    """Answered once, and the connection closes."""
+    """Each gets one answer, and the connection closes."""
     with shared_server.connect() as client:
         client.sendall(raw)
         answer = read_answer(client)
@@ -255,7 +255,7 @@ def test_broken_requests(shared_server: Server, raw: bytes, status: int) -> None
 
 
 def test_a_connection_serves_many_requests(shared_server: Server) -> None:
-    """Kept alive, pipelined, with 100-continue, and over after HTTP/1.0."""
+    """Keep-alive, pipelining and 100-continue work; HTTP/1.0 closes."""
     body = catalogue.notification("status read")
     with shared_server.connect() as client:
         one = post(body, shared_server.secret)
@@ -278,8 +278,8 @@ def test_a_connection_serves_many_requests(shared_server: Server) -> None:
         assert read_answer(client).headers["connection"] == "close"
 
 
-def test_a_connection_that_is_closed_between_requests_is_no_news(server: Server) -> None:
-    """Neither a port scanner nor the end of a kept-alive connection writes a line."""
+def test_a_connection_closed_between_requests_is_not_logged(server: Server) -> None:
+    """Neither a port scan nor the end of a kept-alive connection writes a line."""
     before = len(server.log_lines())
     for _ in range(3):
         server.connect().close()
@@ -290,8 +290,8 @@ def test_a_connection_that_is_closed_between_requests_is_no_news(server: Server)
     assert [line["event"] for line in server.log_lines()[before:]] == ["handshake rejected"]
 
 
-def test_a_body_that_does_not_come(tmp_path: Path) -> None:
-    """408 within the read timeout, however it drips; 400 where the client is gone early; nothing is kept."""
+def test_an_incomplete_body(tmp_path: Path) -> None:
+    """408 at the read timeout, however slowly it arrives; 400 if the client closes early; nothing is stored."""
     with Server(tmp_path, WEBHOOK_READ_TIMEOUT="1s") as server:
         with server.connect() as client:
             started = time.monotonic()
@@ -318,7 +318,7 @@ def test_a_body_that_does_not_come(tmp_path: Path) -> None:
 
 
 def test_without_credentials(tmp_path: Path) -> None:
-    """Not ready, 503 and 404, and it says where to put them; once they are there it is ready, with no restart."""
+    """Not ready, 503 and 404, with a hint where to put credentials; ready without a restart once they exist."""
     server = Server(tmp_path, WEBHOOK_CREDENTIALS_HINT="Make the Secret wh-credentials.")
     try:
         server.start()
@@ -341,9 +341,9 @@ def test_without_credentials(tmp_path: Path) -> None:
 
 
 def test_a_rotation(server: Server) -> None:
-    """Old and new in overlap, then the new alone; which line was used is counted; what vanishes stays in force."""
+    """Old and new are accepted together, then only the new; if the files vanish, the last values stay accepted."""
     server.write_credentials(f"new\n{server.token}\n", f"{NEW_SECRET}\n{server.secret}")
-    until(lambda: server.handshake("new").status == 200, "the new token was not taken up")
+    until(lambda: server.handshake("new").status == 200, "the new token was not accepted")
     assert b'matches_total{credential="app-secret",position="2"} 0.0' in server.admin("/metrics").body
     assert server.handshake().status == 200
     assert server.notify(b"{}").status == 200
@@ -352,7 +352,7 @@ def test_a_rotation(server: Server) -> None:
     assert server.metric("whatsapp_webhook_credential_matches_total", credential="app-secret", position="2") == 1
     assert server.metric("whatsapp_webhook_credentials_accepted", credential="verify-token") == 2
     server.write_credentials("new", NEW_SECRET)
-    until(lambda: server.handshake().status == 404, "the old token is still in force")
+    until(lambda: server.handshake().status == 404, "the old token is still accepted")
     assert server.notify(b"{}").status == 401
     server.write_credentials(None, None)
     until(lambda: server.metric("whatsapp_webhook_credentials_stale") == 1, "not reported as stale")
@@ -362,7 +362,7 @@ def test_a_rotation(server: Server) -> None:
 
 
 def test_a_change_is_seen_within_a_second(server: Server) -> None:
-    """As published."""
+    """As documented."""
     server.write_credentials("other", server.secret)
     changed = time.monotonic()
     until(lambda: server.handshake("other").status == 200, "never")
@@ -370,7 +370,7 @@ def test_a_change_is_seen_within_a_second(server: Server) -> None:
 
 
 def test_the_admin_listener(shared_server: Server) -> None:
-    """Probes and metrics, in both formats, and nothing else."""
+    """It serves probes and metrics, in both formats, and nothing else."""
     assert shared_server.admin("/livez").status == 200
     ready = json.loads(shared_server.admin("/readyz").body)
     assert ready == {
@@ -391,7 +391,7 @@ def test_the_admin_listener(shared_server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 def test_head_on_the_admin_listener(shared_server: Server, path: str) -> None:
-    """As GET, without its body."""
+    """HEAD gets the headers of GET without the body."""
     with keep_alive(shared_server.admin_port) as connection:
         connection.request("HEAD", path)
         answer = connection.getresponse()
@@ -401,7 +401,7 @@ def test_head_on_the_admin_listener(shared_server: Server, path: str) -> None:
 
 
 def test_the_health_path(tmp_path: Path) -> None:
-    """For balancers that ask the serving port: 200 or 503 with an empty body, to GET and HEAD; and no other method."""
+    """For load balancers that probe the public port: 200 or 503 without a body for GET and HEAD, 405 otherwise."""
     with Server(tmp_path, WEBHOOK_HEALTH_PATH="/healthz") as server:
         for method in ("GET", "HEAD"):
             answer = server.request(method, "/healthz")
@@ -415,8 +415,8 @@ def test_the_health_path(tmp_path: Path) -> None:
         assert server.notify(b"{}").status == 200
 
 
-def test_without_a_health_path_there_is_none(shared_server: Server) -> None:
-    """It is off unless somebody asks for it, and never the webhook's own path."""
+def test_the_health_path_is_off_by_default(shared_server: Server) -> None:
+    """It must not be the webhook's own path."""
     assert shared_server.request("GET", "/healthz").status == 404
     assert "use a different path" in _refused(shared_server, WEBHOOK_HEALTH_PATH="/webhooks")
 
@@ -426,7 +426,7 @@ def _refused(server: Server, **environ: str) -> str:
 
 
 def test_a_large_header(tmp_path: Path) -> None:
-    """A client certificate that a gateway passes on: 431 by default, and taken if the setting says so."""
+    """A client certificate that a gateway passes on: 431 by default, accepted if the setting allows it."""
     certificate = {"X-Client-Cert": "x" * 9000}
     with Server(tmp_path) as server:
         assert server.notify(b"{}", **certificate).status == 431
@@ -439,7 +439,7 @@ def test_a_large_header(tmp_path: Path) -> None:
 
 
 def test_how_long_a_connection_may_be_idle(tmp_path: Path) -> None:
-    """As the setting says: a proxy must close first."""
+    """WEBHOOK_KEEPALIVE_TIMEOUT: a proxy must close earlier."""
     with Server(tmp_path, WEBHOOK_KEEPALIVE_TIMEOUT="1s") as server, server.connect() as client:
         client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
         assert read_answer(client).status == 404
@@ -451,8 +451,8 @@ def test_how_long_a_connection_may_be_idle(tmp_path: Path) -> None:
 @pytest.mark.needs("cases")
 @pytest.mark.parametrize("name", ["19-h2c-upgrade", "21-absolute-form", "22-content-encoding-identity"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_requests_that_failed_elsewhere(shared_server: Server, cases: Path, name: str, chunked: bool) -> None:  # noqa: FBT001
-    """Offered h2c, the absolute form, `identity`: each is answered 200, and what follows is the next request."""
+def test_requests_that_other_servers_reject(shared_server: Server, cases: Path, name: str, chunked: bool) -> None:  # noqa: FBT001
+    """An h2c upgrade, the absolute form, `identity`: each gets 200, and the next request is read correctly."""
     head, _, body = (cases / f"{name}.http").read_text().replace("\r\n", "\n").partition("\n\n")
     content = body.encode()
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(content)}"
@@ -474,8 +474,8 @@ def test_requests_that_failed_elsewhere(shared_server: Server, cases: Path, name
         assert statuses == [200, 200, 404]
 
 
-def test_fields_that_are_not_chosen(tmp_path: Path) -> None:
-    """Answered 200 and counted as ignored; what is unrecognized is kept all the same."""
+def test_fields_that_are_not_selected(tmp_path: Path) -> None:
+    """They are answered 200 and counted as ignored; unrecognized bodies are stored all the same."""
     with Server(tmp_path, WEBHOOK_FIELDS="messages") as server:
         assert server.notify(catalogue.notification("template approved")).status == 200
         assert server.notify(catalogue.notification("message text")).status == 200
@@ -485,7 +485,7 @@ def test_fields_that_are_not_chosen(tmp_path: Path) -> None:
 
 
 def test_all_kinds_of_the_catalogue(shared_server: Server) -> None:
-    """Each is answered 200 and kept."""
+    """Each is answered 200 and stored."""
     before = len(shared_server.kept())
     answers = [shared_server.notify(catalogue.notification(kind)) for kind in catalogue.kinds()]
     assert {answer.status for answer in answers} == {200}

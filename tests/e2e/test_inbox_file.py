@@ -1,4 +1,4 @@
-"""The inbox's file as people name it: by links, with blanks, of another owner; and what the log says of it."""
+"""The inbox's file: symbolic links, spaces in its path, a file of another program, and what the log reports."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from tests.support.relaying import Relay, write
 from tests.support.server import Server, until
 
 
-def test_a_symbolic_link_is_the_file_that_it_names(tmp_path: Path) -> None:
-    """WAL, lock and relay.db lie beside the target; a second process by the other name is told `locked`."""
+def test_a_symbolic_link_is_resolved(tmp_path: Path) -> None:
+    """WAL, lock and relay.db are beside the target; a second process with the other path is reported as `locked`."""
     real, link = tmp_path / "real", tmp_path / "link"
     real.mkdir()
     link.mkdir()
@@ -33,16 +33,16 @@ def test_a_symbolic_link_is_the_file_that_it_names(tmp_path: Path) -> None:
         assert server.notify(catalogue.notification("message text")).status == 200
 
 
-def test_a_path_with_blanks(tmp_path: Path) -> None:
-    """Percent-encoded in the URL."""
+def test_a_path_with_spaces(tmp_path: Path) -> None:
+    """They are percent-encoded in the URL."""
     (tmp_path / "a b").mkdir()
     with Server(tmp_path, WEBHOOK_INBOX=f"sqlite://{tmp_path}/a%20b/x%3F.db") as server:
         assert server.notify(catalogue.notification("message text")).status == 200
         assert (tmp_path / "a b" / "x?.db").stat().st_size > 0
 
 
-def test_another_programs_file_keeps_its_server_waiting(tmp_path: Path) -> None:
-    """Not ready, with the reason; every notification is an error that was not stored, and the file stays as it was."""
+def test_the_database_of_another_program_is_not_used(tmp_path: Path) -> None:
+    """Not ready, with the reason; notifications are logged as not stored, and the file is not changed."""
     program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('CREATE TABLE a (b)'); db.commit()"
     path = tmp_path / "inbox.db"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
@@ -63,8 +63,8 @@ def test_another_programs_file_keeps_its_server_waiting(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.glob("inbox.db*")} == {"inbox.db"}
 
 
-def test_a_credential_file_whose_name_is_nearly_right(tmp_path: Path) -> None:
-    """The log names it, not only /readyz."""
+def test_a_misspelt_name_of_a_credential_file(tmp_path: Path) -> None:
+    """The log names it, as /readyz does."""
     server = Server(tmp_path)
     server.write_credentials(None, server.secret)
     (server.credentials / "verify_token").write_text(server.token)

@@ -1,4 +1,4 @@
-"""`make run`: all its parts together, one at a time in a directory, and none left behind."""
+"""`make run` starts all parts, once per directory, and leaves no process behind."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_nothing_is_left_behind(run: Run, number: signal.Signals) -> None:
-    """A terminal that is closed (HUP), or Ctrl-C, reaches every process of the group; all of them end."""
+def test_no_process_is_left_behind(run: Run, number: signal.Signals) -> None:
+    """A closed terminal (HUP) or Ctrl-C reaches every process of the group, and all of them exit."""
     os.killpg(run.process.pid, number)
     until(run.is_gone, run.output)
     for port in (*run.ports.values(), run.example):
@@ -32,8 +32,8 @@ def test_nothing_is_left_behind(run: Run, number: signal.Signals) -> None:
             ask(port, "GET", "/", None, {})
 
 
-def test_a_second_one_in_the_same_directory(run: Run, tmp_path: Path) -> None:
-    """Is refused, on other ports too, and the first one goes on."""
+def test_a_second_run_in_the_same_directory(run: Run, tmp_path: Path) -> None:
+    """It is refused, even on other ports, and the first one continues."""
     second = Run(tmp_path)
     try:
         assert second.process.wait(20) != 0
@@ -43,8 +43,8 @@ def test_a_second_one_in_the_same_directory(run: Run, tmp_path: Path) -> None:
     assert run.is_ready()
 
 
-def test_a_port_that_is_taken(run: Run, tmp_path: Path) -> None:
-    """Nothing starts, and each port that is taken is named with the line that chooses another."""
+def test_a_port_in_use(run: Run, tmp_path: Path) -> None:
+    """Nothing starts. The error names each port in use with the command that chooses another."""
     (tmp_path / "other").mkdir()
     found = subprocess.run(
         [*make_run(tmp_path / "other"), *run.variables()],

@@ -1,8 +1,8 @@
-"""The OpenAPI documents of both listeners, against the real server.
+"""The OpenAPI documents of both listeners, checked against the real server.
 
-Schemathesis makes the requests: from the examples, at the boundaries of each schema, and drawn ones, good and bad,
-the same at every run. Its checks judge the answers. What it cannot send (a body that never ends) is sent by hand and
-judged by the same checks.
+Schemathesis makes the requests: examples, boundaries of each schema, and generated ones, valid and invalid, the same at
+every run. Its checks validate the answers. What it cannot send (an incomplete body, for instance) is sent by hand and
+validated by the same checks.
 """
 
 import copy
@@ -42,9 +42,9 @@ PUBLIC, ADMIN = document_of("public"), document_of("admin")
 def loaded(
     document: dict[str, Any], *, good: Sequence[str] = ("2xx",), bad: Sequence[str] = ("4xx",), down: Sequence[str] = ()
 ) -> Any:
-    """Have schemathesis read *document*.
+    """Load *document* into schemathesis.
 
-    What follows it is to be answered one of *good*, what does not one of *bad*, and no 5xx is fine but those of *down*.
+    A valid request must get one of *good*, an invalid one one of *bad*; of the 5xx only *down* is allowed.
     """
     expected = {
         "positive_data_acceptance": {"expected-statuses": list(good)},
@@ -67,27 +67,27 @@ PROBES_TOO_EARLY = loaded(ADMIN, good=["200", "503"], down=["503"])
 
 @schemathesis.deserializer("text/plain", "application/openmetrics-text")
 def text_of(_context: schemathesis.DeserializationContext, response: schemathesis.Response) -> str:
-    """Have the bodies of these types judged, too: schemathesis itself reads neither."""
+    """Return the body of these types, which schemathesis itself does not parse."""
     return response.text
 
 
 def no_other_header(
     _context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """Check that the answer has no header that the document leaves out."""
+    """Check that the answer has no undocumented header."""
     operation = case.operation.schema.raw_schema["paths"][case.path].get(case.method.lower(), {"responses": {}})
     documented = operation["responses"].get(str(response.status_code))
-    if documented:  # else it is for the other checks to say
+    if documented:  # else other checks report it
         assert response.headers.keys() <= {name.lower() for name in documented.get("headers", ())} | WITH_EVERY_ANSWER
 
 
 def judged_call(case: schemathesis.Case, port: int, **how: Any) -> schemathesis.Response:
-    """Send what was drawn, and judge the answer."""
+    """Send a generated request, and validate the answer."""
     return case.call_and_validate(base_url=f"http://127.0.0.1:{port}", additional_checks=[no_other_header], **how)
 
 
 def judge(document: dict[str, Any], method: str, path: str, answer: Answer) -> None:
-    """Judge an answer that was got by hand."""
+    """Validate an answer to a request that was sent by hand."""
     response = schemathesis.Response(
         answer.status,
         {name: [value] for name, value in answer.headers.items()},
@@ -101,7 +101,7 @@ def judge(document: dict[str, Any], method: str, path: str, answer: Answer) -> N
 
 
 def signer(secret: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Make what signs the bytes that are about to leave: to requests it is an `auth`."""
+    """Return an `auth` of requests that signs the bytes of a request."""
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
         body = request.body or b""
@@ -114,7 +114,7 @@ def signer(secret: str) -> Callable[[requests.PreparedRequest], requests.Prepare
 
 @pytest.fixture(scope="module")
 def waiting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that has no credentials yet."""
+    """A server without credentials."""
     server = Server(tmp_path_factory.mktemp("waiting"))
     try:
         server.start()
@@ -126,7 +126,7 @@ def waiting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture(scope="module")
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that waits for a second and takes a KiB."""
+    """A server with a read timeout of 1 s and a body limit of 1 KiB."""
     settings = {"WEBHOOK_READ_TIMEOUT": "1s", "WEBHOOK_MAX_BODY_BYTES": "1024"}
     with Server(tmp_path_factory.mktemp("strict"), **settings) as running:
         yield running
@@ -134,7 +134,7 @@ def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize("document", [PUBLIC, ADMIN], ids=["public", "admin"])
 def test_the_documents_are_valid(document: dict[str, Any]) -> None:
-    """Each is OpenAPI 3.1, and each example in it follows the schema beside it."""
+    """Each is OpenAPI 3.1, and each example matches its schema."""
     assert document["openapi"].startswith("3.1.")
     loaded(document).validate()
     shown = 0
@@ -149,7 +149,7 @@ def test_the_documents_are_valid(document: dict[str, Any]) -> None:
 
 
 def parts_with_schema(part: Any) -> Iterator[dict[str, Any]]:
-    """Find parameters, headers and bodies."""
+    """Yield parameters, headers and bodies."""
     if isinstance(part, dict):
         if "schema" in part:
             yield part
@@ -160,15 +160,15 @@ def parts_with_schema(part: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("error", responses.ANSWERS, ids=lambda error: error.__name__)
-def test_every_refusal_is_documented(error: type[errors.WebhookError]) -> None:
-    """Status, body and Retry-After are those of the one table, on the operation that raises it."""
+def test_every_rejection_is_documented(error: type[errors.WebhookError]) -> None:
+    """With the status, body and Retry-After of the table in `receiver/responses.py`."""
     operation = "get" if error is errors.HandshakeRefused else "post"
     assert_documented(operation, responses.ANSWERS[error])
 
 
 @pytest.mark.parametrize("operation", ["get", "post"])
-def test_a_defect_is_documented(operation: str) -> None:
-    """On both operations: it cannot be provoked from outside."""
+def test_an_internal_error_is_documented(operation: str) -> None:
+    """On both operations; it cannot be provoked from outside."""
     assert_documented(operation, responses.FAILED)
 
 
@@ -179,8 +179,8 @@ def assert_documented(operation: str, answer: responses.ErrorResponse) -> None:
     assert PUBLIC["components"]["headers"]["Retry-After"]["schema"]["const"] == int(responses.RETRY_AFTER)
 
 
-def test_no_answer_is_documented_that_is_not_given() -> None:
-    """Besides 200, the refusals and a defect there are none."""
+def test_only_answers_that_exist_are_documented() -> None:
+    """200, the rejections and the internal error."""
     given: dict[str, set[str]] = {
         "get": {"200", responses.FAILED.status[:3]},
         "post": {"200", responses.FAILED.status[:3]},
@@ -191,16 +191,16 @@ def test_no_answer_is_documented_that_is_not_given() -> None:
         assert PUBLIC["paths"]["/webhooks"][operation]["responses"].keys() == statuses
 
 
-def test_notifications_follow_the_schema() -> None:
-    """Every kind that Meta sends does."""
+def test_notifications_match_the_schema() -> None:
+    """Every kind of the catalogue."""
     schema = {"$ref": "#/components/schemas/Notification", "components": PUBLIC["components"]}
     for kind in catalogue.kinds():
         jsonschema_rs.validate(schema, json.loads(catalogue.notification(kind)))
 
 
 @pytest.mark.needs("corpus")
-def test_real_payloads_follow_the_schema(corpus: list[Path]) -> None:
-    """Meta's own samples do, too."""
+def test_real_payloads_match_the_schema(corpus: list[Path]) -> None:
+    """Meta's own samples."""
     schema = {"$ref": "#/components/schemas/Notification", "components": PUBLIC["components"]}
     for file in corpus:
         jsonschema_rs.validate(schema, json.loads(file.read_bytes()))
@@ -220,8 +220,8 @@ AS_DOCUMENTED = {"connection": "keep-alive", "content-type": "text/plain", "retr
         Answer(503, {"connection": "close", "content-type": "text/plain"}, b"unavailable, try again\n"),
     ],
 )
-def test_the_judge(answer: Answer) -> None:
-    """An answer that differs from the document in one thing is noticed."""
+def test_a_single_difference_is_detected(answer: Answer) -> None:
+    """An answer that differs from the document in one thing fails one check."""
     judge(PUBLIC, "POST", "/webhooks", Answer(503, AS_DOCUMENTED, b"unavailable, try again\n"))
     with pytest.raises(schemathesis.errors.FailureGroup) as found:
         judge(PUBLIC, "POST", "/webhooks", answer)
@@ -229,14 +229,14 @@ def test_the_judge(answer: Answer) -> None:
 
 
 @STRANGER.parametrize()
-def test_a_stranger(case: schemathesis.Case, shared_server: Server) -> None:
-    """Whatever is sent by somebody who knows nothing is refused as documented, and nothing breaks."""
+def test_requests_without_credentials(case: schemathesis.Case, shared_server: Server) -> None:
+    """Every request of somebody without token and secret is rejected as documented, without an error."""
     judged_call(case, shared_server.port)
 
 
 @TOKEN_KNOWN.parametrize()
 def test_a_handshake(case: schemathesis.Case, shared_server: Server) -> None:
-    """With the token, what follows the document gets its challenge back, and what does not is refused."""
+    """With the token, a valid request gets its challenge back, and an invalid one is rejected."""
     case.query["hub.verify_token"] = shared_server.token
     response = judged_call(case, shared_server.port)
     if response.status_code == 200:
@@ -245,7 +245,7 @@ def test_a_handshake(case: schemathesis.Case, shared_server: Server) -> None:
 
 @SECRET_KNOWN.parametrize()
 def test_a_signed_notification(case: schemathesis.Case, shared_server: Server) -> None:
-    """With the right signature everything is kept and answered 200, whether it follows the document or not."""
+    """With a correct signature every body is stored and answered 200, valid or not."""
     before = shared_server.metric("whatsapp_webhook_notifications_total", outcome="accepted")
     response = judged_call(case, shared_server.port, auth=signer(shared_server.secret))
     accepted = shared_server.metric("whatsapp_webhook_notifications_total", outcome="accepted") - before
@@ -253,8 +253,8 @@ def test_a_signed_notification(case: schemathesis.Case, shared_server: Server) -
 
 
 @TOO_EARLY.parametrize()
-def test_before_there_are_credentials(case: schemathesis.Case, waiting_server: Server) -> None:
-    """Nothing is verified and nothing is kept: 404 and 503, as documented."""
+def test_without_credentials(case: schemathesis.Case, waiting_server: Server) -> None:
+    """Nothing is verified and nothing is stored: 404 and 503, as documented."""
     response = judged_call(case, waiting_server.port, auth=signer("any"))
     assert response.status_code == {"GET": 404, "POST": 503}.get(case.method, 405)
 
@@ -266,8 +266,8 @@ def test_probes(case: schemathesis.Case, shared_server: Server) -> None:
 
 
 @PROBES_TOO_EARLY.parametrize()
-def test_probes_before_there_are_credentials(case: schemathesis.Case, waiting_server: Server) -> None:
-    """A server that is not ready says so as documented, on /readyz and nowhere else."""
+def test_probes_without_credentials(case: schemathesis.Case, waiting_server: Server) -> None:
+    """Only /readyz reports that the server is not ready, as documented."""
     response = judged_call(case, waiting_server.admin_port)
     if case.method == "GET":
         assert response.status_code == (503 if case.path == "/readyz" else 200)
@@ -286,7 +286,7 @@ def test_probes_before_there_are_credentials(case: schemathesis.Case, waiting_se
     ],
 )
 def test_both_formats_of_the_metrics(shared_server: Server, accept: str, media_type: str) -> None:
-    """What is asked for is what comes, as documented."""
+    """The Accept header selects the format, as documented."""
     answer = shared_server.admin("/metrics", Accept=accept)
     assert answer.headers["content-type"].startswith(media_type)
     judge(ADMIN, "GET", "/metrics", answer)
@@ -304,8 +304,8 @@ def test_both_formats_of_the_metrics(shared_server: Server, accept: str, media_t
         (CHUNKED + b"1\r\n{\r\n", 408),
     ],
 )
-def test_refusals_by_hand(strict_server: Server, raw: bytes, status: int) -> None:
-    """Bodies that are late, broken, too large or encoded are refused as documented."""
+def test_rejected_bodies(strict_server: Server, raw: bytes, status: int) -> None:
+    """Late, broken, too large or encoded bodies are rejected as documented."""
     with strict_server.connect() as client:
         client.sendall(raw)
         answer = read_answer(client)
@@ -319,7 +319,7 @@ def test_refusals_by_hand(strict_server: Server, raw: bytes, status: int) -> Non
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_other_methods_and_paths(shared_server: Server, listener: str, document: dict[str, Any], path: str) -> None:
-    """They are answered as the components say, which no operation of the document refers to."""
+    """They are answered as the components document, which no operation references."""
     document = copy.deepcopy(document)
     there = document["paths"][path]
     components = document["components"]["responses"]
@@ -330,7 +330,7 @@ def test_other_methods_and_paths(shared_server: Server, listener: str, document:
     cases = [schema[path][method].Case() for method in other_methods]
     cases += [schema["/nowhere"][method].Case() for method in METHODS]
     for case in cases:
-        # That Allow names every documented method is not so where the answer 405 was written into the document.
+        # The methods that were added to the document just now are not in Allow.
         judged_call(case, getattr(shared_server, listener), excluded_checks=[checks.allow_header_conformance])
 
 
@@ -355,8 +355,8 @@ def test_other_methods_and_paths(shared_server: Server, listener: str, document:
     ],
     ids=lambda value: value[:40].decode() if isinstance(value, bytes) else str(value),
 )
-def test_what_is_not_http(strict_server: Server, listener: str, raw: bytes, status: int) -> None:
-    """It is answered as the document's table says, in plain text, and the connection closes."""
+def test_invalid_http(strict_server: Server, listener: str, raw: bytes, status: int) -> None:
+    """It is answered in plain text as the table of the document says, and the connection closes."""
     document, port = (PUBLIC, strict_server.port) if listener == "public" else (ADMIN, strict_server.admin_port)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.sendall(raw)

@@ -1,4 +1,4 @@
-"""Applications behind the relay: written with other people's libraries, unchanged, their signature checks on."""
+"""Applications behind the relay, written with other people's libraries, which verify signatures."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ DOCS = ROOT / "docs" / "receiving"
 
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install what the programs in Node want, from its lock file."""
+    """Install the Node modules from the lock file."""
     directory = tmp_path_factory.mktemp("node")
     for name in ("package.json", "package-lock.json"):
         shutil.copy(APPS / name, directory)
@@ -31,7 +31,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(command: list[str], directory: Path) -> Iterator[Path]:
-    """Run an application until the block ends; gives the file with what it prints."""
+    """Run an application until the block ends; yield the file with its output."""
     printed = directory / "printed"
     with printed.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=directory) as process:
         try:
@@ -41,12 +41,12 @@ def running(command: list[str], directory: Path) -> Iterator[Path]:
 
 
 def in_node(program: Path, modules: Path) -> Path:
-    """Put a program where Node finds its modules."""
+    """Copy a program to where Node finds its modules."""
     return Path(shutil.copy(program, modules))
 
 
 def deliver(tmp_path: Path, printed: Path, form: str, port: int, expected: list[str]) -> None:
-    """Send through the service what Meta would; see that the application got it, nothing refused."""
+    """Send notifications through the service, and check that the application got each of them."""
     write(tmp_path, {"url": f"http://127.0.0.1:{port}/webhook", "format": form})
     with Server(tmp_path) as server, Relay(tmp_path) as relay:
         for kind in ("message text", "message image", "status delivered", "status read", "message reaction"):
@@ -60,7 +60,7 @@ def deliver(tmp_path: Path, printed: Path, form: str, port: int, expected: list[
 
 
 def test_an_application_with_pywa(tmp_path: Path) -> None:
-    """Flask and pywa, format `meta`, each signature checked against the destination's secret."""
+    """Flask and pywa, format `meta`; pywa verifies each signature with the destination's secret."""
     port = free_port()
     command = [sys.executable, str(APPS / "with_pywa.py"), str(port), META_SECRET]
     with running(command, tmp_path) as printed:
@@ -70,7 +70,7 @@ def test_an_application_with_pywa(tmp_path: Path) -> None:
 
 @pytest.mark.needs("npm")
 def test_an_application_in_node(tmp_path: Path, modules: Path) -> None:
-    """whatsapp-api-js, format `meta`, the same."""
+    """whatsapp-api-js, format `meta`."""
     port = free_port()
     program = in_node(APPS / "with_whatsapp_api_js.mjs", modules)
     command = ["node", str(program), str(port), META_SECRET]
@@ -80,7 +80,7 @@ def test_an_application_in_node(tmp_path: Path, modules: Path) -> None:
 
 @pytest.mark.parametrize("program", ["receive.py", pytest.param("receive.mjs", marks=pytest.mark.needs("npm"))])
 def test_the_programs_of_the_documentation(program: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Ten lines each, format `cloudevents`; they refuse what somebody else signed."""
+    """About ten lines each, format `cloudevents`; they reject a signature made with another secret."""
     port, secret = free_port(), str(tmp_path / "cloudevents-secret")
     if program.endswith(".py"):
         command = [sys.executable, str(DOCS / program)]
@@ -106,7 +106,7 @@ def _refused(relay: Relay) -> bool:
 
 
 def test_the_documentation_shows_the_programs_that_are_tested() -> None:
-    """Line for line."""
+    """Line by line."""
     page = (ROOT / "docs" / "receiving.md").read_text()
     for program in ("receive.py", "receive.mjs"):
         assert (DOCS / program).read_text() in page

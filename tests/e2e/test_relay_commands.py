@@ -33,7 +33,7 @@ def app() -> Iterator[Destination]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, app: Destination) -> list[Event]:
+def stored(tmp_path: Path, app: Destination) -> list[Event]:
     """Six messages of three people, all of them delivered."""
     write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
     with closing(opened(tmp_path)) as inbox:
@@ -43,11 +43,11 @@ def kept(tmp_path: Path, app: Destination) -> list[Event]:
     return events
 
 
-def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
-    """No traceback, and what to do."""
+def test_a_missing_setting_or_state_is_reported(tmp_path: Path) -> None:
+    """With what to do, and without a traceback."""
     relay = Relay(tmp_path)
     relay.environ["WEBHOOK_DESTINATIONS"] = ""
-    assert "WEBHOOK_DESTINATIONS wants the path of a file" in relay.command("relay", ok=False)
+    assert "WEBHOOK_DESTINATIONS is not set" in relay.command("relay", ok=False)
     relay.environ["WEBHOOK_DESTINATIONS"] = str(relay.file)
     relay.environ["WEBHOOK_INBOX"] = "memory://?durability=weak"
     assert "can't read an inbox in memory" in relay.command("relay", ok=False)
@@ -58,8 +58,8 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path) -> None:
     assert "relay.db is not a file" in relay.command("relay", ok=False)
 
 
-def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
-    """As it is for `serve`."""
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
+    """As by `serve`."""
     with closing(opened(tmp_path)):
         pass
     write(tmp_path)
@@ -70,8 +70,8 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_check_says_every_problem_of_the_destinations(tmp_path: Path) -> None:
-    """At once."""
+def test_check_reports_every_problem_of_the_destinations_file(tmp_path: Path) -> None:
+    """In one run."""
     relay = Relay(tmp_path)
     write(tmp_path, {"url": "ftp://x", "nme": 1}, {"name": "other", "url": "https://a.b", "format": "xml"})
     said = relay.command("check", ok=False)
@@ -82,10 +82,10 @@ def test_check_says_every_problem_of_the_destinations(tmp_path: Path) -> None:
     assert "must have base64 after whsec_ (line 1)" in relay.command("check", ok=False)
 
 
-def test_the_story_of_an_event(tmp_path: Path, kept: list[Event]) -> None:
-    """By position and by id: each try, when, how long, with what status."""
+def test_the_delivery_history_of_an_event(tmp_path: Path, stored: list[Event]) -> None:
+    """By position and by id: each attempt with its time, duration and status."""
     relay = Relay(tmp_path)
-    for which in ("2", kept[1].id):
+    for which in ("2", stored[1].id):
         told = json.loads(relay.command("events", "show", which))
         (delivery,) = told["deliveries"]
         assert (delivery["destination"], delivery["state"]) == ("app", "delivered")
@@ -95,8 +95,8 @@ def test_the_story_of_an_event(tmp_path: Path, kept: list[Event]) -> None:
         assert tried["at"].endswith("Z")
 
 
-def test_a_destination_is_stopped_and_goes_on(tmp_path: Path, kept: list[Event], app: Destination) -> None:
-    """While the relay runs; the list says it."""
+def test_a_destination_is_disabled_and_enabled(tmp_path: Path, stored: list[Event], app: Destination) -> None:
+    """While the relay runs; `destinations list` shows the state."""
     with Relay(tmp_path) as relay:
         assert "app is disabled." in relay.command("destinations", "disable", "app", "--reason", "they move house")
         assert "already" in relay.command("destinations", "disable", "app")
@@ -104,41 +104,41 @@ def test_a_destination_is_stopped_and_goes_on(tmp_path: Path, kept: list[Event],
         with closing(opened(tmp_path)) as inbox:
             keep(inbox, message(1, 100))
         until(lambda: relay.backlog() == 1, "never planned")
-        assert len(app.requests) == len(kept)
+        assert len(app.requests) == len(stored)
         (status,) = map(json.loads, relay.command("destinations", "list", "--json").splitlines())
         assert (status["name"], status["disabled"], status["backlog"]) == ("app", "they move house", 1)
         assert relay.metric("whatsapp_webhook_relay_destination_disabled", destination="app") == 1
         assert relay.metric("whatsapp_webhook_relay_backlog_events", destination="app") == 1
         assert "app is enabled." in relay.command("destinations", "enable", "app")
-        until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
-        assert "there are: app" in relay.command("destinations", "enable", "nobody", ok=False)
+        until(lambda: len(app.requests) == len(stored) + 1, "nothing came")
+        assert "Destinations: app." in relay.command("destinations", "enable", "nobody", ok=False)
 
 
-def test_a_replay(tmp_path: Path, kept: list[Event], app: Destination) -> None:
-    """Counts first where it is asked to; the same id, marked; by id, type, person, time and destination."""
+def test_a_replay(tmp_path: Path, stored: list[Event], app: Destination) -> None:
+    """Events keep their id and are marked; options select them by type, person, time and destination."""
     with Relay(tmp_path) as relay:
         assert "app: 6 events would be" in relay.command("events", "replay", "--since", "1h", "--dry-run")
         assert "app: 2 events would be" in relay.command(
-            "events", "replay", "--subject", kept[0].subject or "", "--dry-run"
+            "events", "replay", "--subject", stored[0].subject or "", "--dry-run"
         )
-        assert "Nothing is chosen" in relay.command("events", "replay", "--type", "com.whatsapp.call.*", "--dry-run")
+        assert "No event matches" in relay.command("events", "replay", "--type", "com.whatsapp.call.*", "--dry-run")
         assert len(app.requests) == 6
-        assert "app: 1 events are" in relay.command("events", "replay", kept[3].id, "--destination", "app")
+        assert "app: 1 events will be" in relay.command("events", "replay", stored[3].id, "--destination", "app")
         until(lambda: len(app.requests) == 7, "nothing came")
-        assert app.requests[6].headers["ce-id"] == kept[3].id
+        assert app.requests[6].headers["ce-id"] == stored[3].id
         assert app.requests[6].headers["ce-replay"] == "true"
         assert not any("ce-replay" in request.headers for request in app.requests[:6])
-        assert app.requests[6].body == kept[3].data
-    assert "there is no 'other'; there are: app" in relay.command(
+        assert app.requests[6].body == stored[3].data
+    assert "There is no destination 'other'. Destinations: app." in relay.command(
         "events", "replay", "1", "--destination", "other", ok=False
     )
-    assert "Say which" in relay.command("events", "replay", ok=False)
+    assert "Which events?" in relay.command("events", "replay", ok=False)
     assert "not both" in relay.command("events", "replay", "1", "--since", "1h", ok=False)
     assert "There is no event '99'" in relay.command("events", "replay", "99", ok=False)
 
 
-def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> None:
-    """Are listed with why and how often, and delivered once more."""
+def test_dead_letters(tmp_path: Path, stored: list[Event], app: Destination) -> None:
+    """They are listed with reason and attempts, and replayed."""
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     work = SqliteDeliveries(store)
     with closing(opened(tmp_path)) as inbox:
@@ -154,16 +154,16 @@ def test_dead_letters(tmp_path: Path, kept: list[Event], app: Destination) -> No
         assert word in told
     assert json.loads(relay.command("events", "show", "7"))["deliveries"][0]["state"] == "dead: expired"
     assert "app: 1 events would be" in relay.command("events", "replay", "--dead-letters", "--dry-run")
-    assert "app: 1 events are" in relay.command("events", "replay", "--dead-letters")
+    assert "app: 1 events will be" in relay.command("events", "replay", "--dead-letters")
     assert "No dead letters" in relay.command("events", "dead-letters")
     with relay:
-        until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
+        until(lambda: len(app.requests) == len(stored) + 1, "nothing came")
 
 
-def test_a_person_is_forgotten(tmp_path: Path, kept: list[Event], app: Destination) -> None:
-    """While the server runs: nothing of theirs is left in the files; a repeat is still told; the rest is there."""
-    person = kept[0].subject or ""
-    theirs = [event for event in kept if event.subject == person]
+def test_a_person_is_erased(tmp_path: Path, stored: list[Event], app: Destination) -> None:
+    """While the server runs: none of their data is left in the files, and a duplicate is still recognized."""
+    person = stored[0].subject or ""
+    theirs = [event for event in stored if event.subject == person]
     notification = catalogue.notification("message text")
     with Server(tmp_path, WEBHOOK_DESTINATIONS=str(tmp_path / "destinations.yaml")) as server, Relay(tmp_path) as relay:
         app.behave = saying(BROKEN)
@@ -185,15 +185,15 @@ def test_a_person_is_forgotten(tmp_path: Path, kept: list[Event], app: Destinati
             assert secret.encode() not in content, f"{secret} in {file.name}"
 
 
-def test_what_is_not_owned_up_to_is_asked(tmp_path: Path, kept: list[Event]) -> None:
-    """Without --yes nothing is erased before somebody says so."""
+def test_erase_asks_for_confirmation(tmp_path: Path, stored: list[Event]) -> None:
+    """Without --yes nothing is erased before it is confirmed."""
     relay = Relay(tmp_path)
-    assert "Aborted" in relay.command("events", "erase", "--subject", kept[0].subject or "", ok=False)
+    assert "Aborted" in relay.command("events", "erase", "--subject", stored[0].subject or "", ok=False)
     assert len(relay.command("events", "list", "--json").splitlines()) == 6
 
 
-def test_it_stops_in_time_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    """With a destination that hangs: within seconds, exit code 0, and the next relay tries at once."""
+def test_the_relay_stops_in_time(tmp_path: Path) -> None:
+    """With a destination that hangs: within seconds, exit status 0; the next relay retries immediately."""
     with closing(opened(tmp_path)) as inbox, destination(saying(after=30)) as app:
         keep(inbox, message(1, 1))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": 30})
@@ -208,8 +208,8 @@ def test_it_stops_in_time_and_nothing_is_left_behind(tmp_path: Path) -> None:
             until(lambda: relay.backlog() == 0, "not tried again", 8)
 
 
-def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
-    """The try carries the trace of the request that brought the event."""
+def test_the_trace_is_continued(tmp_path: Path, app: Destination) -> None:
+    """The attempt carries the trace of the request that brought the event."""
     collector = free_port()
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"}
     write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
@@ -224,8 +224,8 @@ def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
     assert app.requests[0].headers["ce-traceparent"] == event.traceparent
 
 
-def _purged(directory: Path) -> None:
-    """Purge the inbox as a receiver does after the retention, with all that it must not purge."""
+def _purge(directory: Path) -> None:
+    """Purge the inbox as a receiver does after the retention, except for what the relay still needs."""
     url = inbox_url(f"sqlite://{directory}/inbox.db")
     with closing(SqliteInbox(url.path, Terms(1, 1, low_watermark=low_watermark.of(url)))) as inbox:
         while inbox.purge(int(time.time() * 1000)):
@@ -233,7 +233,7 @@ def _purged(directory: Path) -> None:
 
 
 def _dead_letter(directory: Path, number: int) -> Event:
-    """Store an event, and have its delivery be given up by a relay that runs for a moment."""
+    """Store an event, and make its delivery a dead letter."""
     with closing(opened(directory)) as inbox:
         (lost,) = keep(inbox, message(1, number))
     store = SqliteDeliveryDatabase(directory / "relay.db")
@@ -252,7 +252,7 @@ def _events(directory: Path) -> list[Record]:
         return list(log.read(0, 1000))
 
 
-def _standings(directory: Path) -> Sequence[DestinationStatus]:
+def _statuses(directory: Path) -> Sequence[DestinationStatus]:
     store = SqliteDeliveryDatabase(directory / "relay.db")
     try:
         return SqliteDeliveryAdmin(store).statuses()
@@ -268,71 +268,71 @@ def _saved(directory: Path, *positions: int) -> set[int]:
         store.close()
 
 
-def test_a_dead_letter_outlives_the_retention(tmp_path: Path, kept: list[Event], app: Destination) -> None:
-    """Its event is saved beside it, shown and delivered once more, though the inbox holds it no longer."""
+def test_a_dead_letter_outlives_the_retention(tmp_path: Path, stored: list[Event], app: Destination) -> None:
+    """Its event is saved with it, shown and replayed, though the inbox no longer has it."""
     lost = _dead_letter(tmp_path, 100)
-    _purged(tmp_path)
-    assert [event.id for _, event in _events(tmp_path)] == [lost.id], "kept until it is saved"
+    _purge(tmp_path)
+    assert [event.id for _, event in _events(tmp_path)] == [lost.id], "purged before it was saved"
     relay = Relay(tmp_path)
     with relay:
         until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
-    _purged(tmp_path)
+    _purge(tmp_path)
     assert _events(tmp_path) == []
     assert "com.whatsapp.message.text" in relay.command("events", "dead-letters")
     assert json.loads(relay.command("events", "show", "7"))["id"] == lost.id
-    assert "app: 1 events are" in relay.command("events", "replay", "--dead-letters")
+    assert "app: 1 events will be" in relay.command("events", "replay", "--dead-letters")
     with relay:
-        until(lambda: len(app.requests) == len(kept) + 1, "nothing came")
+        until(lambda: len(app.requests) == len(stored) + 1, "nothing came")
     assert app.requests[-1].body == lost.data
     assert app.requests[-1].headers["ce-id"] == lost.id
 
 
-def test_a_dead_letter_whose_event_is_gone_is_said(tmp_path: Path, kept: list[Event]) -> None:
-    """By `show` and by `replay`: no promise that can't be kept."""
-    assert kept
+def test_a_dead_letter_without_its_event(tmp_path: Path, stored: list[Event]) -> None:
+    """`show` and `replay` report that it cannot be replayed."""
+    assert stored
     _dead_letter(tmp_path, 100)
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     SqliteDeliveries(store).save([7], [], now=1, max_bytes=1)
     store.close()
-    _purged(tmp_path)
+    _purge(tmp_path)
     relay = Relay(tmp_path)
     assert "no longer stored" in relay.command("events", "dead-letters")
     assert "it cannot be replayed" in relay.command("events", "show", "7", ok=False)
-    assert "Nothing is chosen" in relay.command("events", "replay", "--dead-letters")
+    assert "No event matches" in relay.command("events", "replay", "--dead-letters")
 
 
-def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, kept: list[Event]) -> None:
-    """Also if the inbox itself holds nothing of them any more."""
-    assert kept
+def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, stored: list[Event]) -> None:
+    """Even if the inbox itself has no event of them any more."""
+    assert stored
     lost = _dead_letter(tmp_path, 100)
     with Relay(tmp_path) as relay:
         until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
-    _purged(tmp_path)
+    _purge(tmp_path)
     assert lost.subject
     assert "1 events are erased" in relay.command("events", "erase", "--subject", lost.subject, "--yes")
     for file in tmp_path.glob("*.db*"):
         assert lost.subject.encode() not in file.read_bytes(), file.name
 
 
-def test_the_state_of_a_relay_that_was_removed(tmp_path: Path, kept: list[Event]) -> None:
-    """Is shown and dropped on request, never while a relay runs."""
-    assert kept
+def test_the_state_of_a_relay_that_was_removed(tmp_path: Path, stored: list[Event]) -> None:
+    """It is shown and dropped on request, but not while a relay runs."""
+    assert stored
     _dead_letter(tmp_path, 100)
     relay = Relay(tmp_path)
-    assert "stop it, wait 150 seconds" in relay.command("destinations", "drop-state", "--yes", ok=False)
+    assert "Stop it, wait 150 seconds" in relay.command("destinations", "drop-state", "--yes", ok=False)
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     with store.transaction() as db:
         db.execute("UPDATE heartbeat SET seen = 1")
     store.close()
-    told = "1 destinations, 0 undelivered events and 1 dead letters"
+    told = "the state of 1 destinations, 0 pending deliveries, 1 dead letters"
     assert f"Would drop: {told}." in relay.command("destinations", "drop-state", "--dry-run")
     assert "Aborted" in relay.command("destinations", "drop-state", ok=False)
     assert f"Dropped: {told}." in relay.command("destinations", "drop-state", "--yes")
     assert "No destinations yet" in relay.command("destinations", "list")
 
 
-def test_the_receiver_keeps_what_the_relay_has_yet_to_deliver(tmp_path: Path) -> None:
-    """Though nothing in its own environment says that there is a relay; and its metric says when one was there."""
+def test_the_receiver_does_not_purge_pending_events(tmp_path: Path) -> None:
+    """Although its own environment does not mention a relay. Its metric has the relay's last heartbeat."""
     with (
         destination(saying(BROKEN)) as app,
         Server(tmp_path, WEBHOOK_RETENTION="1s", WEBHOOK_BODY_RETENTION="1s") as server,
@@ -355,15 +355,15 @@ def test_the_receiver_keeps_what_the_relay_has_yet_to_deliver(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("types", "comes"), [([], False), (["com.whatsapp.*"], False), (["com.whatsapp.unrecognized"], True)]
 )
-def test_what_is_no_notification_is_not_delivered_as_one(tmp_path: Path, types: list[str], comes: bool) -> None:  # noqa: FBT001
-    """An application of Meta's format gets it only if its destination asks for it by name."""
+def test_unrecognized_bodies_are_delivered_on_request_only(tmp_path: Path, types: list[str], comes: bool) -> None:  # noqa: FBT001
+    """A destination of format `meta` gets them only if its `types` name them."""
     with closing(opened(tmp_path)) as inbox, destination() as app:
         keep(inbox, b'["not a notification"]', message(1, 1))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "format": "meta", "types": types})
         with Relay(tmp_path) as relay:
             until(
                 lambda: (
-                    relay.backlog() == 0 and {each.name: each.position for each in _standings(tmp_path)} == {"app": 2}
+                    relay.backlog() == 0 and {each.name: each.position for each in _statuses(tmp_path)} == {"app": 2}
                 ),
                 "?",
             )

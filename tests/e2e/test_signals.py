@@ -1,4 +1,4 @@
-"""Signals that tell other programs to reload or to change their workers; and a process that may open few files."""
+"""Signals that make other programs reload or change their workers, and a process without file descriptors."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal
     ["sqlite", *(pytest.param(each, marks=pytest.mark.needs(each)) for each in ("postgresql", "kafka", "nats"))],
 )
 def test_signals_are_ignored_under_load(engine: str, tmp_path: Path, servers: Servers) -> None:
-    """Each to the first process and to the worker: every answer is 200, no process ends or comes, each is logged."""
+    """Each is sent to both processes: every answer is 200, no process exits or starts, each signal is logged."""
     with Server(tmp_path, WEBHOOK_INBOX=place(engine, tmp_path, servers).text) as server:
         assert server.process
         master = psutil.Process(server.process.pid)
@@ -38,12 +38,12 @@ def test_signals_are_ignored_under_load(engine: str, tmp_path: Path, servers: Se
             time.sleep(1)
         assert set(traffic.answers) == {"200"}
         assert master.children() == [worker]
-        told = [line["signal"] for line in server.log_lines() if line["event"] == "signal ignored"]
-        assert told == [number.name for number in SIGNALS]
+        logged = [line["signal"] for line in server.log_lines() if line["event"] == "signal ignored"]
+        assert logged == [number.name for number in SIGNALS]
 
 
 def test_a_relay_ignores_them_too(tmp_path: Path) -> None:
-    """It goes on delivering."""
+    """It continues to deliver."""
     inbox = opened(tmp_path)
     with destination() as app:
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
@@ -53,17 +53,17 @@ def test_a_relay_ignores_them_too(tmp_path: Path) -> None:
                 relay.process.send_signal(number)
                 keep(inbox, message(1, sent))
                 until(lambda sent=sent: len(app.requests) == sent, "not delivered")
-            told = [line["signal"] for line in relay.log_lines() if line["event"] == "signal ignored"]
-            assert told == [number.name for number in SIGNALS]
+            logged = [line["signal"] for line in relay.log_lines() if line["event"] == "signal ignored"]
+            assert logged == [number.name for number in SIGNALS]
     inbox.close()
 
 
 def test_out_of_file_descriptors(tmp_path: Path) -> None:
-    """Every line of the log is JSON, and once there are some again it answers."""
+    """Every line of the log is JSON, and the server answers again once descriptors are free."""
     with Server(tmp_path, WEBHOOK_LOG_FORMAT="json") as server:
         assert server.process
         (worker,) = psutil.Process(server.process.pid).children()
-        limit = worker.num_fds() + 20  # below what the worker reckons with
+        limit = worker.num_fds() + 20  # below the limit that the worker has read
         worker.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
         clients = []
         for _ in range(120):

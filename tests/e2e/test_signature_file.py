@@ -1,4 +1,4 @@
-"""`doctor --signature`: a request as it was caught."""
+"""`doctor --signature`: explains the signature of a captured request."""
 
 import json
 import os
@@ -28,12 +28,12 @@ class Run:
     """Runs the command in the test's directory."""
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str]:
-        """Give its status, and what it said."""
+        """Return its exit status and its output, which must not contain the secret."""
         done = commands.run("doctor", "--credentials", "credentials", *arguments, environ=os.environ, given=stdin)
-        said = done.stdout + done.stderr
-        assert SECRET not in said
-        assert "Traceback" not in said
-        return done.returncode, said
+        output = done.stdout + done.stderr
+        assert SECRET not in output
+        assert "Traceback" not in output
+        return done.returncode, output
 
 
 def request(body: bytes = BODY, *, end: bytes = b"\r\n", more: bytes = b"", length: int | None = None) -> bytes:
@@ -44,93 +44,93 @@ def request(body: bytes = BODY, *, end: bytes = b"\r\n", more: bytes = b"", leng
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 def test_a_whole_request(run: Run, end: bytes) -> None:
-    """Head and body; what follows the body is not of it."""
-    Path("caught").write_bytes(request(end=end))
-    assert run("--signature", "caught")[0] == 0
-    Path("caught").write_bytes(request(end=end) + b"\nPOST /webhooks HTTP/1.1\r\n")
-    assert run("--signature", "caught")[0] == 0
+    """Bytes after the body, and requests before it, are ignored."""
+    Path("captured").write_bytes(request(end=end))
+    assert run("--signature", "captured")[0] == 0
+    Path("captured").write_bytes(request(end=end) + b"\nPOST /webhooks HTTP/1.1\r\n")
+    assert run("--signature", "captured")[0] == 0
     assert run("--signature", "-", stdin=request())[0] == 0
-    Path("caught").write_bytes(b"GET /webhooks?x HTTP/1.1\r\nHost: x\r\n\r\n" + request(end=end))
-    assert run("--signature", "caught")[0] == 0
+    Path("captured").write_bytes(b"GET /webhooks?x HTTP/1.1\r\nHost: x\r\n\r\n" + request(end=end))
+    assert run("--signature", "captured")[0] == 0
 
 
-def test_chunks(run: Run) -> None:
-    """Are put together."""
+def test_a_chunked_body(run: Run) -> None:
+    """Its chunks are joined."""
     chunks = b"5\r\n" + BODY[:5] + b"\r\n%x\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n0\r\n\r\n"
-    Path("caught").write_bytes(request(chunks, more=b"Transfer-Encoding: chunked"))
-    status, said = run("--signature", "caught")
-    assert status == 0, said
+    Path("captured").write_bytes(request(chunks, more=b"Transfer-Encoding: chunked"))
+    status, output = run("--signature", "captured")
+    assert status == 0, output
 
 
-def test_chunks_that_are_cut_off(run: Run) -> None:
-    """Are told, and not taken for another secret's."""
+def test_a_truncated_chunked_body(run: Run) -> None:
+    """It is a usage error, not a signature with another secret."""
     chunks = b"5\r\n" + BODY[:5] + b"\r\n%x\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n"
-    for caught in (chunks, chunks[:30]):
-        Path("caught").write_bytes(request(caught, more=b"Transfer-Encoding: chunked"))
-        status, said = run("--signature", "caught")
+    for captured in (chunks, chunks[:30]):
+        Path("captured").write_bytes(request(captured, more=b"Transfer-Encoding: chunked"))
+        status, output = run("--signature", "captured")
         assert status == 2
-        assert "The last chunk of the body is not in FILE" in said
+        assert "The last chunk of the body is not in FILE" in output
 
 
-def test_more_secrets_than_the_service_takes(run: Run) -> None:
-    """Are not said to be in force."""
+def test_too_many_secrets(run: Run) -> None:
+    """The service accepts none of them, and neither does the command."""
     Path("credentials/app-secret").write_text("".join(f"{each}\n" for each in (*range(4), SECRET)))
-    Path("caught").write_bytes(request())
-    status, said = run("--signature", "caught")
+    Path("captured").write_bytes(request())
+    status, output = run("--signature", "captured")
     assert status == 1
-    assert "more than 4 values" in said
+    assert "more than 4 values" in output
 
 
-def test_a_header_that_was_pasted(run: Run) -> None:
-    """May have quotes and blanks about it."""
+def test_a_pasted_header(run: Run) -> None:
+    """It may have quotes or spaces around it, and a name before it."""
     Path("body").write_bytes(BODY)
     for pasted in (f'"{HEADER}"', f" {HEADER} ", f"x-hub-signature-256: '{HEADER}'"):
         assert run("--signature", "body", "--header", pasted)[0] == 0
 
 
 def test_a_body_alone(run: Run) -> None:
-    """With its header beside it; without one it is told what to do."""
+    """It requires --header, and the error says so."""
     Path("body").write_bytes(BODY)
     assert run("--signature", "body", "--header", HEADER)[0] == 0
     assert run("--signature", "body", "--header", f"X-Hub-Signature-256: {HEADER}")[0] == 0
-    status, said = run("--signature", "body")
+    status, output = run("--signature", "body")
     assert status == 2
-    assert "--header" in said
-    status, said = run("--signature", "body", "--header", "")
+    assert "--header" in output
+    status, output = run("--signature", "body", "--header", "")
     assert status == 2
-    assert "--header is empty" in said
+    assert "--header is empty" in output
 
 
 def test_a_handshake(run: Run) -> None:
-    """Is no notification, and has no signature."""
-    Path("caught").write_bytes(b"GET /webhooks?hub.mode=subscribe HTTP/1.1\r\nHost: x\r\n\r\n")
-    status, said = run("--signature", "caught")
+    """A GET is a usage error: it has no signature."""
+    Path("captured").write_bytes(b"GET /webhooks?hub.mode=subscribe HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, output = run("--signature", "captured")
     assert status == 2
-    assert "This is a GET" in said
+    assert "FILE contains a GET" in output
 
 
-def test_a_request_that_is_cut_off(run: Run) -> None:
-    """Is told: that is why it can't be right."""
-    Path("caught").write_bytes(request(BODY[:100]))
-    status, said = run("--signature", "caught")
+def test_a_truncated_request(run: Run) -> None:
+    """A body shorter than its Content-Length is a usage error."""
+    Path("captured").write_bytes(request(BODY[:100]))
+    status, output = run("--signature", "captured")
     assert status == 2
-    assert f"Only 100 of {len(BODY)} bytes" in said
+    assert f"only 100 of {len(BODY)} bytes" in output
 
 
 def test_another_apps_secret(run: Run) -> None:
-    """Named in a file."""
+    """A --candidate file with the secret explains the signature."""
     Path("other").write_text("of-another-app\n")
     Path("body").write_bytes(BODY)
     header = signature.header_for(BODY, b"of-another-app")
-    status, said = run("--signature", "body", "--header", header, "--candidate", "other")
+    status, output = run("--signature", "body", "--header", header, "--candidate", "other")
     assert status == 1
-    assert "signed with other, line 1" in said
-    assert "of-another-app" not in said
-    status, said = run("--signature", "body", "--header", header, "--candidate", "other", "--json")
-    assert json.loads(said)["explained"] is True
+    assert "signed with other, line 1" in output
+    assert "of-another-app" not in output
+    status, output = run("--signature", "body", "--header", header, "--candidate", "other", "--json")
+    assert json.loads(output)["explained"] is True
 
 
-def test_what_goes_together(run: Run) -> None:
-    """A candidate alone says nothing."""
+def test_options_that_require_others(run: Run) -> None:
+    """--header requires --signature, whose file must exist."""
     assert run("--header", "x")[0] == 2
     assert run("--signature", "nowhere")[0] == 2

@@ -18,6 +18,7 @@ import pytest
 from service.meta.webhook_fields import FIELDS, NOT_CHOSEN
 from tests.support.public import ACCOUNT, APP, NUMBER, World
 from tests.support.server import free_port
+from tests.support.terminal import lines_on_terminal
 
 pytestmark = pytest.mark.needs("nginx")
 ELSEWHERE = "https://elsewhere.example.com/hook"
@@ -43,6 +44,7 @@ def test_from_nothing_to_subscribed(world: World) -> None:
     assert done.returncode == 0, done.stderr
     assert f"app {APP}\n  now   nothing\n  then  {world.url}: account_update, messages\n" in done.stdout
     assert f"account {ACCOUNT}\n  now   not subscribed\n  then  subscribed\n" in done.stdout
+    assert done.stdout.endswith("Done: Meta now has this registration.\n")
     assert done.stdout.index("Change this at Meta?") < done.stdout.index(f"app {APP}: done")
     assert world.registered()["callback_url"] == world.url
     assert world.fields() == {"messages", "account_update"}
@@ -81,7 +83,7 @@ def test_fields_that_are_not_wanted_any_more(world: World, adds: bool) -> None: 
     world.register(fields="messages,flows,security")
     done = world.run("subscribe", "--yes", "--fields", "messages,calls")
     assert done.returncode == 0, done.stderr
-    assert "more: calls; not any more: flows, security" in done.stdout
+    assert "added: calls; removed: flows, security" in done.stdout
     assert world.fields() == {"messages", "calls"}
     assert world.run("subscribe", "--yes", "--fields", "messages").returncode == 0
     assert world.fields() == {"messages"}
@@ -162,7 +164,7 @@ def test_overrides_on_request(world: World) -> None:
     assert world.state["accounts"][ACCOUNT]["apps"] == {APP: world.url}
     assert world.state["accounts"][ACCOUNT]["numbers"][NUMBER]["overrides"] == {APP: world.url}
     assert world.registered()["callback_url"] == ELSEWHERE
-    assert "note: whether the app is subscribed to the number's account" in done.stdout
+    assert "note: it was not checked whether the app is subscribed to the number's account" in done.stdout
     again = world.run("subscribe", "--yes", "--override-account", ACCOUNT, "--override-number", NUMBER)
     assert "Nothing to change" in again.stdout
     ended = world.run("unsubscribe", "--yes")
@@ -177,7 +179,7 @@ def test_what_an_override_has_no_use_for(world: World) -> None:
     for more in (("--fields", "messages"), ("--account", ACCOUNT)):
         done = world.run("subscribe", "--yes", "--override-number", NUMBER, *more)
         assert done.returncode == 2
-        assert "leave --fields and --account out" in done.stderr
+        assert "omit --fields and --account" in done.stderr
     assert world.graph.asked == []
 
 
@@ -200,7 +202,7 @@ def test_unsubscribing(world: World) -> None:
     world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
     done = world.run("unsubscribe", "--yes")
     assert done.returncode == 2
-    assert "would go with its subscription" in done.stderr
+    assert "would be removed with its subscription" in done.stderr
     assert world.run("unsubscribe", "--dry-run", "--drop-overrides").returncode == 0
     assert world.graph.changed == []
     done = world.run("unsubscribe", "--yes", "--drop-overrides")
@@ -212,8 +214,8 @@ def test_unsubscribing(world: World) -> None:
 def test_status(world: World) -> None:
     """In words and as JSON, and nothing secret in either."""
     empty = world.run("status").stdout
-    assert "not subscribed: Meta sends nothing of WhatsApp" in empty
-    assert "not subscribed: Meta sends nothing of it to this app" in empty
+    assert "not subscribed: Meta sends no WhatsApp events to this app" in empty
+    assert "not subscribed: Meta sends none of its events to this app" in empty
     world.register(fields="messages,calls")
     world.state["accounts"][ACCOUNT]["apps"][APP] = ELSEWHERE
     world.state["accounts"][ACCOUNT]["numbers"]["106540352242924"]["overrides"][APP] = world.url  # on the second page
@@ -259,7 +261,7 @@ def test_status_without_an_access_token(world: World) -> None:
     [
         ("http://wa.example.com/webhooks", "https only"),
         ("https://a@wa.example.com/webhooks", "without user, password"),
-        ("https://wa.example.com/web+hooks", "+ of the path"),
+        ("https://wa.example.com/web+hooks", "+ in the path"),
         ("wa.example.com", "must be a URL"),
     ],
 )
@@ -302,7 +304,7 @@ def error(code: int, message: str = "m", **more: Any) -> dict[str, Any]:
         (error(100, "Object with ID '1' does not exist"), "yours", "may not see it"),
         (error(4, headers=None), "yours", "Try again in an hour"),
         (error(368), "Meta's", "breach of its policies"),
-        (error(1, status=500), "Meta's", "can't do it just now"),
+        (error(1, status=500), "Meta's", "can't do this at the moment"),
         (error(2, status=503), "Meta's", "metastatus.com"),
         (error(9999), "Meta's", "code 9999"),
         ({"status": 502, "raw": "<html>bad gateway</html>", "times": 99}, "Meta's", "answered 502"),
@@ -382,7 +384,7 @@ def test_a_proxy_on_the_way_out(world: World) -> None:
         assert len(Proxy.asked) == 1
         done = world.run("status", HTTPS_PROXY=f"http://ada:wrong-one@{at}", NO_PROXY="")
         assert done.returncode == 1
-        assert "by the proxy of HTTPS_PROXY" in done.stderr
+        assert "through the proxy of HTTPS_PROXY" in done.stderr
         assert "wrong-one" not in done.stderr
         proxy.shutdown()
 
@@ -392,7 +394,7 @@ def test_nobody_there(world: World) -> None:
     done = world.run("status", WEBHOOK_GRAPH_URL=f"https://localhost:{free_port()}")
     assert "could not be reached" in done.stderr
     done = world.run("status", WEBHOOK_GRAPH_URL="https://nowhere.invalid")
-    assert "the name in https://nowhere.invalid" in done.stderr
+    assert "the host name in https://nowhere.invalid" in done.stderr
     done = world.run("status", SSL_CERT_FILE="")
     assert "not trusted here" in done.stderr
     assert "Traceback" not in done.stderr
@@ -404,7 +406,7 @@ def test_meta_in_the_middle_of_it(world: World) -> None:
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 1
     assert f"app {APP}: done" in done.stdout
-    assert f"account {ACCOUNT}: not changed, nor anything after it" in done.stderr
+    assert f"account {ACCOUNT}: failed. This step and those after it were not applied." in done.stderr
     world.graph.faults.clear()
     done = world.run("subscribe", "--yes", "--fields", "messages")
     assert done.returncode == 0
@@ -416,8 +418,8 @@ def test_the_wrong_verify_token(world: World) -> None:
     """Meta's handshake fails, and what it says is said in words; nothing is registered."""
     done = world.run("subscribe", "--yes", WEBHOOK_VERIFY_TOKEN="another")
     assert done.returncode == 1
-    assert "the verify token is not one in force there" in done.stderr
-    assert f"`whatsapp-webhook doctor --url {world.url}` tells the two apart" in done.stderr
+    assert "the service does not accept the verify token" in done.stderr
+    assert f"`whatsapp-webhook doctor --url {world.url}` finds out which" in done.stderr
     assert "On whose side: the callback URL's." in done.stderr
     assert world.registered() == {}
 
@@ -425,10 +427,10 @@ def test_the_wrong_verify_token(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("https://localhost:1/webhooks", "nobody takes connections there"),
-        ("https://nowhere.invalid/webhooks", "the name in it is not found"),
-        ("https://localhost:{graph}/webhooks", "it answers 400 and not 200"),
-        ("https://localhost:{port}/", "this path does not lead to the service"),
+        ("https://localhost:1/webhooks", "Meta could not connect"),
+        ("https://nowhere.invalid/webhooks", "its host name could not be resolved"),
+        ("https://localhost:{graph}/webhooks", "it answers 400 instead of 200"),
+        ("https://localhost:{port}/", "either the path does not lead to the service"),
         ("https://127.0.0.1:{port}/webhooks", "the certificate is not trusted"),
     ],
 )
@@ -443,12 +445,15 @@ def test_metas_handshake_fails(world: World, url: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ("return 301 https://www.example.com/;", "it redirects (301), and Meta follows nothing"),
-        ("return 401;", "asks for a login"),
-        ("return 403;", "something before the service refuses it"),
-        ("return 502;", "a proxy answers that nothing is behind it"),
+        ("return 301 https://www.example.com/;", "it redirects (301), and Meta does not follow redirects"),
+        ("return 401;", "requires a login"),
+        ("return 403;", "something in front of the service refuses the request"),
+        ("return 502;", "a proxy answers that it has no working backend"),
         ("return 200 welcome;", "something else answers there, with 'welcome'"),
-        ("rewrite ^ /webhooks? break;", "does not lead to the service, or the verify token"),
+        (
+            "rewrite ^ /webhooks? break;",
+            "does not lead to the service, or the service does not accept the verify token",
+        ),
     ],
 )
 def test_metas_handshake_fails_at_a_proxy(world: World, tmp_path: Path, rules: str, says: str) -> None:
@@ -471,7 +476,7 @@ def test_a_number_that_is_sent_elsewhere_keeps_that(world: World) -> None:
     assert done.returncode == 2
     assert ELSEWHERE in done.stderr
     assert world.graph.changed == []
-    assert "overrides of accounts that are not named" in world.run("unsubscribe", "--dry-run").stdout
+    assert "accounts that are not named here were not checked" in world.run("unsubscribe", "--dry-run").stdout
     done = world.run("unsubscribe", "--yes", "--number", NUMBER, WEBHOOK_ACCOUNTS="")
     assert done.returncode == 2
     assert world.graph.changed == []
@@ -537,7 +542,7 @@ def test_what_somebody_else_changes_just_then(
         assert done.returncode == 0  # a field more is theirs, and nobody's harm
     else:
         assert done.returncode == 1
-        assert "the above is left" in done.stderr
+        assert "the changes above are still missing" in done.stderr
 
 
 def test_a_secret_that_is_being_rotated(world: World) -> None:
@@ -553,7 +558,7 @@ def test_a_url_that_is_too_long_for_an_override(world: World) -> None:
     url = f"{world.url}/{'x' * 200}"
     done = world.run("subscribe", url, "--yes", "--override-number", NUMBER)
     assert done.returncode == 2
-    assert "Meta takes 200" in done.stderr
+    assert "Meta accepts 200" in done.stderr
     assert world.graph.asked == []
 
 
@@ -627,3 +632,18 @@ def test_a_list_without_an_end(world: World) -> None:
     world.graph.faults[:] = [{"status": 200, "raw": json.dumps(page), "times": 99, "path": "phone_numbers"}]
     assert world.run("status").returncode == 0
     assert len(world.graph.asked) < 10
+
+
+def test_status_fits_80_columns(world: World) -> None:
+    """A URL that is too long for a line is shortened in the middle; `--wide` prints it whole."""
+    url = f"{ELSEWHERE}/{'long/' * 30}end"
+    world.register(url, fields=",".join(FIELDS))
+    world.state["accounts"][ACCOUNT]["apps"][APP] = url
+    environ = os.environ | world.environ
+    lines = lines_on_terminal(80, environ, "status")
+    assert max(map(len, lines)) <= 80
+    assert any("…" in line for line in lines)
+    assert "messages" in " ".join(lines)
+    wide = lines_on_terminal(80, environ, "status", "--wide")
+    assert f"  callback URL  {url}" in wide
+    assert f"  override      {url}" in wide

@@ -1,4 +1,4 @@
-"""Traces, against a real OTLP receiver that decodes what arrives."""
+"""Traces, with a real OTLP receiver that decodes them."""
 
 import http.server
 import threading
@@ -15,7 +15,7 @@ from tests.support.server import Server, until
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes OTLP over HTTP, and keeps the spans and the bytes."""
+    """Accepts OTLP over HTTP, and stores the spans and the bytes."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -25,7 +25,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def named(self, name: str) -> list[Any]:
-        """Give the spans of a name."""
+        """Return the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
 
@@ -70,7 +70,7 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 def test_a_request_and_its_commit(receiver: Receiver, tmp_path: Path) -> None:
-    """One span for the request, one for the commit that is linked to it; the trace is in the event and in the log."""
+    """A span for the request, and a linked one for the commit; event and log have the trace id."""
     with Server(tmp_path, **settings(receiver)) as server:
         answer = server.notify(catalogue.notification("message text"))
         assert answer.status == 200
@@ -89,8 +89,8 @@ def test_a_request_and_its_commit(receiver: Receiver, tmp_path: Path) -> None:
         assert name == "whatsapp-webhook"
 
 
-def test_nothing_secret_leaves(receiver: Receiver, tmp_path: Path) -> None:
-    """Not the query string, and so not the token; no header, no address, no path of a stranger."""
+def test_spans_contain_no_secret(receiver: Receiver, tmp_path: Path) -> None:
+    """No query string and so no token; no header, no address, no path of a stranger."""
     with Server(tmp_path, **settings(receiver)) as server:
         server.handshake(challenge="the-challenge")
         server.handshake("a-wrong-token")
@@ -103,7 +103,7 @@ def test_nothing_secret_leaves(receiver: Receiver, tmp_path: Path) -> None:
 
 
 def test_a_stranger_cannot_force_sampling(receiver: Receiver, tmp_path: Path) -> None:
-    """A caller's traceparent neither decides nor becomes the parent."""
+    """A caller's traceparent does not decide, and does not become the parent."""
     foreign = "00-11111111111111111111111111111111-2222222222222222-01"
     with Server(tmp_path, **settings(receiver)) as server:
         server.notify(catalogue.notification("message text"), traceparent=foreign, tracestate="a=b", baggage="c=d")
@@ -122,7 +122,7 @@ def test_a_stranger_cannot_force_sampling(receiver: Receiver, tmp_path: Path) ->
 
 
 def test_a_share_of_requests_is_sampled(receiver: Receiver, tmp_path: Path) -> None:
-    """About as many as the ratio says; the others are answered and kept alike."""
+    """About as many as the ratio; the others are answered and stored in the same way."""
     ratio = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     with Server(tmp_path, **settings(receiver, **ratio)) as server:
         for _ in range(200):
@@ -133,8 +133,8 @@ def test_a_share_of_requests_is_sampled(receiver: Receiver, tmp_path: Path) -> N
     assert len(receiver.named("POST /webhooks")) == len(traced)
 
 
-def test_an_endpoint_that_is_down_harms_nobody(tmp_path: Path) -> None:
-    """The exporter fails in its own thread; the stop does not wait for it for long."""
+def test_an_endpoint_that_is_down(tmp_path: Path) -> None:
+    """The exporter fails in its own thread, and does not delay the shutdown for long."""
     down = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "2"}
     with Server(tmp_path, **down) as server:
         assert server.notify(catalogue.notification("message text")).status == 200
@@ -149,8 +149,8 @@ def test_an_endpoint_that_is_down_harms_nobody(tmp_path: Path) -> None:
         {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
     ],
 )
-def test_what_cannot_be_followed_is_said(environ: dict[str, str]) -> None:
-    """`check` ends with 2 and the sentence."""
+def test_check_reports_invalid_tracing_settings(environ: dict[str, str]) -> None:
+    """It exits with status 2."""
     done = run("check", **environ)
     assert done.returncode == 2
     assert "OTEL_" in done.stderr

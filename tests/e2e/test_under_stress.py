@@ -1,4 +1,4 @@
-"""Slow clients, many clients, full disks, stops: honest traffic goes on."""
+"""Slow clients, many clients, full disks, shutdowns: honest traffic continues."""
 
 import os
 import select
@@ -27,7 +27,7 @@ HEAD = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256=" + b
 @pytest.mark.alone
 @pytest.mark.usefixtures("many_files")
 def test_a_thousand_stalled_clients(tmp_path: Path) -> None:
-    """In the request line, the headers, the body, a chunk, dripping and silent: each is cut, nobody else waits."""
+    """In the request line, the headers, the body, a chunk, slow or silent: each is cut, and nobody else waits."""
     parts = [
         b"POST /web",
         HEAD + b"\r\nContent-Le",
@@ -45,7 +45,7 @@ def test_a_thousand_stalled_clients(tmp_path: Path) -> None:
             while time.monotonic() < over and len(cut) < len(clients):
                 for client in [client for client in clients if client not in cut][::5]:
                     try:
-                        client.send(b"x")  # dripping
+                        client.send(b"x")  # slowly
                     except OSError:
                         cut.add(client)
                 time.sleep(0.2)
@@ -62,8 +62,8 @@ def test_a_thousand_stalled_clients(tmp_path: Path) -> None:
         until(lambda: server.metric("http_server_active_requests") == 0, "requests were left over")
 
 
-def test_a_hundred_large_bodies_at_once(tmp_path: Path) -> None:
-    """Three megabytes each: memory stays under 512 MiB, and each gets 200 or 503."""
+def test_a_hundred_large_concurrent_bodies(tmp_path: Path) -> None:
+    """Three megabytes each: memory stays below 512 MiB, and each gets 200 or 503."""
     with Server(tmp_path) as server:
         tree = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children()]
         answers: Counter[int] = Counter()
@@ -82,7 +82,7 @@ def test_a_hundred_large_bodies_at_once(tmp_path: Path) -> None:
                     time.sleep(0.3)
                     client.sendall(raw[1_000_000:])
                 except OSError:
-                    pass  # answered early; the answer is there to be read
+                    pass  # answered early; the answer can be read
                 answers[read_answer(client).status] += 1
 
         senders = [threading.Thread(target=send, args=(number,)) for number in range(100)]
@@ -98,8 +98,8 @@ def test_a_hundred_large_bodies_at_once(tmp_path: Path) -> None:
         assert server.notify(catalogue.notification("message text")).status == 200
 
 
-def test_ten_thousand_repeats_are_kept_once(server: Server) -> None:
-    """The same notification on 16 connections; regrouped batches; across a restart."""
+def test_ten_thousand_duplicates_are_stored_once(server: Server) -> None:
+    """The same notification on 16 connections, in other batches, and after a restart."""
     body = catalogue.notification("message text")
     raw = post(body, server.secret)
     answers: Counter[int] = Counter()
@@ -138,7 +138,7 @@ def _matched(server: Server, position: str) -> float:
 
 
 def test_a_hundred_credential_swaps_under_load(server: Server) -> None:
-    """Old and new in overlap at every moment: no refusal."""
+    """While old and new overlap, nothing is rejected."""
     with Traffic(server) as traffic:
         for number in range(100):
             (server.directory / "swap").write_text(
@@ -147,13 +147,13 @@ def test_a_hundred_credential_swaps_under_load(server: Server) -> None:
             (server.directory / "swap").replace(server.credentials / "app-secret")
             time.sleep(0.03)
         (server.credentials / "app-secret").write_text(f"{OTHER_SECRET}\n{server.secret}\n")
-        until(lambda: _matched(server, "2") > 0, "never looked at")
+        until(lambda: _matched(server, "2") > 0, "never used")
     assert set(traffic.answers) == {"200"}
     assert _matched(server, "1")
 
 
 def test_the_admin_listener_answers_while_the_public_one_is_full(tmp_path: Path) -> None:
-    """All connections taken by clients that say nothing."""
+    """All public connections are used by silent clients."""
     with Server(tmp_path, WEBHOOK_CONNECTIONS="20", WEBHOOK_READ_TIMEOUT="5s") as server:
         clients = [server.connect() for _ in range(60)]
         for path in ("/livez", "/readyz", "/metrics"):
@@ -166,7 +166,7 @@ def test_the_admin_listener_answers_while_the_public_one_is_full(tmp_path: Path)
 
 
 def test_draining(server: Server) -> None:
-    """From the mark on it is not ready and closes connections, but refuses nothing; a restart forgets the mark."""
+    """While draining it is not ready and closes connections, but rejects nothing; a restart ends it."""
     done = subprocess.run(
         [sys.executable, "-m", "service", "drain", "--seconds", "0.1"], env=os.environ | server.environ, check=False
     )
@@ -183,7 +183,7 @@ def test_draining(server: Server) -> None:
 
 
 def test_stopping_under_load(server: Server) -> None:
-    """Every request whose head had come is answered, and its event is there; the exit comes in time."""
+    """Every request whose head has arrived is answered, its event is stored, and the exit is in time."""
     half = [server.connect() for _ in range(20)]
     bodies = [catalogue.notification("message text") for _ in half]
     idle = server.connect()
@@ -211,8 +211,8 @@ def test_stopping_under_load(server: Server) -> None:
     assert set(traffic.answers) <= {"200"} | unanswered
 
 
-def test_strangers_do_not_hold_the_stop_up(server: Server) -> None:
-    """One that sent a byte, one whose body has stalled: they are cut after a second, and the log says how many."""
+def test_stalled_clients_do_not_delay_the_shutdown(server: Server) -> None:
+    """One that sent a byte, one with a stalled body: both are cut after a second, and the log has the number."""
     raw = post(catalogue.notification("message text"), server.secret)
     with server.connect() as head, server.connect() as body:
         head.sendall(raw[:1])
@@ -229,7 +229,7 @@ def test_strangers_do_not_hold_the_stop_up(server: Server) -> None:
     ] == [2]
 
 
-def test_a_body_that_moves_is_taken_during_the_stop(server: Server) -> None:
+def test_a_body_that_makes_progress_is_accepted_during_shutdown(server: Server) -> None:
     """For up to three seconds."""
     raw = post(catalogue.batch(200), server.secret)
     step = -(-len(raw) // 9)
@@ -245,7 +245,7 @@ def test_a_body_that_moves_is_taken_during_the_stop(server: Server) -> None:
 
 @pytest.mark.needs("mounts")
 def test_a_full_disk(tmp_path: Path) -> None:
-    """503 with the reason in /readyz while it is full, and back by itself when there is room; nothing kept is lost."""
+    """503 with the reason in /readyz while it is full; it recovers without a restart, and no stored event is lost."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
@@ -273,7 +273,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_second_server_on_the_same_inbox_waits(server: Server, tmp_path: Path) -> None:
-    """It starts, is not ready, says why, and takes over when the first is gone."""
+    """It is not ready, reports why, and takes over when the first one has exited."""
     (tmp_path / "second").mkdir()
     second = Server(tmp_path / "second", WEBHOOK_INBOX=server.environ["WEBHOOK_INBOX"])
     second.write_credentials(second.token, second.secret)
@@ -289,7 +289,7 @@ def test_a_second_server_on_the_same_inbox_waits(server: Server, tmp_path: Path)
 
 
 def test_several_workers_and_a_dead_one(tmp_path: Path) -> None:
-    """On the memory inbox: metrics are the sum, and go on after a worker was killed."""
+    """With the memory inbox: metrics are the sum of the workers, and continue after one was killed."""
     with Server(tmp_path, WEBHOOK_WORKERS="2", WEBHOOK_INBOX="memory://?durability=weak") as server:
         for _ in range(40):
             assert server.notify(catalogue.notification("message text")).status == 200
@@ -312,7 +312,7 @@ def test_several_workers_and_a_dead_one(tmp_path: Path) -> None:
 
 
 def test_series_are_bounded(server: Server) -> None:
-    """Whatever is sent, at most 1,000 series."""
+    """At most 1,000 series, whatever is sent."""
     for kind in catalogue.kinds():
         server.notify(catalogue.notification(kind))
     for number in range(300):
@@ -328,8 +328,8 @@ def test_series_are_bounded(server: Server) -> None:
     assert not any("f29" in line or "path1" in line for line in lines)
 
 
-def test_the_process_is_as_promised(server: Server) -> None:
-    """As many files as the system allows, no control socket, one writer thread, and nothing monkey-patched."""
+def test_the_processes(server: Server) -> None:
+    """The maximum of file descriptors, no control socket, a writer thread, nothing monkey-patched."""
     master = psutil.Process(server.process.pid)
     (worker,) = master.children()
     soft, hard = worker.rlimit(psutil.RLIMIT_NOFILE)
@@ -341,7 +341,7 @@ def test_the_process_is_as_promised(server: Server) -> None:
 
 
 def test_a_slow_inbox_is_answered_in_time(tmp_path: Path) -> None:
-    """A database that another program holds: 503 within the accept timeout; Meta's retry is kept, once."""
+    """If another program locks the database: 503 within the accept timeout; Meta's retry is stored, once."""
     body = catalogue.notification("message text")
     with Server(tmp_path, WEBHOOK_ACCEPT_TIMEOUT="1s") as server:
         with closing(apsw.Connection(str(server.inbox))) as other:

@@ -1,4 +1,4 @@
-"""The client of the Graph API: what it tries again, how long it waits, and what it sends where."""
+"""The client of the Graph API: its retries, its timeouts, and where it puts secrets."""
 
 from collections.abc import Iterator
 
@@ -29,19 +29,19 @@ def client(api: graph.Graph, waits: list[float], timeout: float = 5) -> Graph:
     return Graph(f"https://localhost:{api.port}", "v26.0", keys, sleep=waits.append, timeout=timeout)
 
 
-def test_an_answer_that_does_not_come(api: graph.Graph) -> None:
-    """Is waited for no longer than the timeout, and asked for again, with a pause that grows."""
+def test_a_timeout(api: graph.Graph) -> None:
+    """A request without a response is abandoned at the timeout and retried, with a wait before each retry."""
     api.faults.append({"sleep": 1, "times": 99})
     waits: list[float] = []
-    with pytest.raises(GraphRefused, match="did not answer in time") as refused:
+    with pytest.raises(GraphRefused, match="did not respond in time") as refused:
         registration.app(client(api, waits, timeout=0.1))
     assert refused.value.again
     assert len(waits) == MAX_GRAPH_ATTEMPTS - 1
     assert len(api.asked) == MAX_GRAPH_ATTEMPTS
 
 
-def test_a_refusal_is_asked_for_once(api: graph.Graph) -> None:
-    """Nobody gets another answer by asking again."""
+def test_a_refusal_is_not_retried(api: graph.Graph) -> None:
+    """A permanent error is raised after one request."""
     api.faults.append({"error": {"code": 190, "message": "m"}, "times": 99})
     waits: list[float] = []
     with pytest.raises(GraphRefused):
@@ -50,31 +50,31 @@ def test_a_refusal_is_asked_for_once(api: graph.Graph) -> None:
 
 
 def test_secrets_are_in_a_header(api: graph.Graph) -> None:
-    """And in no URL, where a proxy on the way would write them down; nor in what an error or a repr says."""
-    asking = client(api, [])
-    registration.accounts(asking, [ACCOUNT])
-    registration.app(asking)
+    """No secret is in a URL, which a proxy may log, nor in a repr."""
+    calling = client(api, [])
+    registration.accounts(calling, [ACCOUNT])
+    registration.app(calling)
     (token,) = api.state["tokens"]
     secret = api.state["apps"][APP]["secret"]
-    for said in (*map(str, api.asked), repr(asking.keys)):
-        assert token not in said
-        assert secret not in said
+    for text in (*map(str, api.asked), repr(calling.keys)):
+        assert token not in text
+        assert secret not in text
     assert any("?" in path for _, path in api.asked)
 
 
 @pytest.mark.parametrize("version", ["v1.0", "v99.0"])
-def test_a_version_that_is_none(api: graph.Graph, version: str) -> None:
-    """Is told as that."""
+def test_an_unknown_version(api: graph.Graph, version: str) -> None:
+    """The remedy names the setting."""
     waits: list[float] = []
-    asking = Graph(f"https://localhost:{api.port}", version, client(api, waits).keys, sleep=waits.append)
+    calling = Graph(f"https://localhost:{api.port}", version, client(api, waits).keys, sleep=waits.append)
     with pytest.raises(GraphRefused) as refused:
-        registration.app(asking)
+        registration.app(calling)
     assert "WEBHOOK_GRAPH_VERSION" in refused.value.remedy
 
 
 @pytest.mark.parametrize(("active", "is_so"), [(True, True), (False, False), ("true", True), ("false", False)])
-def test_a_boolean_that_is_a_word(api: graph.Graph, active: object, is_so: bool) -> None:  # noqa: FBT001
-    """Is read as one, as Meta writes either."""
+def test_booleans_and_strings(api: graph.Graph, active: object, is_so: bool) -> None:  # noqa: FBT001
+    """Meta sends a boolean either as a boolean or as a string."""
     about = {"callback_url": "https://wa.example.com/", "active": active, "fields": []}
     api.state["apps"][APP]["subscriptions"][graph.OBJECT] = about
     subscription = registration.app(client(api, [])).subscription

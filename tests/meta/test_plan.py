@@ -1,4 +1,4 @@
-"""What is to change at Meta: nothing that is somebody else's, and no more than is needed."""
+"""The plan to change the registration at Meta: nothing is replaced without permission, or changed without need."""
 
 import json
 from collections.abc import Sequence
@@ -73,8 +73,8 @@ NOWHERE = {"override_callback_uri": ""}
         ),
         (APP, "messages", None),
         (sending(AGAIN), "messages", None),
-        (APP, "calls,messages", of_app(URL, f"{URL}, more: calls", "calls,messages")),
-        (sending(URL, "calls"), "messages", of_app(URL, f"{URL}, more: messages; not any more: calls")),
+        (APP, "calls,messages", of_app(URL, f"{URL}, added: calls", "calls,messages")),
+        (sending(URL, "calls"), "messages", of_app(URL, f"{URL}, added: messages; removed: calls")),
         (sending(URL, active=False), "messages", of_app(f"{URL}, not active", URL)),
         (
             sending(URL, "messages", "security", "history", "flows", "calls"),
@@ -82,7 +82,7 @@ NOWHERE = {"override_callback_uri": ""}
             PlanStep(
                 "app 1",
                 URL,
-                f"{URL}, not any more: calls, flows, history, security",
+                f"{URL}, removed: calls, flows, history, security",
                 "DELETE",
                 "1/subscriptions",
                 {"object": "whatsapp_business_account", "fields": "calls,flows,history,security"},
@@ -93,21 +93,19 @@ NOWHERE = {"override_callback_uri": ""}
     ],
 )
 def test_the_apps_subscription(app: App, fields: str, step: PlanStep | None) -> None:
-    """One request where something differs, and none where nothing does; fields that are too many are deleted."""
+    """One request if something differs, none if nothing does; superfluous fields are deleted."""
     wanted = WANTED._replace(fields=frozenset(fields.split(",")))
     assert subscribed(wanted, app) == Plan((step,) if step else ())
 
 
-def test_once_more_on_request() -> None:
-    """Of all that is there already: a verify token may be another."""
+def test_registering_again_on_request() -> None:
+    """With *again*, whatever is registered already is registered again: the verify token may have changed."""
     account, number = ACCOUNT._replace(override=URL), NUMBER._replace(override=URL)
-    assert subscribed(again=True) == Plan((of_app(URL, f"{URL} (once more)"),))
+    assert subscribed(again=True) == Plan((of_app(URL, f"{URL} (registered again)"),))
     assert subscribed(app=sending(URL, "messages", "calls"), again=True) == Plan(
-        (of_app(URL, f"{URL}, not any more: calls"),)
+        (of_app(URL, f"{URL}, removed: calls"),)
     )
-    assert (
-        subscribed(app=sending(URL, "calls"), again=True).steps[0].then == f"{URL}, more: messages; not any more: calls"
-    )
+    assert subscribed(app=sending(URL, "calls"), again=True).steps[0].then == f"{URL}, added: messages; removed: calls"
     wanted = WANTED._replace(overridden=frozenset("23"))
     assert subscribed(wanted, accounts=(account,), numbers=(number,)) == NOTHING
     assert subscribed(wanted, accounts=(account,), numbers=(number,), again=True) == Plan(
@@ -119,11 +117,11 @@ def test_once_more_on_request() -> None:
 
 
 def test_another_url_of_the_app() -> None:
-    """Is somebody's: it stays, unless it is said that it may go."""
+    """It is refused to replace it, unless that is allowed."""
     step = of_app(ELSEWHERE, URL)
     refusal = (
-        f"The app sends to {ELSEWHERE}, which is not the URL to be registered, and it can send to one only. "
-        "If that one is to get nothing any more, say --replace; else use an app of your own, or an override."
+        f"The app sends to {ELSEWHERE}, not to the URL to be registered, and an app sends to one URL only. "
+        "To replace that URL, use --replace; otherwise use an app of your own, or an override."
     )
     assert subscribed(app=sending(ELSEWHERE)) == Plan((step,), (refusal,))
     assert subscribed(app=sending(ELSEWHERE), drop_overrides=True, again=True).refusals == (refusal,)
@@ -131,7 +129,7 @@ def test_another_url_of_the_app() -> None:
 
 
 def test_an_account() -> None:
-    """Is subscribed where it is not; a request to one that is would remove its override, so there is none."""
+    """It is subscribed if it is not; if it is, no request is sent, because that would remove its override."""
     new = ACCOUNT._replace(is_subscribed=False)
     assert subscribed(accounts=(new,)) == Plan((of_account("not subscribed", "subscribed"),))
     assert subscribed(accounts=(ACCOUNT._replace(override=URL),)) == NOTHING
@@ -139,11 +137,11 @@ def test_an_account() -> None:
 
 
 def test_an_override_of_an_account() -> None:
-    """That leads elsewhere stays, unless it is said that it may go."""
+    """It is refused to subscribe an account with an override to another URL, unless dropping it is allowed."""
     account = ACCOUNT._replace(override=ELSEWHERE)
     refusal = (
-        f"Account 2 has an override to {ELSEWHERE}: its notifications go there. "
-        f"If they are to come to {URL}, say --drop-overrides; else leave the account out."
+        f"Account 2 has an override to {ELSEWHERE}: its events are sent to that URL. "
+        f"To send them to {URL}, use --drop-overrides; otherwise leave the account out."
     )
     assert subscribed(accounts=(account,), replace=True) == Plan((), (refusal,))
     assert subscribed(accounts=(account,), drop_overrides=True) == Plan(
@@ -152,12 +150,12 @@ def test_an_override_of_an_account() -> None:
 
 
 def test_an_override_of_a_number_of_the_account() -> None:
-    """Stays, and is told: it is often meant."""
+    """It is kept, with a note, because it is often intended."""
     number = NUMBER._replace(override=ELSEWHERE)
     account = ACCOUNT._replace(numbers=(RegisteredNumber("4", ""), number, RegisteredNumber("5", "", URL)))
     note = (
-        f"number 3 (+1 555 0100) keeps its override to {ELSEWHERE}: what comes for it goes there. "
-        f"If it is to come to {URL}, say --drop-overrides."
+        f"number 3 (+1 555 0100) keeps its override to {ELSEWHERE}: its events are sent to that URL. "
+        f"To send them to {URL}, use --drop-overrides."
     )
     assert subscribed(accounts=(account,), replace=True) == Plan((), (), (note,))
     assert subscribed(accounts=(account,), drop_overrides=True) == Plan(
@@ -166,68 +164,68 @@ def test_an_override_of_a_number_of_the_account() -> None:
 
 
 def test_overriding_an_account() -> None:
-    """Leaves the app's own subscription alone; another override of it is somebody's."""
+    """The app's own subscription is not changed; another override is replaced only if that is allowed."""
     wanted, app = WANTED._replace(overridden=frozenset("2")), sending(THIRD, "calls")
     step = of_account("no override", f"override to {URL}", **HERE)
     assert subscribed(wanted, app) == Plan((step,))
     new = ACCOUNT._replace(is_subscribed=False)
     assert subscribed(wanted, app, (new,)) == Plan((of_account("not subscribed", "subscribed"), step))
     account = ACCOUNT._replace(override=ELSEWHERE)
-    taken = of_account(f"override to {ELSEWHERE}", f"override to {URL}", **HERE)
+    replaced = of_account(f"override to {ELSEWHERE}", f"override to {URL}", **HERE)
     refusal = (
-        f"Account 2 has an override to {ELSEWHERE}, which is not the URL to be registered: "
-        "if that one is to get nothing any more, say --replace."
+        f"Account 2 has an override to {ELSEWHERE}, which is not the URL to be registered. "
+        "To replace that override, use --replace."
     )
-    assert subscribed(wanted, app, (account,), drop_overrides=True) == Plan((taken,), (refusal,))
-    assert subscribed(wanted, app, (account,), replace=True) == Plan((taken,))
+    assert subscribed(wanted, app, (account,), drop_overrides=True) == Plan((replaced,), (refusal,))
+    assert subscribed(wanted, app, (account,), replace=True) == Plan((replaced,))
 
 
 def test_overriding_a_number() -> None:
-    """Leaves its account and the app alone; another override of it is somebody's."""
+    """Its account and the app are not changed; another override is replaced only if that is allowed."""
     wanted, app = WANTED._replace(overridden=frozenset("3")), sending(THIRD, "calls")
     assert subscribed(wanted, app, (), (NUMBER,)) == Plan((of_number("no override", f"override to {URL}", **HERE),))
     number = NUMBER._replace(override=ELSEWHERE)
-    taken = of_number(f"override to {ELSEWHERE}", f"override to {URL}", **HERE)
+    replaced = of_number(f"override to {ELSEWHERE}", f"override to {URL}", **HERE)
     refusal = (
-        f"Number 3 (+1 555 0100) has an override to {ELSEWHERE}, which is not the URL to be registered: "
-        "if that one is to get nothing any more, say --replace."
+        f"Number 3 (+1 555 0100) has an override to {ELSEWHERE}, which is not the URL to be registered. "
+        "To replace that override, use --replace."
     )
     account = ACCOUNT._replace(numbers=(number,))
-    assert subscribed(wanted, app, (account,), (number,), drop_overrides=True) == Plan((taken,), (refusal,))
-    assert subscribed(wanted, app, (account,), (number,), replace=True) == Plan((taken,))
+    assert subscribed(wanted, app, (account,), (number,), drop_overrides=True) == Plan((replaced,), (refusal,))
+    assert subscribed(wanted, app, (account,), (number,), replace=True) == Plan((replaced,))
 
 
 def test_an_override_without_a_subscription() -> None:
-    """Is refused by Meta, and so by us before."""
+    """Meta would refuse it, so the plan does."""
     wanted = WANTED._replace(overridden=frozenset("2"))
     refusal = (
-        "The app has no subscription yet, and an override needs one: run `subscribe` without overrides first, "
-        "with the URL for all that is not overridden."
+        "The app has no subscription yet, and an override requires one: run `subscribe` without overrides first, "
+        "with the URL for the events that are not overridden."
     )
     assert subscribed(wanted, APP._replace(subscription=None)).refusals == (refusal,)
 
 
-GONE = PlanStep(
+UNSUBSCRIBED = PlanStep(
     "app 1", URL, "nothing", "DELETE", "1/subscriptions", {"object": "whatsapp_business_account"}, as_app=True
 )
 
 
-def test_the_end() -> None:
-    """Of the app's own URL is that of its accounts' subscriptions, first."""
-    assert ended() == Plan((of_account("subscribed", "not subscribed", "DELETE"), GONE))
+def test_unsubscribing_the_apps_own_url() -> None:
+    """The accounts' subscriptions are deleted first, then the app's."""
+    assert ended() == Plan((of_account("subscribed", "not subscribed", "DELETE"), UNSUBSCRIBED))
     assert ended(sending(AGAIN)) == ended()
-    assert ended(accounts=(ACCOUNT._replace(is_subscribed=False),)) == Plan((GONE,))
+    assert ended(accounts=(ACCOUNT._replace(is_subscribed=False),)) == Plan((UNSUBSCRIBED,))
 
 
 @pytest.mark.parametrize("app", [sending(ELSEWHERE), APP._replace(subscription=None)])
-def test_the_end_of_what_is_not_ours(app: App) -> None:
-    """Is none."""
+def test_unsubscribing_a_url_that_is_not_registered(app: App) -> None:
+    """Nothing is changed."""
     other = ACCOUNT._replace(override=THIRD, numbers=(NUMBER._replace(override=THIRD),))
     assert ended(app, (ACCOUNT, other), (NUMBER,), drop_overrides=True, replace=True) == NOTHING
 
 
-def test_the_end_of_overrides() -> None:
-    """That lead here: each number's once, from wherever it is known."""
+def test_unsubscribing_the_url_of_overrides() -> None:
+    """Overrides to the URL are removed, each number's once, whether it was given or belongs to an account."""
     number = NUMBER._replace(override=AGAIN)
     account = ACCOUNT._replace(override=AGAIN, numbers=(number, RegisteredNumber("4", "", THIRD)))
     without = of_number(f"override to {AGAIN}", "no override", **NOWHERE)
@@ -237,11 +235,11 @@ def test_the_end_of_overrides() -> None:
     assert ended(sending(ELSEWHERE), (), (number,)) == Plan((without,))
     own = ACCOUNT._replace(override=URL, numbers=(number,))
     subscription = of_account(f"subscribed, with an override to {URL}", "not subscribed", "DELETE")
-    assert ended(accounts=(own,)) == Plan((without, subscription, GONE))
+    assert ended(accounts=(own,)) == Plan((without, subscription, UNSUBSCRIBED))
 
 
-def test_the_end_of_a_subscription_with_overrides_elsewhere() -> None:
-    """Would end those too, which has to be said."""
+def test_unsubscribing_with_overrides_to_other_urls() -> None:
+    """It is refused, because those overrides would end too, unless that is allowed."""
     account = ACCOUNT._replace(
         override=ELSEWHERE, numbers=(NUMBER._replace(override=THIRD), RegisteredNumber("4", "", URL))
     )
@@ -250,17 +248,17 @@ def test_the_end_of_a_subscription_with_overrides_elsewhere() -> None:
             "number 4", f"override to {URL}", "no override", "POST", "4", {"webhook_configuration": json.dumps(NOWHERE)}
         ),
         of_account(f"subscribed, with an override to {ELSEWHERE}", "not subscribed", "DELETE"),
-        GONE,
+        UNSUBSCRIBED,
     )
     of_the_account = (
-        f"Account 2 has an override to {ELSEWHERE}, which would go with its subscription: "
-        "say --drop-overrides where that is meant, else leave the account out."
+        f"Account 2 has an override to {ELSEWHERE}, which would be removed with its subscription. "
+        "If that is intended, use --drop-overrides; otherwise leave the account out."
     )
     of_the_number = (
-        f"Number 3 (+1 555 0100) has an override to {THIRD}, which would get nothing any more "
-        "without the app's subscription: say --drop-overrides where that is meant."
+        f"Number 3 (+1 555 0100) has an override to {THIRD}, which would receive nothing "
+        "without the app's subscription. If that is intended, use --drop-overrides."
     )
     assert ended(accounts=(account,), replace=True) == Plan(steps, (of_the_number, of_the_account))
     alone = ended(accounts=(), numbers=(NUMBER._replace(override=THIRD),))
-    assert alone == Plan((GONE,), (of_the_number,))
+    assert alone == Plan((UNSUBSCRIBED,), (of_the_number,))
     assert ended(accounts=(account,), drop_overrides=True) == Plan(steps)

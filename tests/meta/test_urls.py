@@ -21,8 +21,8 @@ URL = "https://wa.example.com/webhooks"
         ("https://[", "https://["),
     ],
 )
-def test_the_same_written_otherwise(one: str, other: str) -> None:
-    """Host and scheme in any case, the usual port, no path, a name in its own letters."""
+def test_equal_urls(one: str, other: str) -> None:
+    """The case of scheme and host, the default port, an empty path and the encoding of the name do not matter."""
     assert same(one, other)
     assert same(other, one)
 
@@ -48,15 +48,15 @@ def test_the_same_written_otherwise(one: str, other: str) -> None:
         "",
     ],
 )
-def test_another_one(other: str) -> None:
-    """A path's case and its last slash count."""
+def test_different_urls(other: str) -> None:
+    """A path's case and its final slash matter."""
     assert not same(URL, other)
     assert not same(other, URL)
 
 
 @pytest.mark.parametrize("other", ["https://XXXX/webhooks", "https://wa..example.com/webhooks"])
-def test_another_name_of_a_host(other: str) -> None:
-    """None, or one that is none."""
+def test_invalid_host_names(other: str) -> None:
+    """A missing or invalid host name equals no other."""
     assert not same("https:///webhooks", other)
     assert not same("https://wb..example.com/webhooks", other)
 
@@ -65,23 +65,23 @@ def test_another_name_of_a_host(other: str) -> None:
     ("url", "why"),
     [
         ("http://wa.example.com/webhooks", "Meta calls https only, with a certificate of a public authority."),
-        ("https://wa.example.com/a+b", "Meta sends a + of the path as a blank: use another character."),
+        ("https://wa.example.com/a+b", "Meta sends a + in the path as a space: use another character."),
         ("https://wa.example.com/webhooks?a=1+2", None),
         (URL, None),
     ],
 )
 def test_what_meta_never_calls(url: str, why: str | None) -> None:
-    """Without TLS, or with what it sends otherwise."""
+    """A URL without TLS, or with a + in its path."""
     assert why_not_called(url) == why
 
 
 def test_users() -> None:
-    """Count, though Meta takes no URL with one."""
+    """User and password matter, although Meta accepts no URL with them."""
     assert not same("https://a:b@wa.example.com/", "https://c:d@wa.example.com/")
     assert same("https://a:b@wa.example.com/", "https://a:b@WA.example.com/")
 
 
-def test_letters_that_are_not_the_same() -> None:
-    """Are those of two names, though an older rule made one of the other."""
+def test_sharp_s() -> None:
+    """\u00df and ss are different names, although an older rule (IDNA 2003) mapped one to the other."""
     assert not same("https://stra\u00dfe.example/x", "https://strasse.example/x")
     assert same("https://stra\u00dfe.example/x", "https://xn--strae-oqa.example/x")

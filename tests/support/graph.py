@@ -1,8 +1,8 @@
-"""The Graph API as Meta documents it, as far as a webhook is set up by it: with the handshake, and with its errors.
+"""A fake of the part of Meta's Graph API that sets up a webhook, with its handshake and its errors.
 
-Standard library alone, and nothing of the service, so that it can run anywhere: `python graph.py STATE PORT [CERT]`.
-Sources: "Graph API > Webhooks > Subscriptions edge", "WhatsApp Business Platform > Webhooks > Overrides", "Graph API >
-Handling errors"; the wording of errors from reports of those who got them.
+It imports only the standard library and nothing of the service, so that it runs anywhere: `python graph.py STATE PORT
+[CERT]`. Sources: "Graph API > Webhooks > Subscriptions edge", "WhatsApp Business Platform > Webhooks > Overrides",
+"Graph API > Handling errors"; the wording of errors from reports of those who got them.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 VERSIONS = ("v24.0", "v25.0", "v26.0")
 OBJECT = "whatsapp_business_account"
-GIVES_UP = 6.0  # seconds, as reported for the handshake
-PAGE = 2  # items, so that lists have pages
+HANDSHAKE_TIMEOUT_SECONDS = 6.0  # as users of the API report
+PAGE_ITEMS = 2  # few, so that lists have several pages
 FIELDS = frozenset(
     "account_alerts account_review_update account_settings_update account_update automatic_events "
     "business_capability_update business_username_updates calls flows group_lifecycle_update "
@@ -37,7 +37,7 @@ FIELDS = frozenset(
 
 
 class Refused(Exception):
-    """An error of the Graph API's."""
+    """An error response of the Graph API."""
 
     def __init__(self, code: int, message: str, *, status: int = 400, **more: Any) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 def state() -> dict[str, Any]:
-    """Make what is at Meta before anything is set up: an app, an account with two numbers, a system user's token."""
+    """Return the state before anything is set up: an app, an account with three numbers, a system user's token."""
     return {
         "apps": {
             "188559381496048": {
@@ -72,11 +72,11 @@ def state() -> dict[str, Any]:
 
 
 class Graph:
-    """The API over a state that tests may change, as a server on a port of 127.0.0.1 or elsewhere.
+    """The API as a server, with a state that tests may change.
 
-    `adds` says that a POST of fields leaves those that it does not name; `faults` are answers for the next requests
-    whose method and path match; `on_ask` is called at the requests of these numbers; `stands_for` says, for a host,
-    where what stands there really is: `http://host:port`.
+    If `adds`, a POST of fields keeps the fields that it does not name. `faults` are responses to the next requests
+    whose method and path match. `on_ask` has functions to call at requests with these numbers. `stands_for` maps hosts
+    of callback URLs to the `http://host:port` to call instead.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Graph:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body in one segment: else each answer waits for an acknowledgement, 40 ms
+            wbufsize = -1  # head and body in one segment: otherwise each response waits 40 ms for an acknowledgement
 
             def handle_any(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -108,7 +108,7 @@ class Graph:
 
             do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  the library's names
 
-            def log_message(self, *_said: object) -> None:
+            def log_message(self, *_arguments: object) -> None:
                 return
 
         self.server = ThreadingHTTPServer(address, Handler)
@@ -160,17 +160,21 @@ class Graph:
         return None
 
     def _do(self, request: BaseHTTPRequestHandler, path: str, parameters: dict[str, str]) -> Any:
-        version, which, *edge = [*path.split("/")[1:], "", ""][: max(path.count("/"), 2)]
+        version, object_id, *edge = [*path.split("/")[1:], "", ""][: max(path.count("/"), 2)]
         if version not in VERSIONS or len(edge) > 1:
             raise Refused(2500, f"Unknown path components: {path}")
         token = request.headers.get("Authorization", "").removeprefix("Bearer ") or parameters.get("access_token", "")
         app, accounts = self._who(token, parameters)
         call = (request.command, *edge)
-        if which in self.state["apps"]:
-            return self._app(call, which, app, as_app="|" in token, parameters=parameters)
-        owner = next((key for key, each in self.state["accounts"].items() if which in (key, *each["numbers"])), None)
+        if object_id in self.state["apps"]:
+            return self._app(call, object_id, app, as_app="|" in token, parameters=parameters)
+        owner = next(
+            (key for key, each in self.state["accounts"].items() if object_id in (key, *each["numbers"])), None
+        )
         if owner is None or owner not in accounts:
-            message = f"Unsupported {request.command.lower()} request. Object with ID '{which}' does not exist, cannot "
+            message = (
+                f"Unsupported {request.command.lower()} request. Object with ID '{object_id}' does not exist, cannot "
+            )
             raise Refused(
                 100,
                 message + "be loaded due to missing permissions, or does not support this operation.",
@@ -178,16 +182,16 @@ class Graph:
             )
         if "may not" in self._token(token):
             raise Refused(200, "(#200) Permissions error", status=403)
-        if which == owner:
-            return self._account(call, which, app, parameters)
-        return self._number(call, self.state["accounts"][owner]["numbers"][which], which, app, parameters)
+        if object_id == owner:
+            return self._account(call, object_id, app, parameters)
+        return self._number(call, self.state["accounts"][owner]["numbers"][object_id], object_id, app, parameters)
 
     def _token(self, token: str) -> dict[str, Any]:
         found: dict[str, Any] = self.state["tokens"].get(token, {})
         return found
 
     def _who(self, token: str, parameters: dict[str, str]) -> tuple[str, list[str]]:
-        """Say which app it is, and which accounts it may see; an app's own token sees none."""
+        """Return the app and the accounts that the token may see; an app's own token sees none."""
         if not token:
             raise Refused(104, "An access token is required to request this resource.")
         name, bar, secret = token.partition("|")
@@ -212,26 +216,26 @@ class Graph:
         return found["app"], found["accounts"]
 
     def _app(
-        self, call: tuple[str, ...], which: str, app: str, *, as_app: bool, parameters: dict[str, str]
+        self, call: tuple[str, ...], object_id: str, app: str, *, as_app: bool, parameters: dict[str, str]
     ) -> dict[str, Any]:
-        found = self.state["apps"][which]
+        found = self.state["apps"][object_id]
         if call == ("GET",):
-            return _fields({"id": which, **found}, parameters)
-        if not as_app or which != app:
+            return _fields({"id": object_id, **found}, parameters)
+        if not as_app or object_id != app:
             raise Refused(15, "(#15) This method must be called with an app access_token.")
-        there = found["subscriptions"]
+        subscriptions = found["subscriptions"]
         if call == ("GET", "subscriptions"):
-            return _page([{"object": name, **about} for name, about in there.items()], parameters)
+            return _page([{"object": name, **about} for name, about in subscriptions.items()], parameters)
         if call == ("POST", "subscriptions"):
-            self._subscribe(there, parameters)
+            self._subscribe(subscriptions, parameters)
         elif call == ("DELETE", "subscriptions"):
-            _unsubscribe(there, parameters)
+            _unsubscribe(subscriptions, parameters)
         else:
             raise Refused(100, f"Unsupported {call[0].lower()} request.")
-        self.changed.append((call[0], f"{which}/subscriptions", parameters))
+        self.changed.append((call[0], f"{object_id}/subscriptions", parameters))
         return {"success": True}
 
-    def _subscribe(self, there: dict[str, Any], parameters: dict[str, str]) -> None:
+    def _subscribe(self, subscriptions: dict[str, Any], parameters: dict[str, str]) -> None:
         for name in ("object", "callback_url", "verify_token", "fields"):
             if not parameters.get(name):
                 raise Refused(100, f"(#100) The parameter {name} is required")
@@ -240,20 +244,20 @@ class Graph:
             if field not in FIELDS:
                 raise Refused(100, f"(#100) Param fields[{position}] must be one of {{{', '.join(sorted(FIELDS))}}}")
         self._verify(parameters["callback_url"], parameters["verify_token"])
-        if self.adds and parameters["object"] in there:
-            chosen += [each["name"] for each in there[parameters["object"]]["fields"]]
-        there[parameters["object"]] = {
+        if self.adds and parameters["object"] in subscriptions:
+            chosen += [each["name"] for each in subscriptions[parameters["object"]]["fields"]]
+        subscriptions[parameters["object"]] = {
             "callback_url": parameters["callback_url"],
             "active": True,
             "fields": [{"name": name, "version": VERSIONS[-1]} for name in sorted(set(chosen))],
         }
 
-    def _account(self, call: tuple[str, ...], which: str, app: str, parameters: dict[str, str]) -> dict[str, Any]:
-        found = self.state["accounts"][which]
+    def _account(self, call: tuple[str, ...], object_id: str, app: str, parameters: dict[str, str]) -> dict[str, Any]:
+        found = self.state["accounts"][object_id]
         if call == ("GET",):
-            return _fields({"id": which, "name": found["name"]}, parameters)
+            return _fields({"id": object_id, "name": found["name"]}, parameters)
         if call == ("GET", "phone_numbers"):
-            numbers = [self._told(key, each, app) for key, each in found["numbers"].items()]
+            numbers = [self._number_object(key, each, app) for key, each in found["numbers"].items()]
             return _page([_fields(each, parameters) for each in numbers], parameters)
         if call == ("GET", "subscribed_apps"):
             about = [
@@ -272,46 +276,46 @@ class Graph:
                         "messages for WhatsApp Business Account",
                     )
                 self._verify(override, parameters.get("verify_token", ""))
-            found["apps"][app] = override  # without a body, an override is gone
+            found["apps"][app] = override  # a request without a body removes an override
         elif call == ("DELETE", "subscribed_apps"):
             found["apps"].pop(app, None)
         else:
             raise Refused(100, f"Unsupported {call[0].lower()} request.")
-        self.changed.append((call[0], f"{which}/subscribed_apps", parameters))
-        return {"success": "true"}  # Meta's documentation has both
+        self.changed.append((call[0], f"{object_id}/subscribed_apps", parameters))
+        return {"success": "true"}  # a string, as in some of Meta's documentation
 
     def _number(
-        self, call: tuple[str, ...], found: dict[str, Any], which: str, app: str, parameters: dict[str, str]
+        self, call: tuple[str, ...], found: dict[str, Any], object_id: str, app: str, parameters: dict[str, str]
     ) -> dict[str, Any]:
-        told = self._told(which, found, app)
+        number = self._number_object(object_id, found, app)
         kind = "node type (WhatsAppBusinessPhoneNumber)"
         for field in (*call[1:], *filter(None, parameters.get("fields", "").split(","))):
-            if field not in told:
+            if field not in number:
                 raise Refused(100, f"(#100) Tried accessing nonexisting field ({field}) on {kind}")
         if call == ("GET",):
-            return _fields(told, parameters)
+            return _fields(number, parameters)
         if call != ("POST",) or "webhook_configuration" not in parameters:
             raise Refused(100, f"Unsupported {call[0].lower()} request.")
         configuration = json.loads(parameters["webhook_configuration"])
         if configuration["override_callback_uri"]:
             self._verify(configuration["override_callback_uri"], configuration.get("verify_token", ""))
         found["overrides"][app] = configuration["override_callback_uri"]
-        self.changed.append(("POST", which, parameters))
+        self.changed.append(("POST", object_id, parameters))
         return {"success": True}
 
-    def _told(self, which: str, found: dict[str, Any], app: str) -> dict[str, Any]:
+    def _number_object(self, object_id: str, found: dict[str, Any], app: str) -> dict[str, Any]:
         own = self.state["apps"][app]["subscriptions"].get(OBJECT, {}).get("callback_url")
         configuration = {"application": own} if own else {}
         if found["overrides"].get(app):
             configuration["phone_number"] = found["overrides"][app]
         return {
-            "id": which,
+            "id": object_id,
             "display_phone_number": found["display_phone_number"],
             "webhook_configuration": configuration,
         }
 
     def _verify(self, callback: str, token: str) -> None:
-        """Do the handshake, as Meta does before it takes a URL."""
+        """Do the handshake, as Meta does before it accepts a URL."""
         challenge = str(secrets.randbelow(10**10))
         url = urlsplit(callback)
         if url.scheme != "https":
@@ -333,15 +337,17 @@ class Graph:
             )
 
     def _call(self, host: str, port: int, target: str) -> tuple[int, str, str]:
-        really = urlsplit(self._stands_for.get(host, ""))
-        if really.hostname:
-            connection = http.client.HTTPConnection(really.hostname, really.port or 80, timeout=GIVES_UP)
+        substitute = urlsplit(self._stands_for.get(host, ""))
+        if substitute.hostname:
+            connection = http.client.HTTPConnection(
+                substitute.hostname, substitute.port or 80, timeout=HANDSHAKE_TIMEOUT_SECONDS
+            )
         else:
-            connection = http.client.HTTPSConnection(host, port, timeout=GIVES_UP, context=self._trust)
+            connection = http.client.HTTPSConnection(host, port, timeout=HANDSHAKE_TIMEOUT_SECONDS, context=self._trust)
         try:
             connection.request("GET", target, headers={"Host": host, "User-Agent": "facebookplatform/1.0"})
-            answer = connection.getresponse()
-            return answer.status, answer.reason, answer.read().decode("utf-8", "replace")
+            response = connection.getresponse()
+            return response.status, response.reason, response.read().decode("utf-8", "replace")
         finally:
             connection.close()
 
@@ -362,13 +368,13 @@ def _curl(ex: OSError) -> int:
     return 28 if isinstance(ex, TimeoutError) else 56
 
 
-def _unsubscribe(there: dict[str, Any], parameters: dict[str, str]) -> None:
+def _unsubscribe(subscriptions: dict[str, Any], parameters: dict[str, str]) -> None:
     if "fields" not in parameters:
-        there.pop(parameters.get("object", ""), None)
+        subscriptions.pop(parameters.get("object", ""), None)
         return
-    gone = parameters["fields"].split(",")
-    about = there[parameters["object"]]
-    about["fields"] = [each for each in about["fields"] if each["name"] not in gone]
+    removed = parameters["fields"].split(",")
+    about = subscriptions[parameters["object"]]
+    about["fields"] = [each for each in about["fields"] if each["name"] not in removed]
 
 
 def _fields(found: dict[str, Any], parameters: dict[str, str]) -> dict[str, Any]:
@@ -378,20 +384,20 @@ def _fields(found: dict[str, Any], parameters: dict[str, str]) -> dict[str, Any]
 
 def _page(items: list[Any], parameters: dict[str, str]) -> dict[str, Any]:
     start = int(parameters.get("after") or 0)
-    page: dict[str, Any] = {"data": items[start : start + PAGE]}
-    if start + PAGE < len(items):
-        page["paging"] = {"cursors": {"after": str(start + PAGE)}, "next": "https://graph.facebook.com/more"}
+    page: dict[str, Any] = {"data": items[start : start + PAGE_ITEMS]}
+    if start + PAGE_ITEMS < len(items):
+        page["paging"] = {"cursors": {"after": str(start + PAGE_ITEMS)}, "next": "https://graph.facebook.com/more"}
     return page
 
 
 def main() -> None:
-    """Serve alone: the state with `stands_for` beside it, a port, and a file with key and certificate."""
-    told = json.loads(Path(sys.argv[1]).read_text())
+    """Serve the API; arguments: a file with the state and `stands_for`, a port, a file with key and certificate."""
+    initial = json.loads(Path(sys.argv[1]).read_text())
     tls = None
     if len(sys.argv) > 3:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(sys.argv[3])
-    with Graph(told, address=("", int(sys.argv[2])), tls=tls, stands_for=told.get("stands_for")) as graph:
+    with Graph(initial, address=("", int(sys.argv[2])), tls=tls, stands_for=initial.get("stands_for")) as graph:
         print(f"serving on port {graph.port}", flush=True)
         seen = 0
         while True:

@@ -1,4 +1,4 @@
-"""`events`: look at what is kept, and do something about it."""
+"""`events`: list, show, replay and erase stored events."""
 
 import signal
 
@@ -11,8 +11,12 @@ from service.cli.events.list_show import list_, show
 
 @click.group(short_help="List, show, replay and erase stored events.")
 def events() -> None:
-    """Look at the events that are kept, while the server goes on writing, deliver them again, or erase them."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have enough, as head does
+    """List and show stored events, deliver them again, or erase them. The receiver can keep running meanwhile.
+
+    \b
+    whatsapp-webhook events list
+    """  # noqa: D301  click requires the character
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
 
 
 for command in (list_, show, dead_letters, replay, erase):

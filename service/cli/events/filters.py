@@ -1,4 +1,4 @@
-"""Which events a command is about: its options."""
+"""The options that select events, and --inbox."""
 
 import fnmatch
 import os
@@ -16,7 +16,7 @@ from service.storage import engines
 
 
 class Filter(NamedTuple):
-    """Which events to give; None lets everything through. Times are milliseconds since the epoch."""
+    """Which events are selected; None selects all. Times are milliseconds since the epoch."""
 
     kind: str | None
     subject: str | None
@@ -24,8 +24,8 @@ class Filter(NamedTuple):
     since: int | None
     until: int | None
 
-    def takes(self, event: Event) -> bool:
-        """Say whether *event* is one of those asked for."""
+    def matches(self, event: Event) -> bool:
+        """Return whether *event* is selected."""
         return (
             (self.kind is None or fnmatch.fnmatchcase(event.type, self.kind))
             and (self.subject is None or event.subject == self.subject.removeprefix("+"))
@@ -44,30 +44,32 @@ class Moment(click.ParamType[int]):
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it into milliseconds since the epoch."""
+        """Return milliseconds since the epoch."""
         text = str(value)
         age = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
         if age:
             seconds = int(age[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[age[2]]
             return int((datetime.now(UTC).timestamp() - seconds) * 1000)
         try:
-            found = datetime.fromisoformat(text)
+            parsed = datetime.fromisoformat(text)
         except (ValueError, OverflowError):
-            self.fail(f"{text!r} is no time: write 2026-11-23T10:00:00Z, or an age such as 15m or 2h", param, ctx)
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+            self.fail(
+                f"{text!r} is not a time: write 2026-11-23T10:00:00Z, or an age such as 15m, 2h or 3d.", param, ctx
+            )
+        return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def where(value: str | None) -> InboxUrl:
-    """Read `--inbox`, or where it is not given, the configuration."""
+def inbox_of(value: str | None) -> InboxUrl:
+    """Return the inbox of `--inbox`, or that of the configuration if it is not given."""
     if value is None:
         return configured(os.environ).inbox
     try:
-        found = inbox_url(value)
+        url = inbox_url(value)
     except ValueError as ex:
         raise click.BadParameter(f"it {ex}.", param_hint="--inbox") from ex
-    if problems := engines.problems(found):
+    if problems := engines.problems(url):
         raise click.BadParameter(problems[0].replace("WEBHOOK_INBOX", "it", 1), param_hint="--inbox")
-    return found
+    return url
 
 
 def _filter(kind: str | None, subject: str | None, number: str | None, since: int | None, until: int | None) -> Filter:
@@ -78,15 +80,21 @@ filtered = option_group(
     "wanted",
     _filter,
     (
-        click.option("--type", "kind", metavar="TYPE", help="Only this type; * is anything: 'com.whatsapp.message.*'"),
-        click.option("--subject", metavar="WHO", help="Only this person: the number as Meta writes it, or a user id."),
-        click.option("--number", metavar="ID", help="Only this phone number id (or account id) of yours."),
         click.option(
-            "--since", type=Moment(), help="Received since: 2026-11-23T10:00:00Z, or an age such as 15m, 2h, 3d."
+            "--type", "kind", metavar="TYPE", help="Only this type; * matches anything, as in 'com.whatsapp.message.*'."
         ),
-        click.option("--until", type=Moment(), help="Received before, written as for --since."),
+        click.option(
+            "--subject", metavar="PERSON", help="Only this person: a phone number with country code, or a user id."
+        ),
+        click.option("--number", metavar="ID", help="Only this business phone number id or account id."),
+        click.option(
+            "--since", type=Moment(), help="Received at or after this: 2026-11-23T10:00:00Z, or an age: 15m, 2h, 3d."
+        ),
+        click.option("--until", type=Moment(), help="Received before this; same format as --since."),
     ),
 )
 inbox_option = click.option(
-    "--inbox", metavar="URL", help="Where the events are, if not where WEBHOOK_INBOX says: sqlite:///path/inbox.db"
+    "--inbox",
+    metavar="URL",
+    help="Use this inbox instead of that of WEBHOOK_INBOX, such as sqlite:///var/lib/whatsapp-webhook/inbox.db.",
 )

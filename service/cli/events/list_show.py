@@ -1,8 +1,9 @@
-"""`events list` and `events show`: look at what is kept."""
+"""`events list` and `events show`: print stored events."""
 
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 import click
@@ -10,66 +11,121 @@ from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from service.cli import console, delivery_store
+from service.cli import delivery_store
+from service.cli.console import Column, Shorten, TableLayout, print_header, print_line, print_table, terminal_width
 from service.cli.events import filters, reader
+from service.cli.events.event_summary import MAX_SUMMARY_CHARACTERS, summary
 from service.cli.events.filters import Filter
+from service.cli.events.reader import EventSource
+from service.cli.shared_options import wide_option
 from service.config import InboxUrl
 from service.events import rfc3339, structured
 from service.storage import engines
 from service.storage.protocols import Placed
 
 DEFAULT_EVENTS: Final = 20
-# What the table shows, and from how many columns of the terminal on.
-MIN_COLUMNS: Final = {"position": 0, "received": 0, "type": 0, "subject": 0, "number": 100, "id": 180}
+# `typical` widths matter for --follow, where the events are not known yet.
+_COLUMNS: Final = (
+    Column("position", typical=8),
+    Column("received", typical=19),
+    Column("type", least=13, shorten=Shorten.START, typical=32),
+    Column("subject", least=12, typical=15),
+)
+_TEXT: Final = Column("text", least=20, shorten=Shorten.END, typical=MAX_SUMMARY_CHARACTERS + 1)
+_NUMBER: Final = Column("number", least=15, optional=True, typical=15)
+_ID: Final = Column("id", least=13, optional=True, typical=60)
+MIN_ID_BESIDE_TEXT: Final = 40  # columns; on a narrower terminal the text gets the room
 
 
 @click.command("list", short_help="List the newest events, or all as JSON.")
 @filters.inbox_option
 @filters.filtered
 @click.option(
-    "--limit", type=click.IntRange(1), help=f"The newest so many; {DEFAULT_EVENTS} in the table, all with --json."
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(1),
+    help=f"Print the newest COUNT events. Default: {DEFAULT_EVENTS} in the table, all with --json.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Every match as a CloudEvents 1.0 object a line, oldest first.")
-def list_(inbox: str | None, wanted: Filter, limit: int | None, *, as_json: bool) -> None:
-    """List events: the newest as a table, or every match as JSON lines.
+@click.option("--follow", "-f", is_flag=True, help="Then print new events as they are stored, until Ctrl-C.")
+@click.option(
+    "--show-text",
+    is_flag=True,
+    help="Add a column with the start of each message's text, or the status. Without this option the table shows no "
+    "text that people wrote.",
+)
+@wide_option
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print each event whole, as a CloudEvents 1.0 object per line, oldest first.",
+)
+def list_(
+    inbox: str | None,
+    wanted: Filter,
+    limit: int | None,
+    *,
+    follow: bool,
+    show_text: bool,
+    wide: bool,
+    as_json: bool,
+) -> None:
+    """List stored events, the oldest first: the newest as a table, or all as JSON lines.
+
+    The options --type, --subject, --number, --since and --until select events; an event must match all of them.
+    `events show POSITION` prints one event of the table.
 
     \b
     whatsapp-webhook events list --since 1h
-    whatsapp-webhook events list --type 'com.whatsapp.message.*' --json | jq .data
-    """  # noqa: D301  click wants the character
-    url = filters.where(inbox)
-    most = limit or (None if as_json else DEFAULT_EVENTS)
-    with reader.looking(url) as at:
+    whatsapp-webhook events list --follow --show-text
+    whatsapp-webhook events list --type 'com.whatsapp.message.*' --json
+    """  # noqa: D301  click requires the character
+    url = filters.inbox_of(inbox)
+    with reader.opened(url) as events, suppress(KeyboardInterrupt) if follow else nullcontext():
         if as_json:
-            for _, event in at.found(wanted, most):
-                _write(structured(event))
-            sys.stdout.flush()
+            _print_json(events, wanted, limit, follow=follow)
+        elif follow:
+            _follow_table(events, wanted, limit or DEFAULT_EVENTS, show_text=show_text, wide=wide)
         else:
-            _print_table(list(at.found(wanted, most)), at.kept())
+            _print_table(events, wanted, limit or DEFAULT_EVENTS, show_text=show_text, wide=wide)
 
 
-@click.command(short_help="Show one event, and what became of it.")
+@click.command(short_help="Show one event with its data and its deliveries.")
 @filters.inbox_option
 @click.argument("which", metavar="POSITION|ID")
 def show(inbox: str | None, which: str) -> None:
-    """Show one event, its attributes, its data and what became of it, by its position in the list or by its id.
+    """Show one event as JSON: its attributes, its data, and each delivery with every attempt.
+
+    POSITION is the first column of `events list`.
 
     \b
     whatsapp-webhook events show 42
-    """  # noqa: D301  click wants the character
-    url = filters.where(inbox)
-    with reader.looking(url) as at:
-        position, event = at.one(which)
+    """  # noqa: D301  click requires the character
+    url = filters.inbox_of(inbox)
+    with reader.opened(url) as events:
+        position, event = events.one(which)
     try:
-        told = json.loads(structured(event))
+        document = json.loads(structured(event))
     except RecursionError:
-        raise click.ClickException("Its data is nested too deep to be shown: take `events list --json`.") from None
-    told["received"] = rfc3339(event.received_at)
-    told["position"] = int(position) if position.isdecimal() else position
+        raise click.ClickException(
+            "The event's data is nested too deep to be shown: use `events list --json` instead."
+        ) from None
+    document["received"] = rfc3339(event.received_at)
+    document["position"] = int(position) if position.isdecimal() else position
     if engines.load(url).deliveries:
-        told["deliveries"] = _story(url, int(position))
-    text = json.dumps(told, indent=2, ensure_ascii=False)
+        document["deliveries"] = _delivery_history(url, int(position))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
     Console(soft_wrap=True).print(JSONHighlighter()(Text(text)))
+
+
+def _print_json(events: EventSource, wanted: Filter, limit: int | None, *, follow: bool) -> None:
+    new_events = events.follow(wanted) if follow else ()
+    for _, event in events.matching(wanted, limit):
+        _write(structured(event))
+    sys.stdout.flush()
+    for _, event in new_events:
+        _write(structured(event))
+        sys.stdout.flush()
 
 
 def _write(line: bytes) -> None:
@@ -80,41 +136,62 @@ def _write(line: bytes) -> None:
         sys.stdout.buffer.write(line + b"\n")
 
 
-def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
+def _delivery_history(url: InboxUrl, position: int) -> list[dict[str, Any]]:
     with delivery_store.opened_if_any(url) as records:
-        stories = records.history(position) if records else []
+        histories = records.history(position) if records else []
     return [
         {
-            "destination": story.destination,
-            "state": story.state,
+            "destination": history.destination,
+            "state": history.state,
             "attempts": [
                 attempt._asdict() | {"at": rfc3339(attempt.at), "seconds": round(attempt.seconds, 3)}
-                for attempt in story.attempts
+                for attempt in history.attempts
             ],
         }
-        for story in stories
+        for history in histories
     ]
 
 
-def _print_table(found: Sequence[Placed], kept: int | None) -> None:
-    if not found:
-        few = "No events yet. Send some: whatsapp-webhook simulate --help"
-        click.echo(f"None of the {kept} events that are kept matches." if kept else few)
+def _print_table(events: EventSource, wanted: Filter, limit: int, *, show_text: bool, wide: bool) -> None:
+    placed = list(events.matching(wanted, limit))
+    count = events.count()
+    if not placed:
+        click.echo(
+            f"None of the {count} stored events matches the options."
+            if count
+            else "No events yet. To send test events: whatsapp-webhook simulate --help"
+        )
         return
-    # Nothing is cut in what is shown: a narrow terminal is shown less, and `events show` the rest.
-    width = console.console().width
-    columns = [name for name, least in MIN_COLUMNS.items() if width >= least]
-    rows = []
-    for position, event in found:
-        cells = {
-            "position": position,
-            "received": rfc3339(event.received_at)[:19],
-            "type": f"{event.type} (test)" if event.test else event.type,
-            "subject": event.subject or "",
-            "number": event.source.rpartition("/")[2],
-            "id": event.id,
-        }
-        rows.append([cells[name] for name in columns])
-    console.print_table(columns, rows)
-    of_all = "" if kept is None else f" of {kept}"
-    click.echo(f"{len(found)}{of_all} events; `events show POSITION` shows one.")
+    print_table(_columns(show_text=show_text), [_cells(each, show_text=show_text) for each in placed], wide=wide)
+    of_all = "" if count is None else f" of {count}"
+    click.echo(f"{len(placed)}{of_all} events. `events show POSITION` shows one.")
+
+
+def _follow_table(events: EventSource, wanted: Filter, limit: int, *, show_text: bool, wide: bool) -> None:
+    new_events = events.follow(wanted)
+    rows = [_cells(each, show_text=show_text) for each in events.matching(wanted, limit)]
+    layout = TableLayout(_columns(show_text=show_text), rows, width=terminal_width(wide=wide), more_rows=True)
+    print_header(layout)
+    for row in rows:
+        print_line(layout.row(row))
+    for each in new_events:
+        print_line(layout.row(_cells(each, show_text=show_text)))
+
+
+def _columns(*, show_text: bool) -> Sequence[Column]:
+    if show_text:
+        return (*_COLUMNS, _TEXT, _NUMBER, _ID._replace(least=MIN_ID_BESIDE_TEXT))
+    return (*_COLUMNS, _NUMBER, _ID)
+
+
+def _cells(placed: Placed, *, show_text: bool) -> Sequence[str]:
+    position, event = placed
+    return (
+        position,
+        rfc3339(event.received_at)[:19],
+        f"{event.type} (test)" if event.test else event.type,
+        event.subject or "",
+        *((summary(event),) if show_text else ()),
+        event.source.rpartition("/")[2],
+        event.id,
+    )

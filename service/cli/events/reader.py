@@ -1,11 +1,13 @@
-"""Looking at what is kept, in a log or in a stream."""
+"""Reading the stored events, from a log or from a stream."""
 
 import bisect
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from typing import Final, Protocol
 
 import click
@@ -18,30 +20,29 @@ from service.storage.deliveries import DeliveryAdmin
 from service.storage.protocols import Log, Placed, Record, Stream
 
 READ_EVENTS: Final = 500
+POLL_SECONDS: Final = 1.0
+MAX_ORDER_DIFFERENCE_MS: Final = 60_000  # between the order of positions and the order in which events were received
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
-MAX_ORDER_DIFFERENCE_MS: Final = (
-    60_000  # milliseconds by which events may be kept in another order than they were received in
-)
 
 
 def positions(log: Log) -> range:
-    """Give the positions between which events are kept."""
+    """Return the range of positions of the stored events."""
     return range(log.first(), log.last() + 1)
 
 
 def one(log: Log, which: str, url: InboxUrl) -> Record:
-    """Return the event that a position or an id names, also one of a dead letter that the relay of *url* saved.
+    """Return the event with this position or id, also if only the relay of *url* still has it, as a dead letter.
 
     Raises ClickException if there is none.
     """
     position = int(which) if _POSITION.fullmatch(which) else None
-    found = log.find(which) if position is None else next(iter(log.at([position])), None)
-    if found is None and position is not None:
+    record = log.find(which) if position is None else next(iter(log.at([position])), None)
+    if record is None and position is not None:
         with delivery_store.opened_if_any(url) as records:
-            found = _dead_letter(records, position) if records else None
-    if found is None:
-        raise click.ClickException(f"There is no event {which!r}, or its data is past the retention.")
-    return found
+            record = _dead_letter(records, position) if records else None
+    if record is None:
+        raise click.ClickException(f"There is no event {which!r}, or its data is older than the retention.")
+    return record
 
 
 def _dead_letter(records: DeliveryAdmin, position: int) -> Record | None:
@@ -49,116 +50,145 @@ def _dead_letter(records: DeliveryAdmin, position: int) -> Record | None:
         return Record(position, event)
     letters = [each for each in records.dead_letters(limit=None) if each.position == position]
     if letters:
-        given_up = ", ".join(f"{each.destination} ({each.reason})" for each in letters)
+        destinations = ", ".join(f"{each.destination} ({each.reason})" for each in letters)
         raise click.ClickException(
-            f"Event {position} was given up for {given_up}, and is no longer stored: it cannot be replayed."
+            f"Event {position} is a dead letter of {destinations}. It is no longer stored, so it cannot be replayed."
         )
     return None
 
 
-def _within(log: Log, kept: range, wanted: Filter) -> range:
-    """Leave out what was received too early, without reading it."""
+def _received_since(log: Log, stored: range, wanted: Filter) -> range:
+    """Return the positions without those that were received too early, which are not read."""
     if wanted.since is None:
-        return kept
+        return stored
 
     def received_at(position: int) -> int:
         return next((record.event.received_at for record in log.read(position - 1, 1)), sys.maxsize)
 
-    return kept[bisect.bisect_left(kept, wanted.since - MAX_ORDER_DIFFERENCE_MS, key=received_at) :]
+    return stored[bisect.bisect_left(stored, wanted.since - MAX_ORDER_DIFFERENCE_MS, key=received_at) :]
 
 
-def oldest_first(log: Log, kept: range, wanted: Filter) -> Iterator[Record]:
-    """Give every match."""
-    position = _within(log, kept, wanted).start - 1
+def oldest_first(log: Log, stored: range, wanted: Filter) -> Iterator[Record]:
+    """Yield every match, also what is stored meanwhile."""
+    position = _received_since(log, stored, wanted).start - 1
     while page := log.read(position, READ_EVENTS):
-        yield from (record for record in page if wanted.takes(record.event))
+        yield from (record for record in page if wanted.matches(record.event))
         position = page[-1].position
 
 
-def newest(log: Log, kept: range, wanted: Filter, limit: int) -> Sequence[Record]:
-    """Give the last matches, oldest first, reading from the end."""
-    found: deque[Record] = deque()
-    left = _within(log, kept, wanted)
-    while left and len(found) < limit:
-        page, left = left[-READ_EVENTS:], left[:-READ_EVENTS]
-        read = [record for record in log.read(page.start - 1, READ_EVENTS) if record.position in page]
-        found.extendleft(record for record in reversed(read) if wanted.takes(record.event))
-    return list(found)[-limit:]
+def newest(log: Log, stored: range, wanted: Filter, limit: int) -> Sequence[Record]:
+    """Return the last matches, oldest first, reading from the end."""
+    matches: deque[Record] = deque()
+    unread = _received_since(log, stored, wanted)
+    while unread and len(matches) < limit:
+        page, unread = unread[-READ_EVENTS:], unread[:-READ_EVENTS]
+        records = [record for record in log.read(page.start - 1, READ_EVENTS) if record.position in page]
+        matches.extendleft(record for record in reversed(records) if wanted.matches(record.event))
+    return list(matches)[-limit:]
 
 
-class Look(Protocol):
-    """What the commands ask, of a log or of a stream."""
+class EventSource(Protocol):
+    """The events that `events list` and `events show` print, of a log or of a stream."""
 
-    def found(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
-        """Give the newest *limit* matches, or all with None, oldest first."""
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+        """Return the newest *limit* matches, or all with None, oldest first."""
+        ...
+
+    def follow(self, wanted: Filter) -> Iterator[Placed]:
+        """Return what yields, forever, each match that is stored after those of `matching`.
+
+        Raises ClickException if that is impossible.
+        """
         ...
 
     def one(self, which: str) -> Placed:
-        """Give one event; raises ClickException where there is none."""
+        """Return one event; raises ClickException if there is none."""
         ...
 
-    def kept(self) -> int | None:
-        """Say how many events there are; None where nobody can tell."""
+    def count(self) -> int | None:
+        """Return how many events are stored; None if that is unknown."""
         ...
 
 
-class LogLook:
-    """`Look` at a log."""
+class LogEventSource:
+    """`EventSource` of a log, up to its end when it was opened."""
 
     def __init__(self, log: Log, url: InboxUrl) -> None:
         self._log = log
         self._url = url
-        self._kept = positions(log)
+        self._stored = positions(log)
 
-    def found(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
-        """Give matches; see `Look`."""
-        log, kept = self._log, self._kept
-        records = newest(log, kept, wanted, limit) if limit else oldest_first(log, kept, wanted)
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+        """Return matches; see `EventSource`."""
+        log, stored = self._log, self._stored
+        if limit:
+            records: Iterable[Record] = newest(log, stored, wanted, limit)
+        else:
+            all_records = oldest_first(log, stored, wanted)
+            records = takewhile(lambda record: record.position < stored.stop, all_records)
         return (Placed(str(position), event) for position, event in records)
 
+    def follow(self, wanted: Filter) -> Iterator[Placed]:
+        """Poll the log for events behind those of `matching`; see `EventSource`."""
+        position = self._stored.stop - 1
+        while True:
+            page = self._log.read(position, READ_EVENTS)
+            for position, event in page:
+                if wanted.matches(event):
+                    yield Placed(str(position), event)
+            if len(page) < READ_EVENTS:
+                time.sleep(POLL_SECONDS)
+
     def one(self, which: str) -> Placed:
-        """Give the event at a position, or with an id; see `Look`."""
+        """Return the event at a position, or with an id; see `EventSource`."""
         position, event = one(self._log, which, self._url)
         return Placed(str(position), event)
 
-    def kept(self) -> int:
-        """Say how many events there are; see `Look`."""
-        return len(self._kept)
+    def count(self) -> int:
+        """Return how many positions there are; see `EventSource`."""
+        return len(self._stored)
 
 
-class StreamLook:
-    """`Look` at a stream."""
+class StreamEventSource:
+    """`EventSource` of a stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def found(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
-        """Give matches; see `Look`. A filter reads all that it may find something in."""
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+        """Return matches; see `EventSource`. With a filter, everything since `wanted.since` is read."""
         if limit and wanted == EVERYTHING:
             return self._stream.newest(limit)
-        matches = (each for each in self._stream.since(wanted.since) if wanted.takes(each.event))
+        matches = (each for each in self._stream.since(wanted.since) if wanted.matches(each.event))
         return deque(matches, maxlen=limit) if limit else matches
 
-    def one(self, which: str) -> Placed:
-        """Give the event at a position; see `Look`."""
-        try:
-            found = self._stream.at(which)
-        except ValueError as ex:
-            raise click.BadParameter(f"{which!r} is no position: it {ex}.") from ex
-        if found is None:
-            raise click.ClickException(f"There is no event {which!r} (any more).")
-        return found
+    def follow(self, wanted: Filter) -> Iterator[Placed]:  # noqa: ARG002  the protocol's
+        """Raise UsageError; see `EventSource`."""
+        raise click.UsageError(
+            "--follow works with SQLite and PostgreSQL only. Follow a Kafka topic or a NATS stream with a consumer "
+            "of your own."
+        )
 
-    def kept(self) -> None:
-        """Say that nobody can tell; see `Look`."""
+    def one(self, which: str) -> Placed:
+        """Return the event at a position; see `EventSource`."""
+        try:
+            placed = self._stream.at(which)
+        except ValueError as ex:
+            raise click.BadParameter(f"{which!r} is not a position: it {ex}.") from ex
+        if placed is None:
+            raise click.ClickException(f"There is no event {which!r}, or it is no longer stored.")
+        return placed
+
+    def count(self) -> None:
+        """Return None, since a stream does not know; see `EventSource`."""
 
 
 @contextmanager
-def looking(url: InboxUrl) -> Iterator[Look]:
-    """Open what *url* names; raises InboxUnavailable, or ConfigurationError where nobody can look at it."""
+def opened(url: InboxUrl) -> Iterator[EventSource]:
+    """Open the inbox of *url*; raises InboxUnavailable, or ConfigurationError if its events cannot be read."""
     if open_stream := engines.load(url).open_stream:
         with closing(open_stream(url)) as stream:
-            yield StreamLook(stream)
+            yield StreamEventSource(stream)
     else:
         with closing(engines.open_log(url)) as log:
-            yield LogLook(log, url)
+            yield LogEventSource(log, url)

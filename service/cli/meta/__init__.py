@@ -1,4 +1,4 @@
-"""`subscribe`, `unsubscribe`, `status`: what is registered at Meta, and changing it."""
+"""`subscribe`, `unsubscribe`, `status`: change and show what is registered at Meta."""
 
 from service.cli.meta.status import status
 from service.cli.meta.subscribe import subscribe

@@ -1,4 +1,4 @@
-"""Changing what is registered at Meta: shown first, asked about, and looked at again afterwards."""
+"""Changing what is registered at Meta: print the changes, ask for confirmation, apply them, verify the result."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,29 +10,29 @@ from service.meta.graph.client import Graph
 from service.meta.graph.plan_types import Plan, PlanStep
 
 
-def tell(steps: Iterable[PlanStep]) -> None:
-    """Say what is there now, and what will be."""
+def print_steps(steps: Iterable[PlanStep]) -> None:
+    """Print the current and the future value of each step."""
     screen = console()
     for step in steps:
         click.echo(step.what)
-        for word, there in (("now", step.now), ("then", step.then)):
-            click.echo(wrapped(f"  {word:<6}{there}", screen, 8))
+        for label, value in (("now", step.now), ("then", step.then)):
+            click.echo(wrapped(f"  {label:<6}{value}", screen, 8))
 
 
 def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan], *, dry_run: bool, yes: bool) -> None:
-    """Show the steps of a *first* plan, ask, take them, and plan what is left *after* it: whether Meta has it so now.
+    """Print the steps of the *first* plan, ask, apply them, and verify that the plan *after* them has no steps.
 
-    Raises PlanRefused where nothing may be changed, or where it was changed by somebody else meanwhile.
+    Raises PlanRefused if a change is not allowed, or if somebody else changed something before it was confirmed.
     """
     plan = _permitted(first(), "Nothing was changed.")
-    tell(plan.steps)
+    print_steps(plan.steps)
     for note in plan.notes:
         click.echo(f"note: {note}")
     if not plan.steps:
-        click.echo("Nothing to change: at Meta it is so already.")
+        click.echo("Nothing to change: Meta already has this registration.")
         return
     if dry_run:
-        click.echo("Nothing was changed: this was --dry-run.")
+        click.echo("Nothing was changed, because of --dry-run.")
         return
     if not yes:
         if not click.confirm("Change this at Meta?"):
@@ -40,40 +40,40 @@ def carry_out(graph: Graph, first: Callable[[], Plan], after: Callable[[], Plan]
             raise SystemExit(1)
         if first() != plan:
             raise PlanRefused(
-                "Nothing was changed: somebody else changed something at Meta meanwhile. Look at it again."
+                "Nothing was changed: somebody else changed the registration at Meta meanwhile. Run this command again."
             )
-    take(graph, plan.steps)
-    # Whether fields that are not named are dropped, Meta does not say. Nothing else is done that was not shown.
-    take(graph, (step for step in _permitted(after(), "Nothing more was changed.").steps if step.trims))
-    left = _permitted(after(), "Nothing more was changed.").steps
-    if left:
-        tell(left)
+    apply_steps(graph, plan.steps)
+    # Meta does not document whether it drops fields that are not named. Only such steps are added to those printed.
+    apply_steps(graph, (step for step in _permitted(after(), "Nothing more was changed.").steps if step.trims))
+    remaining = _permitted(after(), "Nothing more was changed.").steps
+    if remaining:
+        print_steps(remaining)
         raise click.ClickException(
-            "Meta took every request, and it is not so: the above is left. Has somebody else changed it just now? "
-            "Look at it again in a minute."
+            "Meta accepted every request, but the changes above are still missing. Somebody else may have changed the "
+            "registration. Run this command again in a minute."
         )
-    click.echo("Done, and at Meta it is so now.")
+    click.echo("Done: Meta now has this registration.")
 
 
-def _permitted(plan: Plan, otherwise: str) -> Plan:
+def _permitted(plan: Plan, message: str) -> Plan:
     if plan.refusals:
-        raise PlanRefused("\n".join((otherwise, *plan.refusals)))
+        raise PlanRefused("\n".join((message, *plan.refusals)))
     return plan
 
 
-def take(graph: Graph, steps: Iterable[PlanStep]) -> None:
-    """Take steps in order; raises GraphRefused, having said which one it was."""
+def apply_steps(graph: Graph, steps: Iterable[PlanStep]) -> None:
+    """Apply steps in order; raises GraphRefused after printing which step failed."""
     for step in steps:
         what = step.what
         try:
             graph.ask(step.method, step.path, step.parameters, as_app=step.as_app)
         except GraphRefused:
-            click.echo(f"{what}: not changed, nor anything after it.", err=True)
+            click.echo(f"{what}: failed. This step and those after it were not applied.", err=True)
             raise
         click.echo(f"{what}: done")
 
 
 class PlanRefused(click.ClickException):
-    """Nothing was changed, and nothing will be until something else is said: trying again does not help."""
+    """A change is not allowed with the given options; a retry does not help."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""What the commands that ask Meta share: their options, and the way there."""
+"""What the commands that call Meta's Graph API share: their options and the client."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from service.meta.graph.client import Graph
 
 
 class Asked(NamedTuple):
-    """The way to Meta, as one app, and what the command line or the configuration says."""
+    """The Graph API client of one app, and the values of the command line or the configuration."""
 
     graph: Graph
     keys: secrets_source.SecretsSource
@@ -30,63 +30,71 @@ class Asked(NamedTuple):
 
 
 def opened(app: str | None, account: Sequence[str], credentials: Path | None) -> Asked:
-    """Read configuration and secrets; raises ClickException where the app is not named or its secret is missing.
+    """Read configuration and secrets; raises ClickException if the app id or the app secret is missing.
 
-    Whether an access token is there, is for the commands to require: not all ask of accounts first.
+    An access token is not required here: each command requires it before it calls the API for an account.
     """
     config = asking_config()
-    found = secrets_source.read(credentials or config.credentials_dir, os.environ)
+    secrets = secrets_source.read(credentials or config.credentials_dir, os.environ)
     app = app or config.app_id
     if not app:
-        raise click.UsageError("Which app? Name its id with --app or in WEBHOOK_APP_ID: App dashboard > App settings.")
-    found.require("app-secret")
-    graphs = [graph_of(config, client.AppCredentials(app, secret, found.access_token)) for secret in found.app_secrets]
-    return Asked(_of_the_app(graphs), found, config, app, tuple(dict.fromkeys(account)) or config.accounts)
+        raise click.UsageError(
+            "Which app? Set its id with --app or in WEBHOOK_APP_ID. Meta shows it in App dashboard > App settings."
+        )
+    secrets.require("app-secret")
+    graphs = [
+        graph_of(config, client.AppCredentials(app, secret, secrets.access_token)) for secret in secrets.app_secrets
+    ]
+    return Asked(_of_the_app(graphs), secrets, config, app, tuple(dict.fromkeys(account)) or config.accounts)
 
 
-def graph_of(config: Config, its: client.AppCredentials, *, timeout: float = client.GRAPH_TIMEOUT_SECONDS) -> Graph:
-    """Make the way to the Graph API, by the environment's HTTPS_PROXY where NO_PROXY does not say otherwise."""
+def graph_of(config: Config, app: client.AppCredentials, *, timeout: float = client.GRAPH_TIMEOUT_SECONDS) -> Graph:
+    """Return a client of the Graph API, which uses the proxy of HTTPS_PROXY unless NO_PROXY excludes the host."""
     host = urlsplit(config.graph_url).hostname or ""
     proxy = "" if proxy_bypass(host) else getproxies().get("https", "")
-    return Graph(config.graph_url, config.graph_version, its, sleep=time.sleep, timeout=timeout, proxy=proxy)
+    return Graph(config.graph_url, config.graph_version, app, sleep=time.sleep, timeout=timeout, proxy=proxy)
 
 
 def _of_the_app(graphs: Sequence[Graph]) -> Graph:
-    """Give the first whose secret Meta takes as the app's: while it is rotated, several are in force."""
+    """Return the first whose app secret Meta accepts; during a rotation there are several."""
     for graph in graphs[:-1]:
         try:
             registration.app(graph)
         except GraphRefused as ex:
-            if ex.code:  # it may be the secret
+            if ex.code:  # the secret may be wrong
                 continue
         return graph
     return graphs[-1]
 
 
 def asking_config() -> Config:
-    """Read the configuration as a command may that takes secrets from the environment too."""
+    """Return the configuration for a command that also reads secrets from the environment."""
     return configured({name: text for name, text in os.environ.items() if name not in SECRETS})
 
 
-def url_of(given: str | None, config: Config, *, longest: int | None = None) -> str:
-    """Give the callback URL; raises UsageError where there is none, or none that Meta would call."""
-    url = given or config.callback_url
+def url_of(argument: str | None, config: Config, *, max_characters: int | None = None) -> str:
+    """Return the callback URL; raises UsageError if there is none, or if Meta would not call it."""
+    url = argument or config.callback_url
     if not url:
-        raise click.UsageError("Which URL? Give it as an argument, or in WEBHOOK_CALLBACK_URL: https://host/webhooks")
+        raise click.UsageError(
+            "Which URL? Give it as an argument or in WEBHOOK_CALLBACK_URL, such as https://wa.example.com/webhooks."
+        )
     try:
         problem = urls.why_not_called(public_url(url))
     except ValueError as ex:
         raise click.BadParameter(f"it {ex}.", param_hint="URL") from ex
     if problem:
         raise click.BadParameter(f"{problem} (it is {url})", param_hint="URL")
-    if longest and len(url) > longest:
-        raise click.BadParameter(f"it is {len(url)} characters long, and Meta takes {longest} here.", param_hint="URL")
+    if max_characters and len(url) > max_characters:
+        raise click.BadParameter(
+            f"it is {len(url)} characters long, and Meta accepts {max_characters} for an override.", param_hint="URL"
+        )
     return url
 
 
-def numbers_option(meaning: str) -> Callable[[Any], Any]:
-    """Give a command the option that names numbers, one by one, beside those of the accounts."""
-    return click.option("--number", "numbers", type=META_ID, multiple=True, help=meaning)
+def numbers_option(help_text: str) -> Callable[[Any], Any]:
+    """Return the option that names phone number ids in addition to those of the accounts."""
+    return click.option("--number", "numbers", type=META_ID, multiple=True, help=help_text)
 
 
 asking = option_group("asked", opened, (app_option, account_option, credentials_option))

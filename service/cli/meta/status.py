@@ -1,47 +1,58 @@
-"""`status`: what is registered at Meta."""
+"""`status`: print what is registered at Meta."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import click
 
-from service.cli.console import console, wrapped
+from service.cli.console import Shorten, console, shortened, terminal_width, wrapped
 from service.cli.meta.options import Asked, asking, numbers_option
-from service.cli.shared_options import json_option
+from service.cli.shared_options import json_option, wide_option
 from service.meta.graph import registration
 from service.meta.graph.registration import Account, App, RegisteredNumber
+
+INDENT_COLUMNS: Final = 16
 
 
 @click.command(short_help="Show what is registered at Meta.")
 @asking
-@numbers_option("A phone number id to look at, beside those of the accounts; may repeat.")
+@numbers_option("Also show this phone number id; can be repeated. The numbers of each --account are always shown.")
+@wide_option
 @json_option
-def status(asked: Asked, numbers: tuple[str, ...], *, as_json: bool) -> None:
-    """Say what is registered at Meta: the app's URL and fields, its accounts, and overrides.
+def status(asked: Asked, numbers: tuple[str, ...], *, wide: bool, as_json: bool) -> None:
+    """Show what is registered at Meta: the app's callback URL and fields, its accounts, and overrides.
+
+    Needs the app secret. The accounts and numbers are asked only if they are named, and need an access token.
 
     \b
     whatsapp-webhook status --app 188559381496048 --account 102290129340398
-    """  # noqa: D301  click wants the character
+    """  # noqa: D301  click requires the character
     app = registration.app(asked.graph)
-    if not as_json:  # what is known is told, whatever comes of the rest
-        _tell(_of_app(app))
+    if not as_json:  # before what may fail
+        _print_lines(_of_app(app), wide=wide)
     if numbers or asked.accounts:
         asked.keys.require("access-token")
     accounts = registration.accounts(asked.graph, asked.accounts)
-    found = [registration.number(asked.graph, each) for each in numbers]
+    registered = [registration.number(asked.graph, each) for each in numbers]
     if as_json:
-        click.echo(json.dumps(_document(app, accounts, found), indent=2))
+        click.echo(json.dumps(_document(app, accounts, registered), indent=2))
         return
-    _tell(line for account in accounts for line in _of_account(account))
-    _tell(map(_of_number, found))
+    _print_lines((line for account in accounts for line in _of_account(account)), wide=wide)
+    _print_lines(map(_of_number, registered), wide=wide)
     if not accounts:
-        click.echo("Accounts were not asked: name them with --account, or in WEBHOOK_ACCOUNTS.")
+        click.echo("No account was checked: name yours with --account or in WEBHOOK_ACCOUNTS.")
 
 
-def _tell(lines: Iterable[str]) -> None:
-    screen = console()
+def _print_lines(lines: Iterable[str], *, wide: bool) -> None:
+    """Print lines; on a terminal, wrapped at spaces, and words that are too long for a line shortened."""
+    screen, width = console(), terminal_width(wide=wide)
     for line in lines:
-        click.echo(wrapped(line, screen, 16))
+        if width is None:
+            click.echo(line)
+        else:
+            words = (shortened(word, width - INDENT_COLUMNS, Shorten.MIDDLE) for word in line.split(" "))
+            click.echo(wrapped(" ".join(words), screen, INDENT_COLUMNS))
 
 
 def _document(app: App, accounts: Sequence[Account], numbers: Sequence[RegisteredNumber]) -> dict[str, object]:
@@ -56,7 +67,7 @@ def _document(app: App, accounts: Sequence[Account], numbers: Sequence[Registere
 def _of_app(app: App) -> Iterator[str]:
     yield f"app {app.id} ({app.name})"
     if app.subscription is None:
-        yield "  not subscribed: Meta sends nothing of WhatsApp"
+        yield "  not subscribed: Meta sends no WhatsApp events to this app"
         return
     yield f"  callback URL  {app.subscription.callback_url}{'' if app.subscription.active else ' (not active)'}"
     yield f"  fields        {', '.join(app.subscription.fields) or 'none'}"
@@ -64,7 +75,7 @@ def _of_app(app: App) -> Iterator[str]:
 
 def _of_account(account: Account) -> Iterator[str]:
     yield f"account {account.id} ({account.name})"
-    yield f"  {'subscribed' if account.is_subscribed else 'not subscribed: Meta sends nothing of it to this app'}"
+    yield f"  {'subscribed' if account.is_subscribed else 'not subscribed: Meta sends none of its events to this app'}"
     if account.override:
         yield f"  override      {account.override}"
     for number in account.numbers:

@@ -1,4 +1,4 @@
-"""`unsubscribe`: have Meta send nothing to a URL any more."""
+"""`unsubscribe`: stop Meta from sending to a URL."""
 
 import click
 
@@ -12,29 +12,32 @@ from service.meta.graph.plan_types import Allowed, Plan
 @click.command(short_help="Stop Meta from sending to a URL.")
 @click.argument("url", required=False)
 @asking
-@numbers_option("A phone number id whose override to URL ends too; may repeat.")
-@click.option("--drop-overrides", is_flag=True, help="Also where an account's override to another URL goes with it.")
+@numbers_option("Also remove the override of this phone number id, if it is URL; can be repeated.")
+@click.option(
+    "--drop-overrides", is_flag=True, help="Unsubscribe accounts even if that removes an override to another URL."
+)
 @dry_run_option
 @yes_option
 def unsubscribe(
     asked: Asked, url: str | None, numbers: tuple[str, ...], *, drop_overrides: bool, dry_run: bool, yes: bool
 ) -> None:
-    """Have Meta send nothing to URL (or WEBHOOK_CALLBACK_URL) any more.
+    """Stop Meta from sending to URL (or WEBHOOK_CALLBACK_URL).
 
-    Where it is the app's own URL, the app's subscription and that of the accounts end. Where it is an override of an
-    account or a number, that is removed, and what comes for it goes to the app's own URL again. Says first what will
-    change, and asks.
+    If URL is the app's own callback URL, the app's subscription and those of the accounts are removed. If URL is an
+    override of an account or a number, the override is removed, and its events are sent to the app's own URL again.
+    Prints what will change, and asks for confirmation.
 
     \b
-    whatsapp-webhook unsubscribe https://wa.example.com/webhooks --app 188559381496048 --account 102290129340398
-    """  # noqa: D301  click wants the character
+    whatsapp-webhook unsubscribe https://wa.example.com/webhooks \\
+      --app 188559381496048 --account 102290129340398
+    """  # noqa: D301  click requires the character
     callback_url = url or asked.config.callback_url
     if "://" not in callback_url:
-        raise click.UsageError("Which URL? Give all of it, https:// too, as an argument or in WEBHOOK_CALLBACK_URL.")
+        raise click.UsageError("Which URL? Give it with https://, as an argument or in WEBHOOK_CALLBACK_URL.")
     if numbers or asked.accounts:
         asked.keys.require("access-token")
 
-    def made() -> Plan:
+    def planned() -> Plan:
         graph = asked.graph
         return plan.end(
             callback_url,
@@ -44,17 +47,17 @@ def unsubscribe(
             Allowed(drop_overrides=drop_overrides),
         )
 
-    there = registration.app(asked.graph).subscription
-    own = there.callback_url if there else ""
+    subscription = registration.app(asked.graph).subscription
+    own = subscription.callback_url if subscription else ""
     if urls.same(own, callback_url):
         click.echo(
-            "note: overrides of accounts that are not named here, if there are any, are not seen, and end as well."
+            "note: accounts that are not named here were not checked. If they have overrides, those are removed too."
         )
-    first = made()
+    first = planned()
     if not first.steps and not first.refusals:
         click.echo(
-            f"Nothing to change: of what was looked at, nothing is sent to {callback_url}. "
+            f"Nothing to change: nothing that was checked is sent to {callback_url}. "
             + (f"The app sends to {own}." if own else "The app has no callback URL.")
         )
         return
-    carry_out(asked.graph, made, made, dry_run=dry_run, yes=yes)
+    carry_out(asked.graph, planned, planned, dry_run=dry_run, yes=yes)

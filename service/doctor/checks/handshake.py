@@ -1,98 +1,120 @@
-"""The handshake as Meta does it, and what keeps it from succeeding."""
+"""The handshake as Meta does it, and why it fails."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from service import errors
 from service.doctor.caller import Caller, CallerResponse
-from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
+from service.doctor.checks.responder import OK, REASON_HIDDEN, DirectResult, other_response_later
 from service.doctor.finding import Finding
 from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS
 
-# Every character that a challenge may have; a proxy that decodes a query and writes it anew stumbles over some of them.
-ODD: Final = "Aa0._~+/=-+9"
-REPEATED_HANDSHAKES: Final = 3  # handshakes more, since several things may answer in turn
-HANDSHAKE_LIMIT_SECONDS: Final = 6.0  # seconds that Meta gives the handshake
-NOT_HERE: Final = ""
+# Every kind of character that a challenge may have; a proxy that decodes and re-encodes the query changes some of them.
+ODD_CHALLENGE: Final = "Aa0._~+/=-+9"
+REPEATED_HANDSHAKES: Final = 3  # more handshakes after the first, in case several instances answer in turn
+HANDSHAKE_LIMIT_SECONDS: Final = 6.0  # Meta's timeout
+NOT_RECEIVED: Final = ""
 
 
-def look(
+def check(
     caller: Caller,
     token: bytes,
-    why: Callable[[], str | None],
-    direct: Direct | None,
+    reason: Callable[[], str | None],
+    direct: DirectResult | None,
     *,
-    late: float = HANDSHAKE_LIMIT_SECONDS,
+    limit: float = HANDSHAKE_LIMIT_SECONDS,
 ) -> Iterator[Finding]:
-    """Do the handshake as Meta does; *why* says what the service here saw to refuse.
+    """Do the handshake as Meta does, which must take no longer than *limit* seconds.
 
-    That is None where it can't be asked, and NOT_HERE where it was asked nothing. An answer after *late* seconds is too
-    late.
+    *reason* returns why the service on this machine refused a handshake: NOT_RECEIVED if it received none, None if it
+    can't be asked.
     """
-    answer, challenge = caller.greet(token)
-    if answer.status == OK and answer.body == challenge.encode():
-        if answer.seconds > late:
+    response, challenge = caller.handshake(token)
+    if response.status == OK and response.body == challenge.encode():
+        if response.seconds > limit:
             yield Finding.wrong(
                 CheckId.HANDSHAKE,
-                f"The challenge came back after {answer.seconds:.1f} s, and Meta waits for six.",
-                "Is the service starved of CPU, or started for each request? Or is what stands before it slow?",
+                f"The challenge came back after {response.seconds:.1f} s; Meta waits at most six seconds.",
+                "Check whether the service lacks CPU or is started for each request, and whether the proxy in front of "
+                "it is slow.",
             )
             return
         for _ in range(REPEATED_HANDSHAKES):
-            answer, challenge = caller.greet(token)
-            if answer.body != challenge.encode():
-                yield Finding.wrong(CheckId.HANDSHAKE, *_not_always(answer))
+            response, challenge = caller.handshake(token)
+            if response.body != challenge.encode():
+                yield Finding.wrong(CheckId.HANDSHAKE, *_not_always(response))
                 return
-        yield Finding.ok(CheckId.HANDSHAKE, "The challenge came back, as Meta wants it.")
-        odd, wanted = caller.greet(token, ODD)
-        if odd.body != wanted.encode():
+        yield Finding.ok(CheckId.HANDSHAKE, "The handshake succeeds: the challenge came back unchanged.")
+        odd, challenge = caller.handshake(token, ODD_CHALLENGE)
+        if odd.body != challenge.encode():
             yield Finding.unknown(
                 CheckId.QUERY_STRING,
-                "The proxy changes the query string: + / = or % in it came otherwise, or not at all. What Meta sends "
-                "with this token gets through.",
-                "Have the proxy pass the query on as it is, undecoded; until then use a token of letters and digits.",
+                "The proxy changes the query string: +, /, = or % arrive changed, or not at all. With this verify "
+                "token, Meta's handshake still succeeds.",
+                "Configure the proxy to pass the query string on without decoding it; until then, use a verify token "
+                "of letters and digits.",
             )
         return
-    yield Finding.wrong(CheckId.HANDSHAKE, *_refused(answer, challenge, why(), direct))
+    yield Finding.wrong(CheckId.HANDSHAKE, *_refused(response, challenge, reason(), direct))
 
 
-def _not_always(answer: CallerResponse) -> tuple[str, str]:
-    if answer.text != ANSWERS[errors.HandshakeRefused].text:
-        return stranger_now(answer)
+def _not_always(response: CallerResponse) -> tuple[str, str]:
+    if response.text != ANSWERS[errors.HandshakeRefused].text:
+        return other_response_later(response)
     what = (
-        "The same handshake was taken at first and refused then: several instances answer at this URL, and not all of "
+        "The same handshake was first accepted and then refused: several instances answer at this URL, and not all of "
         "them have this verify token."
     )
-    return what, "Look at where the URL's name and the proxy lead: to two releases? Do all pods read the same Secret?"
+    return (
+        what,
+        (
+            "Check where the URL's DNS name and the proxy send requests (to two releases?), and that all pods read the "
+            "same Secret."
+        ),
+    )
 
 
-def _refused(answer: CallerResponse, challenge: str, why: str | None, direct: Direct | None) -> tuple[str, str]:
-    if answer.status == OK:
-        told = "with something added" if challenge in answer.text else "and something else"
+def _refused(
+    response: CallerResponse, challenge: str, reason: str | None, direct: DirectResult | None
+) -> tuple[str, str]:
+    if response.status == OK:
+        content = "with other text beside the challenge" if challenge in response.text else "without the challenge"
         return (
-            f"200 came, {told} instead of the bare challenge.",
-            "Something before the service changes its answers, or answers itself: have it pass them on as they are.",
+            f"The handshake was answered 200, but {content}.",
+            (
+                "Something in front of the service changes its responses, or answers by itself: configure it to pass "
+                "responses on unchanged."
+            ),
         )
-    if answer.text != ANSWERS[errors.HandshakeRefused].text:
-        return stranger_now(answer)
-    greets = direct is not None and direct.greets
-    if direct and direct.greets and why == NOT_HERE:
+    if response.text != ANSWERS[errors.HandshakeRefused].text:
+        return other_response_later(response)
+    verifies = direct is not None and direct.verifies
+    if direct and direct.verifies and reason == NOT_RECEIVED:
         return direct.another()
-    renew = "Put the same token into line 1 of verify-token, here and there; then `subscribe --force` tells Meta."
+    put_same = (
+        "Put the same token into line 1 of verify-token here and at the service; then run `whatsapp-webhook subscribe "
+        "--force` to register it with Meta."
+    )
     known = {
-        "wrong_token": ("The verify token is not one in force in the service.", renew),
+        "wrong_token": ("The service does not accept this verify token.", put_same),
         "not_configured": (
-            "No verify token is in force in the service.",
-            "Make the file verify-token: its /readyz says where.",
+            "The service has no verify token.",
+            "Create the file verify-token; the service's /readyz reports where.",
         ),
     }
-    if why in known and not greets:
-        return known[why]
-    if why or greets:
-        saw = f" ({why})" if why else ""
+    if reason in known and not verifies:
+        return known[reason]
+    if reason or verifies:
+        outcome = f" ({reason})" if reason else ""
         return (
-            f"The service did not get what was asked{saw}: the proxy changes or drops the query string.",
-            "Have the proxy pass the query on as it is: in nginx no rewrite that ends in ?",
+            f"The service did not receive the query string as it was sent{outcome}: the proxy changes or drops it.",
+            "Configure the proxy to pass the query string on unchanged; in nginx, remove a `rewrite` that ends in `?`.",
         )
-    return f"Refused: the verify token is not one in force, or a proxy changes the query string{NOT_SAID}.", renew
+    return (
+        (
+            "The handshake was refused: either the service does not accept this verify token, or a proxy changes the "
+            f"query string. {REASON_HIDDEN}"
+        ),
+        put_same,
+    )

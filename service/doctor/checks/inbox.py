@@ -2,45 +2,47 @@
 
 from collections.abc import Sequence
 
-from service.doctor.checks.local_instance import Kept
+from service.doctor.checks.local_instance import InboxReader
 from service.doctor.finding import Finding
 from service.errors import InboxUnavailable
 from service.meta import webhook_fields
 from service.outcomes import CheckId
 
-BESIDE = (
-    "Run it where the service runs: whatsapp-webhook doctor, on its machine and with its settings; "
-    "in a cluster: kubectl -n NAMESPACE exec POD -- whatsapp-webhook doctor"
+RUN_BESIDE_SERVICE = (
+    "Run the doctor on the service's machine, with the service's settings: whatsapp-webhook doctor. "
+    "In a cluster: kubectl -n NAMESPACE exec POD -- whatsapp-webhook doctor"
 )
 
 
-def look(
-    kept: Kept | str, messages: Sequence[str], fields: frozenset[str], *, is_url_known: bool, by_url: bool
+def check(
+    inbox: InboxReader | str, messages: Sequence[str], fields: frozenset[str], *, is_url_known: bool, by_url: bool
 ) -> Finding:
-    """Look for *messages* in the inbox; *by_url* is whether one of them was sent to the public URL."""
-    check = CheckId.INBOX
+    """Search the inbox for *messages*; *by_url* is whether one of them was sent to the public URL."""
+    name = CheckId.INBOX
     if not messages:
-        what = "No test notification was taken, so none can be looked for."
-        return Finding.unknown(check, what, "Mend the above first." if is_url_known or kept else BESIDE)
-    if not isinstance(kept, Kept):
-        remedy = "whatsapp-webhook events list, where the inbox is: the newest are those of this test."
-        return Finding.unknown(check, kept or "The inbox is not seen from here.", remedy)
+        what = "No test notification was accepted, so the inbox was not searched for one."
+        return Finding.unknown(
+            name, what, "Fix the problem above first." if is_url_known or inbox else RUN_BESIDE_SERVICE
+        )
+    if not isinstance(inbox, InboxReader):
+        remedy = "Run `whatsapp-webhook events list` where the inbox is: the newest events are those of this test."
+        return Finding.unknown(name, inbox or "The inbox can't be read from here.", remedy)
     try:
-        is_there = kept.has(messages)
+        is_there = inbox.has(messages)
     except InboxUnavailable as ex:
-        return Finding.unknown(check, f"The inbox can't be read: {ex.detail}.", "whatsapp-webhook events list")
+        return Finding.unknown(name, f"The inbox can't be read: {ex.detail}.", "Try `whatsapp-webhook events list`.")
     if is_there:
-        all_of = "The test notifications are there, marked as tests, which destinations skip."
-        direct = "The test notification that was sent directly is there; by the URL none was taken."
-        return Finding.ok(check, all_of if by_url else direct)
+        stored = "The test notifications are stored, marked as tests, which destinations skip by default."
+        only_direct = "The test notification that was sent directly is stored; through the URL, none was accepted."
+        return Finding.ok(name, stored if by_url else only_direct)
     if fields and webhook_fields.MESSAGES_FIELD not in fields:
         return Finding.unknown(
-            check,
-            "What people write is answered 200 and not kept: WEBHOOK_FIELDS does not name messages.",
-            "If that is not meant: add messages to WEBHOOK_FIELDS, or leave it empty to keep all.",
+            name,
+            "Messages are answered 200 but not stored: WEBHOOK_FIELDS does not include messages.",
+            "If that is not intended, add messages to WEBHOOK_FIELDS, or leave it empty to store every field.",
         )
     return Finding.wrong(
-        check,
-        "The test notifications were answered 200, and are not in this inbox.",
-        "Another instance answered: look at where the URL leads, and at its WEBHOOK_INBOX.",
+        name,
+        "The test notifications were answered 200, but they are not in this inbox.",
+        "Another instance answered: check where the URL sends requests, and that instance's WEBHOOK_INBOX.",
     )

@@ -1,4 +1,4 @@
-"""The service of this machine or pod: what it says of itself, what it was asked so far, and what it keeps."""
+"""The service on this machine or in this pod: its readiness, its counters and its inbox."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,90 +18,95 @@ from service.outcomes import CheckId
 from service.storage import engines
 from service.telemetry import metrics
 
-MAX_EVENTS_SEARCHED: Final = 500  # events of the inbox in which a real one is looked for
+MAX_EVENTS_SEARCHED: Final = 500  # newest events of the inbox that are searched for a real one
 ADMIN_TIMEOUT_SECONDS: Final = 5.0
-MAX_ADMIN_RESPONSE_BYTES: Final = 16_777_216  # bytes of an answer
-MAX_CLOCK_BEHIND_MS: Final = 60_000  # milliseconds by which another machine's clock may be behind
+MAX_ADMIN_RESPONSE_BYTES: Final = 16_777_216
+MAX_CLOCK_BEHIND_MS: Final = 60_000  # by which another machine's clock may be behind
 
 
-class Said(NamedTuple):
-    """What /readyz and /metrics of the admin listener say."""
+class AdminResponses(NamedTuple):
+    """The responses of the admin listener's /readyz and /metrics."""
 
     readyz: dict[str, Any]
-    page: str
+    metrics_page: str
 
     def outcomes(self, name: str) -> Mapping[str, float]:
-        """Give how often each outcome of a counter was."""
-        return metrics.outcomes_in(self.page, name)
+        """Return the count of each outcome of a counter."""
+        return metrics.outcomes_in(self.metrics_page, name)
 
 
-def ask(config: Config) -> Said | None:
-    """Ask the admin listener; None where nobody answers as ours does."""
+def ask(config: Config) -> AdminResponses | None:
+    """Fetch /readyz and /metrics from the admin listener; return None if our service does not answer there."""
     base = f"http://{loopback.reachable(config.admin_bind)}"
     try:
         readyz, page = within(
-            2 * ADMIN_TIMEOUT_SECONDS, lambda: [_got(f"{base}/{path}") for path in ("readyz", "metrics")]
+            2 * ADMIN_TIMEOUT_SECONDS, lambda: [_fetch(f"{base}/{path}") for path in ("readyz", "metrics")]
         )
-        found = json.loads(readyz)
+        document = json.loads(readyz)
     except (urllib3.exceptions.HTTPError, ValueError, TimeoutError, RecursionError):
         return None
-    return Said(found, page) if isinstance(found, dict) and isinstance(found.get("checks"), dict) else None
+    is_ours = isinstance(document, dict) and isinstance(document.get("checks"), dict)
+    return AdminResponses(document, page) if is_ours else None
 
 
-def counted(config: Config, what: str) -> Mapping[str, float]:
-    """Give the outcomes of a counter; none where it can't be asked."""
-    said = ask(config)
-    return said.outcomes(what) if said else {}
+def counted(config: Config, counter: str) -> Mapping[str, float]:
+    """Return the count of each outcome of a counter; nothing if the admin listener does not answer."""
+    admin = ask(config)
+    return admin.outcomes(counter) if admin else {}
 
 
-def _got(url: str) -> str:
-    answer = urllib3.request(
+def _fetch(url: str) -> str:
+    response = urllib3.request(
         "GET", url, timeout=ADMIN_TIMEOUT_SECONDS, retries=False, preload_content=False, decode_content=False
     )
-    return answer.read(MAX_ADMIN_RESPONSE_BYTES).decode()
+    return response.read(MAX_ADMIN_RESPONSE_BYTES).decode()
 
 
-def readiness(said: Said) -> Iterator[Finding]:
-    """Say what keeps it from being ready."""
-    failing = {name: check.get("why", "") for name, check in said.readyz["checks"].items() if not check.get("ok")}
+def readiness(admin: AdminResponses) -> Iterator[Finding]:
+    """Yield each readiness check that fails."""
+    failing = {name: check.get("why", "") for name, check in admin.readyz["checks"].items() if not check.get("ok")}
     for name, why in failing.items():
         yield Finding.wrong(
             CheckId.SERVICE,
             f"Not ready: {name}: {why}",
-            f"As it says; until then notifications are answered 503. docs/runbook.md has more on {name}.",
+            f"Fix what it reports; until then notifications are answered 503. See docs/runbook.md about {name}.",
         )
     if not failing:
-        yield Finding.ok(CheckId.SERVICE, "Ready, as /readyz says.")
+        yield Finding.ok(CheckId.SERVICE, "/readyz reports ready.")
 
 
-def history(said: Said, *, is_real: bool) -> Finding:
-    """Say what was asked of it since its start; *is_real*: the inbox holds something that is no test."""
-    taken, greeted = said.outcomes("notifications"), said.outcomes("handshakes")
-    accepted, forged = taken.get("accepted", 0), taken.get("bad_signature", 0)
-    verified, refused = greeted.get("verified", 0), sum(greeted.values()) - greeted.get("verified", 0)
+def counters(admin: AdminResponses, *, is_real: bool) -> Finding:
+    """Report the notifications and handshakes since the start; *is_real*: the inbox has an event that is not a test."""
+    notifications, handshakes = admin.outcomes("notifications"), admin.outcomes("handshakes")
+    accepted, forged = notifications.get("accepted", 0), notifications.get("bad_signature", 0)
+    verified = handshakes.get("verified", 0)
+    refused = sum(handshakes.values()) - verified
     if forged and not is_real:
         return Finding.unknown(
-            CheckId.SO_FAR,
-            f"The signature of {forged:.0f} notifications was refused, and nothing real is in the inbox.",
-            "If they were Meta's, and not of `simulate`, `helm test` or another doctor: the app secret is another "
-            "app's, or something changes bodies on the way. `doctor --signature FILE` says which, for a request that "
-            "was caught.",
+            CheckId.COUNTERS,
+            f"{forged:.0f} notifications were refused for a bad signature, and the inbox contains no real event.",
+            "If they came from Meta, and not from `simulate`, `helm test` or another doctor: the app secret is another "
+            "app's, or something changes bodies on the way. Capture a request, and run `whatsapp-webhook doctor "
+            "--signature FILE` to find out which.",
         )
-    if greeted.get("wrong_token", 0) and not verified and not is_real:
+    if handshakes.get("wrong_token", 0) and not verified and not is_real:
         return Finding.unknown(
-            CheckId.SO_FAR,
-            f"{greeted['wrong_token']:.0f} handshakes came with a verify token that is not in force.",
-            "If they were Meta's: enter there what line 1 of verify-token holds. `subscribe` does.",
+            CheckId.COUNTERS,
+            f"{handshakes['wrong_token']:.0f} handshakes were refused for a wrong verify token.",
+            "If they came from Meta, enter line 1 of verify-token there; `whatsapp-webhook subscribe` does that.",
         )
-    counts = f"Notifications: {accepted:.0f} accepted, {forged:.0f} with a bad signature. "
-    return Finding.ok(CheckId.SO_FAR, counts + f"Handshakes: {verified:.0f} verified, {refused:.0f} refused.")
+    return Finding.ok(
+        CheckId.COUNTERS,
+        f"Since the start: {accepted:.0f} notifications accepted, {forged:.0f} with a bad signature; "
+        f"{verified:.0f} handshakes verified, {refused:.0f} refused.",
+    )
 
 
-class Kept:
-    """The inbox, read from beside: what came since this was opened, and whether something real is in it."""
+class InboxReader:
+    """Reads the inbox of the service: the events since this was opened, and whether a real one is in it."""
 
     def __init__(self, url: InboxUrl) -> None:
-        """Raise InboxUnavailable or ConfigurationError where it can't be read."""
+        """Raise InboxUnavailable or ConfigurationError if the inbox can't be read."""
         self._stack = ExitStack()
         self._log, self._stream = None, None
         self._since = clock.now_ms() - MAX_CLOCK_BEHIND_MS
@@ -113,20 +118,20 @@ class Kept:
             self._last = self._log.last()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the inbox."""
         self._stack.close()
 
     def has(self, messages: Iterable[str]) -> bool:
-        """Say whether messages with these ids came since this was opened. Raises InboxUnavailable."""
-        left = set(messages)
+        """Return whether messages with these ids were stored since this was opened. Raises InboxUnavailable."""
+        missing = set(messages)
         for event in self._newer():
-            left -= {message for message in left if message in event.id}
-            if not left:
+            missing -= {message for message in missing if message in event.id}
+            if not missing:
                 break
-        return not left
+        return not missing
 
     def newest_real(self) -> Event | None:
-        """Give the newest event that is no test, nor `simulate`'s; None for none. Raises InboxUnavailable."""
+        """Return the newest event that is neither a test nor from `simulate`, if any. Raises InboxUnavailable."""
         if self._stream is not None:
             newest = [placed.event for placed in self._stream.newest(MAX_EVENTS_SEARCHED)]
         elif self._log is not None:
@@ -135,7 +140,7 @@ class Kept:
                 for record in self._log.read(max(self._last - MAX_EVENTS_SEARCHED, 0), MAX_EVENTS_SEARCHED, data=False)
             ]
         return next(
-            (event for event in reversed(newest) if not event.test and not catalogue.is_made(event.source)), None
+            (event for event in reversed(newest) if not event.test and not catalogue.is_simulated(event.source)), None
         )
 
     def _newer(self) -> Iterator[Event]:
@@ -147,10 +152,10 @@ class Kept:
             position = page[-1].position
 
 
-def opened(url: InboxUrl) -> Kept | str:
-    """Open the inbox for reading, or say why that can't be."""
+def open_inbox(url: InboxUrl) -> InboxReader | str:
+    """Open the inbox for reading, or return why it can't be opened."""
     try:
-        return Kept(url)
+        return InboxReader(url)
     except InboxUnavailable as ex:
         return ex.detail
     except ConfigurationError as ex:

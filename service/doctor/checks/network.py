@@ -1,4 +1,4 @@
-"""The way to the public URL, from outside in: its form, its name, who takes connections, and with which certificate."""
+"""The path to the public URL, step by step: the URL's form, its host name, and whether the port accepts connections."""
 
 import errno
 import ipaddress
@@ -17,8 +17,8 @@ _NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, 
 _PORTS: Final = {"https": 443, "http": 80}
 
 
-class Place(NamedTuple):
-    """A host and its port, and what Meta makes of the URL is decided by."""
+class Endpoint(NamedTuple):
+    """The public URL, its host and port, and whether the doctor runs in a cluster."""
 
     parts: SplitResult
     host: str
@@ -27,88 +27,94 @@ class Place(NamedTuple):
 
     @property
     def is_secure(self) -> bool:
-        """Say whether it speaks TLS."""
+        """Return whether the URL is https."""
         return self.parts.scheme == "https"
 
 
-def place(url: str, *, in_cluster: bool) -> Place:
-    """Read *url*, which the configuration or the command line has looked at."""
+def endpoint(url: str, *, in_cluster: bool) -> Endpoint:
+    """Parse *url*, which was validated before."""
     parts = urlsplit(url)
-    return Place(parts, parts.hostname or "", parts.port or _PORTS[parts.scheme], in_cluster)
+    return Endpoint(parts, parts.hostname or "", parts.port or _PORTS[parts.scheme], in_cluster)
 
 
-def form(where: Place) -> Finding:
-    """Say whether Meta would call such a URL."""
-    if problem := urls.why_not_called(where.parts.geturl()):
-        return Finding.wrong(CheckId.URL, problem, "Enter another one; what stands before the service ends TLS.")
-    if is_literal(where.host) and not ipaddress.ip_address(where.host).is_global:
+def form(target: Endpoint) -> Finding:
+    """Check whether Meta would call such a URL."""
+    if problem := urls.why_not_called(target.parts.geturl()):
         return Finding.wrong(
-            CheckId.URL, f"{where.host} is an address that nobody reaches from the internet.", "Enter a public name."
+            CheckId.URL, problem, "Use another URL. For https, a proxy in front of the service terminates TLS."
         )
-    return Finding.ok(CheckId.URL, where.parts.geturl())
+    if is_literal(target.host) and not ipaddress.ip_address(target.host).is_global:
+        return Finding.wrong(
+            CheckId.URL,
+            f"{target.host} can't be reached from the internet: it is not a public address.",
+            "Use a public DNS name.",
+        )
+    return Finding.ok(CheckId.URL, target.parts.geturl())
 
 
-def name(where: Place) -> tuple[Finding, list[tuple[Any, ...]]]:
-    """Look the name up; gives the addresses too."""
+def name(target: Endpoint) -> tuple[Finding, list[tuple[Any, ...]]]:
+    """Resolve the host name; return the addresses too."""
     try:
-        found = socket.getaddrinfo(where.host, where.port, 0, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(target.host, target.port, 0, socket.SOCK_STREAM)
     except (OSError, ValueError) as ex:
-        why = ex.strerror if isinstance(ex, OSError) else "it is no name"
-        remedy = "Make its DNS record, and wait until public name servers have it; look at the spelling."
-        return Finding.wrong(CheckId.NAME, f"{where.host} is not found: {why}.", remedy), []
+        why = ex.strerror if isinstance(ex, OSError) else "it is not a valid name"
+        remedy = "Create its DNS record, and wait until public name servers have it; check the spelling."
+        return Finding.wrong(CheckId.NAME, f"{target.host} could not be resolved: {why}.", remedy), []
     addresses = list(dict.fromkeys(each[4][0] for each in found))
     listed = ", ".join(map(str, addresses))
     if all(ipaddress.ip_address(str(each).partition("%")[0]).is_global for each in addresses):
-        return Finding.ok(CheckId.NAME, f"{where.host} is {listed}."), found
+        return Finding.ok(CheckId.NAME, f"{target.host} resolves to {listed}."), found
     return (
         Finding.unknown(
             CheckId.NAME,
-            f"{where.host} is {listed} here, which nobody reaches from the internet.",
-            f"Ask a public name server, which may say otherwise: dig +short {where.host} @1.1.1.1",
+            f"{target.host} resolves to {listed} here; Meta can reach public addresses only.",
+            f"Ask a public name server, which may answer differently: dig +short {target.host} @1.1.1.1",
         ),
         found,
     )
 
 
-def connection(where: Place, addresses: list[tuple[Any, ...]]) -> tuple[Finding, list[Address]]:
-    """Connect to each address: Meta may take any of them. Gives those too that took it."""
-    silent: dict[str, str] = {}
+def connection(target: Endpoint, addresses: list[tuple[Any, ...]]) -> tuple[Finding, list[Address]]:
+    """Connect to every address, since Meta may use any of them; return those that accepted, too."""
+    failed: dict[str, str] = {}
     unreachable: list[str] = []
-    taken: list[Address] = []
+    accepted: list[Address] = []
     for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as client:
                 client.settimeout(CONNECT_LIMIT_SECONDS)
                 client.connect(address)
-            taken.append(address)
+            accepted.append(address)
         except OSError as ex:
             if ex.errno in _NO_ROUTE:
                 unreachable.append(address[0])
             else:
-                silent[address[0]] = "no answer in time" if isinstance(ex, TimeoutError) else ex.strerror or "?"
-    listed = ", ".join(f"{address}: {why}" for address, why in silent.items())
-    if silent and where.in_cluster:
-        found = Finding.unknown(
+                failed[address[0]] = "timeout" if isinstance(ex, TimeoutError) else ex.strerror or "?"
+    listed = ", ".join(f"{address}: {why}" for address, why in failed.items())
+    if failed and target.in_cluster:
+        finding = Finding.unknown(
             CheckId.CONNECTION,
-            f"Port {where.port} can't be reached from this pod ({listed}), which its network policy may forbid.",
-            f"Run it from outside of the cluster: whatsapp-webhook doctor --url {shlex.quote(where.parts.geturl())}",
+            f"Port {target.port} can't be reached from this pod ({listed}); a network policy may forbid it.",
+            "Run the doctor from outside the cluster: "
+            f"whatsapp-webhook doctor --url {shlex.quote(target.parts.geturl())}",
         )
-    elif silent:
-        of = "" if len(silent) == len(addresses) else f" of {len(addresses)} addresses"
-        found = Finding.wrong(
+    elif failed:
+        at = "" if len(failed) == len(addresses) else f" at {len(failed)} of {len(addresses)} addresses"
+        finding = Finding.wrong(
             CheckId.CONNECTION,
-            f"Nobody takes connections on port {where.port}{of} ({listed}).",
-            f"Is the load balancer or proxy up, and port {where.port} open to the whole internet?",
+            f"Port {target.port} does not accept connections{at} ({listed}).",
+            f"Check that the load balancer or proxy is running, and that port {target.port} is open to the whole "
+            "internet.",
         )
     elif unreachable:
-        found = Finding.unknown(
+        finding = Finding.unknown(
             CheckId.CONNECTION,
-            f"There is no way from here to {', '.join(unreachable)}.",
-            "Try from a machine that has IPv6, or take the address out of DNS.",
+            f"There is no route from here to {', '.join(unreachable)}.",
+            "Try from a machine that has IPv6, or remove the address from DNS.",
         )
     else:
-        found = Finding.ok(CheckId.CONNECTION, f"Port {where.port} takes connections.")
-    return found, taken
+        finding = Finding.ok(CheckId.CONNECTION, f"Port {target.port} accepts connections.")
+    return finding, accepted
 
 
 def is_literal(host: str) -> bool:

@@ -1,187 +1,219 @@
-"""What becomes of signed notifications: taken by the service, or changed or refused by something before it."""
+"""Whether signed notifications are accepted by the service, or are refused or changed by something in front of it."""
 
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from service import errors
-from service.credentials import Credentials
+from service.credentials import APP_SECRET, VERIFY_TOKEN, Credentials
 from service.doctor.caller import Caller, CallerResponse
-from service.doctor.checks.responder import NOT_SAID, OK, Direct, stranger_now
+from service.doctor.checks.responder import OK, REASON_HIDDEN, DirectResult, other_response_later
 from service.doctor.finding import Finding
 from service.meta import catalogue
 from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS, FAILED
 
-LARGE_BODY_BYTES: Final = 3_000_000  # bytes: what Meta may send
+LARGE_BODY_BYTES: Final = 3_000_000  # Meta's largest notification
 
 
-class Sides(NamedTuple):
-    """What is known of both ends: of the service asked directly (None: it was not), and of Meta.
+class Known(NamedTuple):
+    """What helps to explain a refusal.
 
-    *is_the_apps* says that line 1 of the app secrets here is the one that Meta signs with; *refused* counts the
-    signatures that the service here has refused, None where it can't be asked.
+    *direct* is None if the service could not be asked directly. *is_the_apps*: line 1 of the app secrets here is the
+    one that Meta signs with. *refused* returns how many signatures the service on this machine has refused, None if it
+    can't be asked.
     """
 
-    direct: Direct | None
+    direct: DirectResult | None
     is_the_apps: bool
     refused: Callable[[], float | None]
 
 
-def send(caller: Caller, secret: bytes, sides: Sides, taken: list[str]) -> Iterator[Finding]:
-    """Send a signed test notification in which everything is that a proxy may change, then 3 MB.
+def check(caller: Caller, secret: bytes, known: Known, test_ids: list[str]) -> Iterator[Finding]:
+    """Send a signed test notification with everything in it that a proxy may change, then one of 3 MB.
 
-    The ids of messages that were answered 200 are added to *taken*.
+    The ids of messages that are answered 200 are added to *test_ids*.
     """
-    before = sides.refused()
-    answer = _sent(caller, secret, taken, odd=True)
-    if not _is_taken(answer):
-        plain = _sent(caller, secret, taken)
-        here = before is None or sides.refused() != before
-        yield Finding.wrong(CheckId.NOTIFICATION, *_not_taken(answer, plain, sides, here=here))
+    before = known.refused()
+    response = _send(caller, secret, test_ids, odd=True)
+    if not _is_accepted(response):
+        plain = _send(caller, secret, test_ids)
+        is_refused_here = before is None or known.refused() != before
+        yield Finding.wrong(CheckId.NOTIFICATION, *_rejected(response, plain, known, is_refused_here=is_refused_here))
         return
-    other, _ = catalogue.marked()
-    if caller.notify(other, secret, encoded=True).status == OK:
-        yield Finding.wrong(CheckId.NOTIFICATION, *_FOR_US)
+    body, _ = catalogue.findable_test()
+    if caller.notify(body, secret, encoded=True).status == OK:
+        yield Finding.wrong(CheckId.NOTIFICATION, *_ANSWERED_FOR_THE_SERVICE)
         return
     yield Finding.ok(CheckId.NOTIFICATION, "A signed test notification was answered 200.")
-    answer = _sent(caller, secret, taken, size=LARGE_BODY_BYTES)
-    if _is_taken(answer):
-        yield Finding.ok(CheckId.BODY_LIMIT, "3 MB went through, as much as Meta sends.")
+    response = _send(caller, secret, test_ids, size=LARGE_BODY_BYTES)
+    if _is_accepted(response):
+        yield Finding.ok(CheckId.BODY_LIMIT, "A 3 MB notification, the largest that Meta sends, was answered 200.")
     else:
-        yield Finding.wrong(CheckId.BODY_LIMIT, *_too_large(answer))
+        yield Finding.wrong(CheckId.BODY_LIMIT, *_too_large(response))
 
 
-def _sent(caller: Caller, secret: bytes, taken: list[str], *, odd: bool = False, size: int = 0) -> CallerResponse:
-    body, message = catalogue.marked(odd=odd, size=size)
-    answer = caller.notify(body, secret)
-    if _is_taken(answer):
-        taken.append(message)
-    return answer
+def _send(caller: Caller, secret: bytes, test_ids: list[str], *, odd: bool = False, size: int = 0) -> CallerResponse:
+    body, message = catalogue.findable_test(odd=odd, size=size)
+    response = caller.notify(body, secret)
+    if _is_accepted(response):
+        test_ids.append(message)
+    return response
 
 
-def _is_taken(answer: CallerResponse) -> bool:
-    """Say whether it is the service's own 200, which has no body."""
-    return answer.status == OK and not answer.body
+def _is_accepted(response: CallerResponse) -> bool:
+    """Return whether the response is the service's own 200, which has no body."""
+    return response.status == OK and not response.body
 
 
-_FOR_US: Final = (
-    "Something before the service answers 200 in its place, also to what the service refuses.",
-    "Have it pass POSTs on, and their answers as they are: what it takes so, Meta never sends again.",
+_ANSWERED_FOR_THE_SERVICE: Final = (
+    "Something in front of the service answers 200 in its place, even to requests that the service refuses.",
+    (
+        "Configure it to pass POST requests and their responses on unchanged: Meta does not retry a notification that "
+        "was answered 200."
+    ),
 )
+_UNCHANGED: Final = "Configure the proxy to pass the X-Hub-Signature-256 header and the body on unchanged."
 _BY_THE_SERVICE: Final = {
     ANSWERS[errors.Encoded].text: (
-        "The proxy encodes bodies (415).",
-        "Have it pass bodies on as they are, without Content-Encoding.",
+        "The proxy encodes request bodies (415).",
+        "Configure it to pass bodies on unchanged, without Content-Encoding.",
     ),
     ANSWERS[errors.InboxUnavailable].text: (
-        "The service can't keep it now (503).",
-        "Its /readyz says why: `whatsapp-webhook ready` in its pod.",
+        "The service can't store notifications now (503).",
+        "Its /readyz reports why: run `whatsapp-webhook ready` in its pod.",
     ),
 }
 
 
-def _not_taken(answer: CallerResponse, plain: CallerResponse, sides: Sides, *, here: bool) -> tuple[str, str]:
-    """Say why: *plain* is the answer to one that has less in it to change, *here* whether the service here refused."""
-    if answer.status == OK:
-        return _FOR_US
-    if answer.text == ANSWERS[errors.BadSignature].text:
-        return _not_signed(plain, sides, here=here)
-    if found := _BY_THE_SERVICE.get(answer.text):
+def _rejected(
+    response: CallerResponse, plain: CallerResponse, known: Known, *, is_refused_here: bool
+) -> tuple[str, str]:
+    """Return why; *plain* is the response to a notification with nothing in it that a proxy usually changes."""
+    if response.status == OK:
+        return _ANSWERED_FOR_THE_SERVICE
+    if response.text == ANSWERS[errors.BadSignature].text:
+        return _bad_signature(plain, known, is_refused_here=is_refused_here)
+    if found := _BY_THE_SERVICE.get(response.text):
         return found
-    if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return "The proxy lets no POST through (405).", "Let GET and POST through to this path."
-    what, remedy = stranger_now(answer)
-    also = " A plain notification gets through, one with odd characters does not." if _is_taken(plain) else ""
+    if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return "The proxy does not let POST requests through (405).", "Allow GET and POST for this path."
+    what, remedy = other_response_later(response)
+    also = " A plain notification is accepted, one with special characters is not." if _is_accepted(plain) else ""
     return what + also, remedy
 
 
-def _not_signed(plain: CallerResponse, sides: Sides, *, here: bool) -> tuple[str, str]:
-    if _is_taken(plain):
+def _bad_signature(plain: CallerResponse, known: Known, *, is_refused_here: bool) -> tuple[str, str]:
+    if _is_accepted(plain):
         return (
-            "The proxy changes bodies: a plain one arrives as it was signed, one with escapes and blanks does not.",
-            "Have the proxy pass bodies on byte for byte: no rewriting, no reformatting of JSON.",
+            (
+                "The proxy changes the body: a plain notification is accepted, but the signature of one with escapes "
+                "and spaces is refused."
+            ),
+            "Configure the proxy to pass the body on byte for byte: no rewriting, no reformatting of JSON.",
         )
-    if sides.direct and not here:
-        return sides.direct.another()
-    if sides.direct and sides.direct.takes:
+    if known.direct and not is_refused_here:
+        return known.direct.another()
+    if known.direct and known.direct.accepts:
         return (
-            "Asked directly, the service takes such a notification: the proxy changes the body, or drops the header.",
-            "Have the proxy pass X-Hub-Signature-256 and the body on as they are.",
+            (
+                "Sent directly, such a notification is accepted: the proxy changes the body, or drops the "
+                "X-Hub-Signature-256 header."
+            ),
+            _UNCHANGED,
         )
-    if sides.is_the_apps:
+    if known.is_the_apps:
         return (
-            f"The secret here is the app's, and is not in force there, or the proxy changes what is signed{NOT_SAID}.",
-            "Put it into line 1 of app-secret there too; or have the proxy pass header and body on as they are.",
+            (
+                "The signature was refused, although the secret here is the app's: either the service does not accept "
+                f"it, or the proxy changes the body or the header. {REASON_HIDDEN}"
+            ),
+            f"Put this secret into line 1 of the service's app-secret. If that does not help: {_UNCHANGED}",
         )
     return (
-        f"The signature was refused: the app secret is not in force there, or the proxy changes it{NOT_SAID}.",
+        (
+            "The signature was refused: either the service does not accept this app secret, or the proxy changes the "
+            f"body or the header. {REASON_HIDDEN}"
+        ),
         "Put the app's secret into line 1 of app-secret: App dashboard > App settings > Basic > App secret.",
     )
 
 
 _LARGE_BY_THE_SERVICE: Final = {
     ANSWERS[errors.TooLarge].text: (
-        "The service takes less than 3 MB, which Meta may send.",
-        "Set WEBHOOK_MAX_BODY_BYTES to 4194304 again.",
+        "The service's own body limit is below 3 MB, which Meta may send.",
+        "Set WEBHOOK_MAX_BODY_BYTES to 4194304, the default.",
     ),
     ANSWERS[errors.BadSignature].text: (
-        "The signature of 3 MB was refused, after that of a small notification was taken.",
-        "Do several instances answer, of which one has another app secret? Or are large bodies changed on the way?",
+        "The signature of a 3 MB notification was refused, although that of a small one was accepted.",
+        (
+            "Check whether several instances answer, one of them with another app secret, and whether large bodies are "
+            "changed on the way."
+        ),
     ),
     ANSWERS[errors.ReadTimeout].text: (
-        "The service itself answers 3 MB with 408.",
-        "A slow way wants WEBHOOK_READ_TIMEOUT.",
+        "The service timed out while it read a 3 MB notification (408).",
+        "If the network is slow, raise WEBHOOK_READ_TIMEOUT.",
     ),
-    FAILED.text: ("The service itself answers 3 MB with 500.", "Its log says why."),
+    FAILED.text: ("The service failed on a 3 MB notification (500).", "See the service's log."),
     ANSWERS[errors.Overloaded].text: (
-        "The service had no room for 3 MB just now (503).",
-        "Try again; look at WEBHOOK_INFLIGHT_BYTES if it stays so.",
+        "The service was overloaded when a 3 MB notification arrived (503).",
+        "Try again; if it happens again, raise WEBHOOK_INFLIGHT_BYTES.",
     ),
 }
 
 
-def _too_large(answer: CallerResponse) -> tuple[str, str]:
-    if answer.status == OK:
-        return _FOR_US
-    if found := _LARGE_BY_THE_SERVICE.get(answer.text):
+def _too_large(response: CallerResponse) -> tuple[str, str]:
+    if response.status == OK:
+        return _ANSWERED_FOR_THE_SERVICE
+    if found := _LARGE_BY_THE_SERVICE.get(response.text):
         return found
-    by = f" ({answer.server})" if answer.server else ""
-    if answer.status in (0, 413):
-        told = f"with {answer.status}{by}" if answer.status else f"without an answer: {answer.why}"
+    by = f" ({response.server})" if response.server else ""
+    if response.status in (0, 413):
+        what = f"A 3 MB notification is rejected with 413 by something in front of the service{by}."
+        if not response.status:
+            what = (
+                f"A 3 MB notification is rejected without a response ({response.error}) by something in front of the "
+                "service."
+            )
         return (
-            f"3 MB do not get through: something before the service refuses them, {told}.",
-            "Raise its limit to 4 MB: client_max_body_size 4m; nginx.ingress.kubernetes.io/proxy-body-size: 4m.",
+            what,
+            "Raise its body limit to 4 MB: client_max_body_size 4m; nginx.ingress.kubernetes.io/proxy-body-size: 4m.",
         )
-    if answer.status in (429, 502, 503, 504):
-        return stranger_now(answer)
+    if response.status in (429, 502, 503, 504):
+        return other_response_later(response)
     return (
-        f"3 MB do not get through: something before the service answers {answer.status}{by}.",
-        "Look at its log: at its limit, and whether it can keep a body of that size where it keeps them.",
+        f"A 3 MB notification is rejected with {response.status} by something in front of the service{by}.",
+        "See its log; check its body limit, and whether it has room to buffer a body of that size.",
     )
 
 
-def ask_directly(
-    caller: Caller, credentials: Credentials, taken: list[str], *, is_alone: bool
-) -> tuple[Finding, Direct]:
-    """Do the handshake and send a test notification with nothing between; as `send` of *taken*."""
-    answer, challenge = caller.greet(credentials.verify_tokens[0])
-    greets = answer.status == OK and answer.body == challenge.encode()
-    sent = _sent(caller, credentials.app_secrets[0], taken)
-    direct = Direct(greets, takes=sent.status == OK, is_alone=is_alone)
-    check = CheckId.SERVICE_ITSELF
-    if direct.greets and direct.takes:
-        return Finding.ok(check, "Asked directly, it takes the handshake and a signed test notification."), direct
-    if not answer.status:
-        what, remedy = f"{caller.url}: {answer.why}.", "Is the service running? `whatsapp-webhook serve` says why not."
-    elif sent.text == ANSWERS[errors.InboxUnavailable].text:
-        what, remedy = "Asked directly, it can't keep a notification (503).", "As /readyz says."
-    elif FAILED.text in (answer.text, sent.text):
-        what, remedy = "Asked directly, it fails (500).", "Its log says why."
-    else:
-        which = "app secret" if greets else "verify token"
-        what = f"Asked directly, it does not take line 1 of the credentials here as its {which}."
-        remedy = (
-            "Does it read the same directory (WEBHOOK_CREDENTIALS_DIR)? A mounted Secret arrives within 90 seconds."
+def check_directly(
+    caller: Caller, credentials: Credentials, test_ids: list[str], *, is_alone: bool
+) -> tuple[Finding, DirectResult]:
+    """Do the handshake and send a test notification to the service without a proxy; adds to *test_ids* as `check`."""
+    response, challenge = caller.handshake(credentials.verify_tokens[0])
+    verifies = response.status == OK and response.body == challenge.encode()
+    notified = _send(caller, credentials.app_secrets[0], test_ids)
+    direct = DirectResult(verifies, accepts=notified.status == OK, is_alone=is_alone)
+    name = CheckId.DIRECT
+    if direct.verifies and direct.accepts:
+        return Finding.ok(name, "Without a proxy, the service accepts the handshake and a signed notification."), direct
+    if not response.status:
+        what = f"No response from {caller.url}: {response.error}."
+        remedy = "Check that the service is running; `whatsapp-webhook serve` reports why it does not start."
+    elif notified.text == ANSWERS[errors.InboxUnavailable].text:
+        what, remedy = (
+            "The service can't store a notification that is sent to it directly (503).",
+            "/readyz reports why.",
         )
-    return Finding.wrong(check, what, remedy), direct
+    elif FAILED.text in (response.text, notified.text):
+        what, remedy = "The service fails on requests that are sent to it directly (500).", "See the service's log."
+    else:
+        which = APP_SECRET if verifies else VERIFY_TOKEN
+        what = f"The service does not accept line 1 of {which} here."
+        remedy = (
+            "Check that it reads the same directory (WEBHOOK_CREDENTIALS_DIR). A changed Secret reaches the pod within "
+            "90 seconds."
+        )
+    return Finding.wrong(name, what, remedy), direct

@@ -1,4 +1,4 @@
-"""What is registered at Meta, and why it would keep notifications away."""
+"""The registration at Meta, and why it would prevent notifications from arriving."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from service.meta.graph.registration import Account, App
 from service.meta.graph.urls import same, why_not_called
 from service.outcomes import CheckId
 
-FIRST: Final = (webhook_fields.MESSAGES_FIELD, "account_update")  # what everybody wants
+SUGGESTED_FIELDS: Final = (webhook_fields.MESSAGES_FIELD, "account_update")
 
 
-class Here(NamedTuple):
-    """What an override sends here, whether any account was looked at for one, and whether something real has come."""
+class OverridesHere(NamedTuple):
+    """The accounts and numbers whose override sends here, whether any was checked, and whether a real event arrived."""
 
-    overridden: Sequence[str]
-    are_seen: bool
+    names: Sequence[str]
+    are_checked: bool
     is_real: bool
 
 
-class AtMeta(NamedTuple):
-    """What was found at Meta; *position* is the line of the app secret that is the app's, 0 for none that is known."""
+class RegistrationResult(NamedTuple):
+    """The findings; *position* is the line of the app secret that is the app's, 0 if none is known to be."""
 
     findings: list[Finding]
     callback_url: str = ""
@@ -34,128 +34,132 @@ class AtMeta(NamedTuple):
     is_reached: bool = True
 
 
-def look(
+def check(
     graphs: Sequence[Graph],
     url: str,
     fields: frozenset[str],
     accounts: Sequence[str],
-    real: str | None,
+    real_event: str | None,
     *,
     directory: str | None,
-) -> AtMeta:
-    """Look at the app, its subscription and its accounts; *real* tells of an event that only a live app sends.
+) -> RegistrationResult:
+    """Check the app, its subscription and its accounts.
 
-    *directory* is where the credentials are, if the commands that mend must be told.
-    Of *graphs* there is one for each app secret in force: the first one that Meta takes as the app's is asked.
+    *graphs* has one for each accepted app secret: the first that Meta accepts as the app's is used. *real_event* is a
+    sentence about an event that only a live app sends. *directory* is where the credentials are, if the commands of a
+    remedy need it as an option.
     """
     position, app = _open(graphs)
     if isinstance(app, GraphRefused):
-        return AtMeta([_refused(CheckId.APP, app)], is_reached=bool(app.code))
-    its = "its secret is the one here" if len(graphs) == 1 else f"its secret is line {position}"
-    told = Finding.ok(CheckId.APP, f"App {app.id} ({app.name}); {its}.")
+        return RegistrationResult([_refused(CheckId.APP, app)], is_reached=bool(app.code))
+    matching = "The app secret matches." if len(graphs) == 1 else f"Line {position} of the app secrets matches."
+    app_finding = Finding.ok(CheckId.APP, f"App {app.id} ({app.name}). {matching}")
     registered_url = app.subscription.callback_url if app.subscription else ""
     wanted = url or registered_url
     command = _subscribe(app.id, wanted, directory)
-    seen: list[Account] = []
-    of_accounts = list(_accounts(graphs[position - 1], accounts, wanted, command, seen))
-    to_here = [what for account in seen for what, where in _places(account) if where and same(where, wanted)]
-    here = Here(to_here, are_seen=bool(seen), is_real=real is not None)
+    read_accounts: list[Account] = []
+    of_accounts = list(_accounts(graphs[position - 1], accounts, wanted, command, read_accounts))
+    names = [
+        what for account in read_accounts for what, target in _overrides_of(account) if target and same(target, wanted)
+    ]
+    here = OverridesHere(names, are_checked=bool(read_accounts), is_real=real_event is not None)
     if not app.subscription:
-        listed = ",".join(sorted(fields or FIRST))
+        listed = ",".join(sorted(fields or SUGGESTED_FIELDS))
         command = f"{command}{''.join(f' --account {each}' for each in accounts)} --fields {listed}"
-    of_app = [told, _live(app, real), *_subscription(app, wanted, fields, here, command)]
-    return AtMeta(of_app + of_accounts, registered_url, position)
+    of_app = [app_finding, _live(app, real_event), *_subscription(app, wanted, fields, here, command)]
+    return RegistrationResult(of_app + of_accounts, registered_url, position)
 
 
 def _open(graphs: Sequence[Graph]) -> tuple[int, App | GraphRefused]:
-    """Find which secret is the app's; 0 for none, and then what Meta says of the first."""
+    """Return which secret is the app's, and the app; or 0, and Meta's refusal of the first secret."""
     refused: list[GraphRefused] = []
     for position, graph in enumerate(graphs, start=1):
         try:
             return position, registration.app(graph)
         except GraphRefused as ex:
             refused.append(ex)
-            if not ex.code:  # it is not the secret
+            if not ex.code:  # the secret is not the reason
                 break
     return 0, refused[0]
 
 
-def _accounts(graph: Graph, accounts: Sequence[str], url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
+def _accounts(
+    graph: Graph, accounts: Sequence[str], url: str, command: str, read_accounts: list[Account]
+) -> Iterator[Finding]:
     if not graph.keys.access_token:
         where = "business.facebook.com > Settings > System users > Generate token"
         yield Finding.unknown(
             CheckId.ACCOUNTS,
-            "Without an access token the accounts can't be asked.",
-            f"Put one into the file access-token: {where}.",
+            "Without an access token, the accounts can't be checked.",
+            f"Put an access token into the file access-token: {where}.",
         )
     elif not accounts:
         yield Finding.unknown(
-            CheckId.ACCOUNTS, "No account is named.", "Name it with --account, or in WEBHOOK_ACCOUNTS."
+            CheckId.ACCOUNTS, "No account was given.", "Name your accounts with --account, or in WEBHOOK_ACCOUNTS."
         )
     else:
-        for which in accounts:
-            yield from _account(graph, which, url, f"{command} --account {which}", seen)
+        for account in accounts:
+            yield from _account(graph, account, url, f"{command} --account {account}", read_accounts)
 
 
-def _live(app: App, real: str | None) -> Finding:
-    if real:
-        return Finding.ok(CheckId.APP_LIVE, f"It is: {real}")
-    where = "App dashboard > Publish. In development mode an app gets what the Test button sends, and nothing real."
+def _live(app: App, real_event: str | None) -> Finding:
+    if real_event:
+        return Finding.ok(CheckId.APP_LIVE, f"The app is live: {real_event}")
+    where = "App dashboard > Publish. In development mode, an app receives only what the Test button sends."
     if not app.has_policy:
         return Finding.wrong(
             CheckId.APP_LIVE,
-            "The app is in development mode: it names no privacy policy, without which Meta lets none go live.",
-            f"App settings > Basic > Privacy policy URL; then {where}",
+            "The app is in development mode: it has no privacy policy, which Meta requires of a live app.",
+            f"Set App settings > Basic > Privacy policy URL; then {where}",
         )
-    return Finding.unknown(
-        CheckId.APP_LIVE, "Whether the app is live, the Graph API does not tell.", f"Look under {where}"
-    )
+    return Finding.unknown(CheckId.APP_LIVE, "The Graph API does not report whether the app is live.", f"Check {where}")
 
 
-def _subscription(app: App, url: str, fields: frozenset[str], here: Here, command: str) -> Iterator[Finding]:
-    """Say whether the app sends to *url*, by its own subscription or by an override."""
-    there = app.subscription
-    if there is None:
+def _subscription(app: App, url: str, fields: frozenset[str], here: OverridesHere, command: str) -> Iterator[Finding]:
+    """Check whether the app sends to *url*, by its own subscription or by an override."""
+    current = app.subscription
+    if current is None:
         yield Finding.wrong(CheckId.CALLBACK, "The app has no callback URL for WhatsApp: Meta sends nothing.", command)
         return
-    is_own = same(there.callback_url, url)
-    if not is_own and not here.overridden:
-        yield _elsewhere(there.callback_url, url, here, command)
-    elif not there.active:
-        remedy = f"{command} --force" if is_own else "Who owns that URL runs `subscribe --force` for it."
-        yield Finding.wrong(CheckId.CALLBACK, "Meta has switched the subscription off.", remedy)
+    is_own = same(current.callback_url, url)
+    if not is_own and not here.names:
+        yield _other_callback(current.callback_url, url, here, command)
+    elif not current.active:
+        remedy = (
+            f"{command} --force" if is_own else "The owner of that URL must run `whatsapp-webhook subscribe --force`."
+        )
+        yield Finding.wrong(CheckId.CALLBACK, "Meta has disabled the app's subscription.", remedy)
     elif is_own:
-        yield Finding.ok(CheckId.CALLBACK, f"The app sends to {there.callback_url}.")
+        yield Finding.ok(CheckId.CALLBACK, f"The app sends to {current.callback_url}.")
     else:
-        whose = ", ".join(here.overridden)
-        told = f"The app's own URL is {there.callback_url}; an override sends here what comes for {whose}."
-        yield Finding.ok(CheckId.CALLBACK, told)
-    missing = (fields or {webhook_fields.MESSAGES_FIELD}) - set(there.fields)
+        what = f"The app's own URL is {current.callback_url}; an override sends here the events of "
+        yield Finding.ok(CheckId.CALLBACK, f"{what}{', '.join(here.names)}.")
+    missing = (fields or {webhook_fields.MESSAGES_FIELD}) - set(current.fields)
     if missing:
         yield Finding.wrong(
             CheckId.FIELDS,
-            f"Meta is not asked to send {', '.join(sorted(missing))}.",
-            f"{command} --fields {','.join(sorted(set(there.fields) | missing))}",
+            f"The app is not subscribed to the webhook fields {', '.join(sorted(missing))}.",
+            f"{command} --fields {','.join(sorted(set(current.fields) | missing))}",
         )
     else:
-        yield Finding.ok(CheckId.FIELDS, f"{', '.join(there.fields)}.")
+        yield Finding.ok(CheckId.FIELDS, f"The app is subscribed to {', '.join(current.fields)}.")
 
 
-def _elsewhere(registered_url: str, url: str, here: Here, command: str) -> Finding:
+def _other_callback(registered_url: str, url: str, here: OverridesHere, command: str) -> Finding:
     if why_not_called(url):
-        what = f"The app sends to {registered_url}, and to {url} Meta would not send."
+        what = f"The app sends to {registered_url}; Meta would not call {url}."
         return Finding.wrong(
-            CheckId.CALLBACK, what, "Is the registered one right? Then ask about that one, with --url."
+            CheckId.CALLBACK, what, "If the registered URL is the right one, run the doctor with --url and that URL."
         )
-    what = f"The app sends to {registered_url}, and not to {url}."
+    what = f"The app sends to {registered_url}, not to {url}."
     remedy = (
-        "An app sends to one URL. If that one is somebody's, have an app of your own, or an override for an account or "
-        f"a number; if it is to get nothing any more: {command} --replace"
+        "An app sends to one URL. If that one is in use, create an app of your own, or set an override for an account "
+        f"or a number. To replace that URL: {command} --replace"
     )
-    if here.are_seen:
+    if here.are_checked:
         return Finding.wrong(CheckId.CALLBACK, what, remedy)
-    what += " Whether an override sends here was not seen: for that, name the accounts, with an access token."
-    # Something that came is a reason to think so.
+    what += " Overrides were not checked: that needs the accounts and an access token."
+    # An event that arrived suggests that there is an override.
     return (
         Finding.unknown(CheckId.CALLBACK, what, remedy)
         if here.is_real
@@ -163,46 +167,47 @@ def _elsewhere(registered_url: str, url: str, here: Here, command: str) -> Findi
     )
 
 
-def _account(graph: Graph, which: str, url: str, command: str, seen: list[Account]) -> Iterator[Finding]:
+def _account(graph: Graph, account_id: str, url: str, command: str, read_accounts: list[Account]) -> Iterator[Finding]:
     try:
-        account = registration.account(graph, which)
+        account = registration.account(graph, account_id)
     except GraphRefused as ex:
         yield _refused(CheckId.ACCOUNTS, ex)
         return
-    seen.append(account)
+    read_accounts.append(account)
     if not account.is_subscribed:
-        what = f"The app is not subscribed to account {which} ({account.name}): Meta sends nothing of it."
+        what = f"The app is not subscribed to account {account_id} ({account.name}): Meta sends none of its events."
         yield Finding.wrong(CheckId.ACCOUNTS, what, command)
         return
-    yield Finding.ok(CheckId.ACCOUNTS, f"Subscribed to account {which} ({account.name}).")
-    yield _overrides(account, url, f"{command} --drop-overrides, if it is to come here.")
+    yield Finding.ok(CheckId.ACCOUNTS, f"The app is subscribed to account {account_id} ({account.name}).")
+    yield _overrides(account, url, f"If they should be sent here: {command} --drop-overrides")
 
 
 def _overrides(account: Account, url: str, remedy: str) -> Finding:
-    """Say what an override sends elsewhere: wrong where nothing of the account comes here, else it may be meant."""
-    elsewhere = {what: where for what, where in _places(account) if where and url and not same(where, url)}
+    """Check for overrides to other URLs: wrong if none of the account's events are sent here, else unknown."""
+    elsewhere = {what: target for what, target in _overrides_of(account) if target and url and not same(target, url)}
     if not elsewhere:
-        return Finding.ok(CheckId.OVERRIDES, "None that sends elsewhere.")
-    told = "; ".join(f"what comes for {what}, to {where}" for what, where in elsewhere.items())
+        return Finding.ok(CheckId.OVERRIDES, "No override sends events to another URL.")
+    listed = "; ".join(f"those of {what} to {target}" for what, target in elsewhere.items())
     effective = [number.override or account.override for number in account.numbers] or [account.override]
-    if any(not where or same(where, url) for where in effective):
-        return Finding.unknown(CheckId.OVERRIDES, f"Some send elsewhere, which may be meant: {told}.", remedy)
-    return Finding.wrong(CheckId.OVERRIDES, f"An override sends elsewhere {told}.", remedy)
+    if any(not target or same(target, url) for target in effective):
+        what = f"Some overrides send events to another URL, which may be intended: {listed}."
+        return Finding.unknown(CheckId.OVERRIDES, what, remedy)
+    return Finding.wrong(CheckId.OVERRIDES, f"Overrides send the account's events to another URL: {listed}.", remedy)
 
 
-def _places(account: Account) -> list[tuple[str, str]]:
-    """Give what may have an override, and where that sends; empty for none."""
+def _overrides_of(account: Account) -> list[tuple[str, str]]:
+    """Return the account and its numbers, each with the URL of its override, empty for none."""
     numbers = [(f"number {number.id} ({number.shown})", number.override) for number in account.numbers]
     return [(f"account {account.id}", account.override), *numbers]
 
 
 def _subscribe(app: str, url: str, directory: str | None) -> str:
-    where = f" --credentials {shlex.quote(directory)}" if directory else ""
-    return f"whatsapp-webhook subscribe {url or 'URL'} --app {app}{where}"
+    credentials = f" --credentials {shlex.quote(directory)}" if directory else ""
+    return f"whatsapp-webhook subscribe {url or 'URL'} --app {app}{credentials}"
 
 
-def _refused(check: CheckId, ex: GraphRefused) -> Finding:
-    """Take what keeps the Graph API from being asked for unknown, and what it refuses for wrong."""
+def _refused(check_id: CheckId, ex: GraphRefused) -> Finding:
+    """Return an unknown finding if the Graph API could not be asked, a wrong one if it refused."""
     state = FindingState.UNKNOWN if ex.again or not ex.code or ex.code in RATE_LIMIT_CODES else FindingState.WRONG
     what = ex.what if ex.what.startswith("https:") else f"{ex.what[:1].upper()}{ex.what[1:]}"
-    return Finding(check, state, f"{what}.", ex.remedy)
+    return Finding(check_id, state, f"{what}.", ex.remedy)

@@ -1,6 +1,6 @@
-"""What answers at a URL: the service, or something before it, and what that does to requests and answers.
+"""What answers at a URL: the service, or something in front of it that refuses or changes requests and responses.
 
-The service's own answers are fixed texts, so that they can be told from everybody else's.
+The service's own responses are fixed texts, by which they are recognized.
 """
 
 from collections.abc import Sequence
@@ -8,128 +8,137 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from service import errors
-from service.doctor.caller import WANTS_CERTIFICATE, Caller, CallerResponse
+from service.doctor.caller import CLIENT_CERTIFICATE_REQUIRED, Caller, CallerResponse
+from service.doctor.checks.certificate import SEE_CLIENT_CERTIFICATE
 from service.doctor.finding import Finding
 from service.outcomes import CheckId
 from service.receiver.responses import ANSWERS
 from service.strict_app import WRONG_PATH
 
 OK: Final = HTTPStatus.OK
-_GATEWAY: Final = (502, 503, 504)
-_DOOR: Final = (401, 403, 407, 429)
-NOT_SAID: Final = (
-    "; on purpose the service tells no caller why. In its pod or on its machine `whatsapp-webhook doctor` tells which"
+_BAD_GATEWAY: Final = (502, 503, 504)
+_FORBIDDEN: Final = (401, 403, 407, 429)
+REASON_HIDDEN: Final = (
+    "On purpose, the response does not say which. `whatsapp-webhook doctor`, run in the service's pod or on its "
+    "machine, does."
 )
 
 
-class Direct(NamedTuple):
-    """What the service here takes, asked without anything between; *is_alone*: no other instance has its inbox."""
+class DirectResult(NamedTuple):
+    """What the service on this machine accepts without a proxy; *is_alone*: no other instance uses its inbox."""
 
-    greets: bool
-    takes: bool
+    verifies: bool  # the handshake
+    accepts: bool  # a notification
     is_alone: bool
 
     def another(self) -> tuple[str, str]:
-        """Say what it means that one was refused, and not by this instance."""
+        """Return detail and remedy for a refusal that did not come from this instance."""
         if self.is_alone:
             return (
-                "Another instance answered, which has other credentials: the one here was asked nothing.",
-                "Look at where the URL's name and the proxy lead: to another release?",
+                "Another instance answered, with other credentials: the instance here received no request.",
+                "Check where the URL's DNS name and the proxy send requests: to another release?",
             )
         remedy = (
-            "Run the doctor in each pod, and look at where the URL leads. Where all take line 1 of the credentials, "
-            "have the proxy pass query string, header and body on as they are."
+            "Run the doctor in each pod, and check where the URL sends requests. If every instance accepts line 1 of "
+            "the credentials, configure the proxy to pass query string, header and body on unchanged."
         )
-        return "Another instance answered: it has other credentials, or the proxy changes what is asked.", remedy
+        return "Another instance answered: either it has other credentials, or the proxy changes the request.", remedy
 
 
-def who(caller: Caller, token: bytes) -> tuple[Finding, bool]:
-    """Find who answers, by a GET with nothing in it, which the service refuses. Says too whether it was the service.
+def answers(caller: Caller, token: bytes) -> tuple[Finding, bool]:
+    """Check what answers a GET without parameters, which the service refuses; return too whether it is the service.
 
-    Something before the service may put its own pages in the place of refusals: then a handshake with *token* tells,
-    which may be empty.
+    Something in front of the service may replace its refusals with pages of its own: then a handshake with *token*,
+    which may be empty, decides.
     """
-    answer = caller.look()
+    response = caller.get()
     check = CheckId.ANSWER
-    if answer.text == ANSWERS[errors.HandshakeRefused].text:
+    if response.text == ANSWERS[errors.HandshakeRefused].text:
         return Finding.ok(check, "The service answers."), True
-    if _wants_certificate(answer):
-        what = "Something before the service wants a client certificate, which Meta has and this machine has not."
-        remedy = "docs/kubernetes.md tells of it. Whether Meta gets through, `so far` in the pod's doctor shows."
-        return Finding.unknown(check, what, remedy), False
-    if answer.status and token:
-        greeted, challenge = caller.greet(token)
-        if greeted.status == OK and greeted.body == challenge.encode():
+    if _requires_certificate(response):
+        what = (
+            "Something in front of the service requires a client certificate, which Meta has and this machine does not."
+        )
+        return Finding.unknown(check, what, SEE_CLIENT_CERTIFICATE), False
+    if response.status and token:
+        verified, challenge = caller.handshake(token)
+        if verified.status == OK and verified.body == challenge.encode():
             return Finding.ok(
-                check, "The service answers; something before it has pages of its own for refusals."
+                check, "The service answers; something in front of it replaces refusals with its own pages."
             ), True
-    if answer.text == WRONG_PATH and answer.status == HTTPStatus.NOT_FOUND:
-        return Finding.wrong(check, *_ELSEWHERE), False
-    return Finding.wrong(check, *stranger(answer)), False
+    if response.text == WRONG_PATH and response.status == HTTPStatus.NOT_FOUND:
+        return Finding.wrong(check, *_OTHER_PATH), False
+    return Finding.wrong(check, *other_response(response)), False
 
 
-def otherwise(caller: Caller, addresses: Sequence[str]) -> Finding | None:
-    """Find an address that answers otherwise than the others, where the name has several; None for none."""
+def differing_address(caller: Caller, addresses: Sequence[str]) -> Finding | None:
+    """Return a finding if one of several addresses of the host does not lead to the service, and others do."""
     if len(addresses) < 2:  # noqa: PLR2004
         return None
     refusal = ANSWERS[errors.HandshakeRefused].text
-    found = {address: caller.look(address) for address in addresses}
-    usual = any(answer.text == refusal for answer in found.values())
-    for address, answer in found.items():
-        if answer.text != refusal and usual and not _wants_certificate(answer):
-            what, remedy = stranger(answer)
+    responses = {address: caller.get(address) for address in addresses}
+    is_any_ours = any(response.text == refusal for response in responses.values())
+    for address, response in responses.items():
+        if response.text != refusal and is_any_ours and not _requires_certificate(response):
+            what, remedy = other_response(response)
             return Finding.wrong(CheckId.ANSWER, f"At {address}, one of {len(addresses)} addresses: {what}", remedy)
     return None
 
 
-_ELSEWHERE: Final = (
-    "The service answers, but not at this path: its own is WEBHOOK_PATH, which is /webhooks unless it is set.",
-    "Enter the URL with that path, or have the proxy pass it on unchanged.",
+_OTHER_PATH: Final = (
+    "The service answers, but not at this path: its path is WEBHOOK_PATH, by default /webhooks.",
+    "Use the URL with that path, or configure the proxy to pass the path on unchanged.",
 )
 
 
-def _wants_certificate(answer: CallerResponse) -> bool:
-    return answer.why == WANTS_CERTIFICATE or "No required SSL certificate was sent" in answer.text
+def _requires_certificate(response: CallerResponse) -> bool:
+    return response.error == CLIENT_CERTIFICATE_REQUIRED or "No required SSL certificate was sent" in response.text
 
 
-def stranger_now(answer: CallerResponse) -> tuple[str, str]:
-    """Say what such an answer tells after the service had answered already."""
-    if answer.status not in (*_GATEWAY, HTTPStatus.TOO_MANY_REQUESTS):
-        return stranger(answer)
-    by = f" ({answer.server})" if answer.server else ""
+def other_response_later(response: CallerResponse) -> tuple[str, str]:
+    """Return detail and remedy for a response that is not the service's, after the service had answered before."""
+    if response.status not in (*_BAD_GATEWAY, HTTPStatus.TOO_MANY_REQUESTS):
+        return other_response(response)
+    by = f" ({response.server})" if response.server else ""
     remedy = (
-        "A limit on how often it may be called? Exempt the path. Or one of several things behind it is broken: run "
-        "this again, and look at each."
+        "If this is a rate limit, exempt the path from it. Otherwise one of several backends is failing: run the "
+        "doctor again, and check each of them."
     )
-    return f"The service answered before, and now something before it answers {answer.status}{by}.", remedy
+    return f"The service answered before, but now something in front of it answers {response.status}{by}.", remedy
 
 
-def stranger(answer: CallerResponse) -> tuple[str, str]:
-    """Say what an answer tells that is not the service's, and what to do."""
-    by = f" ({answer.server})" if answer.server else ""
-    if not answer.status:
-        return f"No answer: {answer.why}.", "Does the proxy speak HTTP here, and is the service behind it running?"
-    if 300 <= answer.status < 400:  # noqa: PLR2004  redirection
+def other_response(response: CallerResponse) -> tuple[str, str]:
+    """Return detail and remedy for a response that is not the service's."""
+    by = f" ({response.server})" if response.server else ""
+    if not response.status:
         return (
-            f"It redirects to {answer.location or 'somewhere else'}{by}, and Meta follows nothing.",
-            "Enter the URL that it leads to, or take the redirect off this path.",
+            f"No response: {response.error}.",
+            "Check that the proxy serves HTTP at this port, and that the service behind it is running.",
         )
-    if answer.status in _GATEWAY:
+    if 300 <= response.status < 400:  # noqa: PLR2004  redirection
         return (
-            f"A proxy answers {answer.status}{by}: nothing that works is behind it.",
-            "Is the service running and ready (its /readyz), and does the proxy send to its address and port?",
+            f"It redirects to {response.location or 'another URL'}{by}; Meta does not follow redirects.",
+            "Register the URL that it redirects to, or remove the redirect from this path.",
         )
-    if answer.status in _DOOR:
+    if response.status in _BAD_GATEWAY:
         return (
-            f"Something before the service answers {answer.status}{by}: a login, a firewall, a limit.",
-            "Let everybody through to this one path: Meta signs what it sends, and the service checks that.",
+            f"A proxy answers {response.status}{by}: it has no working backend.",
+            (
+                "Check that the service is running and ready (its /readyz), and that the proxy sends to its address "
+                "and port."
+            ),
         )
-    if answer.status == HTTPStatus.NOT_FOUND:
+    if response.status in _FORBIDDEN:
         return (
-            f"404{by}, and not the service's: no proxy rule sends this path to it.",
-            "Look at host and path of the URL, and at the proxy's rules.",
+            f"Something in front of the service answers {response.status}{by}: a login, a firewall or a rate limit.",
+            "Allow everybody to reach this path: Meta signs its notifications, and the service checks the signature.",
+        )
+    if response.status == HTTPStatus.NOT_FOUND:
+        return (
+            f"404{by}, but not from the service: no proxy rule sends this path to it.",
+            "Check host and path of the URL, and the proxy's rules.",
         )
     return (
-        f"Something else answers, with {answer.status}{by}: not this service.",
-        "Look at host and path of the URL, and at where the proxy sends them.",
+        f"Something other than this service answers, with {response.status}{by}.",
+        "Check host and path of the URL, and where the proxy sends them.",
     )

@@ -1,1 +1,1 @@
-"""Why a signature was refused: the usual mistakes, undone one at a time. Pure."""
+"""Why a signature was refused: undoes common mistakes, one at a time. Pure."""

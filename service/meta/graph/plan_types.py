@@ -1,4 +1,4 @@
-"""What is wanted of Meta, what may be taken from others, and the steps that lead there."""
+"""The wanted registration, what may be replaced for it, and the steps to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ DROP: Final = "--drop-overrides"
 
 
 class Wanted(NamedTuple):
-    """What is to be registered.
+    """The registration to be made.
 
-    Accounts and numbers in *overridden* get an override to the *callback_url*; where there are any, the app's own
-    subscription is left as it is.
+    Accounts and numbers in *overridden* get an override to the *callback_url*; if there are any, the app's own
+    subscription is not changed.
     """
 
     callback_url: str
@@ -27,18 +27,18 @@ class Wanted(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """What may be taken from others: a callback URL that is not ours, and overrides."""
+    """What may be changed: another callback URL, overrides to other URLs, and whether to register again."""
 
     replace: bool = False
     drop_overrides: bool = False
-    again: bool = False  # subscribe also where nothing changes: with another verify token, say
+    again: bool = False  # register even if nothing changes, with another verify token for example
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One change: of what, what is there now, what will be, and the request that does it.
+    """One change: its subject, the state now, the state then, and the request that makes it.
 
-    *trims*: it only takes away fields that the step before it, which does not name them, may have left.
+    *trims*: it only removes fields that an earlier step, which does not name them, may have left.
     """
 
     what: str
@@ -46,15 +46,15 @@ class PlanStep:
     then: str
     method: str
     path: str
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # a verify token is in it
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # may contain a verify token
     as_app: bool = False
     trims: bool = False
 
 
 class Plan(NamedTuple):
-    """Steps in order; none is to be taken while there are *refusals*, sentences with the way out.
+    """Steps in order; no step may be taken if there are *refusals*: sentences that say why, and what to do.
 
-    *notes* tell what stays as it is, and may not be meant.
+    *notes* are sentences about what is not changed, though that may not be intended.
     """
 
     steps: tuple[PlanStep, ...]

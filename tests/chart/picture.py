@@ -33,21 +33,22 @@ from tests.support.server import Server
 FILE = Path(__file__).parents[2] / "docs" / "dashboard.png"
 RATES = (20, 60, 150, 60, 20)  # notifications per second, one phase each
 PHASE_SECONDS = 60
-OUTAGE_PHASE = 3  # in which the destination answers 503
+OUTAGE_SECONDS = (100, 130)  # of the play, in which the destination answers 503
 ERROR_SHARE = 0.02  # of the destination's other responses
-STARTED_AT = time.monotonic()
 STEP_SECONDS = 2.0  # between two points
 GRID_WIDTH = 24  # of the dashboard, in its units
-UNIT_WIDTH_INCHES = 0.55
-UNIT_HEIGHT_INCHES = 0.32
+UNIT_WIDTH_INCHES = 0.5
+UNIT_HEIGHT_INCHES = 0.29
 ROW_TITLE_UNITS = 1.4
-TITLE_UNITS = 1.1  # above a panel's axes
+TITLE_UNITS = 1.25  # above a panel's axes
 TICKS_UNITS = 0.95  # below them
 MARGIN_UNITS = 0.3
-Y_LABELS_UNITS = 1.55  # left of a graph's axes
-LEGEND_UNITS = 2.5  # right of them
+Y_LABELS_UNITS = 1.65  # left of a graph's axes
+LEGEND_UNITS, LEGEND_UNITS_PER_CHARACTER = 1.0, 0.145  # right of them
+NARROW_UNITS = 6  # a panel of this width has few ticks
 LEGEND_ENTRIES = 6
-LEGEND_CHARACTERS = 17
+LEGEND_CHARACTERS = 19
+FONT_POINTS = 9
 DPI = 100
 SHOWN_COLOURS = 128  # of the PNG's palette
 BACKGROUND, PANEL_BACKGROUND, GRID, FAINT = "#111217", "#181b1f", "#34373d", "#b0b3ba"
@@ -83,24 +84,34 @@ def play(server: Server) -> None:
         load.wait()
 
 
-def respond(_request: Request, client: socket.socket) -> None:
-    """Answer 503 during the outage; otherwise 200, and 500 now and then."""
-    is_down = OUTAGE_PHASE <= (time.monotonic() - STARTED_AT) / PHASE_SECONDS < OUTAGE_PHASE + 1
-    time.sleep(0.002)
-    failure = b"503 X" if is_down else b"500 X"
-    client.sendall(OK.replace(b"200 OK", failure) if is_down or random.random() < ERROR_SHARE else OK)
+class Application:
+    """A destination that answers 503 during an outage, otherwise 200, and 500 now and then."""
+
+    def __init__(self) -> None:
+        self.started = math.inf  # the start of the play, by the monotonic clock
+
+    def __call__(self, _request: Request, client: socket.socket) -> None:
+        """Respond to one request."""
+        first, last = OUTAGE_SECONDS
+        is_down = first <= time.monotonic() - self.started < last
+        time.sleep(0.002)
+        failure = b"503 X" if is_down else b"500 X"
+        client.sendall(OK.replace(b"200 OK", failure) if is_down or random.random() < ERROR_SHARE else OK)
 
 
 @contextmanager
 def played() -> Iterator[tuple[Prometheus, float, float]]:
     """Yield a Prometheus that has scraped everything, and the start and end of that time (Unix time)."""
-    with tempfile.TemporaryDirectory() as name, destination(respond) as app:
+    application = Application()
+    with tempfile.TemporaryDirectory() as name, destination(application) as app:
         write(Path(name), {"url": f"http://127.0.0.1:{app.port}/", "name": "bot"})
         with Server(Path(name)) as server, Relay(Path(name)) as relay:
-            yield from scraped(Path(name), server, relay)
+            yield from scraped(Path(name), server, relay, application)
 
 
-def scraped(directory: Path, server: Server, relay: Relay) -> Iterator[tuple[Prometheus, float, float]]:
+def scraped(
+    directory: Path, server: Server, relay: Relay, application: Application
+) -> Iterator[tuple[Prometheus, float, float]]:
     """Scrape receiver and relay while the load is played."""
     targets = [
         {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "here", "pod": "wh-0", "container": container}}
@@ -108,7 +119,7 @@ def scraped(directory: Path, server: Server, relay: Relay) -> Iterator[tuple[Pro
     ]
     job = {"job_name": "here/wh", "static_configs": targets}
     with scraping(directory / "prometheus", [job], {"groups": []}) as prometheus:
-        started = time.time()
+        started, application.started = time.time(), time.monotonic()
         play(server)
         yield prometheus, started, time.time()
 
@@ -117,7 +128,13 @@ def draw(prometheus: Prometheus, started: float, ended: float) -> None:
     """Write the picture: each panel where the dashboard has it."""
     plt.style.use("dark_background")
     mpl.rcParams.update(
-        {"font.size": 9.5, "axes.titlesize": 10.5, "axes.edgecolor": GRID, "grid.color": GRID, "grid.linewidth": 0.6}
+        {
+            "font.size": FONT_POINTS,
+            "axes.titlesize": FONT_POINTS + 1,
+            "axes.edgecolor": GRID,
+            "grid.color": GRID,
+            "grid.linewidth": 0.6,
+        }
     )
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=LINE_COLOURS)
     panels = dashboard.dashboard()["panels"]
@@ -133,22 +150,30 @@ def draw(prometheus: Prometheus, started: float, ended: float) -> None:
             figure.text(0.006, y, panel["title"], fontsize=13, fontweight="bold", va="center")
             shift += ROW_TITLE_UNITS - 1
             continue
-        axes = _axes(figure, panel, top=place["y"] + shift, height=height)
+        is_stat = panel["type"] == "stat"
+        window = f"{len(RATES) * PHASE_SECONDS}s" if is_stat else "20s"
+        series = list(_series(prometheus, panel, ended if is_stat else started, ended, window))
+        drawn = sorted((each for each in series if each.peak > 0), key=lambda each: -each.peak)
+        notes = [] if is_stat else _notes(series, drawn)
+        names = [_shortened(each.name) for each in drawn[:LEGEND_ENTRIES]]
+        characters = 0 if is_stat else max(map(len, [*names, *notes]), default=0)
+        axes = _axes(figure, panel, characters, top=place["y"] + shift, height=height)
         axes.set_title(panel["title"], loc="left", pad=5)
-        if panel["type"] == "stat":
-            _draw_values(axes, panel, list(_series(prometheus, panel, ended, ended, f"{len(RATES) * PHASE_SECONDS}s")))
+        if is_stat:
+            _draw_values(axes, panel, series)
         else:
-            _draw_lines(axes, panel, list(_series(prometheus, panel, started, ended, "20s")))
+            _draw_lines(axes, panel, drawn, notes)
     figure.savefig(FILE, dpi=DPI)
     _reduce_colours()
 
 
-def _axes(figure: Figure, panel: dict[str, Any], *, top: float, height: float) -> Axes:
-    """Return axes in the panel's place, with room for its title, ticks and legend."""
+def _axes(figure: Figure, panel: dict[str, Any], characters: int, *, top: float, height: float) -> Axes:
+    """Return axes in the panel's place, with room for its title, ticks and a legend of so many characters."""
     left, width, high = (panel["gridPos"][key] for key in "xwh")
     before, after, below = MARGIN_UNITS, MARGIN_UNITS, MARGIN_UNITS
     if panel["type"] != "stat":
-        before, after, below = Y_LABELS_UNITS, LEGEND_UNITS, TICKS_UNITS
+        before, below = Y_LABELS_UNITS, TICKS_UNITS
+        after = LEGEND_UNITS + LEGEND_UNITS_PER_CHARACTER * characters if characters else MARGIN_UNITS
     box = (
         (left + before) / GRID_WIDTH,
         1 - (top + high - below) / height,
@@ -179,53 +204,53 @@ def _series(
             yield Series(name, [(at - started) / 60 for at, _ in points], [value for _, value in points])
 
 
-def _draw_lines(axes: Axes, panel: dict[str, Any], series: list[Series]) -> None:
-    """Draw every series that is not 0 all the time, and count the others."""
+def _notes(series: list[Series], drawn: list[Series]) -> list[str]:
+    """Return what the legend says about series that it does not name."""
+    more, zeros = len(drawn) - LEGEND_ENTRIES, len(series) - len(drawn)
+    if not drawn:
+        return []
+    return [f"and {more} more"] * (more > 0) + [f"{zeros} {'others' if zeros > 1 else 'other'}: 0"] * (zeros > 0)
+
+
+def _draw_lines(axes: Axes, panel: dict[str, Any], drawn: list[Series], notes: list[str]) -> None:
+    """Draw the series that are not 0 all the time, and a legend right of the plot."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    drawn = sorted((each for each in series if each.peak > 0), key=lambda each: -each.peak)
     for each in drawn:
         axes.plot(each.minutes, each.values, label=_shortened(each.name), linewidth=1.3, color=_colour(panel, each))
-    axes.set_xlim(0, len(RATES) * PHASE_SECONDS / 60)
+    minutes = len(RATES) * PHASE_SECONDS / 60
     highest = max((each.peak for each in drawn), default=1.0)
+    axes.set_xlim(0, minutes)
     axes.set_ylim(0, highest * 1.08)
     axes.yaxis.set_major_locator(MultipleLocator(_tick_step(highest, unit)))
     axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, unit))
-    axes.xaxis.set_major_locator(MultipleLocator(1))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min" if value else "0")
-    axes.tick_params(length=0, labelcolor=FAINT, labelsize=8.5)
+    axes.xaxis.set_major_locator(MultipleLocator(1 if panel["gridPos"]["w"] > NARROW_UNITS else minutes / 2))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min" if value == minutes else f"{value:g}")
+    axes.tick_params(length=0, labelcolor=FAINT)
     axes.grid(visible=True)
-    zeros = len(series) - len(drawn)
-    if drawn:
-        _draw_legend(axes, zeros)
-    else:
+    if not drawn:
         axes.set_yticks([0])
-        text = f"all {zeros}: 0" if zeros > 1 else "0"
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=12)
-
-
-def _draw_legend(axes: Axes, zeros: int) -> None:
-    """Write the legend right of the plot, and below it how many series are not shown."""
+        axes.text(0.5, 0.5, "all: 0", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+        return
     lines, names = axes.get_legend_handles_labels()
-    notes = [f"and {len(names) - LEGEND_ENTRIES} more"] if len(names) > LEGEND_ENTRIES else []
-    notes += [f"{zeros} {'others' if zeros > 1 else 'other'}: 0"] if zeros else []
     shown = lines[:LEGEND_ENTRIES] + [axes.plot([], [], alpha=0)[0] for _ in notes]
     axes.legend(
         shown,
         names[:LEGEND_ENTRIES] + notes,
         loc="upper left",
-        bbox_to_anchor=(1.005, 1.04),
-        borderaxespad=0,
+        bbox_to_anchor=(1.0, 1.03),
+        borderaxespad=0.3,
         handlelength=0.9,
         handletextpad=0.4,
-        labelspacing=0.35,
-        fontsize=8.5,
+        labelspacing=0.3,
         frameon=False,
     )
 
 
 def _shortened(name: str) -> str:
-    """Return *name* without what all names of a graph share, from its end if it is still too long."""
-    name = name.removeprefix("com.whatsapp.").removeprefix("here/").replace("here ", "").replace("here/wh", "wh")
+    """Return *name* without the prefixes that are alike in this picture; if it is still too long, its end."""
+    for prefix in ("com.whatsapp.", "here/wh-0 ", "here here/", "here/"):
+        name = name.removeprefix(prefix)
+    name = name.removesuffix(" here here/wh")
     return name if len(name) <= LEGEND_CHARACTERS else "…" + name[1 - LEGEND_CHARACTERS :]
 
 

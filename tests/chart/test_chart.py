@@ -54,16 +54,16 @@ def test_versions_are_equal() -> None:
 
 def test_labels_of_the_values_replace_the_charts() -> None:
     """Without duplicate keys, which the loader rejects."""
-    theirs = {"app.kubernetes.io/version": "theirs"}
+    version = {"app.kubernetes.io/version": "theirs"}
     labels = {"app.kubernetes.io/instance": "kps"}
     values = {
-        "commonLabels": theirs,
+        "commonLabels": version,
         "podLabels": {"app.kubernetes.io/managed-by": "them"},
         "podAnnotations": {"reloader.stakater.com/auto": "true"},
         "metrics": {"podMonitor": {"enabled": True, "labels": labels}},
     }
-    for found in rendered(values):
-        assert theirs.items() <= found["metadata"]["labels"].items()
+    for manifest in rendered(values):
+        assert version.items() <= manifest["metadata"]["labels"].items()
     assert labels.items() <= one("PodMonitor", values)["metadata"]["labels"].items()
     pod = one("StatefulSet", values)["spec"]["template"]["metadata"]
     assert pod["labels"]["app.kubernetes.io/managed-by"] == "them"
@@ -75,7 +75,7 @@ def test_a_new_version_of_the_chart_alone_restarts_nothing(tmp_path: Path) -> No
     copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
     text = (copy / "Chart.yaml").read_text()
     (copy / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*", "version: 99.0.0", text))
-    (newer,) = [found for found in objects(copy, {}) if found["kind"] == "StatefulSet"]
+    (newer,) = [manifest for manifest in objects(copy, {}) if manifest["kind"] == "StatefulSet"]
     assert newer["metadata"] != one("StatefulSet")["metadata"]
     assert newer["spec"] == one("StatefulSet")["spec"]
 
@@ -88,7 +88,7 @@ def test_a_parent_chart_can_enable_it(tmp_path: Path) -> None:
     )
     shutil.copytree(CHART, tmp_path / "charts" / "whatsapp-webhook")
     assert objects(tmp_path, {"wa": {"enabled": False}}) == []
-    assert "StatefulSet" in {found["kind"] for found in objects(tmp_path, {"wa": {"enabled": True}})}
+    assert "StatefulSet" in {manifest["kind"] for manifest in objects(tmp_path, {"wa": {"enabled": True}})}
     helpers = (CHART / "templates" / "_helpers.tpl").read_text()
     assert all(name.startswith("whatsapp-webhook.") for name in re.findall(r'define "(.*?)"', helpers))
 
@@ -110,7 +110,7 @@ def test_the_network_policy_allows_the_otlp_port(endpoint: str, port: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({}, "This URL can't be reached from outside yet"),
         ({"service": {"type": "LoadBalancer"}}, "terminate TLS in front of it"),
@@ -122,9 +122,9 @@ def test_the_network_policy_allows_the_otlp_port(endpoint: str, port: int) -> No
         (POD_MONITOR, "Only the namespace monitoring may scrape metrics"),
     ],
 )
-def test_the_notes_match_the_values(values: Any, said: str) -> None:
+def test_the_notes_match_the_values(values: Any, expected: str) -> None:
     """URL, commands and hints."""
-    assert said in notes(values)
+    assert expected in notes(values)
 
 
 def test_the_storage_class_may_be_empty() -> None:
@@ -148,13 +148,13 @@ def test_the_test_pod_is_scheduled_like_the_receiver() -> None:
 @pytest.mark.parametrize("version", ["1.29", "1.36"])
 def test_the_api_accepts_every_field(values: Any, version: str) -> None:
     """Checked against the schemas of Kubernetes; tests/cluster tries the other resources."""
-    seen = 0
-    for found in rendered(values):
-        if found["apiVersion"].split("/")[0].endswith(("coreos.com", "gateway.networking.k8s.io")):
+    validated = 0
+    for manifest in rendered(values):
+        if manifest["apiVersion"].split("/")[0].endswith(("coreos.com", "gateway.networking.k8s.io")):
             continue
-        kubernetes_validate.validate(found, version, strict=True)
-        seen += 1
-    assert seen >= 5
+        kubernetes_validate.validate(manifest, version, strict=True)
+        validated += 1
+    assert validated >= 5
 
 
 def test_golden() -> None:
@@ -174,7 +174,7 @@ def test_the_credentials_are_optional_and_without_the_access_token() -> None:
         "items": keys,
     }
     assert not any("subPath" in mount for mount in container()["volumeMounts"])
-    assert "Secret" not in [found["kind"] for found in rendered()]
+    assert "Secret" not in [manifest["kind"] for manifest in rendered()]
 
 
 def test_a_changed_setting_restarts_the_pod_and_a_rotation_does_not() -> None:
@@ -318,12 +318,12 @@ def test_the_relay_is_scraped_too(kind: str) -> None:
 def test_the_dashboard_is_what_its_generator_writes() -> None:
     """`make dashboard` writes the file; the chart replaces the runbook's URL."""
     assert (CHART / "files" / "dashboard.json").read_text() == dashboard.text()
-    found = one("ConfigMap", DASHBOARD | {"prometheusRule": {"runbook": "https://wiki/runbook"}})
-    shown = json.loads(found["data"]["whatsapp-webhook.json"])
-    (link,) = shown.pop("links")
+    manifest = one("ConfigMap", DASHBOARD | {"prometheusRule": {"runbook": "https://wiki/runbook"}})
+    content = json.loads(manifest["data"]["whatsapp-webhook.json"])
+    (link,) = content.pop("links")
     assert link["url"] == "https://wiki/runbook"
-    assert shown == {key: value for key, value in dashboard.dashboard().items() if key != "links"}
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert content == {key: value for key, value in dashboard.dashboard().items() if key != "links"}
+    assert manifest["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
 def test_stats_are_instant_queries() -> None:
@@ -377,10 +377,12 @@ def test_every_command_in_the_runbook_exists() -> None:
 def test_without_destinations_nothing_mentions_a_relay() -> None:
     """WebhookRelayDown would fire forever; only WebhookRelayAbsent stays, for a relay that was removed."""
     objects = rendered(RULE | POD_MONITOR)
-    for found in objects:
-        for group in found["spec"].get("groups", []) if found["kind"] == "PrometheusRule" else []:
+    for manifest in objects:
+        for group in manifest["spec"].get("groups", []) if manifest["kind"] == "PrometheusRule" else []:
             group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "WebhookRelayAbsent"]
-    assert "relay" not in json.dumps([found for found in objects if found["kind"] not in ("StatefulSet", "Pod")])
+    assert "relay" not in json.dumps(
+        [manifest for manifest in objects if manifest["kind"] not in ("StatefulSet", "Pod")]
+    )
     assert "WEBHOOK_DESTINATIONS" not in json.dumps(objects)
 
 

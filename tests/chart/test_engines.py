@@ -50,8 +50,8 @@ def values(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def named(kind: str, name: str, values: Any) -> dict[str, Any]:
     """Return the object of that kind and name."""
-    (found,) = [it for it in rendered(values) if (it["kind"], it["metadata"]["name"]) == (kind, name)]
-    return found
+    (manifest,) = [it for it in rendered(values) if (it["kind"], it["metadata"]["name"]) == (kind, name)]
+    return manifest
 
 
 def pod(values: Any, name: str = NAME) -> dict[str, Any]:
@@ -146,12 +146,12 @@ def test_the_pods_are_spread() -> None:
             assert each["whenUnsatisfiable"] == "ScheduleAnyway"
             assert each["matchLabelKeys"] == ["pod-template-hash"]
             assert selects(each["labelSelector"], template["metadata"]["labels"])
-    mine = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
-    (spread_by_values,) = pod(APART | {"topologySpreadConstraints": [mine]})["spec"]["topologySpreadConstraints"]
-    assert spread_by_values == mine | {"labelSelector": spread_by_values["labelSelector"]}
+    constraint = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+    (spread_by_values,) = pod(APART | {"topologySpreadConstraints": [constraint]})["spec"]["topologySpreadConstraints"]
+    assert spread_by_values == constraint | {"labelSelector": spread_by_values["labelSelector"]}
     assert selects(spread_by_values["labelSelector"], pod(APART)["metadata"]["labels"])
-    chosen = mine | {"labelSelector": {"matchLabels": {"a": "b"}}}
-    assert pod(APART | {"topologySpreadConstraints": [chosen]})["spec"]["topologySpreadConstraints"] == [chosen]
+    selected = constraint | {"labelSelector": {"matchLabels": {"a": "b"}}}
+    assert pod(APART | {"topologySpreadConstraints": [selected]})["spec"]["topologySpreadConstraints"] == [selected]
     assert "topologySpreadConstraints" not in one("StatefulSet")["spec"]["template"]["spec"]
 
 
@@ -166,13 +166,13 @@ def test_a_pod_that_is_not_ready_gets_no_requests(values: Any) -> None:
 
 def test_the_relay_has_its_own_pods() -> None:
     """There are two, without a volume; the receiver's pods have no relay."""
-    made = {
+    expected = {
         ("Deployment", "-relay"),
         ("PodDisruptionBudget", "-relay"),
         ("Service", "-relay"),
         ("NetworkPolicy", "-relay"),
     }
-    assert kinds(APART) - kinds(POSTGRESQL) == made | {("ConfigMap", "-destinations")}
+    assert kinds(APART) - kinds(POSTGRESQL) == expected | {("ConfigMap", "-destinations")}
     assert [it["name"] for it in pod(APART)["spec"]["containers"]] == ["receiver"]
     assert named("Deployment", f"{NAME}-relay", APART)["spec"]["replicas"] == 2
     spec = pod(APART, f"{NAME}-relay")["spec"]
@@ -211,15 +211,15 @@ def test_every_selector_matches_only_its_own_pods() -> None:
         "relay": pod(APART, f"{NAME}-relay")["metadata"]["labels"],
         "test": named("Pod", f"{NAME}-test", APART)["metadata"]["labels"],
     }
-    seen = 0
-    for found in rendered(APART):
-        selector = found.get("spec", {}).get("selector", found.get("spec", {}).get("podSelector"))
+    count = 0
+    for manifest in rendered(APART):
+        selector = manifest.get("spec", {}).get("selector", manifest.get("spec", {}).get("podSelector"))
         if selector:
-            seen += 1
+            count += 1
             matched = {component for component in labels if selects(selector, labels[component])}
-            end = found["metadata"]["name"].rpartition("-")[2]
-            assert matched == {end if end in labels else "receiver"}, found["metadata"]
-    assert seen == 10
+            end = manifest["metadata"]["name"].rpartition("-")[2]
+            assert matched == {end if end in labels else "receiver"}, manifest["metadata"]
+    assert count == 10
     # A StatefulSet's selector can't be changed, and need not be: it never matched a relay.
     assert not selects(one("StatefulSet")["spec"]["selector"], labels["relay"])
 
@@ -252,10 +252,10 @@ def test_the_receiver_may_reach_the_inboxs_server(engine: str, ports: list[int])
     names, server = named("NetworkPolicy", NAME, ENGINES[engine])["spec"]["egress"]
     assert {port["port"] for port in names["ports"]} == {53}
     assert server == {"ports": [{"port": port} for port in ports]}
-    mine = [{"ports": [{"port": 5433}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, {"ports": [{"port": 1}]}]
-    values = ENGINES[engine] | {"networkPolicy": {"inboxEgress": mine}}
-    assert named("NetworkPolicy", NAME, values)["spec"]["egress"] == [names, *mine]
-    (alone,) = named("NetworkPolicy", NAME, {"networkPolicy": {"inboxEgress": mine}})["spec"]["egress"]
+    rules = [{"ports": [{"port": 5433}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, {"ports": [{"port": 1}]}]
+    values = ENGINES[engine] | {"networkPolicy": {"inboxEgress": rules}}
+    assert named("NetworkPolicy", NAME, values)["spec"]["egress"] == [names, *rules]
+    (alone,) = named("NetworkPolicy", NAME, {"networkPolicy": {"inboxEgress": rules}})["spec"]["egress"]
     assert alone == names
 
 
@@ -268,9 +268,9 @@ def test_the_network_policies_of_receiver_and_relay() -> None:
         "http",
         "admin",
     ]
-    (let_in,) = relay["ingress"]
+    (ingress_rule,) = relay["ingress"]
     monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-    assert let_in == {"ports": [{"port": "relay"}], "from": [{"namespaceSelector": monitoring}]}
+    assert ingress_rule == {"ports": [{"port": "relay"}], "from": [{"namespaceSelector": monitoring}]}
     assert [[port["port"] for port in rule["ports"]] for rule in receiver["egress"]] == [[53, 53], [5432, 6432]]
     out = [[port["port"] for port in rule["ports"]] for rule in relay["egress"]]
     assert out == [[53, 53], [5432, 6432], [8443]]
@@ -297,20 +297,20 @@ def test_the_autoscaler_sets_the_number_of_pods() -> None:
 def test_keda_replaces_the_autoscaler() -> None:
     """There is one object, and additional triggers follow the one on CPU."""
     assert ("HorizontalPodAutoscaler", "") not in kinds(KEDA)
-    found = named("ScaledObject", NAME, KEDA)
-    assert found["apiVersion"] == "keda.sh/v1alpha1"
-    spec = found["spec"]
+    manifest = named("ScaledObject", NAME, KEDA)
+    assert manifest["apiVersion"] == "keda.sh/v1alpha1"
+    spec = manifest["spec"]
     assert (spec["scaleTargetRef"], spec["minReplicaCount"], spec["maxReplicaCount"]) == ({"name": NAME}, 2, 6)
     assert set(spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]) == {"scaleUp", "scaleDown"}
     (cpu,) = spec["triggers"]
     expected = {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70", "containerName": "receiver"}}
     assert cpu == expected
-    mine = {
+    trigger = {
         "type": "prometheus",
         "metadata": {"serverAddress": "http://prometheus:9090", "query": "x", "threshold": "1"},
     }
-    values = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True, "triggers": [mine]}}}
-    assert named("ScaledObject", NAME, values)["spec"]["triggers"] == [cpu, mine]
+    values = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True, "triggers": [trigger]}}}
+    assert named("ScaledObject", NAME, values)["spec"]["triggers"] == [cpu, trigger]
     assert "replicas" not in named("Deployment", NAME, KEDA)["spec"]
 
 
@@ -355,13 +355,13 @@ def test_values_that_cannot_work_are_rejected(values: Any, why: str) -> None:
 def test_the_api_accepts_every_field(engine: str, version: str) -> None:
     """Checked against the schemas of Kubernetes; tests/cluster tries the other resources, except KEDA's."""
     more = ALL if engine == "postgresql" else {**EVERYTHING, **ENGINES[engine], "relay": {}}
-    seen = set()
-    for found in rendered(more):
-        if not found["apiVersion"].startswith(("monitoring.coreos.com", "gateway.networking.k8s.io")):
-            kubernetes_validate.validate(found, version, strict=True)
-            seen.add(found["kind"])
-    assert {"Deployment", "PodDisruptionBudget", "NetworkPolicy"} <= seen
-    assert ("HorizontalPodAutoscaler" in seen) == (engine == "postgresql")
+    validated_kinds = set()
+    for manifest in rendered(more):
+        if not manifest["apiVersion"].startswith(("monitoring.coreos.com", "gateway.networking.k8s.io")):
+            kubernetes_validate.validate(manifest, version, strict=True)
+            validated_kinds.add(manifest["kind"])
+    assert {"Deployment", "PodDisruptionBudget", "NetworkPolicy"} <= validated_kinds
+    assert ("HorizontalPodAutoscaler" in validated_kinds) == (engine == "postgresql")
 
 
 def test_lint() -> None:
@@ -372,7 +372,7 @@ def test_lint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said", "unsaid"),
+    ("values", "expected", "unexpected"),
     [
         (POSTGRESQL, "create the Secret inbox with the key url", "volume claim"),
         (POSTGRESQL, "--from-literal=url='postgresql://USER:PASSWORD@HOST:5432/", "-0"),
@@ -385,19 +385,19 @@ def test_lint() -> None:
         ({}, "which `helm uninstall` does not delete", "inboxEgress"),
     ],
 )
-def test_the_notes_fit_the_engine(values: Any, said: str, unsaid: str) -> None:
+def test_the_notes_fit_the_engine(values: Any, expected: str, unexpected: str) -> None:
     """They have the commands of this engine, and none of another."""
-    told = notes(values)
-    assert said in told
-    assert unsaid not in told
-    assert "WARNING" not in told
+    text = notes(values)
+    assert expected in text
+    assert unexpected not in text
+    assert "WARNING" not in text
 
 
 BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}]}}
 
 
 @pytest.mark.parametrize(
-    ("was", "values", "said"),
+    ("was", "values", "expected"),
     [
         ("sqlite", APART, ["Set `from: beginning` for bot: without it they may miss"]),
         (
@@ -418,30 +418,32 @@ BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}
         ("", APART, []),
     ],
 )
-def test_the_notes_warn_about_a_change_of_the_engine(was: str, values: Any, said: list[str], tmp_path: Path) -> None:
+def test_the_notes_warn_about_a_change_of_the_engine(
+    was: str, values: Any, expected: list[str], tmp_path: Path
+) -> None:
     """They say where the old events are and how to deliver them. tests/cluster changes the engine of a release."""
     copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
     include = f'{{{{ include "whatsapp-webhook.engineChange" (list . "{was}") | toJson }}}}'
-    made = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: told}\ndata: {told: " + include + "}\n"
-    (copy / "templates" / "told.yaml").write_text(made)
-    (found,) = [it for it in objects(copy, values) if it["metadata"]["name"] == "told"]
-    told = found["data"]["told"]
-    assert bool(told) == bool(said)
-    for each in said:
-        assert each in told
-    if said:
-        assert ("Events that were not delivered are not delivered any" in told) == (was in ("sqlite", "postgresql"))
-        assert "docs/kubernetes.md" in told
+    template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: warning}\ndata: {text: " + include + "}\n"
+    (copy / "templates" / "warning.yaml").write_text(template)
+    (manifest,) = [it for it in objects(copy, values) if it["metadata"]["name"] == "warning"]
+    text = manifest["data"]["text"]
+    assert bool(text) == bool(expected)
+    for each in expected:
+        assert each in text
+    if expected:
+        assert ("Events that were not delivered are not delivered any" in text) == (was in ("sqlite", "postgresql"))
+        assert "docs/kubernetes.md" in text
         now = values.get("inbox", {"engine": "sqlite"})["engine"]
-        assert ("from: beginning" in told) == (values == APART)
-        assert f"inbox.engine was {was.removesuffix(', kept')} and is {now}." in told
+        assert ("from: beginning" in text) == (values == APART)
+        assert f"inbox.engine was {was.removesuffix(', kept')} and is {now}." in text
         assert "## Moving to another engine" in (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
 
 
 def test_the_deployment_is_annotated_with_its_engine(values: Any) -> None:
     """The next upgrade compares it; the annotations of the values are kept."""
-    found = named("Deployment", NAME, values | {"annotations": {"a": "b"}})["metadata"]["annotations"]
-    assert found == {"whatsapp-webhook/inbox-engine": values["inbox"]["engine"], "a": "b"}
+    annotations = named("Deployment", NAME, values | {"annotations": {"a": "b"}})["metadata"]["annotations"]
+    assert annotations == {"whatsapp-webhook/inbox-engine": values["inbox"]["engine"], "a": "b"}
 
 
 def test_helm_test_does_not_read_metrics_of_several_pods(values: Any) -> None:
@@ -466,8 +468,8 @@ def test_without_a_volume_there_are_no_volume_alerts(values: Any) -> None:
 def pods_of(values: Any, *, release: str) -> list[str]:
     """Return a pod's name for each Deployment, cut at 58 characters before the suffix, as Kubernetes does."""
     done = helm("template", release, str(CHART), values=values)
-    made = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] == "Deployment"]
-    return [f"{it['metadata']['name']}-7f9c8d6b54-"[:58] + "x2k9z" for it in made]
+    deployments = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] == "Deployment"]
+    return [f"{it['metadata']['name']}-7f9c8d6b54-"[:58] + "x2k9z" for it in deployments]
 
 
 @pytest.mark.parametrize("release", ["wh", "w" * 30, "w" * 47, "w" * 52])
@@ -486,12 +488,12 @@ def test_the_alerts_select_the_pods_of_this_release_only(release: str) -> None:
 
 def test_the_dashboard_does_not_add_up_the_inbox() -> None:
     """All pods report the same inbox, so the largest value counts; relays are found in their own pods."""
-    made = dashboard.dashboard()
-    queries = [it["expr"] for panel in made["panels"] for it in panel.get("targets", [])]
-    whole = [query for query in queries if re.search(r"inbox_(events|bytes|free_bytes)\b", query)]
-    assert len(whole) == 3
-    assert all(re.match(r"(max|min) by \(namespace, job\) ", query) for query in whole)
-    (pods,) = [it["query"]["query"] for it in made["templating"]["list"] if it["name"] == "pod"]
+    content = dashboard.dashboard()
+    queries = [it["expr"] for panel in content["panels"] for it in panel.get("targets", [])]
+    inbox_queries = [query for query in queries if re.search(r"inbox_(events|bytes|free_bytes)\b", query)]
+    assert len(inbox_queries) == 3
+    assert all(re.match(r"(max|min) by \(namespace, job\) ", query) for query in inbox_queries)
+    (pods,) = [it["query"]["query"] for it in content["templating"]["list"] if it["name"] == "pod"]
     assert "whatsapp_webhook_build_info|whatsapp_webhook_relay_failing" in pods
 
 
@@ -501,8 +503,8 @@ def test_several_pods_cause_one_alert(tmp_path: Path) -> None:
     spec = one("PrometheusRule", APART | {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
     check = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
-    judged = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+    checked = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     play = shutil.copy(Path(__file__).parent / "server-alerts.yaml", tmp_path)
     done = subprocess.run(["promtool", "test", "rules", play], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

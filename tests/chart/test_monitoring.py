@@ -74,10 +74,10 @@ def scraped(directory: Path, pods: tuple[str, str], rules: dict[str, Any]) -> It
 def test_every_panel_has_data(prometheus: Prometheus, title: str, legend: str, query: str) -> None:
     """The query returns numbers, its legend's labels exist and are unique, and no series is of another pod."""
     until(lambda: prometheus.found(query), title, patience=10)  # a scrape may be late on a busy machine
-    found = [series["metric"] for series in prometheus.found(query)]
-    names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in found]
+    label_sets = [series["metric"] for series in prometheus.found(query)]
+    names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in label_sets]
     assert len(set(names)) == len(names)
-    assert STRANGER not in str(found)
+    assert STRANGER not in str(label_sets)
 
 
 @pytest.mark.needs("prometheus", "helm")
@@ -93,11 +93,11 @@ def test_alerts_fire_and_resolve(tmp_path: Path) -> None:
     spec = one("PrometheusRule", RELAY | {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
     rules = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
-    judged = subprocess.run(rules, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
-    plays = [shutil.copy(play, tmp_path) for play in Path(__file__).parent.glob("alerts*.yaml")]
-    played = "".join(Path(play).read_text() for play in plays)
+    checked = subprocess.run(rules, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    test_files = [shutil.copy(file, tmp_path) for file in Path(__file__).parent.glob("alerts*.yaml")]
+    content = "".join(Path(file).read_text() for file in test_files)
     alerts = {rule["alert"] for group in spec["groups"] for rule in group["rules"] if "alert" in rule}
-    assert {name for name in alerts if name not in played} == set()
-    done = subprocess.run(["promtool", "test", "rules", *plays], capture_output=True, text=True, check=False)
+    assert {name for name in alerts if name not in content} == set()
+    done = subprocess.run(["promtool", "test", "rules", *test_files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

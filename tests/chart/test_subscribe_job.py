@@ -126,15 +126,15 @@ def test_extra_values_apply_to_the_job() -> None:
         "podAnnotations": {"a": "b"},
         "nodeSelector": {"a": "b"},
     }
-    found = pod(values)
+    template = pod(values)
     assert environ(values)["SSL_CERT_FILE"] == "/ca/ca.crt"
     assert environ(values)["WEBHOOK_APP_ID"] == "188559381496048"
     assert program(values)["envFrom"] == values["extraEnvFrom"]
-    assert values["extraVolumes"][0] in found["spec"]["volumes"]
+    assert values["extraVolumes"][0] in template["spec"]["volumes"]
     assert values["extraVolumeMounts"][0] in program(values)["volumeMounts"]
-    assert found["spec"]["nodeSelector"] == values["nodeSelector"]
-    assert found["metadata"]["annotations"] == values["podAnnotations"]
-    assert found["metadata"]["labels"]["mesh"] == "off"
+    assert template["spec"]["nodeSelector"] == values["nodeSelector"]
+    assert template["metadata"]["annotations"] == values["podAnnotations"]
+    assert template["metadata"]["labels"]["mesh"] == "off"
 
 
 def test_the_job_has_the_receivers_permissions() -> None:
@@ -168,8 +168,8 @@ def test_no_other_selector_matches_the_job() -> None:
     """It has its own component label: no Service selects it, and one network policy does."""
     assert pod()["metadata"]["labels"]["app.kubernetes.io/component"] == "subscribe"
     for values in (SUBSCRIBE, APART | SUBSCRIBE):
-        found = [it["spec"] for it in rendered(values) if it["kind"] in ("Service", "PodDisruptionBudget")]
-        selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in found]
+        specs = [it["spec"] for it in rendered(values) if it["kind"] in ("Service", "PodDisruptionBudget")]
+        selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in specs]
         assert all(each["app.kubernetes.io/component"] in ("receiver", "relay") for each in selectors)
         policies = [it["spec"]["podSelector"] for it in rendered(values) if it["kind"] == "NetworkPolicy"]
         components = [each["matchLabels"]["app.kubernetes.io/component"] for each in policies]
@@ -263,7 +263,7 @@ def command_in(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("values", "said", "arguments"),
+    ("values", "expected", "arguments"),
     [
         ({}, "enter this URL and the verify token", "https://YOUR-HOST/webhooks --app APP-ID --account ACCOUNT-ID"),
         (
@@ -278,14 +278,14 @@ def command_in(text: str) -> str:
         ),
     ],
 )
-def test_the_notes_have_the_command(values: Any, said: str, arguments: str, tmp_path: Path) -> None:
+def test_the_notes_have_the_command(values: Any, expected: str, arguments: str, tmp_path: Path) -> None:
     """Pasted into a shell, it reads each value from its Secret, and passes none as an argument."""
-    told = notes(values)
-    assert said in told
-    assert ("enter this URL" in told) is not ("job-name" in told)
-    assert "whatsapp-webhook doctor" in told
+    text = notes(values)
+    assert expected in text
+    assert ("enter this URL" in text) is not ("job-name" in text)
+    assert "whatsapp-webhook doctor" in text
     secret = values.get("subscribe", {}).get("existingSecret", "wh-whatsapp-webhook-credentials")
-    assert run(command_in(told), tmp_path).splitlines() == [
+    assert run(command_in(text), tmp_path).splitlines() == [
         f"subscribe {arguments}",
         "of wh-whatsapp-webhook-credentials verify-token",
         "of wh-whatsapp-webhook-credentials app-secret",

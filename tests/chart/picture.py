@@ -173,7 +173,7 @@ def _axes(figure: Figure, panel: dict[str, Any], characters: int, *, top: float,
     before, after, below = MARGIN_UNITS, MARGIN_UNITS, MARGIN_UNITS
     if panel["type"] != "stat":
         before, below = Y_LABELS_UNITS, TICKS_UNITS
-        after = LEGEND_UNITS + LEGEND_UNITS_PER_CHARACTER * characters if characters else MARGIN_UNITS
+        after = LEGEND_UNITS + LEGEND_UNITS_PER_CHARACTER * characters
     box = (
         (left + before) / GRID_WIDTH,
         1 - (top + high - below) / height,

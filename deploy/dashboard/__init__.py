@@ -1,4 +1,4 @@
-"""Writes deploy/helm/files/dashboard.json, which the on-call engineer reads top down: `make dashboard`."""
+"""The generator of deploy/helm/files/dashboard.json (`make dashboard`); an on-call engineer reads the rows top down."""
 
 from dashboard.grafana import dashboard, text
 from dashboard.panels import PANELS

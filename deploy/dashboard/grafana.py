@@ -1,4 +1,4 @@
-"""The dashboard in Grafana's classic JSON, which every sidecar loads. The chart puts in where the runbook is."""
+"""The dashboard in Grafana's classic JSON, which every sidecar loads. The chart replaces the runbook's URL."""
 
 import json
 from collections.abc import Sequence
@@ -7,28 +7,30 @@ from typing import Any, Final
 from dashboard.panel import PLAIN, RED, Graph, Panel, Stat
 from dashboard.panels import ALERTS, OURS, OURS_ALONE, PANELS, POD, P
 
-WHOLE: Final = 24  # units of width
-USUAL: Final = 3  # pictures side by side
-MOST: Final = 4
-SCRAPED: Final = "30s"  # between two scrapes, so that a rate spans several
+GRID_WIDTH: Final = 24
+GRAPHS_PER_LINE: Final = 3
+MAX_GRAPHS_PER_LINE: Final = 4
+SCRAPE_INTERVAL: Final = "30s"  # a rate spans several
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def dashboard() -> dict[str, Any]:
-    """Make the dashboard in Grafana's classic form, which every sidecar loads."""
+    """Return the dashboard."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in PANELS.items():
-        place = {"x": 0, "y": top, "w": WHOLE, "h": 1}
+        place = {"x": 0, "y": top, "w": GRID_WIDTH, "h": 1}
         panels.append({"type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []})
         top += 1
         for line in _lines(row):
-            width = WHOLE // len(line)
-            for index, panel in enumerate(line):
-                panels.append(_panel(panel, {"x": index * width, "y": top, "w": width, "h": panel.height}))
+            width = GRID_WIDTH // len(line)
+            panels += [
+                _panel(each, {"x": index * width, "y": top, "w": width, "h": each.height})
+                for index, each in enumerate(line)
+            ]
             top += line[0].height
-    for number, made in enumerate(panels, 1):
-        made["id"] = number
+    for number, panel in enumerate(panels, 1):
+        panel["id"] = number
     return {
         "uid": "whatsapp-webhook",
         "title": "WhatsApp webhook",
@@ -58,10 +60,10 @@ def dashboard() -> dict[str, Any]:
 
 
 def _lines(row: Sequence[Panel]) -> list[list[Panel]]:
-    """Break a row into lines: what is so now first, then the pictures."""
+    """Split a row into lines: stats first, then graphs."""
     stats: list[Panel] = [panel for panel in row if isinstance(panel, Stat)]
     graphs: list[Panel] = [panel for panel in row if isinstance(panel, Graph)]
-    width = len(graphs) if len(graphs) == MOST else USUAL
+    width = len(graphs) if len(graphs) == MAX_GRAPHS_PER_LINE else GRAPHS_PER_LINE
     return [stats] * bool(stats) + [graphs[start : start + width] for start in range(0, len(graphs), width)]
 
 
@@ -70,9 +72,9 @@ def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
     return {
         "type": panel.kind,
         "title": panel.title,
-        "description": panel.tells,
+        "description": panel.description,
         "datasource": SOURCE,
-        "interval": SCRAPED,
+        "interval": SCRAPE_INTERVAL,
         "gridPos": place,
         "fieldConfig": _stat_field(panel) if isinstance(panel, Stat) else _graph_field(panel),
         "options": _stat_options(panel) if isinstance(panel, Stat) else {"tooltip": {"mode": "multi", "sort": "desc"}},
@@ -129,15 +131,22 @@ def _graph_field(panel: Graph) -> dict[str, Any]:
 
 
 def _steps(*steps: tuple[str, float | None]) -> dict[str, Any]:
-    return {"mode": "absolute", "steps": [{"color": colour, "value": least} for colour, least in steps]}
+    return {"mode": "absolute", "steps": [{"color": colour, "value": lowest} for colour, lowest in steps]}
 
 
 def _annotation(name: str, query: str, colour: str) -> dict[str, Any]:
-    return {"name": name, "datasource": SOURCE, "enable": True, "expr": query, "iconColor": colour, "step": SCRAPED}
+    return {
+        "name": name,
+        "datasource": SOURCE,
+        "enable": True,
+        "expr": query,
+        "iconColor": colour,
+        "step": SCRAPE_INTERVAL,
+    }
 
 
 def _variable(name: str, query: str) -> dict[str, Any]:
-    # No `allValue`: "All" is then what is known to be ours, and not every pod there is.
+    # Without `allValue`, "All" means the values that the query found: our pods, and no others.
     return {
         "name": name,
         "type": "query",
@@ -151,5 +160,5 @@ def _variable(name: str, query: str) -> dict[str, Any]:
 
 
 def text() -> str:
-    """Write the file's text."""
+    """Return the JSON text of the file."""
     return json.dumps(dashboard(), indent=1) + "\n"

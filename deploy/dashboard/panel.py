@@ -1,4 +1,4 @@
-"""What a panel is."""
+"""The two kinds of panels: a graph over time, and a value now."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,14 +11,14 @@ PLAIN: Final = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A picture over time; a query is a legend and an expression, in which `OURS` selects what the reader chose."""
+    """A graph over time; *queries* maps legends to expressions, in which `OURS` selects the chosen pods."""
 
     title: str
-    tells: str
+    description: str
     unit: str
     queries: dict[str, str]
-    limit: float | None = None  # drawn as a line
-    colours: dict[str, str] = field(default_factory=dict)  # of the series whose name matches
+    limit: float | None = None  # drawn as a dashed line
+    colours: dict[str, str] = field(default_factory=dict)  # by a pattern of series names
 
     kind = "timeseries"
     height = 7
@@ -26,10 +26,10 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Stat:
-    """What is so now, in large; *steps* are the least values of each colour, the first one's is none."""
+    """A value now, in large type; *steps* are pairs of a colour and its lowest value, the first one's is None."""
 
     title: str
-    tells: str
+    description: str
     unit: str
     queries: dict[str, str]
     steps: tuple[tuple[str, float | None], ...] = ((PLAIN, None),)

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, and what is asked of it."""
+"""A real Prometheus on loopback, and queries to it."""
 
 import json
 import math
@@ -15,35 +15,35 @@ from dashboard.panels import OURS_ALONE
 
 from tests.support.server import free_port, until
 
-EVERY = "500ms"
+INTERVAL = "500ms"
 STRANGER = "stranger-0"
 
 
 class Prometheus:
-    """What it has scraped, and what it makes of its rules."""
+    """A running Prometheus: its series and its rules."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/api/v1"
 
     def get(self, path: str, **query: str) -> Any:
-        """Ask its API."""
+        """Return the data of a request to its API."""
         with urllib.request.urlopen(f"{self._url}/{path}?{urllib.parse.urlencode(query)}") as answer:
             return json.load(answer)["data"]
 
     def found(self, query: str) -> list[dict[str, Any]]:
-        """Give what a panel's *query* finds now, each with its labels as `metric`; numbers only."""
+        """Return the series of a panel's *query* now, without NaN; each has its labels as `metric`."""
         result = self.get("query", query=self.as_grafana_asks(query))["result"]
-        return [found for found in result if not math.isnan(float(found["value"][1]))]
+        return [series for series in result if not math.isnan(float(series["value"][1]))]
 
     def as_grafana_asks(self, query: str, window: str = "10m") -> str:
-        """Put in what Grafana does when "All" is chosen: whatever the dashboard's variables find."""
-        for name in ("namespace", "pod"):
-            known = self.get(f"label/{name}/values", **{"match[]": f'{{__name__=~"{OURS_ALONE}"}}'})
-            query = query.replace(f"${name}", "|".join(known))
+        """Return *query* as Grafana sends it if "All" is chosen for the dashboard's variables."""
+        for variable in ("namespace", "pod"):
+            names = self.get(f"label/{variable}/values", **{"match[]": f'{{__name__=~"{OURS_ALONE}"}}'})
+            query = query.replace(f"${variable}", "|".join(names))
         return query.replace("$__rate_interval", window).replace("$__range", window)
 
     def wait_until_scraped(self) -> None:
-        """Wait until every target answers."""
+        """Wait until every target was scraped."""
         until(self._is_up, lambda: f"nothing was scraped: {self.get('targets')}")
 
     def wait_until_evaluated(self) -> None:
@@ -51,7 +51,7 @@ class Prometheus:
         until(self._is_evaluated, lambda: str(self.get("rules")))
 
     def firing(self) -> set[str]:
-        """Give the names of the alerts that fire."""
+        """Return the names of the firing alerts."""
         return {rule["name"] for rule in self._rules() if rule.get("state") == "firing"}
 
     def _is_up(self) -> bool:
@@ -70,16 +70,16 @@ class Prometheus:
 
 @contextmanager
 def scraping(directory: Path, jobs: list[dict[str, Any]], rules: dict[str, Any]) -> Iterator[Prometheus]:
-    """Run one in *directory*, with these jobs of its `scrape_configs`, and rules as a PrometheusRule's `spec` has them.
+    """Run Prometheus in *directory*, with *jobs* for its `scrape_configs` and *rules* as in a PrometheusRule's `spec`.
 
-    It scrapes a stranger beside: itself, as another pod.
+    It also scrapes itself, as a pod that is not ours.
     """
     directory.mkdir()
     port = free_port()
     stranger = {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "elsewhere", "pod": STRANGER}}
     (directory / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
-        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
+        "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": ["rules.yaml"],
         "scrape_configs": [*jobs, {"job_name": STRANGER, "static_configs": [stranger]}],
     }
@@ -92,8 +92,8 @@ def scraping(directory: Path, jobs: list[dict[str, Any]], rules: dict[str, Any])
     ]
     with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            found = Prometheus(port)
-            found.wait_until_scraped()
-            yield found
+            prometheus = Prometheus(port)
+            prometheus.wait_until_scraped()
+            yield prometheus
         finally:
             process.terminate()

@@ -1,17 +1,19 @@
-"""The chart: what it renders."""
+"""The objects that the chart renders."""
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import dashboard
 import kubernetes_validate
 import pytest
 import yaml
 
-from service import __version__
+from service import __version__, cli
 from service.relay import destinations
 from service.relay.destinations import Destination
 from service.relay.forbidden_addresses import FORBIDDEN
@@ -38,30 +40,30 @@ GOLDEN = Path(__file__).parent / "golden.yaml"
 
 
 def test_lint() -> None:
-    """As Helm judges it, with nothing and with everything."""
+    """`helm lint --strict` passes, with default values and with everything."""
     for values in ({}, EVERYTHING):
         done = helm("lint", str(CHART), "--strict", values=values)
         assert done.returncode == 0, done.stdout
 
 
-def test_versions_are_one() -> None:
-    """The chart's appVersion is the package's version, so that the image's tag is; the image says it too."""
+def test_versions_are_equal() -> None:
+    """appVersion, from which the image's tag follows, and the image's label are the package's version."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
     assert f'image.version="{__version__}"' in (CHART.parents[1] / "Dockerfile").read_text()
 
 
-def test_a_label_that_the_reader_sets_stands_once() -> None:
-    """Theirs, where the chart has it too; the loader refuses a key that stands twice."""
-    theirs = {"app.kubernetes.io/version": "theirs"}
+def test_labels_of_the_values_replace_the_charts() -> None:
+    """Without duplicate keys, which the loader rejects."""
+    version = {"app.kubernetes.io/version": "theirs"}
     labels = {"app.kubernetes.io/instance": "kps"}
     values = {
-        "commonLabels": theirs,
+        "commonLabels": version,
         "podLabels": {"app.kubernetes.io/managed-by": "them"},
         "podAnnotations": {"reloader.stakater.com/auto": "true"},
         "metrics": {"podMonitor": {"enabled": True, "labels": labels}},
     }
-    for found in rendered(values):
-        assert theirs.items() <= found["metadata"]["labels"].items()
+    for manifest in rendered(values):
+        assert version.items() <= manifest["metadata"]["labels"].items()
     assert labels.items() <= one("PodMonitor", values)["metadata"]["labels"].items()
     pod = one("StatefulSet", values)["spec"]["template"]["metadata"]
     assert pod["labels"]["app.kubernetes.io/managed-by"] == "them"
@@ -69,24 +71,24 @@ def test_a_label_that_the_reader_sets_stands_once() -> None:
 
 
 def test_a_new_version_of_the_chart_alone_restarts_nothing(tmp_path: Path) -> None:
-    """A mended dashboard is no reason for an outage."""
+    """A fixed dashboard is no reason for an outage."""
     copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
     text = (copy / "Chart.yaml").read_text()
     (copy / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*", "version: 99.0.0", text))
-    (newer,) = [found for found in objects(copy, {}) if found["kind"] == "StatefulSet"]
+    (newer,) = [manifest for manifest in objects(copy, {}) if manifest["kind"] == "StatefulSet"]
     assert newer["metadata"] != one("StatefulSet")["metadata"]
     assert newer["spec"] == one("StatefulSet")["spec"]
 
 
-def test_a_chart_above_can_switch_it_on_and_off(tmp_path: Path) -> None:
-    """By a dependency's condition, and its helpers are its own."""
+def test_a_parent_chart_can_enable_it(tmp_path: Path) -> None:
+    """By a dependency's condition; the names of its helpers have the chart's prefix."""
     (tmp_path / "Chart.yaml").write_text(
         "apiVersion: v2\nname: above\nversion: 1.0.0\ndependencies:\n"
         "  - {name: whatsapp-webhook, version: '>=0', alias: wa, condition: wa.enabled}\n"
     )
     shutil.copytree(CHART, tmp_path / "charts" / "whatsapp-webhook")
     assert objects(tmp_path, {"wa": {"enabled": False}}) == []
-    assert "StatefulSet" in {found["kind"] for found in objects(tmp_path, {"wa": {"enabled": True}})}
+    assert "StatefulSet" in {manifest["kind"] for manifest in objects(tmp_path, {"wa": {"enabled": True}})}
     helpers = (CHART / "templates" / "_helpers.tpl").read_text()
     assert all(name.startswith("whatsapp-webhook.") for name in re.findall(r'define "(.*?)"', helpers))
 
@@ -101,39 +103,39 @@ def test_a_chart_above_can_switch_it_on_and_off(tmp_path: Path) -> None:
         ("http://[fd00::10]", 80),
     ],
 )
-def test_the_network_policy_lets_spans_out(endpoint: str, port: int) -> None:
-    """By the port of the endpoint, however it is written."""
+def test_the_network_policy_allows_the_otlp_port(endpoint: str, port: int) -> None:
+    """The port of the endpoint, or the default of its scheme."""
     (_, spans) = one("NetworkPolicy", {"tracing": {"endpoint": endpoint}}, end="-webhook")["spec"]["egress"]
     assert spans == {"ports": [{"port": port}]}
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
-        ({}, "Nothing leads there from outside yet"),
-        ({"service": {"type": "LoadBalancer"}}, "end TLS before it"),
+        ({}, "This URL can't be reached from outside yet"),
+        ({"service": {"type": "LoadBalancer"}}, "terminate TLS in front of it"),
         (INGRESS, "https://wa.example.com/webhooks"),
         ({"ingress": {"host": "left.over"}, "httpRoute": {**ROUTE["httpRoute"], "hostnames": ["a.b"]}}, "//a.b/"),
         ({"httpRoute": {**ROUTE["httpRoute"], "hostnames": ["*.a.b"]}}, "//YOUR-HOST.a.b/"),
         (ROUTE, "//YOUR-HOST/"),
         (RELAY, "generic wh-whatsapp-webhook-relay --from-literal=bot=whsec_"),
-        (POD_MONITOR, "from the namespace monitoring only"),
+        (POD_MONITOR, "Only the namespace monitoring may scrape metrics"),
     ],
 )
-def test_the_notes_are_true(values: Any, said: str) -> None:
-    """Whatever is chosen."""
-    assert said in notes(values)
+def test_the_notes_match_the_values(values: Any, expected: str) -> None:
+    """URL, commands and hints."""
+    assert expected in notes(values)
 
 
-def test_no_storage_class_is_a_class_too() -> None:
-    """For a volume that was made by hand."""
+def test_the_storage_class_may_be_empty() -> None:
+    """For a volume that was created by hand."""
     claim = {"persistence": {"storageClass": "-"}}
     (template,) = one("StatefulSet", claim)["spec"]["volumeClaimTemplates"]
     assert template["spec"]["storageClassName"] == ""
 
 
-def test_what_helm_test_runs_goes_where_the_receiver_goes() -> None:
-    """On tainted nodes too, past the same gate keepers."""
+def test_the_test_pod_is_scheduled_like_the_receiver() -> None:
+    """With the same node selector, tolerations, priority and labels."""
     where = {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}
     values = where | {"podLabels": {"mesh": "off"}}
     pod, receiver = one("Pod", values), one("StatefulSet", values)["spec"]["template"]
@@ -144,24 +146,24 @@ def test_what_helm_test_runs_goes_where_the_receiver_goes() -> None:
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing", "everything"])
 @pytest.mark.parametrize("version", ["1.29", "1.36"])
-def test_the_api_knows_every_field(values: Any, version: str) -> None:
-    """By Kubernetes' own schemas, strictly; other makers' resources are tried on a cluster."""
-    seen = 0
-    for found in rendered(values):
-        if found["apiVersion"].split("/")[0].endswith(("coreos.com", "gateway.networking.k8s.io")):
+def test_the_api_accepts_every_field(values: Any, version: str) -> None:
+    """Checked against the schemas of Kubernetes; tests/cluster tries the other resources."""
+    validated = 0
+    for manifest in rendered(values):
+        if manifest["apiVersion"].split("/")[0].endswith(("coreos.com", "gateway.networking.k8s.io")):
             continue
-        kubernetes_validate.validate(found, version, strict=True)
-        seen += 1
-    assert seen >= 5
+        kubernetes_validate.validate(manifest, version, strict=True)
+        validated += 1
+    assert validated >= 5
 
 
 def test_golden() -> None:
-    """What is rendered without values, whole: a change is seen in its diff. `make golden` writes it."""
+    """The objects without values, so that a diff shows every change. `make golden` writes the file."""
     assert [*yaml.safe_load_all(GOLDEN.read_text())] == rendered()
 
 
-def test_the_secret_may_come_later_and_holds_no_access_token_for_the_receiver() -> None:
-    """What the service reads, and no subPath, which would never be rotated."""
+def test_the_credentials_are_optional_and_without_the_access_token() -> None:
+    """Only the keys that the receiver reads are mounted, without subPath, which would prevent rotations."""
     spec = one("StatefulSet")["spec"]["template"]["spec"]
     (secret,) = [it["secret"] for it in spec["volumes"] if "secret" in it]
     keys = [{"key": name, "path": name} for name in ("verify-token", "app-secret", "log-key")]
@@ -172,18 +174,18 @@ def test_the_secret_may_come_later_and_holds_no_access_token_for_the_receiver() 
         "items": keys,
     }
     assert not any("subPath" in mount for mount in container()["volumeMounts"])
-    assert "Secret" not in [found["kind"] for found in rendered()]
+    assert "Secret" not in [manifest["kind"] for manifest in rendered()]
 
 
-def test_a_rotation_restarts_nothing_and_a_change_does() -> None:
-    """No checksum of a Secret; the configuration is part of the pod."""
+def test_a_changed_setting_restarts_the_pod_and_a_rotation_does_not() -> None:
+    """There is no checksum of a Secret; settings are part of the pod."""
     text = json.dumps(one("StatefulSet"))
     assert "checksum" not in text
     assert one("StatefulSet", {"fields": ["calls"]})["spec"]["template"] != one("StatefulSet")["spec"]["template"]
 
 
 def test_probes() -> None:
-    """All on the admin port; what can restart the container asks neither for credentials nor for the inbox."""
+    """All use the admin port; those that can restart the container check neither credentials nor the inbox."""
     probes = {name: container()[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     live, ready = ({"path": path, "port": "admin"} for path in ("/livez", "/readyz"))
     assert probes == {"startup": live, "liveness": live, "readiness": ready}
@@ -198,15 +200,15 @@ def test_probes() -> None:
     ],
 )
 def test_the_grace_period_is_the_sum_of_its_parts(values: Any, drain: str, grace: int) -> None:
-    """Draining, the last request's time, the stop."""
+    """The drain, the timeouts of the last request, and the shutdown."""
     spec = one("StatefulSet", values)["spec"]["template"]["spec"]
     command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command == ["whatsapp-webhook", "drain", "--seconds", drain]
     assert spec["terminationGracePeriodSeconds"] == grace
 
 
-def test_the_public_way_in_leads_to_the_one_path() -> None:
-    """Probes and metrics are not reached from outside."""
+def test_only_the_webhooks_path_is_public() -> None:
+    """Probes and metrics can't be reached from outside."""
     (rule,) = one("Ingress", EVERYTHING)["spec"]["rules"]
     assert [(it["path"], it["pathType"]) for it in rule["http"]["paths"]] == [("/webhooks", "Exact")]
     (rule,) = one("HTTPRoute", EVERYTHING)["spec"]["rules"]
@@ -219,8 +221,8 @@ def destinations_of(values: Any) -> bytes:
     return str(one("ConfigMap", values, end="-destinations")["data"]["destinations.yaml"]).encode()
 
 
-def test_the_destinations_are_what_the_relay_reads() -> None:
-    """Every key that it knows may stand in the values, and reaches it as it was written."""
+def test_the_relay_reads_every_key_of_a_destination() -> None:
+    """Every key that it knows is allowed in the values, and reaches it unchanged."""
     entry = {
         **BOT,
         "types": ["com.whatsapp.message.*"],
@@ -241,7 +243,7 @@ def test_the_destinations_are_what_the_relay_reads() -> None:
 
 
 def test_the_relay_cannot_take_the_receiver_down() -> None:
-    """A container of its own, without a readiness probe, whose port is named, and which may write the volume only."""
+    """It is a separate container without a readiness probe, which can write only the volume."""
     relay = container(RELAY, "relay")
     assert relay["args"] == ["relay"]
     assert relay["ports"] == [{"name": "relay", "containerPort": 9091}]
@@ -251,12 +253,12 @@ def test_the_relay_cannot_take_the_receiver_down() -> None:
     assert {mount["name"] for mount in relay["volumeMounts"]} == {"destinations", "inbox"}
     receiver = container(RELAY)
     assert {**receiver, "env": None} == {**container(), "env": None}
-    # It asks the relay's state before it purges, and only where there is a relay.
+    # The receiver reads the relay's state before it purges, only if there is a relay.
     assert [it["name"] for it in receiver["env"] if it not in container()["env"]] == ["WEBHOOK_DESTINATIONS"]
 
 
 def test_a_change_of_the_destinations_restarts_nothing() -> None:
-    """It is a change of the ConfigMap alone; the secrets beside it may come later."""
+    """Only the ConfigMap changes; the Secret beside it is optional."""
     other = {"relay": {"destinations": [BOT | {"url": "https://other.example.com/"}, BOT | {"name": "crm"}]}}
     assert one("StatefulSet", RELAY) == one("StatefulSet", other)
     volumes = {it["name"]: it for it in one("StatefulSet", RELAY)["spec"]["template"]["spec"]["volumes"]}
@@ -273,8 +275,8 @@ def test_a_change_of_the_destinations_restarts_nothing() -> None:
         (["http://crm.sales.svc/events", "http://[fd00::1]:81/"], [80, 81]),
     ],
 )
-def test_the_network_policy_lets_deliveries_out(urls: list[str], ports: list[int]) -> None:
-    """To the destinations' ports, anywhere but on the link; or to the peers that were given."""
+def test_the_network_policy_allows_the_destinations_ports(urls: list[str], ports: list[int]) -> None:
+    """Everywhere but link-local and similar addresses; or only the peers of networkPolicy.egress."""
     entries = [BOT | {"name": f"d{number}", "url": url, "internal": True} for number, url in enumerate(urls)]
     values = {"relay": {"destinations": entries}}
     rule = one("NetworkPolicy", values, end="-webhook")["spec"]["egress"][-1]
@@ -287,7 +289,7 @@ def test_the_network_policy_lets_deliveries_out(urls: list[str], ports: list[int
 
 
 def test_the_pod_of_helm_test_reaches_the_receiver_only() -> None:
-    """By HTTP and by its metrics, and the name server; nobody reaches it. It has the two values that it needs."""
+    """And DNS; nothing may reach it. It mounts only the two values that it needs."""
     spec = one("NetworkPolicy", end="-test")["spec"]
     pod = one("Pod", end="-test")
     assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
@@ -304,7 +306,7 @@ def test_the_pod_of_helm_test_reaches_the_receiver_only() -> None:
 
 @pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
 def test_the_relay_is_scraped_too(kind: str) -> None:
-    """By its own port; without a relay there is none."""
+    """On its own port; without a relay there is no such port."""
     name = kind[0].lower() + kind[1:]
     spec = one(kind, RELAY | {"metrics": {name: {"enabled": True}}})["spec"]
     assert [each["port"] for each in spec.get("podMetricsEndpoints", spec.get("endpoints"))] == ["admin", "relay"]
@@ -314,25 +316,25 @@ def test_the_relay_is_scraped_too(kind: str) -> None:
 
 
 def test_the_dashboard_is_what_its_generator_writes() -> None:
-    """`make dashboard` after a change."""
+    """`make dashboard` writes the file; the chart replaces the runbook's URL."""
     assert (CHART / "files" / "dashboard.json").read_text() == dashboard.text()
-    found = one("ConfigMap", DASHBOARD | {"prometheusRule": {"runbook": "https://wiki/runbook"}})
-    shown = json.loads(found["data"]["whatsapp-webhook.json"])
-    (link,) = shown.pop("links")
+    manifest = one("ConfigMap", DASHBOARD | {"prometheusRule": {"runbook": "https://wiki/runbook"}})
+    content = json.loads(manifest["data"]["whatsapp-webhook.json"])
+    (link,) = content.pop("links")
     assert link["url"] == "https://wiki/runbook"
-    assert shown == {key: value for key, value in dashboard.dashboard().items() if key != "links"}
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert content == {key: value for key, value in dashboard.dashboard().items() if key != "links"}
+    assert manifest["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_what_is_so_now_is_asked_of_now() -> None:
-    """A pod that is gone would stand there in green for as long as the time shown reaches back."""
+def test_stats_are_instant_queries() -> None:
+    """With a range query, a pod that is gone would be shown for the whole time range."""
     for panel in dashboard.dashboard()["panels"]:
         for target in panel.get("targets", []):
             assert (target["instant"], target["range"]) == (panel["type"] == "stat", panel["type"] != "stat")
 
 
-def test_every_alert_has_its_section_in_the_runbook() -> None:
-    """And no section is without its alert."""
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    """In the same order, and no section is without an alert. Every description says what to do first."""
     runbook = (CHART.parents[1] / "docs" / "runbook.md").read_text()
     sections = re.findall(r"^## (Webhook\w+)$", runbook, re.MULTILINE)
     spec = one("PrometheusRule", RULE | RELAY)["spec"]
@@ -340,20 +342,52 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
     assert list(dict.fromkeys(rule["alert"] for rule in alerts)) == sections
     for rule in alerts:
         assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{rule['alert'].lower()}")
+        assert "First: " in rule["annotations"]["description"]
 
 
-def test_without_a_relay_nothing_asks_for_one() -> None:
-    """An alert that it is gone would fire for ever; one that a relay was there once is for those who removed theirs."""
+RUNBOOK = (CHART.parents[1] / "docs" / "runbook.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "section", re.split(r"^## (?=Webhook)", RUNBOOK, flags=re.MULTILINE)[1:], ids=lambda section: section.split()[0]
+)
+def test_a_section_of_the_runbook_has_impact_and_first_action(section: str) -> None:
+    """The first action is commands for Kubernetes, systemd and compose, in the section itself."""
+    _, _, action = section.partition("**Impact.**")[2].partition("**First action.**")
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", action, re.MULTILINE | re.DOTALL)
+    for place in ("Kubernetes", "systemd", "compose"):
+        assert re.search(rf"^# .*\b{place}\b", commands, re.MULTILINE), place
+
+
+def test_every_command_in_the_runbook_exists() -> None:
+    """With each of its options."""
+    lines = re.findall(r"\b(?:whatsapp-webhook|wa) ((?!whatsapp-webhook)[a-z][^`|\n]*)", RUNBOOK)
+    assert len(lines) > 40
+    for line in lines:
+        command: click.Command = cli.commands
+        arguments = shlex.split(line)
+        context = click.Context(command)
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+            context = click.Context(command, parent=context)
+        _, left, _ = command.make_parser(context).parse_args(arguments)
+        assert not left, line
+
+
+def test_without_destinations_nothing_mentions_a_relay() -> None:
+    """WebhookRelayDown would fire forever; only WebhookRelayAbsent stays, for a relay that was removed."""
     objects = rendered(RULE | POD_MONITOR)
-    for found in objects:
-        for group in found["spec"].get("groups", []) if found["kind"] == "PrometheusRule" else []:
+    for manifest in objects:
+        for group in manifest["spec"].get("groups", []) if manifest["kind"] == "PrometheusRule" else []:
             group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "WebhookRelayAbsent"]
-    assert "relay" not in json.dumps([found for found in objects if found["kind"] not in ("StatefulSet", "Pod")])
+    assert "relay" not in json.dumps(
+        [manifest for manifest in objects if manifest["kind"] not in ("StatefulSet", "Pod")]
+    )
     assert "WEBHOOK_DESTINATIONS" not in json.dumps(objects)
 
 
 def test_the_examples_for_load_balancers() -> None:
-    """Each is what the chart takes, and what it says is in the objects."""
+    """The chart accepts each, and renders its values."""
     page = (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
     section = page.split("## In front of the service")[1].split("\n## ")[0]
     examples = [

@@ -1,4 +1,4 @@
-"""The chart with an inbox that is a server: many pods that keep nothing themselves."""
+"""The chart with an external inbox: several pods without volumes."""
 
 import json
 import re
@@ -31,38 +31,38 @@ from tests.chart.helm import (
     notes,
     objects,
     one,
-    refusal,
     rendered,
+    validation_error,
 )
 
 pytestmark = pytest.mark.needs("helm")
 NAME = "wh-whatsapp-webhook"
 ENGINES = {"postgresql": POSTGRESQL, "kafka": KAFKA, "nats": NATS}
-# All that the chart can make with PostgreSQL.
+# Everything that the chart can create with PostgreSQL.
 ALL = {**EVERYTHING, **APART, **AUTOSCALED, **APART}
 
 
 @pytest.fixture(params=ENGINES)
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Those of each engine that is a server."""
+    """Return the values of each external engine."""
     return ENGINES[str(request.param)]
 
 
 def named(kind: str, name: str, values: Any) -> dict[str, Any]:
-    """Give the object of that kind and name."""
-    (found,) = [it for it in rendered(values) if (it["kind"], it["metadata"]["name"]) == (kind, name)]
-    return found
+    """Return the object of that kind and name."""
+    (manifest,) = [it for it in rendered(values) if (it["kind"], it["metadata"]["name"]) == (kind, name)]
+    return manifest
 
 
 def pod(values: Any, name: str = NAME) -> dict[str, Any]:
-    """Give the template of a Deployment's pods."""
+    """Return the pod template of a Deployment."""
     template = named("Deployment", name, values)["spec"]["template"]
     assert isinstance(template, dict)
     return template
 
 
 def kinds(values: Any) -> set[tuple[str, str]]:
-    """Give what is made, without what every release has."""
+    """Return kinds and name suffixes of the objects, without those of every release."""
     return {(it["kind"], it["metadata"]["name"].removeprefix(NAME)) for it in rendered(values)} - {
         ("ServiceAccount", ""),
         ("Service", ""),
@@ -74,15 +74,15 @@ def kinds(values: Any) -> set[tuple[str, str]]:
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Say whether a selector, of labels or with expressions, means a pod with these labels."""
-    wanted = selector.get("matchLabels", {} if "matchExpressions" in selector else selector)
+    """Return whether a selector matches a pod with these labels."""
+    required = selector.get("matchLabels", {} if "matchExpressions" in selector else selector)
     expressions = selector.get("matchExpressions", [])
     assert all(it["operator"] == "In" for it in expressions)
-    return wanted.items() <= labels.items() and all(labels.get(it["key"]) in it["values"] for it in expressions)
+    return required.items() <= labels.items() and all(labels.get(it["key"]) in it["values"] for it in expressions)
 
 
 def test_a_deployment_of_two_and_no_volume(values: Any) -> None:
-    """The server keeps the events; with SQLite it is as it was."""
+    """An external engine has a Deployment, SQLite a StatefulSet."""
     assert kinds(values) == {("Deployment", ""), ("PodDisruptionBudget", "")}
     spec = named("Deployment", NAME, values)["spec"]
     assert spec["replicas"] == 2
@@ -91,8 +91,8 @@ def test_a_deployment_of_two_and_no_volume(values: Any) -> None:
     assert kinds({}) == {("StatefulSet", "")}
 
 
-def test_the_pod_is_what_it_is_with_sqlite() -> None:
-    """But for where events go, how it leaves, and where it stands: one text makes both."""
+def test_the_pod_is_the_same_as_with_sqlite() -> None:
+    """Except for the inbox, the drain and the spread over nodes: one template creates both."""
     ours, sqlite = pod(POSTGRESQL), one("StatefulSet")["spec"]["template"]
     assert ours["metadata"] == sqlite["metadata"]
     differ = {"containers", "volumes", "topologySpreadConstraints", "terminationGracePeriodSeconds"}
@@ -103,8 +103,8 @@ def test_the_pod_is_what_it_is_with_sqlite() -> None:
     assert ours["spec"]["terminationGracePeriodSeconds"] == 37
 
 
-def test_the_url_is_in_a_file_that_changes_live(values: Any) -> None:
-    """The Secret is mounted whole, so without subPath; what lies beside the URL can be named in it."""
+def test_the_url_is_in_a_mounted_secret(values: Any) -> None:
+    """All keys are mounted, without subPath: the URL can change without a restart, and name a file beside it."""
     spec = pod(values | {"inbox": values["inbox"] | {"secretKey": "dsn"}})["spec"]
     (volume,) = [it for it in spec["volumes"] if it["name"] == "inbox"]
     assert volume == {"name": "inbox", "secret": {"secretName": "inbox", "defaultMode": 0o440}}
@@ -116,8 +116,8 @@ def test_the_url_is_in_a_file_that_changes_live(values: Any) -> None:
     assert "checksum" not in json.dumps(spec)
 
 
-def test_several_workers_of_a_pod(values: Any) -> None:
-    """A server takes from many."""
+def test_a_pod_may_have_several_workers(values: Any) -> None:
+    """An external inbox allows several writers."""
     env = {it["name"]: it.get("value") for it in pod(values | {"workers": 4})["spec"]["containers"][0]["env"]}
     assert env["WEBHOOK_WORKERS"] == "4"
 
@@ -126,8 +126,8 @@ def test_several_workers_of_a_pod(values: Any) -> None:
     ("more", "replicas", "budget"),
     [({}, 2, True), ({"replicas": 1}, 1, False), ({"replicas": 5}, 5, True), ({"replicas": None}, 2, True)],
 )
-def test_a_budget_where_there_is_more_than_one(more: Any, replicas: int, budget: bool) -> None:  # noqa: FBT001 -- of a table
-    """One of several may be missing; of one, a budget would only keep nodes from being drained."""
+def test_several_pods_have_a_disruption_budget(more: Any, replicas: int, budget: bool) -> None:  # noqa: FBT001 -- a parameter
+    """It allows one pod to be missing; with one pod it would only block drains of nodes."""
     assert named("Deployment", NAME, POSTGRESQL | more)["spec"]["replicas"] == replicas
     budgets = [it["spec"] for it in rendered(POSTGRESQL | more) if it["kind"] == "PodDisruptionBudget"]
     assert len(budgets) == budget
@@ -137,7 +137,7 @@ def test_a_budget_where_there_is_more_than_one(more: Any, replicas: int, budget:
 
 
 def test_the_pods_are_spread() -> None:
-    """Over nodes and zones where that is possible, each rollout by itself; or as the reader says."""
+    """Over nodes and zones if possible, per rollout; or as the values say."""
     for name in (NAME, f"{NAME}-relay"):
         template = pod(APART, name)
         spread = template["spec"]["topologySpreadConstraints"]
@@ -146,17 +146,17 @@ def test_the_pods_are_spread() -> None:
             assert each["whenUnsatisfiable"] == "ScheduleAnyway"
             assert each["matchLabelKeys"] == ["pod-template-hash"]
             assert selects(each["labelSelector"], template["metadata"]["labels"])
-    mine = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
-    (given,) = pod(APART | {"topologySpreadConstraints": [mine]})["spec"]["topologySpreadConstraints"]
-    assert given == mine | {"labelSelector": given["labelSelector"]}
-    assert selects(given["labelSelector"], pod(APART)["metadata"]["labels"])
-    chosen = mine | {"labelSelector": {"matchLabels": {"a": "b"}}}
-    assert pod(APART | {"topologySpreadConstraints": [chosen]})["spec"]["topologySpreadConstraints"] == [chosen]
+    constraint = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+    (spread_by_values,) = pod(APART | {"topologySpreadConstraints": [constraint]})["spec"]["topologySpreadConstraints"]
+    assert spread_by_values == constraint | {"labelSelector": spread_by_values["labelSelector"]}
+    assert selects(spread_by_values["labelSelector"], pod(APART)["metadata"]["labels"])
+    selected = constraint | {"labelSelector": {"matchLabels": {"a": "b"}}}
+    assert pod(APART | {"topologySpreadConstraints": [selected]})["spec"]["topologySpreadConstraints"] == [selected]
     assert "topologySpreadConstraints" not in one("StatefulSet")["spec"]["template"]["spec"]
 
 
-def test_who_is_not_ready_gets_nothing(values: Any) -> None:
-    """Another pod does; and no selector asks for the one pod of a StatefulSet. A pod of before is meant as well."""
+def test_a_pod_that_is_not_ready_gets_no_requests(values: Any) -> None:
+    """Another pod does. The Service also selects the pod of a StatefulSet that is kept while the engine changes."""
     spec = named("Service", NAME, values)["spec"]
     assert "publishNotReadyAddresses" not in spec
     for template in (pod(values), one("StatefulSet")["spec"]["template"]):
@@ -164,15 +164,15 @@ def test_who_is_not_ready_gets_nothing(values: Any) -> None:
     assert named("Service", NAME, {})["spec"]["publishNotReadyAddresses"] is True
 
 
-def test_the_relay_has_pods_of_its_own() -> None:
-    """Two of them, that nobody needs a volume for; the receiver's pods have none."""
-    made = {
+def test_the_relay_has_its_own_pods() -> None:
+    """There are two, without a volume; the receiver's pods have no relay."""
+    expected = {
         ("Deployment", "-relay"),
         ("PodDisruptionBudget", "-relay"),
         ("Service", "-relay"),
         ("NetworkPolicy", "-relay"),
     }
-    assert kinds(APART) - kinds(POSTGRESQL) == made | {("ConfigMap", "-destinations")}
+    assert kinds(APART) - kinds(POSTGRESQL) == expected | {("ConfigMap", "-destinations")}
     assert [it["name"] for it in pod(APART)["spec"]["containers"]] == ["receiver"]
     assert named("Deployment", f"{NAME}-relay", APART)["spec"]["replicas"] == 2
     spec = pod(APART, f"{NAME}-relay")["spec"]
@@ -191,45 +191,45 @@ def test_the_relay_has_pods_of_its_own() -> None:
     assert ("PodDisruptionBudget", "-relay") not in kinds(single)
 
 
-def test_the_receiver_knows_that_there_is_a_relay() -> None:
-    """It purges nothing that is still owed."""
+def test_the_receiver_is_told_about_the_relay() -> None:
+    """It must not purge undelivered events."""
     env = {it["name"] for it in pod(APART)["spec"]["containers"][0]["env"]}
     assert "WEBHOOK_DESTINATIONS" in env - {it["name"] for it in pod(POSTGRESQL)["spec"]["containers"][0]["env"]}
 
 
 def test_a_change_of_the_destinations_restarts_no_pod() -> None:
-    """Of neither Deployment."""
+    """Neither Deployment changes."""
     other = POSTGRESQL | {"relay": {"destinations": [BOT | {"url": "https://other.example.com/"}]}}
     for name in (NAME, f"{NAME}-relay"):
         assert named("Deployment", name, APART) == named("Deployment", name, other)
 
 
-def test_no_selector_means_the_pods_of_another() -> None:
-    """Services, budgets, policies, Deployments: the relay's never the receiver, its own never the relay or the test."""
+def test_every_selector_matches_only_its_own_pods() -> None:
+    """Selectors of the receiver, the relay and the test pod never match each other's pods."""
     labels = {
         "receiver": pod(APART)["metadata"]["labels"],
         "relay": pod(APART, f"{NAME}-relay")["metadata"]["labels"],
         "test": named("Pod", f"{NAME}-test", APART)["metadata"]["labels"],
     }
-    seen = 0
-    for found in rendered(APART):
-        selector = found.get("spec", {}).get("selector", found.get("spec", {}).get("podSelector"))
+    count = 0
+    for manifest in rendered(APART):
+        selector = manifest.get("spec", {}).get("selector", manifest.get("spec", {}).get("podSelector"))
         if selector:
-            seen += 1
-            meant = {component for component in labels if selects(selector, labels[component])}
-            end = found["metadata"]["name"].rpartition("-")[2]
-            assert meant == {end if end in labels else "receiver"}, found["metadata"]
-    assert seen == 10
-    # A StatefulSet's selector can't change, and needs not: it never meant a relay.
+            count += 1
+            matched = {component for component in labels if selects(selector, labels[component])}
+            end = manifest["metadata"]["name"].rpartition("-")[2]
+            assert matched == {end if end in labels else "receiver"}, manifest["metadata"]
+    assert count == 10
+    # A StatefulSet's selector can't be changed, and need not be: it never matched a relay.
     assert not selects(one("StatefulSet")["spec"]["selector"], labels["relay"])
 
 
 @pytest.mark.parametrize("monitor", [POD_MONITOR, SERVICE_MONITOR])
-def test_both_are_scraped(monitor: Any) -> None:
-    """Each by the port that it has, whichever monitor it is; without a relay nobody looks for one."""
+def test_receiver_and_relay_are_scraped(monitor: Any) -> None:
+    """Each on its own port, by either kind of monitor; without a relay nothing is scraped for it."""
     apart, alone = (
-        next(it["spec"] for it in rendered(given | monitor) if it["kind"].endswith("Monitor"))
-        for given in (APART, POSTGRESQL)
+        next(it["spec"] for it in rendered(values | monitor) if it["kind"].endswith("Monitor"))
+        for values in (APART, POSTGRESQL)
     )
     assert [it["port"] for it in apart.get("podMetricsEndpoints", apart.get("endpoints"))] == ["admin", "relay"]
     if monitor is POD_MONITOR:
@@ -247,20 +247,20 @@ def test_both_are_scraped(monitor: Any) -> None:
 @pytest.mark.parametrize(
     ("engine", "ports"), [("postgresql", [5432, 6432]), ("kafka", [9092, 9093, 9094]), ("nats", [4222])]
 )
-def test_the_network_policy_lets_the_receiver_to_its_server(engine: str, ports: list[int]) -> None:
-    """By its usual ports, or as the reader says; names are found all the same."""
-    names, way = named("NetworkPolicy", NAME, ENGINES[engine])["spec"]["egress"]
+def test_the_receiver_may_reach_the_inboxs_server(engine: str, ports: list[int]) -> None:
+    """On its usual ports, or as inboxEgress says; DNS stays allowed."""
+    names, server = named("NetworkPolicy", NAME, ENGINES[engine])["spec"]["egress"]
     assert {port["port"] for port in names["ports"]} == {53}
-    assert way == {"ports": [{"port": port} for port in ports]}
-    mine = [{"ports": [{"port": 5433}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, {"ports": [{"port": 1}]}]
-    given = ENGINES[engine] | {"networkPolicy": {"inboxEgress": mine}}
-    assert named("NetworkPolicy", NAME, given)["spec"]["egress"] == [names, *mine]
-    (alone,) = named("NetworkPolicy", NAME, {"networkPolicy": {"inboxEgress": mine}})["spec"]["egress"]
+    assert server == {"ports": [{"port": port} for port in ports]}
+    rules = [{"ports": [{"port": 5433}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, {"ports": [{"port": 1}]}]
+    values = ENGINES[engine] | {"networkPolicy": {"inboxEgress": rules}}
+    assert named("NetworkPolicy", NAME, values)["spec"]["egress"] == [names, *rules]
+    (alone,) = named("NetworkPolicy", NAME, {"networkPolicy": {"inboxEgress": rules}})["spec"]["egress"]
     assert alone == names
 
 
 def test_the_network_policies_of_receiver_and_relay() -> None:
-    """The receiver does not reach the destinations, the relay's metrics are for Prometheus, nobody else gets in."""
+    """The receiver can't reach the destinations, and only Prometheus can reach the relay."""
     receiver, relay = (named("NetworkPolicy", name, APART)["spec"] for name in (NAME, f"{NAME}-relay"))
     assert [port["port"] for rule in receiver["ingress"] for port in rule["ports"]] == [
         "http",
@@ -268,9 +268,9 @@ def test_the_network_policies_of_receiver_and_relay() -> None:
         "http",
         "admin",
     ]
-    (let_in,) = relay["ingress"]
+    (ingress_rule,) = relay["ingress"]
     monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-    assert let_in == {"ports": [{"port": "relay"}], "from": [{"namespaceSelector": monitoring}]}
+    assert ingress_rule == {"ports": [{"port": "relay"}], "from": [{"namespaceSelector": monitoring}]}
     assert [[port["port"] for port in rule["ports"]] for rule in receiver["egress"]] == [[53, 53], [5432, 6432]]
     out = [[port["port"] for port in rule["ports"]] for rule in relay["egress"]]
     assert out == [[53, 53], [5432, 6432], [8443]]
@@ -281,8 +281,8 @@ def test_the_network_policies_of_receiver_and_relay() -> None:
         assert spec["ingress"][-1] == {"ports": [{"port": 1}]}
 
 
-def test_the_autoscaler_decides_how_many() -> None:
-    """By the CPU of the receiver's own container; the Deployment then says no number, and has its budget."""
+def test_the_autoscaler_sets_the_number_of_pods() -> None:
+    """By the CPU of the receiver's container; the Deployment then has no replicas, and still its budget."""
     spec = named("HorizontalPodAutoscaler", NAME, AUTOSCALED)["spec"]
     assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
@@ -294,23 +294,23 @@ def test_the_autoscaler_decides_how_many() -> None:
     assert ("PodDisruptionBudget", "") in kinds(AUTOSCALED)
 
 
-def test_keda_instead() -> None:
-    """Its object and not both; triggers of the reader's stand beside the one on CPU."""
+def test_keda_replaces_the_autoscaler() -> None:
+    """There is one object, and additional triggers follow the one on CPU."""
     assert ("HorizontalPodAutoscaler", "") not in kinds(KEDA)
-    found = named("ScaledObject", NAME, KEDA)
-    assert found["apiVersion"] == "keda.sh/v1alpha1"
-    spec = found["spec"]
+    manifest = named("ScaledObject", NAME, KEDA)
+    assert manifest["apiVersion"] == "keda.sh/v1alpha1"
+    spec = manifest["spec"]
     assert (spec["scaleTargetRef"], spec["minReplicaCount"], spec["maxReplicaCount"]) == ({"name": NAME}, 2, 6)
     assert set(spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]) == {"scaleUp", "scaleDown"}
     (cpu,) = spec["triggers"]
     expected = {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70", "containerName": "receiver"}}
     assert cpu == expected
-    mine = {
+    trigger = {
         "type": "prometheus",
         "metadata": {"serverAddress": "http://prometheus:9090", "query": "x", "threshold": "1"},
     }
-    given = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True, "triggers": [mine]}}}
-    assert named("ScaledObject", NAME, given)["spec"]["triggers"] == [cpu, mine]
+    values = POSTGRESQL | {"autoscaling": {"enabled": True, "keda": {"enabled": True, "triggers": [trigger]}}}
+    assert named("ScaledObject", NAME, values)["spec"]["triggers"] == [cpu, trigger]
     assert "replicas" not in named("Deployment", NAME, KEDA)["spec"]
 
 
@@ -319,88 +319,91 @@ def test_keda_instead() -> None:
     [
         (
             {"inbox": {"engine": "postgresql"}},
-            "say which Secret holds the URL of the postgresql server, under the key url",
+            "set it to the Secret that has the URL of the postgresql server under the key url",
         ),
         ({"inbox": {"existingSecret": "x"}}, "set inbox.engine to postgresql, kafka or nats"),
         ({"inbox": {"engine": "mysql"}}, "must be one of"),
         ({"inbox": POSTGRESQL["inbox"] | {"secretKey": "a/b"}}, "pattern"),
-        ({"replicas": 2}, "More want an engine with a server: inbox.engine"),
+        ({"replicas": 2}, "or set inbox.engine to postgresql, kafka or nats"),
         (POSTGRESQL | {"replicas": 0}, "minimum"),
         (POSTGRESQL | {"replicas": "2"}, "got string, want"),
-        (KAFKA | RELAY, "from kafka your own consumers read"),
-        (NATS | RELAY, "from nats your own consumers read"),
-        ({"autoscaling": {"enabled": True}}, "autoscaling: SQLite serves one pod"),
-        ({"autoscaling": {"enabled": True, "keda": {"enabled": True}}}, "autoscaling: SQLite serves one pod"),
-        (POSTGRESQL | {"autoscaling": {"keda": {"enabled": True}}}, "counts with autoscaling.enabled only"),
-        (AUTOSCALED | {"replicas": 3}, "Leave replicas out"),
+        (KAFKA | RELAY, "with kafka there is no relay"),
+        (NATS | RELAY, "with nats there is no relay"),
+        ({"autoscaling": {"enabled": True}}, "autoscaling.enabled: with SQLite there is one pod"),
+        (
+            {"autoscaling": {"enabled": True, "keda": {"enabled": True}}},
+            "autoscaling.enabled: with SQLite there is one pod",
+        ),
+        (POSTGRESQL | {"autoscaling": {"keda": {"enabled": True}}}, "no effect without autoscaling.enabled"),
+        (AUTOSCALED | {"replicas": 3}, "Remove replicas"),
         (POSTGRESQL | {"autoscaling": {"enabled": True, "maxReplicas": 1}}, "minReplicas is above"),
         (APART | {"relay": {"replicas": 0}}, "minimum"),
-        (POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX", "value": "x"}]}, "WEBHOOK_INBOX is the chart's"),
+        (POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX", "value": "x"}]}, "WEBHOOK_INBOX can't be changed"),
         (
             POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX_FILE", "value": "x"}]},
-            "WEBHOOK_INBOX_FILE is the chart's",
+            "WEBHOOK_INBOX_FILE can't be changed",
         ),
     ],
 )
-def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
-    """With the way out."""
-    assert why in refusal(values)
+def test_values_that_cannot_work_are_rejected(values: Any, why: str) -> None:
+    """The message says what to set."""
+    assert why in validation_error(values)
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.36"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_api_knows_every_field(engine: str, version: str) -> None:
-    """By Kubernetes' own schemas, strictly; other makers' resources are tried on a cluster, KEDA's nowhere."""
+def test_the_api_accepts_every_field(engine: str, version: str) -> None:
+    """Checked against the schemas of Kubernetes; tests/cluster tries the other resources, except KEDA's."""
     more = ALL if engine == "postgresql" else {**EVERYTHING, **ENGINES[engine], "relay": {}}
-    seen = set()
-    for found in rendered(more):
-        if not found["apiVersion"].startswith(("monitoring.coreos.com", "gateway.networking.k8s.io")):
-            kubernetes_validate.validate(found, version, strict=True)
-            seen.add(found["kind"])
-    assert {"Deployment", "PodDisruptionBudget", "NetworkPolicy"} <= seen
-    assert ("HorizontalPodAutoscaler" in seen) == (engine == "postgresql")
+    validated_kinds = set()
+    for manifest in rendered(more):
+        if not manifest["apiVersion"].startswith(("monitoring.coreos.com", "gateway.networking.k8s.io")):
+            kubernetes_validate.validate(manifest, version, strict=True)
+            validated_kinds.add(manifest["kind"])
+    assert {"Deployment", "PodDisruptionBudget", "NetworkPolicy"} <= validated_kinds
+    assert ("HorizontalPodAutoscaler" in validated_kinds) == (engine == "postgresql")
 
 
 def test_lint() -> None:
-    """As Helm judges it."""
+    """`helm lint --strict` passes."""
     for values in (ALL, KEDA, KAFKA, NATS):
         done = helm("lint", str(CHART), "--strict", values=values)
         assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
-    ("values", "said", "unsaid"),
+    ("values", "expected", "unexpected"),
     [
-        (POSTGRESQL, "the Secret inbox wants the key url", "volume claim"),
+        (POSTGRESQL, "create the Secret inbox with the key url", "volume claim"),
         (POSTGRESQL, "--from-literal=url='postgresql://USER:PASSWORD@HOST:5432/", "-0"),
         (POSTGRESQL, "exec deployment/wh-whatsapp-webhook -- whatsapp-webhook events list", "consumers"),
-        (POSTGRESQL, "by the usual ports of postgresql alone", "inboxEgress says"),
+        (POSTGRESQL, "only the usual ports of postgresql", "inboxEgress says"),
         (POSTGRESQL | {"networkPolicy": {"inboxEgress": [{}]}}, "as networkPolicy.inboxEgress says", "usual ports"),
         (APART, "exec deployment/wh-whatsapp-webhook-relay -- whatsapp-webhook destinations list", "-c relay"),
         (KAFKA, "they are in the topic that the URL names", "events list"),
         (NATS, "they are in the stream that the URL names", "events list"),
-        ({}, "which outlives `helm uninstall`", "inboxEgress"),
+        ({}, "which `helm uninstall` does not delete", "inboxEgress"),
     ],
 )
-def test_the_notes_fit_the_engine(values: Any, said: str, unsaid: str) -> None:
-    """Commands that work there, and nothing of another one."""
-    told = notes(values)
-    assert said in told
-    assert unsaid not in told
-    assert "WARNING" not in told
+def test_the_notes_fit_the_engine(values: Any, expected: str, unexpected: str) -> None:
+    """They have the commands of this engine, and none of another."""
+    text = notes(values)
+    assert expected in text
+    assert unexpected not in text
+    assert "WARNING" not in text
 
 
 BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}]}}
 
 
 @pytest.mark.parametrize(
-    ("was", "values", "said"),
+    ("was", "values", "expected"),
     [
-        ("sqlite", APART, ["Without `from: beginning` bot may miss"]),
+        ("sqlite", APART, ["Set `from: beginning` for bot: without it they may miss"]),
         (
             "sqlite",
             BEGINNING,
-            ["inbox-wh-whatsapp-webhook-0, which stays", "events list", "helm.sh/resource-policy=keep"],
+            ["inbox-wh-whatsapp-webhook-0, which is kept", "events list", "helm.sh/resource-policy=keep"],
         ),
         (
             "sqlite, kept",
@@ -415,61 +418,63 @@ BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}
         ("", APART, []),
     ],
 )
-def test_another_engine_is_warned_of(was: str, values: Any, said: list[str], tmp_path: Path) -> None:
-    """What the old inbox holds, and how it is delivered first. What was, only a cluster tells: see tests/cluster."""
+def test_the_notes_warn_about_a_change_of_the_engine(
+    was: str, values: Any, expected: list[str], tmp_path: Path
+) -> None:
+    """They say where the old events are and how to deliver them. tests/cluster changes the engine of a release."""
     copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
-    include = f'{{{{ include "whatsapp-webhook.moved" (list . "{was}") | toJson }}}}'
-    made = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: told}\ndata: {told: " + include + "}\n"
-    (copy / "templates" / "told.yaml").write_text(made)
-    (found,) = [it for it in objects(copy, values) if it["metadata"]["name"] == "told"]
-    told = found["data"]["told"]
-    assert bool(told) == bool(said)
-    for each in said:
-        assert each in told
-    if said:
-        assert ("delivered by nobody now" in told) == (was in ("sqlite", "postgresql"))
-        assert "docs/kubernetes.md" in told
+    include = f'{{{{ include "whatsapp-webhook.engineChange" (list . "{was}") | toJson }}}}'
+    template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: warning}\ndata: {text: " + include + "}\n"
+    (copy / "templates" / "warning.yaml").write_text(template)
+    (manifest,) = [it for it in objects(copy, values) if it["metadata"]["name"] == "warning"]
+    text = manifest["data"]["text"]
+    assert bool(text) == bool(expected)
+    for each in expected:
+        assert each in text
+    if expected:
+        assert ("Events that were not delivered are not delivered any" in text) == (was in ("sqlite", "postgresql"))
+        assert "docs/kubernetes.md" in text
         now = values.get("inbox", {"engine": "sqlite"})["engine"]
-        assert ("from: beginning" in told) == (values == APART)
-        assert f"inbox.engine was {was.removesuffix(', kept')} and is {now}." in told
+        assert ("from: beginning" in text) == (values == APART)
+        assert f"inbox.engine was {was.removesuffix(', kept')} and is {now}." in text
         assert "## Moving to another engine" in (CHART.parents[1] / "docs" / "kubernetes.md").read_text()
 
 
-def test_the_deployment_says_which_engine_it_has(values: Any) -> None:
-    """So that the next upgrade can tell; the reader's annotations stand beside."""
-    found = named("Deployment", NAME, values | {"annotations": {"a": "b"}})["metadata"]["annotations"]
-    assert found == {"whatsapp-webhook/inbox-engine": values["inbox"]["engine"], "a": "b"}
+def test_the_deployment_is_annotated_with_its_engine(values: Any) -> None:
+    """The next upgrade compares it; the annotations of the values are kept."""
+    annotations = named("Deployment", NAME, values | {"annotations": {"a": "b"}})["metadata"]["annotations"]
+    assert annotations == {"whatsapp-webhook/inbox-engine": values["inbox"]["engine"], "a": "b"}
 
 
-def test_helm_test_asks_no_single_pod(values: Any) -> None:
-    """One of several took the notification, and another one would be asked whether it counted it."""
+def test_helm_test_does_not_read_metrics_of_several_pods(values: Any) -> None:
+    """The pod that accepted the notification and the one that is scraped may differ."""
     assert not any("--metrics" in it for it in named("Pod", f"{NAME}-test", values)["spec"]["containers"][0]["args"])
     assert any("--metrics" in it for it in named("Pod", f"{NAME}-test", {})["spec"]["containers"][0]["args"])
 
 
 def alerts(values: Any) -> dict[str, str]:
-    """Give the causes' expressions by name."""
+    """Return the alerts' expressions by name."""
     groups = one("PrometheusRule", values | RULE)["spec"]["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
 
 
-def test_no_alert_speaks_of_a_volume_that_is_not_there(values: Any) -> None:
-    """All others are there, and none fires because somebody chose a weaker inbox."""
+def test_without_a_volume_there_are_no_volume_alerts(values: Any) -> None:
+    """All other alerts exist, and none fires because of durability=weak."""
     assert {*alerts({})} - {*alerts(values)} == {"WebhookVolumeFilling", "WebhookVolumeNearlyFull"}
     assert "weak" not in json.dumps(alerts(values))
     assert {*alerts(RELAY)} - {*alerts(APART)} == {"WebhookVolumeFilling", "WebhookVolumeNearlyFull"}
 
 
 def pods_of(values: Any, *, release: str) -> list[str]:
-    """Name a pod of each Deployment as Kubernetes does: what is before the five letters is cut at 58."""
+    """Return a pod's name for each Deployment, cut at 58 characters before the suffix, as Kubernetes does."""
     done = helm("template", release, str(CHART), values=values)
-    made = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] == "Deployment"]
-    return [f"{it['metadata']['name']}-7f9c8d6b54-"[:58] + "x2k9z" for it in made]
+    deployments = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] == "Deployment"]
+    return [f"{it['metadata']['name']}-7f9c8d6b54-"[:58] + "x2k9z" for it in deployments]
 
 
 @pytest.mark.parametrize("release", ["wh", "w" * 30, "w" * 47, "w" * 52])
-def test_the_alerts_are_of_every_pod_of_the_release_and_of_no_other(release: str) -> None:
-    """However long its name is; a release whose name goes on where this one's ends is another one."""
+def test_the_alerts_select_the_pods_of_this_release_only(release: str) -> None:
+    """Whatever the length of its name; also if the name of another release starts with this one's."""
     done = helm("template", release, str(CHART), "--namespace", "here", values=APART | RULE)
     (rule,) = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] == "PrometheusRule"]
     (pattern,) = set(re.findall(r'namespace="here",pod=~"(.*?)"', json.dumps(rule).replace('\\"', '"')))
@@ -481,25 +486,25 @@ def test_the_alerts_are_of_every_pod_of_the_release_and_of_no_other(release: str
         assert not re.fullmatch(pattern, other), other
 
 
-def test_the_dashboard_counts_the_inbox_once() -> None:
-    """Each pod tells the same of it: the largest of a release; and relays are found in pods of their own."""
-    made = dashboard.dashboard()
-    queries = [it["expr"] for panel in made["panels"] for it in panel.get("targets", [])]
-    whole = [query for query in queries if re.search(r"inbox_(events|bytes|free_bytes)\b", query)]
-    assert len(whole) == 3
-    assert all(re.match(r"(max|min) by \(namespace, job\) ", query) for query in whole)
-    (pods,) = [it["query"]["query"] for it in made["templating"]["list"] if it["name"] == "pod"]
+def test_the_dashboard_does_not_add_up_the_inbox() -> None:
+    """All pods report the same inbox, so the largest value counts; relays are found in their own pods."""
+    content = dashboard.dashboard()
+    queries = [it["expr"] for panel in content["panels"] for it in panel.get("targets", [])]
+    inbox_queries = [query for query in queries if re.search(r"inbox_(events|bytes|free_bytes)\b", query)]
+    assert len(inbox_queries) == 3
+    assert all(re.match(r"(max|min) by \(namespace, job\) ", query) for query in inbox_queries)
+    (pods,) = [it["query"]["query"] for it in content["templating"]["list"] if it["name"] == "pod"]
     assert "whatsapp_webhook_build_info|whatsapp_webhook_relay_failing" in pods
 
 
 @pytest.mark.needs("prometheus")
-def test_the_alerts_with_many_pods(tmp_path: Path) -> None:
-    """What each of them tells is one alert, as promtool plays it."""
+def test_several_pods_cause_one_alert(tmp_path: Path) -> None:
+    """Promtool's tests pass: what all pods report alike is one alert."""
     spec = one("PrometheusRule", APART | {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
     check = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
-    judged = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+    checked = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     play = shutil.copy(Path(__file__).parent / "server-alerts.yaml", tmp_path)
     done = subprocess.run(["promtool", "test", "rules", play], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

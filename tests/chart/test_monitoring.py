@@ -20,28 +20,28 @@ from tests.support.relaying import Relay, write
 from tests.support.server import Server, until
 
 RULE = {"prometheusRule": {"enabled": True}}
-# Receiver and relay in one pod, or each in its own; and the values with which that is so.
+# The pods of receiver and relay, the same one or two, and the values for that layout.
 LAYOUTS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
-    "beside": (("wh-whatsapp-webhook-0",) * 2, RELAY | RULE),
-    "apart": (("wh-whatsapp-webhook-7f9c8d6b54-x2k9z", "wh-whatsapp-webhook-relay-5d4f8b9c7-q4w8m"), APART | RULE),
+    "one pod": (("wh-whatsapp-webhook-0",) * 2, RELAY | RULE),
+    "two pods": (("wh-whatsapp-webhook-7f9c8d6b54-x2k9z", "wh-whatsapp-webhook-relay-5d4f8b9c7-q4w8m"), APART | RULE),
 }
 QUERIES = [
     (panel.title, legend, query) for row in PANELS.values() for panel in row for legend, query in panel.queries.items()
 ]
 
 
-pytestmark = pytest.mark.xdist_group("monitoring")  # each process would play Meta to a Prometheus of its own
+pytestmark = pytest.mark.xdist_group("monitoring")  # otherwise each test process would run its own Prometheus
 
 
 def target(pod: str, container: str, port: int) -> dict[str, Any]:
-    """Say where a container is scraped."""
+    """Return the scrape target of a container."""
     labels = {"namespace": "here", "pod": pod, "container": container}
     return {"targets": [f"127.0.0.1:{port}"], "labels": labels}
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has scraped a server to which Meta was played twice, and a relay that delivered it."""
+    """Yield a Prometheus that scraped a receiver with simulated traffic, and a relay that delivered it."""
     pods, values = LAYOUTS[str(request.param)]
     rules = one("PrometheusRule", values)["spec"] if shutil.which("helm") else {"groups": []}
     directory = tmp_path_factory.mktemp("monitoring")
@@ -59,12 +59,12 @@ def scraped(directory: Path, pods: tuple[str, str], rules: dict[str, Any]) -> It
                 target(pods[1], "relay", relay.port),
             ],
         }
-        with scraping(directory / "prometheus", [job], rules) as found:
+        with scraping(directory / "prometheus", [job], rules) as prometheus:
             command = [sys.executable, "-m", "service", "simulate", f"http://127.0.0.1:{server.port}/webhooks"]
             for _ in range(2):
                 subprocess.run([*command, "--credentials", str(server.credentials)], check=True, capture_output=True)
                 time.sleep(2)
-            yield found
+            yield prometheus
 
 
 @pytest.mark.needs("prometheus")
@@ -72,32 +72,32 @@ def scraped(directory: Path, pods: tuple[str, str], rules: dict[str, Any]) -> It
     ("title", "legend", "query"), QUERIES, ids=[f"{title}: {legend}" for title, legend, _ in QUERIES]
 )
 def test_every_panel_has_data(prometheus: Prometheus, title: str, legend: str, query: str) -> None:
-    """A number; what the legend speaks of is a label, no two are called the same, and none is a stranger's."""
+    """The query returns numbers, its legend's labels exist and are unique, and no series is of another pod."""
     until(lambda: prometheus.found(query), title, patience=10)  # a scrape may be late on a busy machine
-    found = [one["metric"] for one in prometheus.found(query)]
-    names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in found]
+    label_sets = [series["metric"] for series in prometheus.found(query)]
+    names = [re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels[label[1]], legend) for labels in label_sets]
     assert len(set(names)) == len(names)
-    assert STRANGER not in str(found)
+    assert STRANGER not in str(label_sets)
 
 
 @pytest.mark.needs("prometheus", "helm")
 def test_every_rule_is_evaluated(prometheus: Prometheus) -> None:
-    """Without an error; and what is well fires nothing."""
+    """No rule fails, and no alert fires for a healthy service."""
     prometheus.wait_until_evaluated()
     assert prometheus.firing() == set()
 
 
 @pytest.mark.needs("prometheus", "helm")
-def test_the_alerts(tmp_path: Path) -> None:
-    """Each fires when it should and stops when it should, as promtool plays it."""
+def test_alerts_fire_and_resolve(tmp_path: Path) -> None:
+    """Promtool's tests cover every alert and pass."""
     spec = one("PrometheusRule", RELAY | {"prometheusRule": {"enabled": True, "runbook": "https://RUNBOOK"}})["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
     rules = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
-    judged = subprocess.run(rules, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
-    plays = [shutil.copy(play, tmp_path) for play in Path(__file__).parent.glob("alerts*.yaml")]
-    played = "".join(Path(play).read_text() for play in plays)
+    checked = subprocess.run(rules, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    test_files = [shutil.copy(file, tmp_path) for file in Path(__file__).parent.glob("alerts*.yaml")]
+    content = "".join(Path(file).read_text() for file in test_files)
     alerts = {rule["alert"] for group in spec["groups"] for rule in group["rules"] if "alert" in rule}
-    assert {name for name in alerts if name not in played} == set()
-    done = subprocess.run(["promtool", "test", "rules", *plays], capture_output=True, text=True, check=False)
+    assert {name for name in alerts if name not in content} == set()
+    done = subprocess.run(["promtool", "test", "rules", *test_files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

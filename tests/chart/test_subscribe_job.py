@@ -1,4 +1,4 @@
-"""The chart's Job that has Meta send to the release: what it runs, what it may reach, and what is refused before."""
+"""The chart's Job that registers the release at Meta: what it runs, what it may reach, which values are rejected."""
 
 import json
 import os
@@ -11,14 +11,14 @@ import click
 import pytest
 
 from service.config import SETTINGS
-from tests.chart.helm import APART, CHART, INGRESS, POSTGRESQL, ROUTE, SUBSCRIBE, notes, one, refusal, rendered
+from tests.chart.helm import APART, CHART, INGRESS, POSTGRESQL, ROUTE, SUBSCRIBE, notes, one, rendered, validation_error
 
 pytestmark = pytest.mark.needs("helm")
 URL = "https://wa.example.com/webhooks"
 
 
 def merged(**more: Any) -> dict[str, Any]:
-    """Give the values that make the Job, with other ones of its block."""
+    """Return the values that create the Job, with *more* in their block."""
     return {"subscribe": SUBSCRIBE["subscribe"] | more}
 
 
@@ -35,27 +35,27 @@ def program(values: Any = SUBSCRIBE) -> dict[str, Any]:
 
 
 def environ(values: Any = SUBSCRIBE) -> dict[str, str]:
-    told = [(each["name"], each["value"]) for each in program(values)["env"]]
-    assert len(dict(told)) == len(told), "one is there twice"
-    return dict(told)
+    variables = [(each["name"], each["value"]) for each in program(values)["env"]]
+    assert len(dict(variables)) == len(variables), "a variable is set twice"
+    return dict(variables)
 
 
-def test_without_being_asked_there_is_no_job() -> None:
-    """Nor a policy for it, whatever else of it is set."""
+def test_there_is_no_job_by_default() -> None:
+    """Nor a network policy for it, whatever its other values are."""
     assert rendered(merged(enabled=False)) == rendered()
     assert not [it for it in rendered() if it["metadata"]["name"].endswith("-subscribe")]
 
 
 def test_the_job_runs_after_install_and_upgrade() -> None:
-    """A failed one stays, and so does one that succeeded, until the next: its log tells what was done."""
+    """A Job is kept until the next one, for its log."""
     annotations = one("Job", SUBSCRIBE)["metadata"]["annotations"]
     assert annotations["helm.sh/hook"] == "post-install,post-upgrade"
     assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
     assert annotations["helm.sh/hook-output-log-policy"] == "hook-failed"
 
 
-def test_a_failure_is_tried_again_within_helms_patience() -> None:
-    """Each by a pod of its own, whose log stays; all tries and the pauses before them fit into the deadline."""
+def test_a_failure_is_retried_within_helms_timeout() -> None:
+    """Each attempt has its own pod, whose log is kept; all attempts and pauses fit into the deadline."""
     spec = one("Job", SUBSCRIBE)["spec"]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     pauses = sum(10 * 2**number for number in range(spec["backoffLimit"]))
@@ -63,22 +63,22 @@ def test_a_failure_is_tried_again_within_helms_patience() -> None:
     assert one("Job", merged(backoffLimit=0, activeDeadlineSeconds=1000000))["spec"]["activeDeadlineSeconds"] == 1000000
 
 
-def test_what_can_never_work_is_tried_once() -> None:
-    """The code is the one that the command line has for wrong options and a wrong configuration."""
+def test_a_wrong_configuration_is_not_retried() -> None:
+    """The Job fails on the exit status for wrong options or a wrong configuration."""
     (rule,) = one("Job", SUBSCRIBE)["spec"]["podFailurePolicy"]["rules"]
     codes = {"containerName": program()["name"], "operator": "In", "values": [click.UsageError.exit_code]}
     assert rule == {"action": "FailJob", "onExitCodes": codes}
 
 
-def test_what_it_runs() -> None:
-    """`subscribe`, without being asked again, with what the values say."""
+def test_the_job_runs_subscribe() -> None:
+    """It has --yes, and the options and variables of the values."""
     assert program()["args"] == ["subscribe", "--yes"]
     more = merged(fields=["messages", "calls"], replace=True, dropOverrides=True)
     assert program(more)["args"] == ["subscribe", "--yes", "--fields=messages,calls", "--replace", "--drop-overrides"]
-    told = merged(accounts=["1", "2"], graphUrl="https://graph.example.com", graphVersion="v25.0") | {
+    values = merged(accounts=["1", "2"], graphUrl="https://graph.example.com", graphVersion="v25.0") | {
         "fields": ["calls"]
     }
-    assert environ(told) == {
+    assert environ(values) == {
         "WEBHOOK_FIELDS": "calls",
         "WEBHOOK_CALLBACK_URL": URL,
         "WEBHOOK_APP_ID": "188559381496048",
@@ -97,14 +97,14 @@ def test_what_it_runs() -> None:
         (INGRESS | {"subscribe": {"callbackUrl": "https://other.example.com/x"}}, "https://other.example.com/x"),
     ],
 )
-def test_the_url_is_where_the_way_in_is(values: Any, url: str) -> None:
-    """Unless it is said."""
+def test_the_url_has_the_host_of_ingress_or_http_route(values: Any, url: str) -> None:
+    """Unless callbackUrl is set."""
     subscribe = SUBSCRIBE["subscribe"] | {"callbackUrl": ""} | values.get("subscribe", {})
     assert environ(values | {"subscribe": subscribe})["WEBHOOK_CALLBACK_URL"] == url
 
 
-def test_every_variable_is_a_setting_and_none_is_the_inboxs() -> None:
-    """With a server too: where it is, and what it is told with, this pod does not get."""
+def test_the_job_does_not_get_the_inboxs_url() -> None:
+    """Every variable is a setting, none is the inbox's, and only the credentials are mounted."""
     names = {setting.name: setting.default for setting in SETTINGS}
     for values in (SUBSCRIBE, APART | SUBSCRIBE):
         assert set(environ(values)) <= set(names)
@@ -115,8 +115,8 @@ def test_every_variable_is_a_setting_and_none_is_the_inboxs() -> None:
     assert schema["fields"] == {"$ref": "#/properties/fields"}
 
 
-def test_what_is_the_readers_counts_here_too() -> None:
-    """Their own authority, say; but not twice what this pod is told by values of its own."""
+def test_extra_values_apply_to_the_job() -> None:
+    """For example a CA; but no variable is set twice."""
     values = SUBSCRIBE | {
         "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}, {"name": "WEBHOOK_APP_ID", "value": "1"}],
         "extraEnvFrom": [{"secretRef": {"name": "x"}}],
@@ -126,19 +126,19 @@ def test_what_is_the_readers_counts_here_too() -> None:
         "podAnnotations": {"a": "b"},
         "nodeSelector": {"a": "b"},
     }
-    found = pod(values)
+    template = pod(values)
     assert environ(values)["SSL_CERT_FILE"] == "/ca/ca.crt"
     assert environ(values)["WEBHOOK_APP_ID"] == "188559381496048"
     assert program(values)["envFrom"] == values["extraEnvFrom"]
-    assert values["extraVolumes"][0] in found["spec"]["volumes"]
+    assert values["extraVolumes"][0] in template["spec"]["volumes"]
     assert values["extraVolumeMounts"][0] in program(values)["volumeMounts"]
-    assert found["spec"]["nodeSelector"] == values["nodeSelector"]
-    assert found["metadata"]["annotations"] == values["podAnnotations"]
-    assert found["metadata"]["labels"]["mesh"] == "off"
+    assert template["spec"]["nodeSelector"] == values["nodeSelector"]
+    assert template["metadata"]["annotations"] == values["podAnnotations"]
+    assert template["metadata"]["labels"]["mesh"] == "off"
 
 
-def test_it_may_as_little_as_the_receiver() -> None:
-    """The same image and the same user, and no token of the cluster's."""
+def test_the_job_has_the_receivers_permissions() -> None:
+    """The same image and user, and no token for the cluster."""
     receiver = one("StatefulSet", SUBSCRIBE)["spec"]["template"]["spec"]
     spec = pod()["spec"]
     for name in ("securityContext", "serviceAccountName", "automountServiceAccountToken", "enableServiceLinks"):
@@ -148,8 +148,8 @@ def test_it_may_as_little_as_the_receiver() -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
-def test_the_access_token_may_lie_in_a_secret_of_its_own() -> None:
-    """Which the receiver does not mount; without, it is in the one of the credentials, and all of it may be missing."""
+def test_the_access_token_may_be_in_its_own_secret() -> None:
+    """The receiver does not mount it. Otherwise it is in the credentials' Secret. Both are optional."""
     credentials = {"secret": {"name": "wh-whatsapp-webhook-credentials", "optional": True}}
     token = {"name": "system-user", "optional": True, "items": [{"key": "access-token", "path": "access-token"}]}
     for values, sources in (
@@ -164,12 +164,12 @@ def test_the_access_token_may_lie_in_a_secret_of_its_own() -> None:
     assert mount == {"name": "credentials", "mountPath": directory, "readOnly": True}
 
 
-def test_nothing_else_of_the_release_takes_it_for_its_own() -> None:
-    """Its component is its own: no Service leads to it, no policy but one speaks of it."""
+def test_no_other_selector_matches_the_job() -> None:
+    """It has its own component label: no Service selects it, and one network policy does."""
     assert pod()["metadata"]["labels"]["app.kubernetes.io/component"] == "subscribe"
     for values in (SUBSCRIBE, APART | SUBSCRIBE):
-        found = [it["spec"] for it in rendered(values) if it["kind"] in ("Service", "PodDisruptionBudget")]
-        selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in found]
+        specs = [it["spec"] for it in rendered(values) if it["kind"] in ("Service", "PodDisruptionBudget")]
+        selectors = [spec["selector"].get("matchLabels", spec["selector"]) for spec in specs]
         assert all(each["app.kubernetes.io/component"] in ("receiver", "relay") for each in selectors)
         policies = [it["spec"]["podSelector"] for it in rendered(values) if it["kind"] == "NetworkPolicy"]
         components = [each["matchLabels"]["app.kubernetes.io/component"] for each in policies]
@@ -180,7 +180,7 @@ def test_nothing_else_of_the_release_takes_it_for_its_own() -> None:
     "values", [SUBSCRIBE, POSTGRESQL | SUBSCRIBE, SUBSCRIBE | {"tracing": {"endpoint": "http://c:4318"}}]
 )
 def test_its_network_policy(values: Any) -> None:
-    """Names, and port 443; nobody comes in. The receiver gets no way out by it."""
+    """It allows DNS and the Graph API's port, and no ingress. The receiver's policy is unchanged."""
     spec = one("NetworkPolicy", values, end="-subscribe")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert spec["ingress"] == []
@@ -193,8 +193,8 @@ def test_its_network_policy(values: Any) -> None:
     assert receiver == one("NetworkPolicy", values | merged(enabled=False), end="-webhook")
 
 
-def test_its_network_policy_is_the_readers_too() -> None:
-    """More of it, or none."""
+def test_network_policy_values_apply_to_the_job() -> None:
+    """ExtraEgress is added; networkPolicy.enabled removes it."""
     more = [{"ports": [{"port": 3128}]}]
     values = SUBSCRIBE | {"networkPolicy": {"extraEgress": more, "extraIngress": [{"ports": [{"port": 1}]}]}}
     spec = one("NetworkPolicy", values, end="-subscribe")["spec"]
@@ -207,7 +207,7 @@ def test_its_network_policy_is_the_readers_too() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        (merged(appId=""), "subscribe.appId: say which app"),
+        (merged(appId=""), "subscribe.appId is empty"),
         (merged(appId=188559381496048), "want string"),
         (merged(appId="my-app"), "pattern"),
         (merged(accounts=["shop"]), "pattern"),
@@ -220,15 +220,18 @@ def test_its_network_policy_is_the_readers_too() -> None:
         (merged(callbackUrl="http://wa.example.com/webhooks"), "Meta calls https only"),
         (merged(callbackUrl="wa.example.com/webhooks"), "Meta calls https only"),
         (merged(callbackUrl="https://a@wa.example.com/"), "pattern"),
-        (merged(callbackUrl="https:///webhooks"), "Meta would not call https:///webhooks"),
-        (merged(callbackUrl="https://"), "Meta would not call https://"),
+        (merged(callbackUrl="https:///webhooks"), "Meta does not accept https:///webhooks"),
+        (merged(callbackUrl="https://"), "Meta does not accept https://"),
         (merged(callbackUrl="https://h:99999/w"), "a port up to 65535"),
         (merged(callbackUrl="https://h/a+b"), "a path without + and quotes"),
         (merged(callbackUrl='https://h/a"b'), "a path without + and quotes"),
-        (merged(fields=["calls"]) | {"fields": ["messages"]}, "Meta would not send messages, which is to be kept"),
+        (
+            merged(fields=["calls"]) | {"fields": ["messages"]},
+            "subscribe.fields does not name messages, which fields names",
+        ),
         (
             SUBSCRIBE | {"extraEnv": [{"name": "WEBHOOK_ACCESS_TOKEN", "value": "x"}]},
-            "secrets come from Secrets, credentials.existingSecret and subscribe.existingSecret",
+            "set credentials.existingSecret or subscribe.existingSecret instead",
         ),
         (merged(graphUrl="http://graph.example.com"), "pattern"),
         (merged(graphUrl="https://graph.facebook.com/v26.0"), "pattern"),
@@ -238,34 +241,34 @@ def test_its_network_policy_is_the_readers_too() -> None:
         (merged(activeDeadlineSeconds=0), "minimum"),
     ],
 )
-def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
-    """Before anything is installed, with the way out."""
-    assert why in refusal(values)
+def test_values_that_cannot_work_are_rejected(values: Any, why: str) -> None:
+    """Before anything is installed; the message says what to set."""
+    assert why in validation_error(values)
 
 
 def test_the_longest_name_fits() -> None:
-    """A Job's pods carry its name in a label."""
+    """A Job's name is a label of its pods, which has at most 63 characters."""
     (name,) = [
         it["metadata"]["name"] for it in rendered(SUBSCRIBE | {"fullnameOverride": "x" * 80}) if it["kind"] == "Job"
     ]
     assert len(name) <= 63
 
 
-def by_hand(said: str) -> str:
-    """Give the command for a shell that the notes tell."""
-    _, _, rest = said.partition("     value() {")
+def command_in(text: str) -> str:
+    """Return the shell command in the notes."""
+    _, _, rest = text.partition("     value() {")
     command, _, _ = rest.partition("\n\n")
     assert command
     return "value() {" + command
 
 
 @pytest.mark.parametrize(
-    ("values", "said", "arguments"),
+    ("values", "expected", "arguments"),
     [
         ({}, "enter this URL and the verify token", "https://YOUR-HOST/webhooks --app APP-ID --account ACCOUNT-ID"),
         (
             INGRESS | {"fields": ["messages"]},
-            "or by a Job: subscribe.enabled",
+            "or let a Job do it: subscribe.enabled",
             f"{URL} --app APP-ID --account ACCOUNT-ID --fields messages",
         ),
         (
@@ -275,14 +278,14 @@ def by_hand(said: str) -> str:
         ),
     ],
 )
-def test_the_notes_tell_the_command(values: Any, said: str, arguments: str, tmp_path: Path) -> None:
-    """Whoever runs it; pasted into a shell, it has each secret from where it is, and none as an argument."""
-    told = notes(values)
-    assert said in told
-    assert ("enter this URL" in told) is not ("job-name" in told)
-    assert "whatsapp-webhook doctor" in told
+def test_the_notes_have_the_command(values: Any, expected: str, arguments: str, tmp_path: Path) -> None:
+    """Pasted into a shell, it reads each value from its Secret, and passes none as an argument."""
+    text = notes(values)
+    assert expected in text
+    assert ("enter this URL" in text) is not ("job-name" in text)
+    assert "whatsapp-webhook doctor" in text
     secret = values.get("subscribe", {}).get("existingSecret", "wh-whatsapp-webhook-credentials")
-    assert run(by_hand(told), tmp_path).splitlines() == [
+    assert run(command_in(text), tmp_path).splitlines() == [
         f"subscribe {arguments}",
         "of wh-whatsapp-webhook-credentials verify-token",
         "of wh-whatsapp-webhook-credentials app-secret",
@@ -291,7 +294,7 @@ def test_the_notes_tell_the_command(values: Any, said: str, arguments: str, tmp_
 
 
 def run(command: str, directory: Path) -> str:
-    """Run it with programs in the place of its own, which say what they were told."""
+    """Run *command* with stubs for kubectl and whatsapp-webhook, which print their arguments and secrets."""
     write(directory / "kubectl", 'printf "of %s %s" "$5" "$(echo "$7" | sed "s/.*data.\\(.*\\)}/\\1/")" | base64')
     show = '"$WEBHOOK_VERIFY_TOKEN" "$WEBHOOK_APP_SECRET" "$WEBHOOK_ACCESS_TOKEN"'
     write(directory / "whatsapp-webhook", f'printf "%s\\n" "$*" {show}')
@@ -304,7 +307,7 @@ def write(file: Path, text: str) -> None:
     file.chmod(stat.S_IRWXU)
 
 
-def test_the_notes_do_not_ask_for_a_way_in_that_is_there() -> None:
-    """Where the URL was said, something leads there."""
-    assert "Nothing leads there" in notes({})
-    assert "Nothing leads there" not in notes(merged(enabled=False))
+def test_the_notes_ask_for_an_ingress_only_without_a_callback_url() -> None:
+    """If the URL is set, it is reachable by other means."""
+    assert "This URL can't be reached from outside yet" in notes({})
+    assert "This URL can't be reached from outside yet" not in notes(merged(enabled=False))

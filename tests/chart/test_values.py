@@ -1,4 +1,4 @@
-"""The chart's values: each counts, a misspelt one is refused, and what can't work is too."""
+"""The chart's values: each one has an effect; misspelt names and values that can't work are rejected."""
 
 import json
 import re
@@ -30,15 +30,15 @@ from tests.chart.helm import (
     SUBSCRIBE,
     TRACING,
     container,
-    refusal,
     rendered,
+    validation_error,
 )
 
 pytestmark = pytest.mark.needs("helm")
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-# For each value, another one that must change what is rendered; beside it what else must be set for it to count.
 RELABEL = [{"action": "labeldrop", "regex": "x"}]
 PEER = [{"ports": [{"port": 5432}]}]
+# For each value: another value that must change the rendered objects, and other values that it depends on.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "nameOverride": ("other", {}),
     "fullnameOverride": ("other", {}),
@@ -186,11 +186,11 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "extraContainers": ([{"name": "x", "image": "x"}], {}),
     "extraObjects": (EVERYTHING["extraObjects"], {}),
 }
-# What the chart itself refuses, with the reason.
-REFUSED = {
+# Values of OTHERS that the chart rejects, with a part of the message.
+REJECTED = {
     "credentials.create": "set credentials.verifyToken",
-    "replicas": "SQLite serves one pod",
-    "workers": "SQLite has one writer",
+    "replicas": "with SQLite there is one pod",
+    "workers": "SQLite allows one writer",
 }
 
 
@@ -216,23 +216,23 @@ def merged(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return {**base, name: merged(base.get(name, {}), rest, value) if rest else value}
 
 
-def test_every_value_has_its_test() -> None:
-    """A value that is added is tried below."""
+def test_every_value_is_tested() -> None:
+    """OTHERS has every value of values.yaml."""
     assert list(leaves(VALUES)) == list(OTHERS)
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_every_value_counts(path: str) -> None:
-    """Another value renders something else; or it is refused, and the reason said."""
+def test_every_value_has_an_effect(path: str) -> None:
+    """Another value changes the rendered objects, or is rejected with a message."""
     value, beside = OTHERS[path]
-    if path in REFUSED:
-        assert REFUSED[path] in refusal(merged(beside, path, value))
+    if path in REJECTED:
+        assert REJECTED[path] in validation_error(merged(beside, path, value))
     else:
         assert rendered(beside) != rendered(merged(beside, path, value))
 
 
 def test_every_value_is_documented() -> None:
-    """Each has a comment above it, or stands in a block that has."""
+    """Each has a comment above it, or is in a block that has one."""
     lines = (CHART / "values.yaml").read_text().splitlines()
     for number, line in enumerate(lines):
         if re.match(r" {0,4}[a-zA-Z]+:( .*)?$", line) and not line.endswith(":") and "# --" not in lines[number - 1]:
@@ -249,22 +249,22 @@ ANY = (
     "relay.resources.limits",
     "subscribe.resources.requests",
     "subscribe.resources.limits",
-)  # whose keys are the reader's
+)  # may have any keys
 
 
 @pytest.mark.parametrize("path", [path for path in leaves(VALUES) if not path.startswith(ANY)])
-def test_a_misspelt_value_is_refused(path: str) -> None:
-    """At every level."""
-    assert "additional properties" in refusal(merged({}, f"{path}x", "x"))
+def test_a_misspelt_value_is_rejected(path: str) -> None:
+    """The schema allows no other names, at every level."""
+    assert "additional properties" in validation_error(merged({}, f"{path}x", "x"))
 
 
 @pytest.mark.parametrize("path", [path for path in blocks(VALUES) if not path.startswith(ANY)])
-def test_a_block_without_its_values_is_refused(path: str) -> None:
-    """As it is where all lines of a block were commented out. A part of a security context may be taken away."""
+def test_an_empty_block_is_rejected(path: str) -> None:
+    """This happens if all lines of a block are commented out. Parts of a security context may be removed."""
     if "Context." in path:
         rendered(merged({}, path, None))
     else:
-        assert "missing property" in refusal(merged({}, path, None))
+        assert "missing property" in validation_error(merged({}, path, None))
 
 
 @pytest.mark.parametrize(
@@ -272,11 +272,11 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
     [
         ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
         ({"credentials": {"create": True}}, "set credentials.verifyToken"),
-        ({"ingress": {"enabled": True}}, "which name Meta calls"),
-        ({"httpRoute": {"enabled": True}}, "which Gateway"),
+        ({"ingress": {"enabled": True}}, "ingress.host is empty"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
         ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
-        ({"healthPath": "/webhooks"}, "healthPath: it must be another one than path"),
-        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND is the chart's"),
+        ({"healthPath": "/webhooks"}, "healthPath is the same as path"),
+        ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND can't be changed"),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
         ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
         ({"inbox": {"retention": "7d"}}, "inbox.bodyRetention is longer"),
@@ -286,34 +286,37 @@ def test_a_block_without_its_values_is_refused(path: str) -> None:
         ({"persistence": {"size": "10K"}}, "pattern"),
         ({"image": {"tag": "registry/name"}}, "pattern"),
         ({"ingress": {"enabled": True, "host": "https://wa.example.com/webhooks"}}, "pattern"),
-        ({"credentials": {"verifyToken": "x"}}, "credentials.create only"),
-        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "finds its pod by"),
-        ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "finds its pod by"),
+        ({"credentials": {"verifyToken": "x"}}, "no effect without credentials.create"),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "selects its pods by"),
+        ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "selects its pods by"),
         ({"httpRoute": {"enabled": True, "parentRefs": [{"nme": "x"}]}}, "additional properties"),
-        ({"fullnameOverride": "a.b"}, "set fullnameOverride"),
+        ({"fullnameOverride": "a.b"}, "Set fullnameOverride"),
         ({"path": "//x"}, "pattern"),
         ({"limits": {"readTimeout": "10"}}, "pattern"),
         ({"drainSeconds": -1}, "minimum"),
-        ({"relay": {"destinations": [BOT, BOT]}}, "two are called bot"),
-        ({"relay": {"destinations": [BOT | {"url": "http://app/"}]}}, "bot: without TLS only where internal: true"),
+        ({"relay": {"destinations": [BOT, BOT]}}, "two destinations are named bot"),
+        (
+            {"relay": {"destinations": [BOT | {"url": "http://app/"}]}},
+            "the url of bot is http. Set https, or internal: true",
+        ),
         ({"relay": {"destinations": [BOT | {"urll": "x"}]}}, "additional properties"),
         ({"relay": {"destinations": [BOT | {"url": "https://a@b/"}]}}, "pattern"),
         ({"relay": {"destinations": [BOT | {"timeout": "1"}]}}, "pattern"),
-        ({"extraEnv": [{"name": "WEBHOOK_DESTINATIONS", "value": "x"}]}, "WEBHOOK_DESTINATIONS is the chart's"),
+        ({"extraEnv": [{"name": "WEBHOOK_DESTINATIONS", "value": "x"}]}, "WEBHOOK_DESTINATIONS can't be changed"),
     ],
 )
-def test_what_cannot_work_is_refused(values: Any, why: str) -> None:
-    """With the way out."""
-    assert why in refusal(values)
+def test_values_that_cannot_work_are_rejected(values: Any, why: str) -> None:
+    """The message says what to set."""
+    assert why in validation_error(values)
 
 
-def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
-    """Before the API refuses half of it."""
-    assert "set fullnameOverride" in refusal({}, release="a.b")
+def test_a_release_name_that_no_service_can_have_is_rejected() -> None:
+    """The API would reject some of its objects."""
+    assert "Set fullnameOverride" in validation_error({}, release="a.b")
 
 
-def test_values_are_in_step_with_the_settings() -> None:
-    """Every setting is set by a value, or fixed where the chart mounts what it speaks of."""
+def test_values_match_the_settings() -> None:
+    """Every setting has a value with the same default and limit, or is fixed by the chart."""
     env = {it["name"] for it in container()["env"]}
     fixed = {"WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR", "WEBHOOK_DESTINATIONS"}
     fixed |= {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}

@@ -154,8 +154,8 @@ def check_rollout_under_load(here: Namespace, label: str, start: Callable[[], ob
 def test_it_waits_for_its_secrets(here: Namespace, inbox: str) -> None:
     """Without them no pod starts, and the notes, the kubelet and the log say what is missing."""
     notes = here.install(*on_postgresql())
-    assert f"the Secret {INBOX} wants the key url" in notes
-    until(lambda: f'secret "{INBOX}" not found' in here.kubectl("get", "events"), "the kubelet does not report it")
+    assert f"create the Secret {INBOX} with the key url" in notes
+    until(lambda: f'secret "{INBOX}" not found' in here.kubectl("get", "events"), "the kubelet does not say it")
     make_inbox_secret(here, inbox)
     until(lambda: "waiting" not in states(here), "no pod starts", 200)
     here.make_secret()

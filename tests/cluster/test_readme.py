@@ -39,7 +39,7 @@ def test_the_readme(reader: dict[str, str]) -> None:
     install, secret, expose, see, monitor = blocks("README.md", "On Kubernetes")
     token, end_token, app_secret, end_app_secret = blocks("docs/kubernetes.md", "Rotation")
     backup, restore = blocks("docs/kubernetes.md", "Backup, restore and moving")
-    _, questions = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE | re.DOTALL)
+    questions, _ = blocks("docs/runbook.md", "First look")
     upgrade, uninstall = blocks("docs/kubernetes.md", "Upgrade, rollback, uninstall")
     outputs = [
         *run_blocks(reader, install, secret, expose, SIMULATE, see),

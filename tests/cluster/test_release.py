@@ -131,7 +131,7 @@ def test_a_change_of_the_volume_is_rejected(ready: Namespace) -> None:
     command = ["upgrade", "wh", str(CHART), *image_values(), "--set", "persistence.size=20Gi"]
     done = run("helm", "-n", ready.name, *command, check=False)
     assert done.returncode != 0
-    assert "docs/kubernetes.md says how" in done.stderr
+    assert "docs/kubernetes.md has the steps" in done.stderr
 
 
 def test_a_second_pod_gets_no_traffic(ready: Namespace) -> None:

@@ -1,4 +1,4 @@
-{{/* Pods that keep nothing themselves, and the budget of those that may be missing: the context, and the component. */}}
+{{/* The Deployment of a component that stores nothing itself, and its PodDisruptionBudget. Arguments: the context, and the component. */}}
 {{- define "whatsapp-webhook.deployment" -}}
 {{- $component := last . }}
 {{- with first . }}
@@ -26,7 +26,7 @@ spec:
   replicas: {{ . }}
   {{- end }}
   revisionHistoryLimit: 3
-  # The new one is there before an old one goes.
+  # A new pod is ready before an old one is stopped.
   strategy:
     type: RollingUpdate
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
@@ -46,7 +46,7 @@ metadata:
     {{- include "whatsapp-webhook.labels" (list . (dict "app.kubernetes.io/component" $component)) | nindent 4 }}
 spec:
   maxUnavailable: 1
-  # A pod that is not ready keeps no node from being drained.
+  # A pod that is not ready does not block the drain of a node.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:

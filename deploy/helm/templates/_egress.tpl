@@ -1,21 +1,21 @@
-{{- define "whatsapp-webhook.wayToNames" -}}
+{{- define "whatsapp-webhook.egressToDns" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
 {{- end }}
 
-{{/* Where receiver and relay go: names, spans, the inbox's server. */}}
-{{- define "whatsapp-webhook.wayOut" -}}
-{{- include "whatsapp-webhook.wayToNames" . }}
+{{/* What receiver and relay may reach: DNS, the OTLP collector, the inbox's server. */}}
+{{- define "whatsapp-webhook.egress" -}}
+{{- include "whatsapp-webhook.egressToDns" . }}
 {{- if .Values.tracing.endpoint }}
 - ports:
     - port: {{ include "whatsapp-webhook.tracingPort" . }}
 {{- end }}
-{{- if include "whatsapp-webhook.served" . }}
+{{- if include "whatsapp-webhook.external" . }}
 {{- with .Values.networkPolicy.inboxEgress }}
 {{ toYaml . }}
 {{- else }}
-# The inbox's server: where it is, the Secret alone says.
+# The inbox's server, anywhere: only the Secret has its address.
 - ports:
     {{- range get (dict "postgresql" (list 5432 6432) "kafka" (list 9092 9093 9094) "nats" (list 4222)) .Values.inbox.engine }}
     - port: {{ . }}
@@ -24,8 +24,8 @@
 {{- end }}
 {{- end }}
 
-{{- define "whatsapp-webhook.wayToDestinations" -}}
-# The relay's destinations: a network policy knows no host names, and an address block no pods everywhere.
+{{- define "whatsapp-webhook.egressToDestinations" -}}
+# The relay's destinations, by port: a network policy has no host names, and an ipBlock does not match pods on every cluster.
 - ports:
     {{- range include "whatsapp-webhook.relayPorts" . | fromJsonArray }}
     - port: {{ . }}
@@ -34,7 +34,7 @@
     {{- with .Values.networkPolicy.egress }}
     {{- toYaml . | nindent 4 }}
     {{- else }}
-    # What the relay itself refuses unless a destination is `internal: true`: this machine, this link, clouds' metadata.
+    # Addresses that the relay rejects unless a destination has `internal: true`: loopback, link-local, cloud metadata.
     - ipBlock:
         cidr: 0.0.0.0/0
         except:

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 52: a StatefulSet's pods carry its name and more in a label of 63. */}}
+{{/* At most 52 characters: a label of a StatefulSet's pods has its name and a suffix, in at most 63. */}}
 {{- define "whatsapp-webhook.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -22,7 +22,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=receiver
 {{- end }}
 
-{{/* An object's labels: the context, then dicts of labels of its own, of which earlier ones win. */}}
+{{/* The labels of an object. Arguments: the context, then dicts of its own labels; earlier ones win. */}}
 {{- define "whatsapp-webhook.labels" -}}
 {{- $root := first . }}
 {{- $labels := dict }}
@@ -32,13 +32,13 @@ app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io
 {{- merge $labels (include "whatsapp-webhook.selector" $root | fromYaml) $root.Values.commonLabels $standard | toYaml }}
 {{- end }}
 
-{{/* A pod's labels. The chart's version is not among them: a new one must not restart what it leaves as it was. */}}
+{{/* The labels of a pod, without the chart's version: a new version alone must not restart pods. */}}
 {{- define "whatsapp-webhook.podLabels" -}}
 {{- $component := dict "app.kubernetes.io/component" (last .) }}
 {{- omit (include "whatsapp-webhook.labels" (list (first .) $component (first .).Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
 {{- end }}
 
-{{/* Where a pod runs. */}}
+{{/* The fields of a pod that decide where it runs. */}}
 {{- define "whatsapp-webhook.placement" -}}
 {{- $found := dict }}
 {{- range list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "dnsConfig" "hostAliases" }}
@@ -63,48 +63,48 @@ app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "whatsapp-webhook.fullname" .) "default") }}
 {{- end }}
 
-{{/* The line that makes the Secret, to paste. */}}
-{{- define "whatsapp-webhook.makeSecret" -}}
+{{/* The command that creates the Secret. */}}
+{{- define "whatsapp-webhook.createSecretCommand" -}}
 kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "whatsapp-webhook.secret" . }} --from-literal=verify-token=$(openssl rand -hex 16) --from-literal=app-secret=FROM-META
 {{- end }}
 
-{{/* Not empty where the inbox is a server, which many pods share. */}}
-{{- define "whatsapp-webhook.served" -}}
+{{/* Not empty if the inbox is external: a server that several pods share. */}}
+{{- define "whatsapp-webhook.external" -}}
 {{- if ne .Values.inbox.engine "sqlite" }}true{{ end }}
 {{- end }}
 
-{{/* Not empty where the relay is a container beside the receiver: it reads the same file. */}}
-{{- define "whatsapp-webhook.relaysBeside" -}}
-{{- if and .Values.relay.destinations (not (include "whatsapp-webhook.served" .)) }}true{{ end }}
+{{/* Not empty if the relay is a container in the receiver's pod: with SQLite both read the same file. */}}
+{{- define "whatsapp-webhook.relayInReceiverPod" -}}
+{{- if and .Values.relay.destinations (not (include "whatsapp-webhook.external" .)) }}true{{ end }}
 {{- end }}
 
-{{/* Not empty where the relay has pods of its own. */}}
-{{- define "whatsapp-webhook.relaysApart" -}}
-{{- if and .Values.relay.destinations (include "whatsapp-webhook.served" .) }}true{{ end }}
+{{/* Not empty if the relay has its own pods. */}}
+{{- define "whatsapp-webhook.relayInOwnPods" -}}
+{{- if and .Values.relay.destinations (include "whatsapp-webhook.external" .) }}true{{ end }}
 {{- end }}
 
 {{- define "whatsapp-webhook.replicas" -}}
-{{- if kindIs "invalid" .Values.replicas }}{{ include "whatsapp-webhook.served" . | empty | ternary 1 2 }}{{ else }}{{ .Values.replicas }}{{ end }}
+{{- if kindIs "invalid" .Values.replicas }}{{ include "whatsapp-webhook.external" . | empty | ternary 1 2 }}{{ else }}{{ .Values.replicas }}{{ end }}
 {{- end }}
 
 {{- define "whatsapp-webhook.drainSeconds" -}}
-{{- if kindIs "invalid" .Values.drainSeconds }}{{ include "whatsapp-webhook.served" . | empty | ternary 0 15 }}{{ else }}{{ .Values.drainSeconds }}{{ end }}
+{{- if kindIs "invalid" .Values.drainSeconds }}{{ include "whatsapp-webhook.external" . | empty | ternary 0 15 }}{{ else }}{{ .Values.drainSeconds }}{{ end }}
 {{- end }}
 
-{{/* A duration as the service reads it, in whole seconds, rounded up. */}}
+{{/* A duration such as 500ms or 8d in whole seconds, rounded up. */}}
 {{- define "whatsapp-webhook.seconds" -}}
 {{- $number := regexFind "^[0-9.]+" . | float64 }}
 {{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]+$" .)) | ceil | int }}
 {{- end }}
 
-{{/* The name that Meta calls; empty where no way in is made here that knows it. */}}
+{{/* The host name that Meta calls; empty if neither ingress nor httpRoute names it. */}}
 {{- define "whatsapp-webhook.host" -}}
 {{- if .Values.ingress.enabled }}{{ .Values.ingress.host }}
 {{- else if .Values.httpRoute.enabled }}{{ first (append .Values.httpRoute.hostnames "") | replace "*" "YOUR-HOST" }}
 {{- end }}
 {{- end }}
 
-{{/* The URL that Meta calls; empty where no value says it. */}}
+{{/* The URL that Meta calls; empty if no value names it. */}}
 {{- define "whatsapp-webhook.callbackUrl" -}}
 {{- $host := include "whatsapp-webhook.host" . }}
 {{- if .Values.subscribe.callbackUrl }}{{ .Values.subscribe.callbackUrl }}
@@ -112,8 +112,8 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{- end }}
 {{- end }}
 
-{{/* The same, with a place to fill in where none says it. */}}
-{{- define "whatsapp-webhook.shownUrl" -}}
+{{/* The same, with the placeholder YOUR-HOST if no value names it. */}}
+{{- define "whatsapp-webhook.displayedUrl" -}}
 {{- $host := include "whatsapp-webhook.host" . | default "YOUR-HOST" }}
 {{- include "whatsapp-webhook.callbackUrl" . | default (printf "https://%s%s" $host .Values.path) }}
 {{- end }}
@@ -122,7 +122,7 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{ include "whatsapp-webhook.fullname" . }}-subscribe
 {{- end }}
 
-{{/* What `subscribe` is told beside app, accounts and URL, as JSON. */}}
+{{/* The options of `subscribe` that are not in its environment, as JSON. */}}
 {{- define "whatsapp-webhook.subscribeOptions" -}}
 {{- $options := list }}
 {{- with .Values.subscribe }}
@@ -133,18 +133,18 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ include "w
 {{- $options | toJson }}
 {{- end }}
 
-{{/* The lines that run `subscribe` by hand, to paste. */}}
-{{- define "whatsapp-webhook.subscribeByHand" -}}
+{{/* The shell command that runs `subscribe` by hand. */}}
+{{- define "whatsapp-webhook.subscribeCommand" -}}
 value() { kubectl --namespace {{ .Release.Namespace }} get secret "${2:-{{ include "whatsapp-webhook.secret" . }}}" -o jsonpath="{.data.$1}" | base64 -d; }
 WEBHOOK_VERIFY_TOKEN="$(value verify-token)" WEBHOOK_APP_SECRET="$(value app-secret)" \
 WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecret }} {{ . }}{{ end }})" whatsapp-webhook subscribe \
-  {{ include "whatsapp-webhook.shownUrl" . }} --app {{ .Values.subscribe.appId | default "APP-ID" }}
+  {{ include "whatsapp-webhook.displayedUrl" . }} --app {{ .Values.subscribe.appId | default "APP-ID" }}
 {{- range .Values.subscribe.accounts | default (list "ACCOUNT-ID") }} --account {{ . }}{{ end }}
 {{- $fields := .Values.subscribe.fields | default .Values.fields }}
 {{- with $fields }} --fields {{ join "," . }}{{ end }}
 {{- end }}
 
-{{/* The Secret in which `subscribe` finds the access token. */}}
+{{/* The Secret with the access token for `subscribe`. */}}
 {{- define "whatsapp-webhook.accessSecret" -}}
 {{- .Values.subscribe.existingSecret | default (include "whatsapp-webhook.secret" .) }}
 {{- end }}
@@ -155,7 +155,7 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary 443 80) }}
 {{- end }}
 
-{{/* Draining, the last request's time to arrive and be kept, the stop itself. */}}
+{{/* The drain, the timeouts of the last request, and 10 s for the shutdown itself. */}}
 {{- define "whatsapp-webhook.gracePeriod" -}}
 {{- $read := include "whatsapp-webhook.seconds" .Values.limits.readTimeout | int }}
 {{- $accept := include "whatsapp-webhook.seconds" .Values.limits.acceptTimeout | int }}
@@ -167,7 +167,7 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- .Values.relay.existingSecret | default (printf "%s-relay" (include "whatsapp-webhook.fullname" .)) }}
 {{- end }}
 
-{{/* The ports of the destinations, as JSON, each once. */}}
+{{/* The distinct ports of the destinations, as JSON. */}}
 {{- define "whatsapp-webhook.relayPorts" -}}
 {{- $ports := list }}
 {{- range .Values.relay.destinations }}
@@ -177,7 +177,7 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- $ports | uniq | toJson }}
 {{- end }}
 
-{{/* What the chart sets itself; extraEnv must not say it again. */}}
+{{/* The variables that the chart sets; extraEnv must not set them again. */}}
 {{- define "whatsapp-webhook.env" -}}
 - name: WEBHOOK_BIND
   value: {{ printf "%s:8080" .Values.bindAddress | quote }}
@@ -190,8 +190,8 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 - name: WEBHOOK_HEALTH_PATH
   value: {{ .Values.healthPath | quote }}
 - name: WEBHOOK_CREDENTIALS_HINT
-  value: {{ printf "Make the Secret: %s" (include "whatsapp-webhook.makeSecret" .) | quote }}
-{{- if include "whatsapp-webhook.served" . }}
+  value: {{ printf "Create the Secret: %s" (include "whatsapp-webhook.createSecretCommand" .) | quote }}
+{{- if include "whatsapp-webhook.external" . }}
 - name: WEBHOOK_INBOX_FILE
   value: /etc/whatsapp-webhook/inbox/{{ .Values.inbox.secretKey }}
 {{- else }}
@@ -248,7 +248,7 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- end }}
 {{- end }}
 
-{{/* What is scraped: the context, then the values of a monitor. */}}
+{{/* The endpoints to scrape. Arguments: the context, and the values of a monitor. */}}
 {{- define "whatsapp-webhook.endpoints" -}}
 {{- $monitor := last . }}
 {{- range (first .).Values.relay.destinations | empty | ternary (list "admin") (list "admin" "relay") }}

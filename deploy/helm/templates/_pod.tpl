@@ -1,13 +1,13 @@
-{{/* A pod, by the context and its component, `receiver` or `relay`: metadata and spec. One text, whichever kind makes it. */}}
+{{/* Metadata and spec of a pod, for StatefulSet and Deployment. Arguments: the context, and the component: `receiver` or `relay`. */}}
 {{- define "whatsapp-webhook.pod" -}}
 {{- $component := last . }}
 {{- with first . }}
-{{- $relays := or (eq $component "relay") (include "whatsapp-webhook.relaysBeside" .) -}}
+{{- $relays := or (eq $component "relay") (include "whatsapp-webhook.relayInReceiverPod" .) -}}
 metadata:
   labels:
     {{- include "whatsapp-webhook.podLabels" (list . $component) | nindent 4 }}
   annotations:
-    # Secrets are read again while running; a restart would only be an outage.
+    # The service reads changed Secrets itself; a restart would only be an outage.
     {{- merge (dict) .Values.podAnnotations (dict "kubectl.kubernetes.io/default-container" $component "reloader.stakater.com/auto" "false") | toYaml | nindent 4 }}
 spec:
   automountServiceAccountToken: false
@@ -43,8 +43,8 @@ spec:
     {{- end }}
   volumes:
     {{- if eq $component "receiver" }}
-    # Optional, and no subPath: the pod runs without it, and what is rotated appears in the files. Only what the receiver
-    # reads: whoever gets into it has no access token.
+    # Optional, so that the pod starts without it; without subPath, so that a rotation reaches the files. Only the keys that
+    # the receiver reads: the access token is not exposed to it.
     - name: credentials
       secret:
         secretName: {{ include "whatsapp-webhook.secret" . | quote }}
@@ -55,15 +55,15 @@ spec:
           - {key: app-secret, path: app-secret}
           - {key: log-key, path: log-key}
     {{- end }}
-    {{- if include "whatsapp-webhook.served" . }}
-    # Whole, for what the URL names beside itself; without it the pod would not know where to keep anything, so it waits.
+    {{- if include "whatsapp-webhook.external" . }}
+    # All keys, since the URL may name a file beside it. Not optional: without it the pod waits.
     - name: inbox
       secret:
         secretName: {{ .Values.inbox.existingSecret | quote }}
         defaultMode: 0440
     {{- end }}
     {{- if $relays }}
-    # The file and the secrets that it names, beside each other; both change while running.
+    # The destinations file and the secrets that it names, in one directory; both may change while the pod runs.
     - name: destinations
       projected:
         defaultMode: 0440
@@ -94,7 +94,7 @@ spec:
       containerPort: 8080
     - name: admin
       containerPort: 9090
-  # Neither of the two that can restart the container asks for credentials or for the inbox.
+  # The probes that can restart the container check neither credentials nor the inbox.
   {{- include "whatsapp-webhook.liveness" "admin" | nindent 2 }}
   readinessProbe:
     httpGet: {path: /readyz, port: admin}
@@ -119,12 +119,12 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* The context, and the component of its pod. */}}
+{{/* The relay's container. Arguments: the context, and the component of its pod. */}}
 {{- define "whatsapp-webhook.relay" -}}
 {{- $component := last . }}
 {{- with first . }}
 {{- if eq $component "receiver" -}}
-# No readiness probe: whatever happens to the relay, the receiver answers.
+# No readiness probe: a relay that is not ready must not stop traffic to the receiver.
 {{ end -}}
 - name: relay
   {{- include "whatsapp-webhook.program" (list . "relay") | nindent 2 }}
@@ -133,7 +133,7 @@ spec:
       containerPort: 9091
   {{- include "whatsapp-webhook.liveness" "relay" | nindent 2 }}
   {{- if eq $component "relay" }}
-  # Nobody sends it anything; but a rollout must not replace relays that deliver by ones that can't.
+  # The relay gets no traffic, but a rollout must not replace relays that work with relays that do not.
   readinessProbe:
     httpGet: {path: /readyz, port: relay}
     periodSeconds: 5
@@ -153,7 +153,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* What every container of the image has: the context, and the command if it is not the image's own. */}}
+{{/* The fields of a container that are alike for receiver and relay. Arguments: the context, and the command, empty for the image's. */}}
 {{- define "whatsapp-webhook.program" -}}
 {{- $command := last . }}
 {{- with first . -}}
@@ -176,7 +176,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* Probes that can restart a container, by the name of its port. */}}
+{{/* The probes that can restart a container. Argument: the name of its port. */}}
 {{- define "whatsapp-webhook.liveness" -}}
 startupProbe:
   httpGet: {path: /livez, port: {{ . }}}
@@ -190,10 +190,10 @@ livenessProbe:
   failureThreshold: 6
 {{- end }}
 
-{{/* The volume with the events, or the Secret that says where they are. */}}
+{{/* The mount of the volume with the events, or of the Secret with the inbox's URL. */}}
 {{- define "whatsapp-webhook.inboxMount" -}}
 - name: inbox
-  {{- if include "whatsapp-webhook.served" . }}
+  {{- if include "whatsapp-webhook.external" . }}
   mountPath: /etc/whatsapp-webhook/inbox
   readOnly: true
   {{- else }}
@@ -201,11 +201,11 @@ livenessProbe:
   {{- end }}
 {{- end }}
 
-{{/* How pods of a component are spread, by the context and the component; one pod is not. */}}
+{{/* The topologySpreadConstraints of a component's pods. Arguments: the context, and the component. */}}
 {{- define "whatsapp-webhook.spread" -}}
 {{- $component := last . }}
 {{- with first . }}
-{{- if not (include "whatsapp-webhook.served" .) }}
+{{- if not (include "whatsapp-webhook.external" .) }}
 {{- with .Values.topologySpreadConstraints }}{{ toYaml . }}{{ end }}
 {{- else }}
 {{- $selector := dict "matchLabels" (merge (dict "app.kubernetes.io/component" $component) (include "whatsapp-webhook.selector" . | fromYaml)) }}

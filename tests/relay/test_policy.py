@@ -116,7 +116,7 @@ def succeed(breaker: Breaker, status: int = 200) -> None:
 
 
 def test_what_is_promised() -> None:
-    """As docs/receiving.md has it, in milliseconds; words as the metrics have them."""
+    """As docs/receive-events.md has it, in milliseconds; words as the metrics have them."""
     assert (
         DELIVERY_POLICY.first_backoff_ms,
         DELIVERY_POLICY.max_backoff_ms,

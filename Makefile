@@ -79,7 +79,7 @@ run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## start receiver, relay and 
 	  WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db \
 	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) WEBHOOK_DESTINATIONS=$(DESTINATIONS); \
 	trap 'kill $$started 2>/dev/null; wait' EXIT; trap 'exit 0' INT TERM HUP; \
-	$(BIN)/python docs/receiving/receive.py $(EXAMPLE_PORT) $(DEV)/example-secret & example=$$!; \
+	$(BIN)/python docs/examples/receivers/stdlib_cloudevents.py $(EXAMPLE_PORT) $(DEV)/example-secret & example=$$!; \
 	$(BIN)/whatsapp-webhook serve & serving=$$!; started="$$example $$serving"; \
 	until [ -e $(DEV)/inbox.db ] || ! kill -0 $$serving 2>/dev/null; do sleep 0.1; done; \
 	$(BIN)/whatsapp-webhook relay & relaying=$$!; started="$$started $$relaying"; \

@@ -1,4 +1,4 @@
-"""A WhatsApp application as pywa's documentation has it; usage: with_pywa.py PORT APP_SECRET."""
+"""A WhatsApp application as in pywa's documentation; usage: with_pywa.py PORT APP_SECRET."""
 
 import sys
 
@@ -17,15 +17,15 @@ wa = WhatsApp(
 
 
 @wa.on_message
-def message(_client: WhatsApp, found: types.Message) -> None:
-    """Say what came."""
-    print("message", found.id, found.from_user.wa_id, found.text, flush=True)
+def message(_client: WhatsApp, received: types.Message) -> None:
+    """Print a message."""
+    print("message", received.id, received.from_user.wa_id, received.text, flush=True)
 
 
 @wa.on_message_status
-def status(_client: WhatsApp, found: types.MessageStatus) -> None:
-    """Say what came."""
-    print("status", found.id, found.status.value, flush=True)
+def status(_client: WhatsApp, received: types.MessageStatus) -> None:
+    """Print a status."""
+    print("status", received.id, received.status.value, flush=True)
 
 
 app.run("127.0.0.1", int(sys.argv[1]))

@@ -1,4 +1,4 @@
-// A WhatsApp application as whatsapp-api-js' documentation has it; usage: with_whatsapp_api_js.mjs PORT APP_SECRET
+// A WhatsApp application as in whatsapp-api-js' documentation; usage: with_whatsapp_api_js.mjs PORT APP_SECRET
 import { createServer } from "node:http";
 import { WhatsAppAPI } from "whatsapp-api-js/middleware/node-http";
 

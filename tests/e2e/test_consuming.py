@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.meta import catalogue
-from tests.e2e.test_receiving import DOCS, ROOT, running
+from tests.e2e.test_receiving import EXAMPLES, ROOT, running
 from tests.support.engines import Servers, place
 from tests.support.server import Server, until
 
@@ -16,7 +16,7 @@ def test_a_consumer_in_ten_lines(engine: str, tmp_path: Path, servers: Servers) 
     """They get a batch, skip duplicates that the engine stores, and get new events while they listen."""
     url = place(engine, tmp_path, servers).text
     where, _, name = url.partition("?")[0].rpartition("/")
-    program = [sys.executable, str(DOCS / f"consume_{engine}.py"), where.removeprefix("kafka://"), name]
+    program = [sys.executable, str(EXAMPLES / f"consume_{engine}.py"), where.removeprefix("kafka://"), name]
     with Server(tmp_path, WEBHOOK_INBOX=url) as server:
         batch, text = catalogue.batch(50), catalogue.notification("message text")
         for body in (batch, batch, text):
@@ -36,7 +36,7 @@ def test_the_documentation_shows_these_programs() -> None:
     """Each has about ten lines."""
     page = (ROOT / "docs" / "engines.md").read_text()
     for program in ("consume_kafka.py", "consume_nats.py"):
-        text = (DOCS / program).read_text()
+        text = (EXAMPLES / program).read_text()
         assert text.strip() in page
         assert len(text.splitlines()) <= 17
 

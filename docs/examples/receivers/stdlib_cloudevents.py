@@ -1,12 +1,17 @@
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
+
+webhook = Webhook(open(sys.argv[2]).readline().strip())
 
 
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        Webhook(open(sys.argv[2]).readline().strip()).verify(body, dict(self.headers))  # raises: tried again later
+        body = self.rfile.read(int(self.headers["Content-Length"]))  # the raw body
+        try:
+            webhook.verify(body, dict(self.headers))
+        except WebhookVerificationError:
+            return self.send_error(401)
         print(f"got {self.headers['ce-type']} {self.headers['ce-id']} {body.decode()}", flush=True)
         self.send_response(204)
         self.end_headers()

@@ -1,0 +1,14 @@
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+
+const secret = readFileSync(process.argv[3], "utf8").split("\n")[0].trim(); // what Meta calls the app secret
+createServer(async (req, res) => {
+  const body = Buffer.concat(await req.toArray()); // the raw body
+  const expected = Buffer.from("sha256=" + createHmac("sha256", secret).update(body).digest("hex"));
+  const actual = Buffer.from(req.headers["x-hub-signature-256"] ?? "");
+  if (actual.length !== expected.length || !timingSafeEqual(actual, expected)) return res.writeHead(401).end();
+  const { field, value } = JSON.parse(body).entry[0].changes[0]; // exactly one update
+  console.log("got", field, JSON.stringify(value));
+  res.writeHead(200).end();
+}).listen(Number(process.argv[2]), "127.0.0.1");

@@ -65,7 +65,7 @@ options = option_group(
             metavar="FILE",
             type=_FILE,
             multiple=True,
-            help="With --signature: a file with the secret of another app, to try as well; may repeat.",
+            help="With --signature: a file with the secret of another app, to try as well; can be repeated.",
         ),
     ),
 )

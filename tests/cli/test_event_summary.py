@@ -25,7 +25,7 @@ EXPECTED = {
     "message interactive, call permission": "[call_permission_reply]",
     "message order": "With care, please",
     "message reaction": "👍",
-    "message reaction, taken back": "[reaction removed]",
+    "message reaction, removed": "[reaction removed]",
     "message unsupported": "[unsupported]",
     "message edit": "Two, not one",
     "message revoke": "[revoke]",
@@ -37,7 +37,7 @@ EXPECTED = {
     "call offered": "connect",
     "call ringing": "RINGING",
     "template approved": "",
-    "a field of tomorrow": "",
+    "unknown field": "",
 }
 
 

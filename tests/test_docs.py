@@ -134,7 +134,7 @@ def test_every_field_that_can_be_chosen(path: str) -> None:
 
 
 def _table_of_fields(path: str) -> str:
-    """Give the one section with a table whose rows begin with a field's name."""
+    """Return the section with the table of fields."""
     sections = re.split(r"^#+ ", (ROOT / path).read_text(), flags=re.MULTILINE)
     (found,) = [section for section in sections if "\n| `messages` |" in section]
     return found

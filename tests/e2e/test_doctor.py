@@ -561,7 +561,7 @@ def _store_calls_only(world: World) -> None:
 
 @contextmanager
 def _another_instance(world: World) -> Iterator[None]:
-    """Let the URL lead to another release, with the same verify token and another app secret."""
+    """Point the URL to another release, with the same verify token and another app secret."""
     directory = Path(tempfile.mkdtemp(dir=world.directory))
     with Server(directory) as other, world.behind(upstream=other.port):
         (other.credentials / "verify-token").write_text(world.server.token)

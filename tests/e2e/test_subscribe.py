@@ -368,7 +368,7 @@ class Proxy(BaseHTTPRequestHandler):
                     ends[end].sendall(read)
 
     def log_message(self, *_said: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 def test_a_proxy_on_the_way_out(world: World) -> None:

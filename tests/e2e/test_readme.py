@@ -57,17 +57,16 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 def test_from_the_first_event_to_a_replay(run: Run, tmp_path: Path) -> None:
     """Events are stored and printed, reach the user's own application, and one of them a second time."""
-    make_run, play, look, make_test = [*blocks("Try it"), *blocks("Lose an event, find it, replay it")[1:]]
+    make_run, play, make_test = [*blocks("Try it"), *blocks("Lose an event, find it, replay it")[1:]]
     assert make_run == "make run\n"
     assert make_test == "make test\n"
     (add,) = blocks("Send events to your own application")
     replay = blocks("Lose an event, find it, replay it")[0]
     with destination(saying()) as application:
         shell = Shell(run, tmp_path, application.port)
-        assert "Every answer was the expected one" in shell.run(play)
+        printed = shell.run(play)
         until(lambda: "com.whatsapp.message.text" in run.output(), run.output)
-        listed = shell.run(look)
-        assert json.loads(next(line for line in listed.splitlines() if line.startswith("{")))["specversion"] == "1.0"
+        assert json.loads(next(line for line in printed.splitlines() if line.startswith("{")))["specversion"] == "1.0"
         shell.run(add)
         shell.run("whatsapp-webhook simulate http://127.0.0.1:8080/webhooks")
         until(lambda: len(application.requests) > 1000, lambda: f"{len(application.requests)} arrived")

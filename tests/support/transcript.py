@@ -1,4 +1,4 @@
-"""`make transcript`: run `subscribe` and `doctor` against the test Graph API and a real proxy, for the README.
+"""`make transcript`: run `doctor` against a real service behind a real proxy, for the README.
 
 The output shows wa.example.com instead of localhost.
 """
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.public import ACCOUNT, APP, World
+from tests.support.public import World
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- made by `make transcript` -->\n", "<!-- to here -->\n"
@@ -23,19 +23,14 @@ def made() -> str:
     with tempfile.TemporaryDirectory() as directory, World(Path(directory)) as world:
         until = dt.datetime.now(dt.UTC) + dt.timedelta(days=60, hours=1)
         certificate = world.authority.issue_cert("localhost", not_after=until)
-        with world.behind(certificate=certificate):
-            first = _run(world, "subscribe", world.url, "--fields", "messages,account_update", answer="y")
         with world.behind(certificate=certificate, rules=""):  # by default nginx accepts 1 MB
-            second = _run(world, "doctor", "--url", world.url)
-    exports = f"$ export WEBHOOK_APP_ID={APP} WEBHOOK_ACCOUNTS={ACCOUNT}\n"
-    return f"```console\n{exports}{first}```\n\n```console\n{second}```\n"
+            return f"```console\n{_run(world, 'doctor', '--url', world.url)}```\n"
 
 
-def _run(world: World, *arguments: str, answer: str = "") -> str:
-    done = world.run(*arguments, text=answer + "\n", here=True)
+def _run(world: World, *arguments: str) -> str:
+    done = world.run(*arguments, here=True, WEBHOOK_APP_ID="", WEBHOOK_ACCOUNTS="")
     assert not done.stderr, done.stderr
-    output = done.stdout.replace("[y/N]: ", f"[y/N]: {answer}\n") if answer else done.stdout
-    transcript = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{output}"
+    transcript = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{done.stdout}"
     transcript = PORT.sub("wa.example.com", transcript.replace(f"Port {world.port}", "Port 443"))
     return re.sub(r"\(nginx/[0-9.]+\)", "(nginx)", transcript)
 
@@ -49,4 +44,4 @@ if __name__ == "__main__":
     page = README.read_text()
     if BEGIN not in page:
         sys.exit(f"README has no line {BEGIN.strip()}")
-    README.write_text(page.replace(shown(), made()))
+    README.write_text(page.replace(BEGIN + shown() + END, BEGIN + made() + END))

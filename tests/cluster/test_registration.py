@@ -110,7 +110,7 @@ def test_from_nothing_to_subscribed(here: Namespace) -> None:
     assert status["succeeded"] == 1
     log = job_log(here)
     assert f"app {APP}\n  now   nothing\n  then  {URL}: account_update, messages\n" in log
-    assert "Done, and at Meta it is so now." in log
+    assert "Done: Meta now has this registration." in log
     assert changes(here) == [f"POST {APP}/subscriptions", f"POST {ACCOUNT}/subscribed_apps"]
     assert "handshake verified" in here.kubectl("logs", POD)
     assert here.restarts() == 0
@@ -145,7 +145,7 @@ def test_an_upgrade_changes_nothing_at_meta(here: Namespace) -> None:
     before, first = changes(here), here.object("job", JOB)["metadata"]["uid"]
     here.install(*subscribing(here), "--set", "log.level=debug")
     assert here.object("job", JOB)["metadata"]["uid"] != first
-    assert "Nothing to change: at Meta it is so already." in job_log(here)
+    assert "Nothing to change: Meta already has this registration." in job_log(here)
     assert changes(here) == before
 
 

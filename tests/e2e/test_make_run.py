@@ -40,7 +40,7 @@ def test_a_second_run_in_the_same_directory(run: Run, tmp_path: Path) -> None:
     finally:
         second.end()
     assert "already running in this directory" in second.output()
-    assert run.is_ready()
+    until(run.is_ready, run.output)
 
 
 def test_a_port_in_use(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`make transcript`: run `doctor` against a real service behind a real proxy, for the README.
+"""`make transcript`: run commands against a real service behind a real proxy, for the pages that show their output.
 
 The output shows wa.example.com instead of localhost.
 """
@@ -6,42 +6,73 @@ The output shows wa.example.com instead of localhost.
 import datetime as dt
 import re
 import shlex
-import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
-from tests.support.public import World
+from tests.support.public import ACCOUNT, World
 
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- made by `make transcript` -->\n", "<!-- to here -->\n"
-SHOWN = "https://wa.example.com/webhooks"
-PORT = re.compile(r"localhost(:\d+)?")
+ROOT: Final = Path(__file__).parents[2]
+META_PAGES: Final = ("docs/meta.md", "docs/es/meta.md")
+# The pages on which each transcript stands.
+PAGES: Final = {
+    "doctor": ("README.md",),
+    "subscribe": META_PAGES,
+    "status": META_PAGES,
+    "doctor-account": META_PAGES,
+}
+PORT: Final = re.compile(r"localhost(:\d+)?")
+NO_APP: Final = {"WEBHOOK_APP_ID": "", "WEBHOOK_ACCOUNTS": ""}
 
 
-def made() -> str:
-    """Run the commands, and return the text for the README."""
+def made() -> dict[str, str]:
+    """Run the commands, and return the block of each transcript."""
     with tempfile.TemporaryDirectory() as directory, World(Path(directory)) as world:
         until = dt.datetime.now(dt.UTC) + dt.timedelta(days=60, hours=1)
         certificate = world.authority.issue_cert("localhost", not_after=until)
         with world.behind(certificate=certificate, rules=""):  # by default nginx accepts 1 MB
-            return f"```console\n{_run(world, 'doctor', '--url', world.url)}```\n"
+            command = ("doctor", "--url", world.url)
+            doctor = f"$ {shlex.join(['whatsapp-webhook', *command])}\n" + _output(world, *command, **NO_APP)
+        with world.behind(certificate=certificate):
+            subscribe = _output(world, "subscribe", world.url, "--fields", "messages,account_update", answer="y")
+            status = _output(world, "status")
+            world.state["accounts"][ACCOUNT]["apps"].clear()
+            account = _output(world, "doctor", "--url", world.url, here=False)
+    end = account[account.index("ok       handshake") : account.index("More about this check")]
+    return {
+        "doctor": f"```console\n{_public(world, doctor)}```",
+        "subscribe": f"```text\n{_public(world, subscribe)}```",
+        "status": f"```text\n{_public(world, status)}```",
+        "doctor-account": f"```text\n{_public(world, end)}```",
+    }
 
 
-def _run(world: World, *arguments: str) -> str:
-    done = world.run(*arguments, here=True, WEBHOOK_APP_ID="", WEBHOOK_ACCOUNTS="")
+def _output(world: World, *arguments: str, answer: str = "", here: bool = True, **environ: str) -> str:
+    done = world.run(*arguments, text=answer + "\n", here=here, **environ)
     assert not done.stderr, done.stderr
-    transcript = f"$ {shlex.join(['whatsapp-webhook', *arguments])}\n{done.stdout}"
-    transcript = PORT.sub("wa.example.com", transcript.replace(f"Port {world.port}", "Port 443"))
-    return re.sub(r"\(nginx/[0-9.]+\)", "(nginx)", transcript)
+    return done.stdout.replace("[y/N]: ", f"[y/N]: {answer}\n") if answer else done.stdout
 
 
-def shown() -> str:
-    """Return the transcript in the README."""
-    return README.read_text().partition(BEGIN)[2].partition(END)[0]
+def _public(world: World, text: str) -> str:
+    return re.sub(
+        r"\(nginx/[0-9.]+\)", "(nginx)", PORT.sub("wa.example.com", text.replace(f"Port {world.port}", "Port 443"))
+    )
+
+
+def shown(path: str, name: str) -> str:
+    """Return the transcript on a page; empty if the page does not have it."""
+    found = re.search(_pattern(name), (ROOT / path).read_text())
+    return found[2] if found else ""
+
+
+def _pattern(name: str) -> str:
+    return rf"(?s)(<!-- {name}: made by `make transcript` -->\n)(.*?)(\n<!-- end of {name} -->)"
 
 
 if __name__ == "__main__":
-    page = README.read_text()
-    if BEGIN not in page:
-        sys.exit(f"README has no line {BEGIN.strip()}")
-    README.write_text(page.replace(BEGIN + shown() + END, BEGIN + made() + END))
+    for name, block in made().items():
+        for path in PAGES[name]:
+            page = (ROOT / path).read_text()
+            (ROOT / path).write_text(
+                re.sub(_pattern(name), lambda found, block=block: found[1] + block + found[3], page)
+            )

@@ -75,8 +75,8 @@ class Graph:
     """The API as a server, with a state that tests may change.
 
     If `adds`, a POST of fields keeps the fields that it does not name. `faults` are responses to the next requests
-    whose method and path match. `on_ask` has functions to call at requests with these numbers. `stands_for` maps hosts of
-    callback URLs to the `http://host:port` to call instead.
+    whose method and path match. `on_ask` has functions to call at requests with these numbers. `stands_for` maps hosts
+    of callback URLs to the `http://host:port` to call instead.
     """
 
     def __init__(

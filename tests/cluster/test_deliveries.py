@@ -54,9 +54,9 @@ def test_events_from_the_service_are_delivered(here: Namespace) -> None:
     here.touch()
     log = "logs", POD, "-c", "relay"
     until(lambda: '"event": "destination started"' in here.kubectl(*log), "the secret was not loaded")
-    with here.load(5, rate=50) as found:
+    with here.load(5, rate=50) as results:
         pass
-    (load,) = found
+    (load,) = results
     until(lambda: len(received(here, "/events")) >= len(load.acknowledged), "not all were delivered")
     ids = {each["headers"]["ce-id"].split(":")[1] for each in received(here, "/events")}
     assert set(load.acknowledged) <= ids
@@ -101,9 +101,9 @@ def test_a_crashing_relay_does_not_affect_the_receiver(here: Namespace) -> None:
     spoil = f"import os; os.rename('{state}', '{state}.old'); os.mkdir('{state}'); os.kill(1, 15)"
     here.kubectl("exec", POD, "-c", "relay", "--", "python", "-c", spoil, check=False)
     until(lambda: _crashes(here) >= 2, "it does not crash")
-    with here.load(20, rate=50) as found:
+    with here.load(20, rate=50) as results:
         pass
-    (load,) = found
+    (load,) = results
     assert set(load.answers) == {"notification 200", "handshake 200"}, load.answers
     assert set(load.acknowledged) <= here.kept()
     crashes = _crashes(here)

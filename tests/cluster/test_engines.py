@@ -95,11 +95,11 @@ def settle(here: Namespace) -> None:
 
 
 def uids(here: Namespace, labels: str = RECEIVERS) -> set[str]:
-    return {str(found["metadata"]["uid"]) for found in here.objects("pod", labels)}
+    return {str(pod["metadata"]["uid"]) for pod in here.objects("pod", labels)}
 
 
 def names(here: Namespace, labels: str = RECEIVERS) -> list[str]:
-    return sorted(str(found["metadata"]["name"]) for found in here.objects("pod", labels))
+    return sorted(str(pod["metadata"]["name"]) for pod in here.objects("pod", labels))
 
 
 def stored_counts(here: Namespace) -> Counter[str]:
@@ -273,7 +273,11 @@ def delivered(here: Namespace) -> set[str]:
 
 
 def test_moving_from_sqlite_loses_nothing() -> None:
+<<<<<<< HEAD
     """By the steps in docs/kubernetes.md, under load: every answer is 200, every acknowledged event delivered."""
+=======
+    """By the steps in docs/kubernetes.md, under load: every answer is 200, and all acknowledged events arrive."""
+>>>>>>> 86dcc5c63c98b3bb98d315938db339a678098f5a
     with database() as url, Namespace() as here:
         for manifest in pods.sink("app"):
             here.kubectl("apply", "-f", "-", text=json.dumps(manifest))

@@ -166,10 +166,10 @@ def test_a_secret_that_the_chart_created_keeps_rotated_credentials(here: Namespa
     here.kubectl("patch", "secret", "own-credentials", "-p", json.dumps(rotated))
     here.helm("upgrade", "own", str(CHART), *options, "--set", "log.level=debug")
     value = "jsonpath={.data.verify-token}"
-    kept = here.kubectl("get", "secret", "own-credentials", "-o", value)
-    assert kept == "c2Vjb25kCmZpcnN0"
+    rotated_value = here.kubectl("get", "secret", "own-credentials", "-o", value)
+    assert rotated_value == "c2Vjb25kCmZpcnN0"
     here.helm("uninstall", "own")
-    assert here.kubectl("get", "secret", "own-credentials", "-o", value) == kept
+    assert here.kubectl("get", "secret", "own-credentials", "-o", value) == rotated_value
     assert "inbox-own-0" in here.kubectl("get", "pvc")
 
 

@@ -76,9 +76,9 @@ class OnKafka:
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in ("postgresql", "kafka", "nats")])
 def engine(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Any]:
-    made = {"postgresql": postgresql, "nats": nats, "kafka": lambda: OnKafka(servers)}[request.param]()
-    yield made
-    made.close()
+    on_server = {"postgresql": postgresql, "nats": nats, "kafka": lambda: OnKafka(servers)}[request.param]()
+    yield on_server
+    on_server.close()
 
 
 @contextmanager
@@ -212,14 +212,14 @@ def test_postgresql_becomes_read_only(tmp_path: Path) -> None:
 @contextmanager
 def small_disk(size: str) -> Iterator[Path]:
     """Mount a small disk."""
-    where = directory("small")
-    owner = where.stat().st_uid
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},uid={owner},mode=700", "tmpfs", where], check=True)
+    disk = directory("small")
+    owner = disk.stat().st_uid
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},uid={owner},mode=700", "tmpfs", disk], check=True)
     try:
-        yield where
+        yield disk
     finally:
-        subprocess.run(["umount", "-l", where], check=True)
-        where.rmdir()
+        subprocess.run(["umount", "-l", disk], check=True)
+        disk.rmdir()
 
 
 @pytest.mark.needs("mounts")
@@ -232,20 +232,20 @@ def small_disk(size: str) -> Iterator[Path]:
 )
 def test_the_disk_is_full(name: str, size: str, tmp_path: Path) -> None:
     """Meanwhile events are answered 503; those that were acknowledged before are still stored afterwards."""
-    with small_disk(size) as where:
-        (where / "server").mkdir()
-        shutil.chown(where / "server", where.stat().st_uid)
-        engine = {"postgresql": postgresql, "nats": nats}[name](where / "server")
+    with small_disk(size) as disk:
+        (disk / "server").mkdir()
+        shutil.chown(disk / "server", disk.stat().st_uid)
+        engine = {"postgresql": postgresql, "nats": nats}[name](disk / "server")
         try:
             with service(tmp_path, engine.url) as server:
 
                 def break_it() -> None:
-                    fill(where / "filler")
+                    fill(disk / "filler")
                     until(lambda: server.admin("/readyz").status == 503, "it is still ready", patience=60)
                     time.sleep(1)
 
                 def repair() -> None:
-                    (where / "filler").unlink()
+                    (disk / "filler").unlink()
                     engine.kill()  # if they can't write, both servers stop working or exit
                     engine.start()
 

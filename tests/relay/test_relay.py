@@ -80,11 +80,11 @@ class Setup:
         samples = [sample for metric in metrics for sample in metric.samples if sample.name.endswith("attempts_total")]
         return int(sum(sample.value for sample in samples if sample.labels["destination"] == name))
 
-    def advance(self, seconds: float, made: Destination) -> None:
+    def advance(self, seconds: float, app: Destination) -> None:
         """Move the clock and wait until the due attempts ended: one that runs while it moves loses its lease."""
         before = self.attempts()
         self.ahead += seconds
-        until(lambda: before < self.attempts() == len(made.requests), "never attempted again")
+        until(lambda: before < self.attempts() == len(app.requests), "never attempted again")
 
     def close(self) -> None:
         if self.relay:
@@ -95,18 +95,18 @@ class Setup:
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Iterator[Setup]:
-    with closing(Setup(tmp_path)) as made:
-        yield made
+    with closing(Setup(tmp_path)) as setup:
+        yield setup
 
 
 @pytest.fixture
 def app() -> Iterator[Destination]:
-    with destination() as made:
-        yield made
+    with destination() as app:
+        yield app
 
 
-def to(made: Destination, **more: Any) -> dict[str, Any]:
-    return {"url": f"http://127.0.0.1:{made.port}/hook", **more}
+def to(app: Destination, **more: Any) -> dict[str, Any]:
+    return {"url": f"http://127.0.0.1:{app.port}/hook", **more}
 
 
 def test_every_event_is_delivered_in_the_order_of_its_partition_key(setup: Setup, app: Destination) -> None:

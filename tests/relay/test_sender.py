@@ -142,8 +142,8 @@ def test_no_response_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.
         started = time.monotonic()
         waiting = gevent.spawn(sender(slow, scheme="https").send, MESSAGE)
         gevent.sleep(0.1)
-        made = sender(port)
-        assert [made.send(MESSAGE).status for _ in range(20)] == [200] * 20
+        client = sender(port)
+        assert [client.send(MESSAGE).status for _ in range(20)] == [200] * 20
         assert time.monotonic() - started < TIMEOUT
         assert waiting.get() == DeliveryResponse(0, "timeout")
         assert time.monotonic() - started < TIMEOUT + SLACK
@@ -153,9 +153,9 @@ def test_no_response_over_tls(trusted: ssl.SSLContext, answer: Callable[[socket.
 def test_a_tls_handshake_that_does_not_end() -> None:
     """The server accepts the connection and sends nothing: the attempt ends at its deadline."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = sender(listener.getsockname()[1], scheme="https")
+        client = sender(listener.getsockname()[1], scheme="https")
         started = time.monotonic()
-        waiting = gevent.spawn(made.send, MESSAGE)
+        waiting = gevent.spawn(client.send, MESSAGE)
         gevent.sleep(0.01)
         assert time.monotonic() - started < TIMEOUT / 2
         assert waiting.get() == DeliveryResponse(0, "timeout")
@@ -174,11 +174,11 @@ def test_an_endless_response() -> None:
 
     poured: list[int] = []
     with serving(pour) as (port, _):
-        made = sender(port)
-        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
+        client = sender(port)
+        assert client.send(MESSAGE) == DeliveryResponse(200, "delivered")
         time.sleep(0.1)
         assert sum(poured) < 100 * MAX_RESPONSE_BODY_BYTES
-        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
+        assert client.send(MESSAGE) == DeliveryResponse(200, "delivered")
 
 
 @pytest.mark.parametrize("status_line", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
@@ -186,8 +186,8 @@ def test_interim_responses_are_skipped(status_line: bytes) -> None:
     """The final response counts; too many interim responses are an error."""
     before = b"HTTP/1.1 %b\r\nLink: <a>\r\n\r\n" % status_line
     with serving(saying(before * 3 + GOOD)) as (port, _):
-        made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(2)] == [DeliveryResponse(200, "delivered")] * 2
+        client = sender(port)
+        assert [client.send(MESSAGE) for _ in range(2)] == [DeliveryResponse(200, "delivered")] * 2
     with serving(saying(before * 100 + GOOD)) as (port, _):
         assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
 
@@ -242,8 +242,8 @@ def test_a_response_never_delays_other_destinations(answer: Callable[[socket.soc
 
     with serving(answer) as (port, _):
         ticking = gevent.spawn(tick)
-        made = sender(port)
-        answers = [gevent.spawn(made.send, MESSAGE).get().status for _ in range(3)]
+        client = sender(port)
+        answers = [gevent.spawn(client.send, MESSAGE).get().status for _ in range(3)]
         ticking.kill()
     assert answers == [status] * 3
     assert len([gap for gap in gaps if gap > 0.05]) <= 1, sorted(gaps)[-5:]  # the machine runs other things too
@@ -269,8 +269,8 @@ def test_a_reused_connection_that_was_just_closed_is_no_failure() -> None:
             client.sendall(GOOD)
 
     with serving(close_if_reused) as (port, received):
-        made = sender(port)
-        assert [made.send(MESSAGE) for _ in range(4)] == [DeliveryResponse(200, "delivered")] * 4
+        client = sender(port)
+        assert [client.send(MESSAGE) for _ in range(4)] == [DeliveryResponse(200, "delivered")] * 4
         assert len(received) == 7
     with serving(lambda client: client.close()) as (port, received):
         assert sender(port).send(MESSAGE) == DeliveryResponse(0, "connection")
@@ -294,8 +294,8 @@ def test_a_host_whose_first_address_does_not_respond() -> None:
 
 def test_a_host_name_that_does_not_exist() -> None:
     """It is a failure like any other."""
-    made = Sender("http://no-such-name.invalid/", internal=True, timeout=TIMEOUT, connections=1)
-    assert made.send(MESSAGE).outcome in ("connection", "timeout")
+    client = Sender("http://no-such-name.invalid/", internal=True, timeout=TIMEOUT, connections=1)
+    assert client.send(MESSAGE).outcome in ("connection", "timeout")
 
 
 def test_a_port_on_which_nothing_listens() -> None:
@@ -308,10 +308,10 @@ def test_a_port_on_which_nothing_listens() -> None:
 def test_a_deadline_does_not_cancel_the_next_attempt() -> None:
     """The deadline of an attempt that ended does not affect later ones on the same connection."""
     with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as (port, _):
-        made = sender(port)
+        client = sender(port)
         end = time.monotonic() + 3 * TIMEOUT
         while time.monotonic() < end:
-            assert made.send(MESSAGE).status == 200
+            assert client.send(MESSAGE).status == 200
 
 
 def test_a_host_that_resolves_to_loopback_is_forbidden() -> None:
@@ -343,8 +343,8 @@ def test_a_host_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: s
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with serving(saying(GOOD), host=own) as (port, received):
-        made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
-        assert made.send(MESSAGE) == DeliveryResponse(200, "delivered")
+        client = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        assert client.send(MESSAGE) == DeliveryResponse(200, "delivered")
         assert len(received) == 1
     assert lookups == ["several.invalid"]
 
@@ -355,8 +355,8 @@ def test_a_forbidden_address_after_one_that_fails(monkeypatch: pytest.MonkeyPatc
     with serving(saying(GOOD)) as (port, received):
         addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
-        made = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
-        assert made.send(MESSAGE) == DeliveryResponse(0, "connection")
+        client = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        assert client.send(MESSAGE) == DeliveryResponse(0, "connection")
         assert received == []
 
 

@@ -92,8 +92,8 @@ def destination(
     behave: Behaviour | None = None, tls: Callable[[], ssl.SSLContext] | None = None
 ) -> Iterator[Destination]:
     """Run a destination until the block exits; without *behave* it answers 200 immediately."""
-    made = Destination(behave or saying(), tls)
+    server = Destination(behave or saying(), tls)
     try:
-        yield made
+        yield server
     finally:
-        made.close()
+        server.close()

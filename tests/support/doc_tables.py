@@ -82,7 +82,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
 def written(page: str, name: str, table: str) -> str:
     """Return the page with *table* between the markers of *name*."""
     pattern = rf"(?s)(<!-- {name}: made by `make docs` -->\n).*?(\n<!-- end of {name} -->)"
-    return re.sub(pattern, lambda found: found[1] + table + found[2], page)
+    return re.sub(pattern, lambda match: match[1] + table + match[2], page)
 
 
 if __name__ == "__main__":

@@ -273,11 +273,7 @@ def delivered(here: Namespace) -> set[str]:
 
 
 def test_moving_from_sqlite_loses_nothing() -> None:
-<<<<<<< HEAD
-    """By the steps in docs/kubernetes.md, under load: every answer is 200, every acknowledged event delivered."""
-=======
     """By the steps in docs/kubernetes.md, under load: every answer is 200, and all acknowledged events arrive."""
->>>>>>> 86dcc5c63c98b3bb98d315938db339a678098f5a
     with database() as url, Namespace() as here:
         for manifest in pods.sink("app"):
             here.kubectl("apply", "-f", "-", text=json.dumps(manifest))

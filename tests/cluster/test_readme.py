@@ -36,7 +36,8 @@ def reader() -> Iterator[dict[str, str]]:
 
 def test_the_readme(reader: dict[str, str]) -> None:
     """Installation, first event, rotations, backup and restore, runbook queries, upgrade and uninstall."""
-    install, secret, expose, see, monitor = blocks("README.md", "On Kubernetes")
+    install, secret, expose, see = blocks("README.md", "On Kubernetes")
+    (monitor,) = blocks("docs/kubernetes.md", "Destinations, metrics and alerts")
     token, end_token, app_secret, end_app_secret = blocks("docs/kubernetes.md", "Rotation")
     backup, restore = blocks("docs/kubernetes.md", "Backup, restore and moving")
     questions, _ = blocks("docs/runbook.md", "First look")

@@ -177,13 +177,13 @@ def test_a_temporary_failure_is_retried(here: Namespace) -> None:
     here.kubectl("delete", "service", "graph")
     command = ["helm", "-n", here.name, "upgrade", "wh", str(CHART), *image_values(), *subscribing(here, OTHER)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as upgrade:
-        until(lambda: "is not found" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "no run failed")
+        until(lambda: "could not be resolved" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "no run failed")
         assert upgrade.poll() is None
         _, service = pods.graph("graph", "meta")
         here.kubectl("apply", "-f", "-", text=json.dumps(service))
         assert upgrade.wait(240) == 0
     log = job_log(here)
-    assert 0 <= log.index("is not found") < log.index("Nothing to change")
+    assert 0 <= log.index("could not be resolved") < log.index("Nothing to change")
 
 
 def test_an_uninstall_changes_nothing_at_meta(here: Namespace) -> None:

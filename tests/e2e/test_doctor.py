@@ -667,7 +667,7 @@ BROKEN = {
         NOTHING,
         environ=lambda _: {"WEBHOOK_CALLBACK_URL": "https://wa.invalid/webhooks"},
     ),
-    "nobody listens": Broken("connection", "Connection refused", "load balancer", NOTHING),
+    "nothing listens on the port": Broken("connection", "Connection refused", "load balancer", NOTHING),
     "no TLS": Broken("certificate", "TLS handshake failed", "serves TLS", _without_tls),
     "a self-signed certificate": Broken(
         "certificate",

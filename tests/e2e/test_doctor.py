@@ -561,7 +561,7 @@ def _store_calls_only(world: World) -> None:
 
 @contextmanager
 def _another_instance(world: World) -> Iterator[None]:
-    """Let the URL lead to another release, with the same verify token and another app secret."""
+    """Point the URL to another release, with the same verify token and another app secret."""
     directory = Path(tempfile.mkdtemp(dir=world.directory))
     with Server(directory) as other, world.behind(upstream=other.port):
         (other.credentials / "verify-token").write_text(world.server.token)
@@ -571,7 +571,7 @@ def _another_instance(world: World) -> Iterator[None]:
 
 @contextmanager
 def _two_releases(world: World) -> Iterator[None]:
-    """Let a load balancer alternate between two releases with different credentials."""
+    """Put a load balancer in front that alternates between two releases with different credentials."""
     directory = Path(tempfile.mkdtemp(dir=world.directory))
     with Server(directory) as other:
         others = f"balance roundrobin\n    server two 127.0.0.1:{other.port}"

@@ -55,7 +55,7 @@ def dumped(**more: object) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         (dumped(), "parsed and serialized again"),
         (dumped(separators=(",", ":")), "escape sequences were replaced by their characters"),
@@ -83,18 +83,18 @@ def dumped(**more: object) -> Callable[[bytes], bytes]:
         (lambda body: json.dumps(json.loads(body), sort_keys=True).encode(), "keys in another order"),
     ],
 )
-def test_a_changed_body(change: Callable[[bytes], bytes], says: str) -> None:
+def test_a_changed_body(change: Callable[[bytes], bytes], expected: str) -> None:
     """The change is named, whether a proxy or the capture made it."""
     changed = change(BODY)
     assert changed != BODY
     found = explained(changed)
     assert "The body was changed on the way" in found.what
-    assert says in found.what
+    assert expected in found.what
     assert not found.is_good
 
 
 @pytest.mark.parametrize(
-    ("original", "change", "says"),
+    ("original", "change", "expected"),
     [
         (b'{"a": "x"}\n', bytes.strip, "the line end at the end was removed"),
         (b'{\n"a": 1}', lambda body: body.replace(b"\n", b"\r\n"), "line ends were changed to CR LF"),
@@ -111,26 +111,26 @@ def test_a_changed_body(change: Callable[[bytes], bytes], says: str) -> None:
         ),
     ],
 )
-def test_bodies_of_another_sender(original: bytes, change: Callable[[bytes], bytes], says: str) -> None:
+def test_bodies_of_another_sender(original: bytes, change: Callable[[bytes], bytes], expected: str) -> None:
     """The sender may serialize differently than Meta, but signs as Meta does."""
     found = explained(change(original), signed(original))
-    assert says in found.what
+    assert expected in found.what
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "expected"),
     [
         (b"of-another-app", "signed with other-app, line 1"),
         (b"a-token", "signed with line 1 of verify-token, which is not a signing key"),
     ],
 )
-def test_another_key(key: bytes, says: str) -> None:
+def test_another_key(key: bytes, expected: str) -> None:
     """Another app's secret, or the verify token, is named as the key."""
-    assert says in explained(BODY, signed(BODY, key)).what
+    assert expected in explained(BODY, signed(BODY, key)).what
 
 
 @pytest.mark.parametrize(
-    ("written", "says"),
+    ("written", "expected"),
     [
         (b'"' + SECRET + b'"', "in quotes"),
         (SECRET.upper(), "in capital letters"),
@@ -140,10 +140,10 @@ def test_another_key(key: bytes, says: str) -> None:
         (base64.b64encode(SECRET), "in base64"),
     ],
 )
-def test_a_miswritten_secret(written: bytes, says: str) -> None:
+def test_a_miswritten_secret(written: bytes, expected: str) -> None:
     """The right secret is recognized in the wrong form, and is not printed."""
     found = explained(BODY, keys=SigningKeys([SigningKey("line 1 of app-secret", written)]))
-    assert says in found.what
+    assert expected in found.what
     assert SECRET.decode() not in found.what + found.remedy
 
 
@@ -155,7 +155,7 @@ def test_two_mistakes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "says"),
+    ("header", "expected"),
     [
         ("sha1=" + hmac.new(SECRET, BODY, hashlib.sha1).hexdigest(), "older SHA-1"),
         (f"{signed(BODY)}, {signed(BODY)}", "is there twice"),
@@ -165,9 +165,9 @@ def test_two_mistakes() -> None:
         ("", "is not `sha256=` and 64"),
     ],
 )
-def test_an_invalid_header(header: str, says: str) -> None:
+def test_an_invalid_header(header: str, expected: str) -> None:
     """The explanation says what it is instead."""
-    assert says in explained(BODY, header).what
+    assert expected in explained(BODY, header).what
 
 
 def test_no_header() -> None:

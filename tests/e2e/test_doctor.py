@@ -571,7 +571,7 @@ def _another_instance(world: World) -> Iterator[None]:
 
 @contextmanager
 def _two_releases(world: World) -> Iterator[None]:
-    """Let a load balancer alternate between two releases with different credentials."""
+    """Put a load balancer in front that alternates between two releases with different credentials."""
     directory = Path(tempfile.mkdtemp(dir=world.directory))
     with Server(directory) as other:
         others = f"balance roundrobin\n    server two 127.0.0.1:{other.port}"
@@ -667,7 +667,7 @@ BROKEN = {
         NOTHING,
         environ=lambda _: {"WEBHOOK_CALLBACK_URL": "https://wa.invalid/webhooks"},
     ),
-    "nobody listens": Broken("connection", "Connection refused", "load balancer", NOTHING),
+    "nothing listens on the port": Broken("connection", "Connection refused", "load balancer", NOTHING),
     "no TLS": Broken("certificate", "TLS handshake failed", "serves TLS", _without_tls),
     "a self-signed certificate": Broken(
         "certificate",

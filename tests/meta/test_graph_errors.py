@@ -10,7 +10,7 @@ FAILED = "(#2200) Callback verification failed with the following errors: "
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "expected"),
     [
         (f"{FAILED}HTTP Status Code = 301; HTTP Message = Moved Permanently", "it redirects (301)"),
         (f"{FAILED}HTTP Status Code = 401; HTTP Message = Unauthorized", "requires a login"),
@@ -43,10 +43,10 @@ FAILED = "(#2200) Callback verification failed with the following errors: "
         ("(#2200) callback verification failed: ", "does not say why"),
     ],
 )
-def test_why_a_handshake_failed(message: str, says: str) -> None:
+def test_why_a_handshake_failed(message: str, expected: str) -> None:
     """Each cause has its own explanation, and a remedy."""
     found = errors.of_error({"code": handshake_errors.HANDSHAKE_ERROR_CODE, "message": message}, {})
-    assert says in found.what
+    assert expected in found.what
     assert found.side == errors.CALLBACK
     assert found.remedy.endswith((".", "?"))
     assert not found.again

@@ -177,7 +177,9 @@ def test_a_temporary_failure_is_retried(here: Namespace) -> None:
     here.kubectl("delete", "service", "graph")
     command = ["helm", "-n", here.name, "upgrade", "wh", str(CHART), *image_values(), *subscribing(here, OTHER)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as upgrade:
-        until(lambda: "could not be resolved" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "no run failed")
+        until(
+            lambda: "could not be resolved" in here.kubectl("logs", "-l", f"job-name={JOB}", check=False), "none failed"
+        )
         assert upgrade.poll() is None
         _, service = pods.graph("graph", "meta")
         here.kubectl("apply", "-f", "-", text=json.dumps(service))

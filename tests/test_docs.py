@@ -166,7 +166,7 @@ def _rows(page: str) -> list[int]:
 
 
 def _targets(page: str) -> list[str]:
-    """Give what it links to, of pages their names alone; the first is the other language."""
+    """Return the linked pages by name, without the first, which is the other language."""
     return [target.partition("#")[0].rpartition("/")[2] for target in _links(page)][1:]
 
 
@@ -192,7 +192,7 @@ def _links(page: str) -> list[str]:
 
 
 def _anchors(page: str) -> set[str]:
-    """Give what a page's headings can be linked by."""
+    """Return the anchors of the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", _prose(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -626,7 +626,7 @@ def test_odd_answers_of_metas(world: World, raw: str) -> None:
 
 
 def test_a_list_without_an_end(world: World) -> None:
-    """Is not followed for ever, nor taken for whole."""
+    """Is not followed forever, nor taken for whole."""
     world.register()
     page = {"data": [], "paging": {"next": "x", "cursors": {"after": "same"}}}
     world.graph.faults[:] = [{"status": 200, "raw": json.dumps(page), "times": 99, "path": "phone_numbers"}]

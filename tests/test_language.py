@@ -39,7 +39,9 @@ PHRASES = {
     r"\bhow (it|this|that) stands\b": "state",
 }
 # Where a phrase is meant, by file.
-ALLOWED: dict[str, set[str]] = {}
+ALLOWED: dict[str, set[str]] = {
+    "service/storage/postgresql/delivery_database.py": {"owed", "lane"},  # names of pre-release tables, to be dropped
+}
 
 
 def places() -> list[Path]:

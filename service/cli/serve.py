@@ -45,7 +45,7 @@ def serve(ignored: Ignored) -> None:
         retention=int(config.retention * 1000),
         body_retention=int(config.body_retention * 1000),
         timeout=config.accept_timeout,
-        hold=watermark,
+        low_watermark=watermark,
     )
     inbox = InboxSource(config.inbox, terms)
     Server(

@@ -1,9 +1,17 @@
-"""Events: what a notification says, one update each.
+"""Events: the updates of a notification, one event for each.
 
-`parse` is pure and total. What belongs here: the shape of Meta's payloads and of our events; nothing that does I/O.
+`parse` is pure and total. This package knows the format of Meta's payloads and of our events; it does no I/O.
 """
 
-from service.events.cloudevents import attributes_of, heard, in_header, is_json, rfc3339, structured, told
+from service.events.cloudevents import (
+    attributes_of,
+    decode_event,
+    encode_attributes,
+    in_header,
+    is_json,
+    rfc3339,
+    structured,
+)
 from service.events.event import UNRECOGNIZED, Event
 from service.events.parse import parse
 
@@ -11,11 +19,11 @@ __all__ = [
     "UNRECOGNIZED",
     "Event",
     "attributes_of",
-    "heard",
+    "decode_event",
+    "encode_attributes",
     "in_header",
     "is_json",
     "parse",
     "rfc3339",
     "structured",
-    "told",
 ]

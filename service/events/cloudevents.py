@@ -1,4 +1,4 @@
-"""Events as CloudEvents 1.0 (https://github.com/cloudevents/spec, "JSON Event Format")."""
+"""Encode events as CloudEvents 1.0 (https://github.com/cloudevents/spec, "JSON Event Format"), and decode them."""
 
 import base64
 import re
@@ -11,19 +11,19 @@ import msgspec
 
 from service.events.event import UNRECOGNIZED, Event
 
-# What stands in a header as it is: printable ASCII without blank, quote and percent.
-_PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-_IS_PLAIN: Final = re.compile(f"[{re.escape(_PLAIN)}]*")
+# Characters that a header contains unencoded: printable ASCII without space, double quote and percent.
+_UNENCODED: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_IS_UNENCODED: Final = re.compile(f"[{re.escape(_UNENCODED)}]*")
 
 
 def rfc3339(milliseconds: int) -> str:
-    """Write milliseconds since the epoch as an RFC 3339 time in UTC."""
+    """Format milliseconds since the epoch as an RFC 3339 time in UTC."""
     text = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z").replace(".000Z", "Z")
 
 
 def is_json(event: Event) -> bool:
-    """Say whether the data is JSON: all is, but for some bodies that were not recognized."""
+    """Return whether the data is JSON: only that of an unrecognized body may not be."""
     if event.type != UNRECOGNIZED:
         return True
     try:
@@ -34,7 +34,7 @@ def is_json(event: Event) -> bool:
 
 
 def attributes_of(event: Event) -> dict[str, str]:
-    """Give the attributes whose values are text, those that *event* has."""
+    """Return the attributes that *event* has, without those that are not text (`test`)."""
     values = {
         "specversion": "1.0",
         "id": event.id,
@@ -48,26 +48,26 @@ def attributes_of(event: Event) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def told(event: Event) -> dict[str, str]:
-    """Give everything but the data as text: the attributes, and as extensions what `heard` needs besides."""
-    more = {"field": event.field, "received": rfc3339(event.received_at), "test": "true" if event.test else ""}
-    return attributes_of(event) | {name: value for name, value in more.items() if value}
+def encode_attributes(event: Event) -> dict[str, str]:
+    """Return everything but the data as text: the attributes, and extensions for the rest that `decode_event` needs."""
+    extensions = {"field": event.field, "received": rfc3339(event.received_at), "test": "true" if event.test else ""}
+    return attributes_of(event) | {name: value for name, value in extensions.items() if value}
 
 
-def heard(told: Mapping[str, str], data: bytes) -> Event:
-    """Read back what `told` gave; what it does not say is empty, and `own_time`, which only tells repeats, is 0."""
+def decode_event(attributes: Mapping[str, str], data: bytes) -> Event:
+    """Return the event of `encode_attributes`. Missing attributes are empty; `own_time` is not encoded, and is 0."""
     return Event(
-        id=told.get("id", ""),
-        type=told.get("type", ""),
-        source=told.get("source", ""),
-        subject=told.get("subject"),
-        partitionkey=told.get("partitionkey", ""),
-        time=_milliseconds(told.get("time")),
+        id=attributes.get("id", ""),
+        type=attributes.get("type", ""),
+        source=attributes.get("source", ""),
+        subject=attributes.get("subject"),
+        partitionkey=attributes.get("partitionkey", ""),
+        time=_milliseconds(attributes.get("time")),
         own_time=0,
-        received_at=_milliseconds(told.get("received")),
-        field=told.get("field", ""),
-        test=told.get("test") == "true",
-        traceparent=told.get("traceparent"),
+        received_at=_milliseconds(attributes.get("received")),
+        field=attributes.get("field", ""),
+        test=attributes.get("test") == "true",
+        traceparent=attributes.get("traceparent"),
         data=data,
     )
 
@@ -80,25 +80,24 @@ def _milliseconds(text: str | None) -> int:
 
 
 def in_header(value: str) -> str:
-    """Write an attribute as it may stand in a header ("HTTP Protocol Binding", section 3.1.3.2)."""
-    return value if _IS_PLAIN.fullmatch(value) else quote(value, safe=_PLAIN)
+    """Percent-encode an attribute for a header ("HTTP Protocol Binding", section 3.1.3.2)."""
+    return value if _IS_UNENCODED.fullmatch(value) else quote(value, safe=_UNENCODED)
 
 
 def structured(event: Event) -> bytes:
-    """Write *event* as one structured CloudEvents object, without a line break.
+    """Encode *event* as one CloudEvents object in structured mode, without a line break.
 
-    Data that is JSON stands in `data` byte for byte but for white space between tokens; any other stands in
-    `data_base64`.
+    JSON data is in `data`, byte for byte except for white space between tokens; other data is in `data_base64`.
     """
-    told: dict[str, object] = {**attributes_of(event)}
+    members: dict[str, object] = {**attributes_of(event)}
     if event.test:
-        told["test"] = True
+        members["test"] = True
     try:
         compact = msgspec.json.format(event.data, indent=-1)
-        msgspec.json.decode(compact)  # format alone lets through what is not UTF-8
-        told["datacontenttype"] = "application/json"
-        told["data"] = msgspec.Raw(compact)
+        msgspec.json.decode(compact)  # `format` alone accepts text that is not UTF-8
+        members["datacontenttype"] = "application/json"
+        members["data"] = msgspec.Raw(compact)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        told["datacontenttype"] = "application/octet-stream"
-        told["data_base64"] = base64.b64encode(event.data).decode("ascii")
-    return msgspec.json.encode(told)
+        members["datacontenttype"] = "application/octet-stream"
+        members["data_base64"] = base64.b64encode(event.data).decode("ascii")
+    return msgspec.json.encode(members)

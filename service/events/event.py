@@ -1,4 +1,4 @@
-"""The event itself."""
+"""The type `Event`."""
 
 import msgspec
 
@@ -8,11 +8,10 @@ UNRECOGNIZED = "com.whatsapp.unrecognized"
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One update of a notification.
 
-    `time` and `received_at` are milliseconds since the epoch; `time` is Meta's timestamp, or `received_at` where
-    there is none. `own_time` is the timestamp within the update, 0 where it has none: unlike `time`, it is the same
-    whenever the id is. `data` is a valid notification with exactly this update, its own JSON byte for byte as received;
-    of an unrecognized body it is the body as it came, whatever that is. `field` is Meta's name of the webhook
-    field, empty where there is none.
+    `time` and `received_at` are milliseconds since the epoch. `time` is Meta's timestamp, or `received_at` if there is
+    none. `own_time` is the timestamp within the update, 0 if it has none: unlike `time`, it is equal for equal ids.
+    `data` is a valid notification with exactly this update, whose own JSON is byte for byte as received; for an
+    unrecognized body it is the whole body. `field` is Meta's name of the webhook field, empty if there is none.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""From the body of a notification to its events."""
+"""Parse the body of a notification into events."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from service.events.attributes import WHATSAPP, Origin
 from service.events.document import NotADocument
 from service.events.event import UNRECOGNIZED, Event
 
-# A body whose events together would pass this is kept whole: what is shared by its updates is out of proportion.
+# A body whose events would exceed this in total becomes one event: each update would copy too much shared data.
 MAX_PARSED_BYTES: Final = 33_554_432
-# Stands where a change is to stand; JSON has no such byte.
-_HERE: Final = msgspec.Raw(b"\x00")
+# Placeholder for a change; JSON can't contain this byte.
+_PLACEHOLDER: Final = msgspec.Raw(b"\x00")
 _encode = msgspec.json.Encoder().encode
 
 
 class _Receipt(NamedTuple):
-    """What is known of the notification besides its body."""
+    """Data about the notification that is not in its body."""
 
     received_at: int
     nonce: str
@@ -27,7 +27,7 @@ class _Receipt(NamedTuple):
 
 
 class _Update(NamedTuple):
-    """One update before it is an event; `kind` is a word of `_HOME`, else empty; `data` holds it alone."""
+    """One update; `kind` is a key of `USUAL_FIELDS` or empty; `data` is a notification with only this update."""
 
     origin: Origin
     kind: str
@@ -36,13 +36,13 @@ class _Update(NamedTuple):
 
 
 def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None = None) -> tuple[Event, ...]:
-    """Take a notification apart into its events, in order.
+    """Parse a notification into its events, in order.
 
-    *body* is the raw body, *received_at* milliseconds since the epoch, *nonce* goes into the ids of events that
-    Meta's "Test" button makes (they all look the same), *traceparent* is kept with each event.
+    *body* is the raw body, *received_at* is in milliseconds since the epoch, *nonce* becomes part of the ids of events
+    from Meta's "Test" button (which are all equal), *traceparent* is stored with each event.
 
-    Pure and total: no body makes it raise, no update is dropped, the same arguments give the same events. A body
-    that is no notification is one event of type `com.whatsapp.unrecognized` with the body as its data.
+    Pure and total: no body makes it raise, no update is dropped, and equal arguments return equal events. A body that
+    is not a notification is one event of type `com.whatsapp.unrecognized` with the body as its data.
     """
     receipt = _Receipt(received_at, nonce, traceparent)
     events: list[Event] = []
@@ -62,11 +62,11 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
 
 
 def _notification(body: bytes) -> tuple[str, dict[str, Any]]:
-    """Read a notification and the name of its object; raises NotADocument where it is none."""
+    """Return the name of a notification's object, and its values; raises NotADocument if it is not a notification."""
     top = document.values(body)
     if not isinstance(top, dict) or not isinstance(top.get("entry"), list):
         raise NotADocument
-    name = top.get("object", WHATSAPP)  # some of Meta's own samples leave it out
+    name = top.get("object", WHATSAPP)  # missing in some of Meta's own samples
     if not isinstance(name, str):
         raise NotADocument
     return name, top
@@ -80,37 +80,44 @@ def _updates(name: str, top: dict[str, Any], body: bytes) -> Iterator[_Update]:
             continue
         for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
             origin = attributes.origin_of(name, entry, change)
-            before, after = _around({**top, "entry": [{**entry, "changes": [_HERE]}]})
-            for kind, item, alone in _of_change(name, origin, change, raw_change):
-                yield _Update(origin, kind, item, b"".join((before, _encode(alone), after)))
+            prefix, suffix = _split_at_placeholder({**top, "entry": [{**entry, "changes": [_PLACEHOLDER]}]})
+            for kind, item, single_change in _updates_of_change(name, origin, change, raw_change):
+                yield _Update(origin, kind, item, b"".join((prefix, _encode(single_change), suffix)))
 
 
 def _only_update(name: str, entries: list[Any], body: bytes) -> _Update | None:
-    """Take a notification of one update, as nearly all are, for what it is: the event's data already."""
+    """Return the update of a notification with only one, whose data is then the whole body; None if it may have more.
+
+    Nearly all notifications are like that.
+    """
     entry = entries[0] if len(entries) == 1 else None
     changes = entry.get("changes") if isinstance(entry, dict) else None
     change = changes[0] if isinstance(changes, list) and len(changes) == 1 else None
     value = change.get("value") if isinstance(change, dict) else None
-    found = split.only(value) if name == WHATSAPP and isinstance(value, dict) else None
-    if found is None:
+    array_and_item = split.only(value) if name == WHATSAPP and isinstance(value, dict) else None
+    if array_and_item is None:
         return None
-    array, item = found
+    array, item = array_and_item
     origin = attributes.origin_of(name, entry, change)
     kind = attributes.kind_of(origin.field, (array,)) if isinstance(item, dict) else ""
     return _Update(origin, kind, item, body)
 
 
-def _around(notification: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Write what stands before and behind the one change of a notification: the same for all its updates."""
-    before, _, after = _encode(notification).partition(bytes(_HERE))
-    return before, after
+def _split_at_placeholder(notification: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Encode a notification, and return the bytes before and after its placeholder."""
+    prefix, _, suffix = _encode(notification).partition(bytes(_PLACEHOLDER))
+    return prefix, suffix
 
 
-def _of_change(name: str, origin: Origin, change: Any, raw_change: msgspec.Raw) -> Iterator[tuple[str, Any, Any]]:
+def _updates_of_change(
+    name: str, origin: Origin, change: Any, raw_change: msgspec.Raw
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each update's kind, the update, and a change that contains only this update."""
     value = change.get("value") if isinstance(change, dict) else None
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
-    for path, item, alone in parts:
-        yield attributes.kind_of(origin.field, path) if isinstance(item, dict) else "", item, {**change, "value": alone}
+    for path, item, single_value in parts:
+        kind = attributes.kind_of(origin.field, path) if isinstance(item, dict) else ""
+        yield kind, item, {**change, "value": single_value}
     if not parts:
         yield "", change if value is None else value, raw_change
 
@@ -122,7 +129,7 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
     source = f"/{account}/{phone}" if phone else f"/{account}"
     test = account == "0"
     own_time = attributes.own_time_of(item)
-    digest = hashlib.sha256(document.canonical(_lasting(item) if b'"url"' in data else item))
+    digest = hashlib.sha256(document.canonical(_without_media_urls(item) if b'"url"' in data else item))
     if test:
         digest.update(receipt.nonce.encode())
     return Event(
@@ -158,11 +165,11 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
     )
 
 
-def _lasting(item: Any) -> Any:
-    """Leave out the links to media, which are new at each of Meta's tries."""
+def _without_media_urls(item: Any) -> Any:
+    """Return *item* without the URLs of media, which differ in each of Meta's retries."""
     if isinstance(item, list):
-        return [_lasting(each) for each in item]
+        return [_without_media_urls(each) for each in item]
     if not isinstance(item, dict):
         return item
     is_media = "mime_type" in item
-    return {name: _lasting(value) for name, value in item.items() if not (is_media and name == "url")}
+    return {name: _without_media_urls(value) for name, value in item.items() if not (is_media and name == "url")}

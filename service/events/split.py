@@ -1,4 +1,4 @@
-"""Taking the value of a change apart into its updates, each in a wrapper of its own."""
+"""Split the value of a change into its updates, each in a value of its own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -24,14 +24,14 @@ _ARRAYS: Final[Tree] = {
     "automatic_events": _ITEMS,
     "user_id_update": _ITEMS,
 }
-# The arrays whose items are updates. Where a name has names below it, the updates are down there.
+# The arrays whose items are updates. If a name has names below it, its updates are in the arrays of these.
 UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": _ITEMS}}}
 ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
-MAX_CONTACTS: Final = 100_000  # contacts of all updates of an object together
-# Where an update names people: phone numbers (`wa_id`) and business-scoped user ids.
-_CONTACT: Final = frozenset({"wa_id", "user_id"})
-_PARTIES: Final = _CONTACT | {
+MAX_CONTACTS: Final = 100_000  # of all updates of an object together
+# Keys whose values identify people: phone numbers (`wa_id`) and business-scoped user ids.
+_CONTACT_KEYS: Final = frozenset({"wa_id", "user_id"})
+_PARTY_KEYS: Final = _CONTACT_KEYS | {
     "from",
     "to",
     "recipient_id",
@@ -44,9 +44,9 @@ _PARTIES: Final = _CONTACT | {
 
 
 class Part(NamedTuple):
-    """One update: the names on the way to it, what it says, and the value that holds it alone.
+    """One update: the path of names to it, the parsed update, and a value that contains only this update.
 
-    In the value, the update itself is as it was written; what surrounds it says the same.
+    In that value, the update itself is raw, and the rest is equal to the original.
     """
 
     path: tuple[str, ...]
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 def only(value: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """Find the one update of an object that plainly holds no other, and the array's name; else None."""
+    """Return the array's name and the update of an object with one update; None if there may be more."""
     names = UPDATES.keys() & value.keys()
     if len(names) != 1 or value.get(ERRORS):
         return None
@@ -67,45 +67,48 @@ def only(value: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def split(value: Mapping[str, Any], raw: msgspec.Raw, tree: Tree = UPDATES) -> list[Part]:
-    """Find the updates of an object, in order; empty where it has none, and is one update itself.
+    """Return the updates of an object, in order; empty if it has none, and so is one update itself.
 
-    What the object holds besides its updates stays with each, but for contacts: those go with the updates that
-    name them, and one that nobody names goes with the first. `errors` beside updates is one more update.
+    Each update keeps the other members of the object, except for contacts: an update keeps those that it names, and the
+    first update also keeps those that no update names. `errors` beside updates are one more update.
     """
-    holders = [name for name in value if name in tree and value[name] and isinstance(value[name], list | dict)]
-    if not holders:
+    names = [name for name in value if name in tree and value[name] and isinstance(value[name], list | dict)]
+    if not names:
         return []
     raws = document.members(raw)
     if value.get(ERRORS):
-        holders = [name for name in value if name in holders or name == ERRORS]
-    found = [part for name in holders for part in _below(name, value[name], raws[name], tree)]
-    taken = {part.path[0] for part in found}
-    if taken <= {ERRORS}:
+        names = [name for name in value if name in names or name == ERRORS]
+    parts = [part for name in names for part in _parts_of(name, value[name], raws[name], tree)]
+    update_names = {part.path[0] for part in parts}
+    if update_names <= {ERRORS}:
         return []
-    # What an update stands in: the object without other updates. A copy keeps the order of the keys.
-    frames = {name: {key: held for key, held in value.items() if key == name or key not in taken} for name in taken}
+    # For each name, the object without the updates of other names. The order of the keys is kept.
+    frames = {
+        name: {key: member for key, member in value.items() if key == name or key not in update_names}
+        for name in update_names
+    }
     contacts = value.get(CONTACTS)
-    if len(found) == 1 or not isinstance(contacts, list) or CONTACTS in taken:
-        return [_framed(part, frames[part.path[0]]) for part in found]
-    named = _named(contacts, found)
-    return [_framed(part, frames[part.path[0]], those) for part, those in zip(found, named, strict=True)]
+    if len(parts) == 1 or not isinstance(contacts, list) or CONTACTS in update_names:
+        return [_framed(part, frames[part.path[0]]) for part in parts]
+    contacts_by_part = _contacts_by_part(contacts, parts)
+    return [_framed(part, frames[part.path[0]], own) for part, own in zip(parts, contacts_by_part, strict=True)]
 
 
 def _framed(part: Part, frame: dict[str, Any], contacts: list[Any] | None = None) -> Part:
-    """Give *part* with the object that holds it alone, with its *contacts* where they were told apart."""
+    """Return *part* in an object of its own; *contacts*, if given, replace the object's."""
     name = part.path[0]
-    whole = frame.copy()
-    whole[name] = part.value
+    value = frame.copy()
+    value[name] = part.value
     if contacts:
-        whole[CONTACTS] = contacts
+        value[CONTACTS] = contacts
     elif contacts is not None:
-        del whole[CONTACTS]
-    # Errors say something only together with what they stand beside.
-    item = {**whole, ERRORS: part.item} if name == ERRORS else part.item
-    return Part(part.path, item, whole)
+        del value[CONTACTS]
+    # Errors are meaningful only together with the members beside them.
+    item = {**value, ERRORS: part.item} if name == ERRORS else part.item
+    return Part(part.path, item, value)
 
 
-def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:
+def _parts_of(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part]:
     if name == ERRORS:
         yield Part((name,), value, raw)
     elif isinstance(value, dict):
@@ -120,24 +123,25 @@ def _below(name: str, value: Any, raw: msgspec.Raw, tree: Tree) -> Iterator[Part
                 yield Part((name,), item, [raw_item])
 
 
-def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
-    """Give, for each part, the contacts that it names; one that nobody names goes with the first.
+def _contacts_by_part(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
+    """Return the contacts that each part names; the first part also gets those that no part names.
 
-    Where they stand side by side, as Meta writes them, each goes with its own. Raises NotADocument where many name
-    many: such a thing is kept whole.
+    If the n-th part names the n-th contact, as Meta sends them, each part gets only that one. Raises NotADocument if
+    the parts name more than `MAX_CONTACTS` in total: then the body becomes one event.
     """
     if len(contacts) == len(parts) and all(map(_is_named, contacts, parts)):
         return [[contact] for contact in contacts]
-    left = MAX_CONTACTS
-    holders: dict[str, list[int]] = {}
+    remaining = MAX_CONTACTS
+    indexes_by_party: dict[str, list[int]] = {}
     for index, contact in enumerate(contacts):
-        for party in _parties(contact, _CONTACT):
-            holders.setdefault(party, []).append(index)
+        for party in _parties(contact, _CONTACT_KEYS):
+            indexes_by_party.setdefault(party, []).append(index)
     by_part: list[list[int]] = []
     for part in parts:
-        by_part.append(sorted({index for party in _parties(part.item, _PARTIES) for index in holders.get(party, ())}))
-        left -= len(by_part[-1])
-        if left < 0:
+        parties = _parties(part.item, _PARTY_KEYS)
+        by_part.append(sorted({index for party in parties for index in indexes_by_party.get(party, ())}))
+        remaining -= len(by_part[-1])
+        if remaining < 0:
             raise NotADocument
     named = set(chain.from_iterable(by_part))
     by_part[0] = sorted({*by_part[0], *(index for index in range(len(contacts)) if index not in named)})
@@ -145,10 +149,10 @@ def _named(contacts: Sequence[Any], parts: Sequence[Part]) -> list[list[Any]]:
 
 
 def _is_named(contact: Any, part: Part) -> bool:
-    return not set(_parties(contact, _CONTACT)).isdisjoint(_parties(part.item, _PARTIES))
+    return not set(_parties(contact, _CONTACT_KEYS)).isdisjoint(_parties(part.item, _PARTY_KEYS))
 
 
-def _parties(item: object, names: frozenset[str]) -> list[str]:
+def _parties(item: object, keys: frozenset[str]) -> list[str]:
     if not isinstance(item, dict):
         return []
-    return [party for name in item.keys() & names if (party := document.text(item[name]))]
+    return [party for key in item.keys() & keys if (party := document.text(item[key]))]

@@ -9,8 +9,8 @@ from service.relay.destinations import Destination
 from service.storage.deliveries import (
     DeadLetterEvents,
     Delivery,
+    DeliveryCleanup,
     DeliveryPlanning,
-    DeliveryTidying,
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Log, Record
@@ -24,7 +24,7 @@ BEGINNING: Final = "beginning"
 ENDLESS: Final = 2**62  # a position that no log comes to
 
 
-class PlannerState(DeliveryPlanning, DeliveryTidying, DeadLetterEvents, Protocol):
+class PlannerState(DeliveryPlanning, DeliveryCleanup, DeadLetterEvents, Protocol):
     """What the planner remembers by."""
 
 

@@ -1,4 +1,4 @@
-"""What is put twice in one go, and what was there: for engines that tell by the id."""
+"""Deduplicate events by id within one put, for engines that recognize stored ids themselves."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from service.storage.protocols import Outcome
 
 
 def distinct(events: Sequence[Event]) -> list[Event]:
-    """Give the first event of each id, in order."""
-    found: dict[str, Event] = {}
+    """Return the first event of each id, in order."""
+    first_by_id: dict[str, Event] = {}
     for event in events:
-        found.setdefault(event.id, event)
-    return list(found.values())
+        first_by_id.setdefault(event.id, event)
+    return list(first_by_id.values())
 
 
-def outcomes(events: Sequence[Event], there: set[str]) -> list[Outcome]:
-    """Say of each event what it was, where the ids *there* had been there before."""
-    known = set(there)
-    found = []
+def outcomes(events: Sequence[Event], stored_ids: set[str]) -> list[Outcome]:
+    """Return the outcome of each event; *stored_ids* are the ids that were stored before."""
+    known = set(stored_ids)
+    results = []
     for event in events:
-        found.append(Outcome.DUPLICATE if event.id in known else Outcome.NEW)
+        results.append(Outcome.DUPLICATE if event.id in known else Outcome.NEW)
         known.add(event.id)
-    return found
+    return results

@@ -1,7 +1,7 @@
-"""What the relay must remember: how far it read, what is owed to whom, what was tried. Small protocols, one store.
+"""The relay's state: positions in the log, pending deliveries, dead letters and attempts. One store, small protocols.
 
-Times are milliseconds since the epoch. A *queue* is one partition key at one destination: its events go one after the
-other, the oldest first, and while its first one waits for another try the queue waits with it.
+Times are milliseconds since the epoch. A *queue* is the delivery queue of one partition key to one destination. Its
+events are delivered one at a time, oldest first; while the first one waits for a retry, the whole queue waits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from service.storage.protocols import Record
 
 
 class Delivery(NamedTuple):
-    """An event that a destination is to get: its position in the log, its queue, when it was received."""
+    """A pending event of one destination: its position in the log, its delivery queue, when it was received."""
 
     position: int
     queue: str
@@ -24,20 +24,20 @@ class Delivery(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The first event of a queue, taken for one try; *token* proves, at the end, that it is still ours."""
+    """The first event of a delivery queue, leased for one attempt; *token* proves that the lease is still this one."""
 
     destination: str
     queue: str
     position: int
-    planned_at: int  # when it was read in the log
+    planned_at: int  # when the relay read it in the log
     replay: bool
-    attempts: int  # of this queue, before this one, since it took something
-    first_attempt_at: int  # of them; 0 where this is the first
+    attempts: int  # earlier attempts of this queue since its last successful delivery
+    first_attempt_at: int  # time of the first of these attempts; 0 if there was none
     token: int
 
 
 class Attempt(NamedTuple):
-    """One attempt: when it began, how long it took in seconds, the response's status (0 for none), and its outcome."""
+    """One attempt: its start, its duration in seconds, the response's status (0 for none), and its outcome."""
 
     at: int
     seconds: float
@@ -46,7 +46,7 @@ class Attempt(NamedTuple):
 
 
 class Verdict(StrEnum):
-    """What a try, or its absence, comes to."""
+    """The result of an attempt, or of a delivery that could not be attempted."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
@@ -54,7 +54,7 @@ class Verdict(StrEnum):
 
 
 class Ruling(NamedTuple):
-    """What becomes of a queue's first event: when it is tried again, or why it is dead."""
+    """The decision on a queue's first event: when to retry it (*due*), or why it is a dead letter (*reason*)."""
 
     verdict: Verdict
     due: int = 0
@@ -62,7 +62,7 @@ class Ruling(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How a claim ended, and why its destination is to be disabled with it, if it is."""
+    """The result of a claim; *disables* is the reason to disable its destination, None to leave it enabled."""
 
     claim: Claim
     attempt: Attempt
@@ -71,17 +71,17 @@ class Settlement(NamedTuple):
 
 
 def next_queue_state(settlement: Settlement) -> tuple[int, int, int]:
-    """Say how a queue goes on: when it is due, after how many attempts, the first of which was when."""
+    """Return the delivery queue's next due time, attempt count and first-attempt time."""
     claim, attempt, ruling, _ = settlement
     if ruling.verdict is Verdict.DELIVERED:
         return attempt.at, 0, 0
-    # One that is given up leaves its queue's history to the next.
+    # After a dead letter, the queue's next event keeps the attempt count.
     due = ruling.due if ruling.verdict is Verdict.RETRY else attempt.at
     return due, claim.attempts + 1, claim.first_attempt_at or attempt.at
 
 
 class DeadLetter(NamedTuple):
-    """An event that a destination will not get, unless somebody replays it."""
+    """A delivery that was given up at *at*, with the reason; only a replay delivers it."""
 
     destination: str
     position: int
@@ -91,79 +91,85 @@ class DeadLetter(NamedTuple):
 
 
 class DeliveryHistory(NamedTuple):
-    """What became of one event at one destination: `delivered`, `waiting` or `dead: ` and why; and every try."""
+    """The state of one event at one destination (`delivered`, `waiting` or `dead: REASON`), and every attempt."""
 
     destination: str
-    stands: str
+    state: str
     attempts: Sequence[Attempt]
 
 
 class DestinationStatus(NamedTuple):
-    """How a destination stands: read up to where, why disabled, how much is owed and since when, how much is dead."""
+    """The state of a destination."""
 
     name: str
-    position: int
-    disabled: str | None
-    gone_since: int | None
-    backlog: int
-    oldest: int | None
+    position: int  # up to which the log was read for it
+    disabled: str | None  # the reason; None if it is enabled
+    gone_since: int | None  # when it was removed from the destinations file
+    backlog: int  # pending deliveries
+    oldest: int | None  # when the oldest pending event was received
     dead_letters: int
 
 
 class DeliveryPlanning(Protocol):
-    """From the log to what is owed."""
+    """Turns events of the log into pending deliveries."""
 
     def adopt(self, identity: int, last: int) -> int:
-        """Belong to the log of this *identity*, whose newest position is *last*; gives what is no longer owed.
+        """Bind the state to the log of this *identity*, whose newest position is *last*; return the dropped deliveries.
 
-        Of another log nothing is left, and each destination begins at the start of this one. Where this one was set
-        back (a backup), so are positions.
+        If the state belonged to another log, drop all of it; each destination then starts at the first position. If the
+        log was restored from a backup, reset positions above *last*, and drop the deliveries there.
         """
         ...
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
-        """Have exactly *names* be in the file; one that is new is read for from its position on."""
+        """Store *names* as the destinations of the file; a new one starts after the position that *names* has for it.
+
+        The others are marked as gone since *now*.
+        """
         ...
 
     def positions(self) -> Mapping[str, int]:
-        """Say how far the log was read for each destination that is in the file."""
+        """Return the position up to which the log was read, for each destination of the file."""
         ...
 
     def plan(self, name: str, since: int, until: int, deliveries: Sequence[Delivery], *, now: int) -> bool:
-        """Store the deliveries between two positions of the log, all or nothing; False if another relay was faster."""
+        """Store the deliveries between two positions of the log in one transaction.
+
+        Returns False, and stores nothing, if another relay has planned them already.
+        """
         ...
 
 
-class DeliveryTidying(Protocol):
-    """What is no longer to be delivered, or remembered."""
+class DeliveryCleanup(Protocol):
+    """Gives up undeliverable events, and prunes the attempt history."""
 
     def expire(
         self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
-        """Give up what is no use to wait for: how many events of each destination, by name and reason.
+        """Make dead letters of undeliverable events; return their number by destination and reason.
 
-        That is what the log no longer holds (positions before *first*) of destinations that are disabled or gone,
-        and what is older than the *policy* allows of one that accepted nothing for as long. Deletes dead letters that
-        are older than *dead_letter_age_ms*.
+        Undeliverable are events that the log no longer has (positions before *first*), if their destination is disabled
+        or gone; and events older than the *policy* allows, if their destination has accepted nothing for that long.
+        Also deletes dead letters older than *dead_letter_age_ms*.
         """
         ...
 
     def prune_attempts(self, first: int) -> None:
-        """Drop what is told of attempts with events before *first*, some at a time."""
+        """Delete a batch of the attempts of events before position *first*."""
         ...
 
 
 class DeadLetterEvents(Protocol):
-    """The events of dead letters, saved beside them: the log's retention may end before anybody looks."""
+    """The events of dead letters, saved beside them so that they outlive the log's retention."""
 
     def unsaved(self, limit: int) -> Sequence[int]:
-        """Return positions of dead letters whose event was not saved yet; the log must keep them until then."""
+        """Return positions of dead letters whose event is not saved yet; the log must keep these events until then."""
         ...
 
     def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
-        """Save the events of dead letters; those of *positions* that are not among *events* no longer exist.
+        """Save the events of dead letters; *positions* without one of *events* count as saved: the event is gone.
 
-        Above *max_bytes* in all, the oldest are dropped.
+        If the saved events exceed *max_bytes* in total, the oldest are dropped.
         """
         ...
 
@@ -173,73 +179,74 @@ class DeadLetterEvents(Protocol):
 
 
 class QueueKind(StrEnum):
-    """Which delivery queues are asked for; a queue failed if the last attempt of it did."""
+    """Which delivery queues to select; a queue is `failed` if its last attempt failed."""
 
     HEALTHY = "healthy"
     FAILED = "failed"
 
 
 class DeliveryClaims(Protocol):
-    """What is owed, one queue at a time."""
+    """Leases delivery queues for attempts, and stores the results."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Make one transaction of what is within: all of it or nothing."""
+        """Run the block in one transaction: commit it, or roll back if it raises."""
         ...
 
     def next_due(self, name: str, kind: QueueKind) -> int | None:
-        """Return when the next queue is due; None if there is none, or the destination is disabled."""
+        """Return the earliest due time of a queue; None if there is no queue, or the destination is disabled."""
         ...
 
     def claim(
         self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
-        """Take at most so many queues that are due: those that waited longest, or some at random.
+        """Lease at most *most* queues that are due: those that have waited longest, or random ones.
 
-        For *lease* milliseconds nobody else gets them.
+        No other relay can claim them for *lease* milliseconds.
         """
         ...
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended: a queue goes on, waits, or its first event is dead; a destination is disabled.
+        """Store the results of claims: delivered, to be retried, or dead letter; and disable destinations.
 
-        Gives the claims that ran out and are another's now; of them nothing is written.
+        Returns the claims that no longer lease their queue, because another relay has claimed it or it was erased.
+        Nothing is stored for these.
         """
         ...
 
 
-class DeliveryState(DeliveryPlanning, DeliveryTidying, DeliveryClaims, DeadLetterEvents, Protocol):
-    """All that the relay remembers by."""
+class DeliveryState(DeliveryPlanning, DeliveryCleanup, DeliveryClaims, DeadLetterEvents, Protocol):
+    """The relay's whole state."""
 
     def require_file(self) -> None:
-        """Raise InboxUnavailable where the store is no longer the one that was opened."""
+        """Raise InboxUnavailable if the store is no longer the one that was opened."""
         ...
 
 
 class DestinationAdmin(Protocol):
-    """How destinations are, and what stops them."""
+    """Shows and changes the state of destinations, for commands."""
 
     def statuses(self) -> Sequence[DestinationStatus]:
-        """Say how each destination that was ever known stands."""
+        """Return the state of each destination that was ever in the file."""
         ...
 
     def heartbeat(self) -> int:
-        """Return when a relay last said that it runs, in milliseconds since the epoch; 0 if none ever did."""
+        """Return the time of the last heartbeat of a relay, in milliseconds since the epoch; 0 if there was none."""
         ...
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or, with None, go on; says whether that changed anything."""
+        """Disable a destination, or enable it if *reason* is None; return whether that changed its state."""
         ...
 
     def clear(self) -> None:
-        """Drop everything: positions, what is owed, dead letters with their events."""
+        """Delete the whole state: positions, deliveries, dead letters with their events, attempts."""
         ...
 
 
 class DeadLetterAdmin(Protocol):
-    """What became of events, and another chance."""
+    """Shows dead letters and delivery histories, and replays events, for commands."""
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
-        """Give the dead letters of last, in the order in which they were given up; all with None."""
+        """Return the newest *limit* dead letters, all if it is None, in the order in which they were given up."""
         ...
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
@@ -247,25 +254,25 @@ class DeadLetterAdmin(Protocol):
         ...
 
     def history(self, position: int) -> Sequence[DeliveryHistory]:
-        """Tell what became of the event at *position*, by destination."""
+        """Return the delivery history of the event at *position*, one entry per destination."""
         ...
 
     def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
-        """Owe events once more, marked as a replay; gives how many were not owed already."""
+        """Store deliveries again, marked as a replay; return how many were not pending already."""
         ...
 
 
 class DeliveryErasure(Protocol):
-    """What is remembered of one person."""
+    """Erases one person's data from the relay's state."""
 
     def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of a person's saved events, and of events that are owed in their order."""
+        """Return the positions of a person's saved events, and of pending deliveries in their queues."""
         ...
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Owe these events to nobody, and tell nothing of them; False where a log of the store still does."""
+        """Delete everything about these events; False if the store's write-ahead log still has some of it."""
         ...
 
 
 class DeliveryAdmin(DestinationAdmin, DeadLetterAdmin, DeliveryErasure, Protocol):
-    """What the commands ask, and do."""
+    """The operations of the commands."""

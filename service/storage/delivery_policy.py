@@ -1,6 +1,6 @@
-"""How long the relay tries to deliver, and how long it remembers: the one home of these limits.
+"""The limits of delivery, all in one place: retries, backoff, age of dead letters and heartbeats.
 
-`relay.policy` decides by them; SQL that must apply one gets it as a parameter.
+`relay.policy` applies them; SQL that must apply one gets it as a parameter.
 """
 
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ class DeliveryPolicy:
     """Times are in milliseconds."""
 
     max_age_ms: int = 3 * DAY_MS
-    """After which what a destination never accepted becomes a dead letter."""
+    """Age at which an event that its destination has not accepted becomes a dead letter."""
     min_attempts: int = 10
-    """Of a destination or a queue, before anything of it is given up: a clock may have jumped."""
+    """Attempts of a destination or a queue before any of its events is given up: a clock may have jumped."""
     first_backoff_ms: int = 2_000
     max_backoff_ms: int = 3_600_000
     max_retry_after_ms: int = DAY_MS
-    """Of what a response's Retry-After may ask for."""
+    """Maximum delay that a response's Retry-After can request."""
     max_absence_ms: int = DAY_MS
-    """After which a destination that left the file holds nothing in the inbox back."""
+    """Time after which a destination that was removed from the file no longer stops the purge."""
     min_dead_letter_age_ms: int = 8 * DAY_MS
-    """How long dead letters are kept at least, whatever the retention."""
+    """Minimum time for which dead letters are kept, whatever the retention."""
     max_dead_letter_bytes: int = 2**30
-    """Of the events of dead letters; above it the oldest go."""
+    """Limit of the saved events of dead letters; above it the oldest are dropped."""
     max_clock_ahead_ms: int = DAY_MS
-    """By which another relay's clock may be ahead."""
+    """Maximum by which another relay's clock may be ahead."""
 
     @property
     def max_heartbeat_age_ms(self) -> int:
-        """Return after how long without a heartbeat no relay will come back for what it left behind."""
+        """Return the age of the last heartbeat from which the relay counts as removed."""
         return self.max_age_ms + DAY_MS
 
     @property
     def max_wait_ms(self) -> int:
-        """Return what no queue waits for: one that does was written by a clock that ran ahead."""
+        """Return the maximum wait of a queue: a later due time was written by a clock that was ahead."""
         return 2 * self.max_retry_after_ms
 
 

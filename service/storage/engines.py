@@ -1,6 +1,6 @@
-"""The table of engines, and from a URL to its engine.
+"""The table of engines, and the engine of a URL.
 
-An engine's client is an optional part of the installation, and is loaded only if the engine is chosen.
+An engine's client library is an optional dependency, and is imported only if the engine is used.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from service.storage.engine import DeliveryStorage, Engine
 from service.storage.protocols import Log
 from service.storage.urls import problems_with_server, problems_without_server
 
-# Each package has its `Engine` as ENGINE; its name is that of the optional part with its client, if it has one.
+# Each package has its `Engine` as ENGINE. An engine's name is also that of the extra that installs its client library.
 PACKAGES: Final = {
     "sqlite": "service.storage.sqlite",
     "postgresql": "service.storage.postgresql",
@@ -26,18 +26,19 @@ def load(url: InboxUrl) -> Engine:
     """Return the engine of *url*; raises ConfigurationError if there is none, or its client is not installed."""
     if url.engine not in PACKAGES:
         raise ConfigurationError(
-            [f"WEBHOOK_INBOX knows the engines {', '.join(PACKAGES)} only, such as sqlite:///var/lib/inbox.db."]
+            [f"WEBHOOK_INBOX must name an engine: {', '.join(PACKAGES)}. Example: sqlite:///var/lib/inbox.db."]
         )
     try:
         engine: Engine = import_module(PACKAGES[url.engine]).ENGINE
     except ImportError as ex:
-        extra = f"pip install 'whatsapp-webhook[{url.engine}]'"
-        raise ConfigurationError([f"WEBHOOK_INBOX wants {url.engine}, whose client is not installed: {extra}."]) from ex
+        command = f"pip install 'whatsapp-webhook[{url.engine}]'"
+        problem = f"WEBHOOK_INBOX names the engine {url.engine}, whose client library is not installed: run {command}."
+        raise ConfigurationError([problem]) from ex
     return engine
 
 
 def problems(url: InboxUrl, workers: int = 1) -> list[str]:
-    """Return what is wrong with *url* for so many *workers*, in whole sentences."""
+    """Return the problems of *url* with this number of *workers*, in whole sentences."""
     try:
         engine = load(url)
     except ConfigurationError as ex:
@@ -45,7 +46,7 @@ def problems(url: InboxUrl, workers: int = 1) -> list[str]:
     check_form = problems_with_server if engine.has_server else problems_without_server
     found = [f"WEBHOOK_INBOX {problem}." for problem in check_form(url) or engine.problems(url)]
     if workers > 1 and not engine.has_several_writers:
-        found.append(f"WEBHOOK_WORKERS is above 1, and {engine.name} serves one worker of one pod: set it to 1.")
+        found.append(f"WEBHOOK_WORKERS is above 1, but {engine.name} supports only one worker in one pod: set it to 1.")
     return found
 
 
@@ -58,7 +59,7 @@ def open_log(url: InboxUrl) -> Log:
 
 
 def deliveries(url: InboxUrl) -> DeliveryStorage:
-    """Return how the relay's deliveries are stored; raises ConfigurationError if there is no relay for the engine."""
+    """Return the storage of the relay's deliveries; raises ConfigurationError if the engine has no relay."""
     engine = load(url)
     if engine.deliveries is None:
         raise ConfigurationError([engine.no_log])

@@ -1,4 +1,4 @@
-"""What the receiver must not purge, because the relay still needs it; and whether there is a relay at all."""
+"""The low-watermark: which events the receiver must not purge, because the relay still needs them."""
 
 import threading
 import time
@@ -11,17 +11,17 @@ from service.storage import engines
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.telemetry import logs
 
-RETRY_SECONDS: Final = 60.0  # until what could not be asked is asked again: notifications wait for the answer
-HEARTBEAT_INTERVAL_SECONDS: Final = 30.0  # between looks at when a relay was there last
-SILENT_MS: Final = 3_600_000  # without a sign of life for as long, a relay is missed
+RETRY_SECONDS: Final = 60.0  # after a failed query, as notifications wait for it
+HEARTBEAT_INTERVAL_SECONDS: Final = 30.0  # between queries of the heartbeat
+ABSENT_MS: Final = 3_600_000  # age of the heartbeat from which a relay is reported as absent
 _HOUR_MS: Final = 3_600_000
 
 
 class LowWatermark:
-    """The low-watermark of the relay's state; if that can't be read, everything is needed, but not forever.
+    """The low-watermark of the relay's state; if that can't be read, no event may be purged.
 
-    A relay holds events back as long as it gave a sign of life within the maximum delivery age and a day: one that was
-    tried once and removed must not stop the purge forever.
+    Both hold only while a relay's last heartbeat is younger than the maximum delivery age plus a day. So a relay that
+    was installed once and removed does not stop the purge forever.
     """
 
     def __init__(
@@ -31,81 +31,81 @@ class LowWatermark:
         *,
         policy: DeliveryPolicy = DELIVERY_POLICY,
     ) -> None:
-        """*needed* returns the low-watermark at a time, *heartbeat* when a relay last said that it runs.
+        """*needed* returns the low-watermark at a time, *heartbeat* the time of a relay's last heartbeat.
 
-        Both are in milliseconds since the epoch, None for none, and raise InboxUnavailable if that can't be told.
+        Times are milliseconds since the epoch. Both return None for none, and raise InboxUnavailable if unknown.
         """
         self._needed = needed
-        self._heartbeat = heartbeat
+        self._read_heartbeat = heartbeat
         self._policy = policy
-        self._trouble = logs.LastingTrouble(logs.get("inbox"))
-        self._silence = logs.LastingTrouble(logs.get("inbox"))
+        self._unreadable = logs.LastingTrouble(logs.get("inbox"))
+        self._absent = logs.LastingTrouble(logs.get("inbox"))
         self._not_before = float("-inf")
         self._lock = threading.Lock()
-        self._looked = float("-inf")
-        self._seen: int | None = None
+        self._refreshed_at = float("-inf")
+        self._heartbeat: int | None = None
 
     def __call__(self, now: int) -> int | None:
-        """Return the oldest position that is needed at *now* (milliseconds since the epoch); None for none."""
+        """Return the oldest position that is needed at *now* (milliseconds since the epoch); None if none is."""
         if time.monotonic() < self._not_before:
-            return self._unless_gone(now)
+            return self._everything_unless_gone(now)
         try:
-            found = self._needed(now)
+            needed = self._needed(now)
         except InboxUnavailable as ex:
             self._not_before = time.monotonic() + RETRY_SECONDS
-            self._trouble.tell("nothing is purged", detail=ex.detail)
-            return self._unless_gone(now)
-        self._trouble.over()
-        return found
+            self._unreadable.tell("relay state unreadable", detail=f"no event can be purged: {ex.detail}")
+            return self._everything_unless_gone(now)
+        self._unreadable.over()
+        return needed
 
-    def _unless_gone(self, now: int) -> int | None:
-        seen = self._asked()
-        is_gone = seen is not None and not (
-            -self._policy.max_clock_ahead_ms <= now - seen <= self._policy.max_heartbeat_age_ms
+    def _everything_unless_gone(self, now: int) -> int | None:
+        heartbeat = self._current_heartbeat()
+        is_gone = heartbeat is not None and not (
+            -self._policy.max_clock_ahead_ms <= now - heartbeat <= self._policy.max_heartbeat_age_ms
         )
         return None if is_gone else 0
 
     def refresh(self, now: int) -> int | None:
-        """Return when a relay last said that it runs, None if none ever did; report one that is missed.
+        """Return the time of a relay's last heartbeat, None if there was none; log if a relay is absent.
 
-        Asked seldom, however often this is called; any thread may.
+        The heartbeat is read at intervals, however often this is called. Any thread may call it.
         """
         with self._lock:
-            if time.monotonic() - self._looked >= HEARTBEAT_INTERVAL_SECONDS:
-                self._looked = time.monotonic()
-                self._seen = self._asked()
+            if time.monotonic() - self._refreshed_at >= HEARTBEAT_INTERVAL_SECONDS:
+                self._refreshed_at = time.monotonic()
+                self._heartbeat = self._current_heartbeat()
                 self._report(now)
-            return self._seen
+            return self._heartbeat
 
-    def _asked(self) -> int | None:
+    def _current_heartbeat(self) -> int | None:
         try:
-            return self._heartbeat()
+            return self._read_heartbeat()
         except InboxUnavailable:
-            return self._seen
+            return self._heartbeat
 
     def _report(self, now: int) -> None:
-        if self._seen is None or now - self._seen < SILENT_MS:
-            self._silence.over()
+        if self._heartbeat is None or now - self._heartbeat < ABSENT_MS:
+            self._absent.over()
             return
-        hours = (now - self._seen) // _HOUR_MS
-        left = (self._policy.max_heartbeat_age_ms - (now - self._seen)) // _HOUR_MS
-        until = f"for {left} more hours" if left > 0 else "no longer"
-        self._silence.tell(
-            "no relay runs",
-            detail=f"the last sign of life is {hours} hours old; what it has yet to deliver is kept {until}",
-            hint="start the relay again, or forget its state: whatsapp-webhook destinations drop-state",
-            key="no relay runs" if left > 0 else "nothing is kept for it",
+        age_hours = (now - self._heartbeat) // _HOUR_MS
+        hours_left = (self._policy.max_heartbeat_age_ms - (now - self._heartbeat)) // _HOUR_MS
+        kept = f"are kept for {hours_left} more hours" if hours_left > 0 else "are no longer kept past the retention"
+        self._absent.tell(
+            "relay absent",
+            detail=f"the last heartbeat of a relay is {age_hours} hours old; events that it has not delivered {kept}",
+            hint="start the relay again, or delete its state: whatsapp-webhook destinations drop-state",
+            key="relay absent" if hours_left > 0 else "events no longer kept",
         )
 
 
 def of(
     url: InboxUrl, opened: Callable[[], InboxUrl] | None = None, *, policy: DeliveryPolicy = DELIVERY_POLICY
 ) -> LowWatermark:
-    """Return the low-watermark of the inbox of *url*; *opened* returns the URL of the one that is open now."""
-    stored = engines.load(url).deliveries
-    if stored is None:
+    """Return the low-watermark of the inbox of *url*; *opened* returns the URL of the inbox that is open now."""
+    storage = engines.load(url).deliveries
+    if storage is None:
         return LowWatermark(lambda _: None)
     current = opened or (lambda: url)
     return LowWatermark(
-        lambda now: stored.low_watermark(current(), now, policy), lambda: stored.heartbeat(current()), policy=policy
+        lambda now: storage.low_watermark(current(), now, policy), lambda: storage.heartbeat(current()), policy=policy
     )

@@ -1,4 +1,4 @@
-"""An inbox in memory: for trying out, for tests, and for several workers where nothing need survive."""
+"""An inbox in memory: for trials and tests, in which no event need survive a restart."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from service.events import Event
 from service.storage.engine import Engine
 from service.storage.protocols import Outcome, Record, Size, Terms
 
-PURGED_EVENTS = 256
+PURGE_BATCH_EVENTS: Final = 256
 
 
 class MemoryInbox:
-    """Keeps events in this process and nowhere else; `read` sees what `put` appended."""
+    """Stores events in this process only; `read` returns them for tests."""
 
     def __init__(self, *, retention: int) -> None:
         """*retention* is in milliseconds."""
@@ -38,11 +38,11 @@ class MemoryInbox:
         return Outcome.NEW
 
     def probe(self) -> None:
-        """Do nothing: memory is always there; see `Inbox`."""
+        """Do nothing: memory is always available; see `Inbox`."""
 
     def purge(self, now: int) -> bool:
-        """Drop what is too old; see `Inbox`."""
-        for _ in range(PURGED_EVENTS):
+        """Drop events past the retention; see `Inbox`."""
+        for _ in range(PURGE_BATCH_EVENTS):
             if not self._is_old(now):
                 return False
             old = self._records.popleft().event
@@ -54,24 +54,24 @@ class MemoryInbox:
         return bool(self._records) and self._records[0].event.received_at < now - self._retention
 
     def size(self) -> Size:
-        """Say how much is held; see `Inbox`."""
+        """Return how much is stored; see `Inbox`."""
         return Size(len(self._records), self._bytes)
 
     def read(self, after: int, limit: int) -> Sequence[Record]:
-        """Give what follows *after*; see `Log`."""
+        """Return the events after a position; see `Log`."""
         return [record for record in self._records if record.position > after][:limit]
 
     def last(self) -> int:
-        """Give the newest position; see `Log`."""
+        """Return the newest position; see `Log`."""
         return self._position
 
     def close(self) -> None:
-        """Do nothing: the events end with the process."""
+        """Do nothing: the events are lost when the process exits."""
 
 
 def _problems(url: InboxUrl) -> list[str]:
     if not url.weak:
-        return ["keeps nothing over a restart: say memory://?durability=weak where that is wanted"]
+        return ["loses all events at a restart: set it to memory://?durability=weak to accept that"]
     return []
 
 
@@ -92,5 +92,5 @@ ENGINE: Final = Engine(
     open_erasure=_open_erasure,
     no_log=_NO_LOG,
     has_server=False,
-    weak_means="the inbox keeps nothing over a restart, as WEBHOOK_INBOX says",
+    weak_means="all events are lost at a restart, because WEBHOOK_INBOX is memory://?durability=weak",
 )

@@ -1,4 +1,4 @@
-"""What every inbox promises: small protocols, each for one kind of caller."""
+"""The protocols of an inbox: a small one for each kind of caller."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ from service.events import Event
 
 
 class Outcome(StrEnum):
-    """What became of an event that was put; `unknown` where the engine can't tell a repeat."""
+    """Whether a stored event was new; `unknown` if the engine can't recognize duplicates."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
@@ -17,78 +17,81 @@ class Outcome(StrEnum):
 
 
 class Record(NamedTuple):
-    """An event of the log at its position, a number that only grows."""
+    """An event of the log with its position, a number that only grows."""
 
     position: int
     event: Event
 
 
 class Placed(NamedTuple):
-    """An event of a stream where it stands, in the stream's own words."""
+    """An event of a stream with its position, a string in the stream's own format."""
 
     position: str
     event: Event
 
 
 class Size(NamedTuple):
-    """How much an inbox holds, and how many bytes more there is room for; None where nobody can tell."""
+    """How much an inbox stores, and how many bytes are free for more; None if unknown."""
 
     events: int | None = None
     bytes: int | None = None
     free: int | None = None
 
 
-def _nobody(_now: int) -> None:
+def _no_low_watermark(_now: int) -> None:
     return None
 
 
 class Terms(NamedTuple):
-    """What an inbox is to keep to.
+    """The limits of an inbox.
 
-    *retention* of ids and *body_retention* of data are in milliseconds. *timeout*, in seconds, is how long one call may
-    wait for a server. *hold* gives, for a time in milliseconds since the epoch, the oldest position that a reader
-    still needs, None for none.
+    *retention* of ids and *body_retention* of data are in milliseconds. *timeout*, in seconds, is the maximum time one
+    call may wait for a server. *low_watermark* returns, for a time in milliseconds since the epoch, the oldest position
+    that the relay still needs, None if it needs none.
     """
 
     retention: int
     body_retention: int
     timeout: float = 2.0
-    hold: Callable[[int], int | None] = _nobody
+    low_watermark: Callable[[int], int | None] = _no_low_watermark
 
 
 class Closeable(Protocol):
-    """What holds a connection or a file."""
+    """An owner of a connection or a file."""
 
     def close(self) -> None:
-        """Release everything; what was stored stays."""
+        """Release all resources; stored events stay."""
         ...
 
 
 class Inbox(Closeable, Protocol):
-    """The writing half; all of it is called by one thread, `size` by any."""
+    """The writer. One thread calls all methods but `size`, which any thread may call."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
-        """Append *events*, all or (where the engine can) none, and say of each, in order, whether it was new.
+        """Append *events* and return the outcome of each, in order.
 
-        An id that is there already, in the log or earlier in *events*, is not appended again, unless the engine can't
-        tell. Returns only once they would survive a power cut; raises InboxUnavailable otherwise, within the timeout of
-        its `Terms`, and then some may be kept: whoever puts them again is told so, or consumers are by their ids.
+        An event is a duplicate if its id is in the log or earlier in *events*; it is not appended again, unless the
+        engine can't recognize duplicates. All events are stored or none, if the engine supports that.
+
+        Returns only after the events would survive a power failure. Otherwise raises InboxUnavailable, within the
+        timeout of its `Terms`. Some events may be stored then: if they are put again, they are duplicates, which the
+        engine reports or consumers recognize by their ids.
         """
         ...
 
     def probe(self) -> None:
-        """Write something durable and harmless: whether `put` would work now. Raises InboxUnavailable."""
+        """Check, by a durable and harmless write if possible, that `put` would work now. Raises InboxUnavailable."""
         ...
 
     def purge(self, now: int) -> bool:
-        """Drop a small batch of what is older than the retention at *now* (milliseconds since the epoch).
+        """Drop a small batch of events past the retention at *now* (milliseconds since the epoch).
 
-        Says whether there is more to drop. Raises InboxUnavailable.
+        Returns whether there may be more to drop. Raises InboxUnavailable.
         """
         ...
 
     def size(self) -> Size:
-        """Say how much is held; cheap enough for every scrape, and never raises."""
+        """Return how much is stored; cheap enough for every scrape, and never raises."""
         ...
 
 
@@ -96,78 +99,78 @@ class LogEvents(Protocol):
     """The events of a log."""
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
-        """Give at most *limit* events of positions above *after*, in order; empty at the end.
+        """Return at most *limit* events with positions above *after*, in order; none at the end of the log.
 
-        Without *data*, that of each event is left empty, however large it is. An event whose data the retention has
-        dropped is left out. Raises InboxUnavailable, also where the log was replaced: open it again.
+        Without *data*, each event has empty data, which saves reading it. Events whose data the retention has dropped
+        are left out. Raises InboxUnavailable, also if the log was replaced: open it again.
         """
         ...
 
     def at(self, positions: Sequence[int]) -> Sequence[Record]:
-        """Give the events of these positions, in order, without those that are gone. Raises InboxUnavailable."""
+        """Return the events at these positions, in order, without those that are gone. Raises InboxUnavailable."""
         ...
 
     def find(self, event_id: str) -> Record | None:
-        """Give the event with this id, if it is there; may read a whole index. Raises InboxUnavailable."""
+        """Return the event with this id, None if there is none; may read a whole index. Raises InboxUnavailable."""
         ...
 
 
 class LogPositions(Protocol):
-    """Which log it is, and from where to where it reaches."""
+    """The identity of a log, and its first and last position."""
 
     def identity(self) -> int:
-        """Give a number that no other log has. Raises InboxUnavailable."""
+        """Return a number that no other log has. Raises InboxUnavailable."""
         ...
 
     def first(self) -> int:
-        """Give the oldest position whose data is kept; above `last` where there is none. Raises InboxUnavailable."""
+        """Return the oldest position that still has data; above `last` if none has. Raises InboxUnavailable."""
         ...
 
     def last(self) -> int:
-        """Give the position of the newest event that was ever put; 0 where there was none. Raises InboxUnavailable."""
+        """Return the position of the newest event that was ever put; 0 if there was none. Raises InboxUnavailable."""
         ...
 
 
 class Log(LogEvents, LogPositions, Closeable, Protocol):
-    """The reading half, for another process; never keeps the writer waiting."""
+    """The reader, for another process; it never blocks the writer."""
 
 
 class Stream(Closeable, Protocol):
-    """A look at events in a stream of the user's, whose consumers read it; a position is a word of the stream's own."""
+    """Reads events of a stream whose consumers are the user's; a position is a string in the stream's own format."""
 
     def newest(self, limit: int) -> Sequence[Placed]:
-        """Give the newest *limit* events, oldest first. Raises InboxUnavailable."""
+        """Return the newest *limit* events, oldest first. Raises InboxUnavailable."""
         ...
 
     def since(self, time: int | None) -> Iterator[Placed]:
-        """Give what was received since *time*, milliseconds since the epoch, oldest first, to what is the end now.
+        """Yield the events received since *time*, milliseconds since the epoch, oldest first, up to the current end.
 
-        Everything with None. Raises InboxUnavailable.
+        Yields all events if *time* is None. Raises InboxUnavailable.
         """
         ...
 
     def at(self, position: str) -> Placed | None:
-        """Give the event at *position*, None where there is none (any more).
+        """Return the event at *position*, None if there is none, or none any more.
 
-        Raises InboxUnavailable, or ValueError with what a position looks like.
+        Raises InboxUnavailable, or ValueError with the format of a position.
         """
         ...
 
 
 class Erasure(AbstractContextManager["Erasure"], Protocol):
-    """What takes one person's events out, beside the server that writes; nothing of it is called by a server."""
+    """Erases one person's events, in a process of its own beside the server; a server never calls it."""
 
     def find(self, subject: str) -> Sequence[int]:
-        """Give the positions of the events of *subject*; reads all that is kept. Raises InboxUnavailable."""
+        """Return the positions of the events of *subject*; reads the whole log. Raises InboxUnavailable."""
         ...
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Leave of these events what tells a duplicate, a hash of the id, and no personal data.
+        """Remove all personal data of these events; a hash of the id stays, so that duplicates are recognized.
 
-        Returns False if what was there can still be read in a file. Raises InboxUnavailable.
+        Returns False if the erased data can still be read in a file. Raises InboxUnavailable.
         """
         ...
 
     def remains(self) -> str:
-        """Return what the engine still has of events that were erased, and until when; "" if nothing."""
+        """Return where the engine still has erased data, and until when; "" if nowhere."""
         ...

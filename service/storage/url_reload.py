@@ -1,4 +1,4 @@
-"""The inbox by the URL that is configured now: that of the environment, or what the file that it names says."""
+"""Open the inbox at the currently configured URL, which is in the environment, or in a file that may change."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from service.telemetry import logs
 
 
 class InboxSource:
-    """Opens the inbox, and tells whether its URL is another one by now: a password was changed, or the server."""
+    """Opens the inbox, and reports whether its URL has changed since, for instance its password or server."""
 
     def __init__(self, url: InboxUrl, terms: Terms) -> None:
         self._opened = url
@@ -20,32 +20,32 @@ class InboxSource:
         self._report = Report(logs.get("inbox"), "inbox URL")
 
     def __call__(self) -> Inbox:
-        """Open the inbox of the URL that is configured now; raises InboxUnavailable."""
-        url = self._look()
+        """Open the inbox at the current URL; raises InboxUnavailable."""
+        url = self._reload()
         if url == self._opened:
             return self._open()
         opener = engines.load(url).inbox_opener(url, self._terms)
         inbox = opener()
-        self._opened, self._open = url, opener  # not before it could be opened: else it would not be tried again
+        self._opened, self._open = url, opener  # only after it was opened, so that a failure is tried again
         return inbox
 
     @property
     def opened(self) -> InboxUrl:
-        """Return the URL of the inbox that was opened last."""
+        """Return the URL of the inbox that is open, or was opened last."""
         return self._opened
 
     def moved(self) -> bool:
-        """Return whether the URL is another one than that of the inbox that was opened."""
-        return self._look() != self._opened
+        """Return whether the current URL differs from that of the opened inbox."""
+        return self._reload() != self._opened
 
-    def _look(self) -> InboxUrl:
+    def _reload(self) -> InboxUrl:
         self._url.look()
         self._report.update(self._url.problems, action="keeping the last good value")
         return self._url.current
 
 
 def current(url: InboxUrl) -> InboxUrl:
-    """Return what the file of *url* says now; *url* if it has none, or that can't be used."""
+    """Return the URL that the file of *url* has now; *url* itself if it has no file or the file is invalid."""
     return _read_file(url)[0]
 
 
@@ -59,5 +59,5 @@ def _read_file(before: InboxUrl) -> tuple[InboxUrl, Sequence[str]]:
     if url != before and (problems := engines.problems(url)):
         return before, problems
     if url.engine != before.engine:
-        return before, [f"{before.file}: another engine ({url.engine}) wants a restart"]
+        return before, [f"{before.file}: a change of the engine, to {url.engine}, requires a restart"]
     return url, ()

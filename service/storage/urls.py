@@ -1,4 +1,4 @@
-"""What is wrong with the URL of an inbox, whatever the engine: with a server, or without one."""
+"""Problems of an inbox's URL that do not depend on the engine, but on whether it has a server."""
 
 import re
 from typing import Final
@@ -7,14 +7,17 @@ from urllib.parse import parse_qsl, urlsplit
 from service.config import InboxUrl
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:@\[\]\s]+)(:[0-9]{1,5})?")
-_ENCODE: Final = "wants hosts with a port that is a number, and what is odd in a password percent-encoded (%40 for @)"
+_ENCODE: Final = (
+    "has an invalid host or port: a port is a number, and special characters in a password must be percent-encoded "
+    "(%40 for @)"
+)
 
 
 def problems_with_server(url: InboxUrl) -> list[str]:
-    """Return what a password may have broken up, without repeating any of it; see `Engine.problems`."""
+    """Return the problems of the host, which an unencoded password may cause, without its text; see `Engine`."""
     parts = urlsplit(url.text)
     if not parts.netloc and "host=" not in parts.query:
-        return [f"wants a host: {parts.scheme}://host/name"]
+        return [f"requires a host: {parts.scheme}://host/name"]
     hosts = parts.netloc.rpartition("@")[2]
     if "@" in parts.path or parts.fragment or (hosts and not all(map(_HOST.fullmatch, hosts.split(",")))):
         return [_ENCODE]
@@ -22,13 +25,13 @@ def problems_with_server(url: InboxUrl) -> list[str]:
 
 
 def problems_without_server(url: InboxUrl) -> list[str]:
-    """Return what is wrong with the URL of an engine that has no server; see `Engine.problems`."""
+    """Return the problems of the URL of an engine that has no server; see `Engine`."""
     parts = urlsplit(url.text)
     unknown = sorted(dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - {"durability"})
     if unknown:
-        return [f"has a parameter that it does not know ({', '.join(unknown)}); it knows durability=weak"]
+        return [f"has an unknown parameter ({', '.join(unknown)}); the only known one is durability=weak"]
     if parts.fragment:
-        return ["has a # in it: write it as %23 in a path"]
+        return ["has a #: write it as %23 in a path"]
     if parts.netloc:
-        return [f"wants three slashes ({parts.scheme}:///path): the engine has no host"]
+        return [f"requires three slashes ({parts.scheme}:///path): the engine has no host"]
     return []

@@ -1,4 +1,4 @@
-"""What loses events is refused, on the real servers: before a 200 and under way; with the reason and the remedy."""
+"""The durability check rejects settings that could lose events, at startup and later, with reason and remedy."""
 
 import asyncio
 import os
@@ -26,13 +26,13 @@ WEAK = "durability=weak"
 
 
 class Case(NamedTuple):
-    """A setting that somebody made, what is said of it, and which word of the remedy."""
+    """An unsafe setting, and parts of the problem and the remedy in the error's text."""
 
-    make: Callable[[Any, str], object]  # of the server and the URL
-    said: str
+    make: Callable[[Any, str], object]  # with the server and the URL
+    problem: str
     remedy: str
     reason: str = "unsafe"
-    weak: bool = True  # whether ?durability=weak lets it through
+    weak: bool = True  # whether ?durability=weak accepts it
 
 
 def name_of(url: str) -> str:
@@ -43,25 +43,25 @@ def opened(url: str) -> Any:
     return closing(Subject.of(inbox_url(url)).opener())
 
 
-def refusal(url: str) -> InboxUnavailable:
-    with pytest.raises(InboxUnavailable) as refused, opened(url):
+def rejection(url: str) -> InboxUnavailable:
+    with pytest.raises(InboxUnavailable) as raised, opened(url):
         pass
-    return refused.value
+    return raised.value
 
 
-def judge(case: Case, url: str, weak_url: str) -> None:
-    """See that it is refused in words, and let through where somebody wants it so."""
-    refused = refusal(url)
-    assert refused.reason == case.reason
-    assert case.said in refused.detail
-    assert case.remedy in refused.detail
+def check(case: Case, url: str, weak_url: str) -> None:
+    """Check that *url* is rejected with problem and remedy, and that *weak_url* is accepted if the case says so."""
+    rejected = rejection(url)
+    assert rejected.reason == case.reason
+    assert case.problem in rejected.detail
+    assert case.remedy in rejected.detail
     if case.weak:
-        assert "durability=weak" in refused.detail
+        assert "durability=weak" in rejected.detail
         with opened(weak_url) as inbox:
             inbox.purge(NOW)
             assert len(inbox.put([event(1)])) == 1
     else:
-        assert refusal(weak_url).reason == case.reason
+        assert rejection(weak_url).reason == case.reason
 
 
 # PostgreSQL.
@@ -84,7 +84,7 @@ def unlogged(server: Postgresql, url: str) -> None:
     server.execute("ALTER TABLE whatsapp_webhook.event_timeless SET UNLOGGED", name_of(url))
 
 
-def stood_by(server: Postgresql, url: str) -> None:
+def standby(server: Postgresql, url: str) -> None:
     with opened(url):
         pass
     server.process.kill()
@@ -104,43 +104,43 @@ POSTGRESQL = {
     "remote_write": Case(of_database("synchronous_commit = remote_write"), "is remote_write", "RESET"),
     "read only": Case(
         of_database("default_transaction_read_only = on"),
-        "takes no writes",
+        "accepts no writes",
         "default_transaction_read_only",
         reason="read_only",
         weak=False,
     ),
-    "standby": Case(stood_by, "is a standby", "name the primary", reason="read_only", weak=False),
+    "standby": Case(standby, "is a standby", "name the primary", reason="read_only", weak=False),
     "unlogged": Case(unlogged, "event_timeless is unlogged", "SET LOGGED"),
 }
 
 
 @pytest.mark.needs("postgresql")
 @pytest.mark.parametrize("name", POSTGRESQL)
-def test_postgresql(name: str, own_postgresql: Postgresql) -> None:
-    """Its settings, its tables, and where it stands."""
+def test_unsafe_postgresql_settings_are_rejected(name: str, own_postgresql: Postgresql) -> None:
+    """Unsafe settings, unlogged tables and standbys are rejected."""
     url = own_postgresql.new_database()
     case = POSTGRESQL[name]
     case.make(own_postgresql, url)
     if name == "unlogged":
         case = case._replace(weak=False)
-        assert "is unlogged" in refusal(url).detail
+        assert "is unlogged" in rejection(url).detail
         with opened(f"{url}?{WEAK}"):
             return
-    judge(case, url, f"{url}?{WEAK}")
+    check(case, url, f"{url}?{WEAK}")
 
 
 @pytest.mark.needs("postgresql")
-def test_a_database_that_can_not_hold_every_letter(servers: Servers) -> None:
-    """Weak or not: a text would be lost, or refused, in the middle of the night."""
+def test_a_database_without_utf8_is_rejected(servers: Servers) -> None:
+    """It could not store every character, so it is rejected with ?durability=weak too."""
     server = servers.postgresql()
     server.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     for url in (server.url("ascii"), f"{server.url('ascii')}?{WEAK}"):
-        assert "encoding is SQL_ASCII" in refusal(url).detail
+        assert "encoding is SQL_ASCII" in rejection(url).detail
 
 
 @pytest.mark.needs("postgresql")
-def test_postgresql_that_turns_unsafe_under_way(own_postgresql: Postgresql) -> None:
-    """Within a second of the change nothing is kept any more; and it goes on where that is undone."""
+def test_postgresql_that_becomes_unsafe_later_is_rejected(own_postgresql: Postgresql) -> None:
+    """After the next purge no event is stored any more, until the setting is safe again."""
     url = own_postgresql.new_database()
     with opened(url) as inbox:
         inbox.put([event(1)])
@@ -170,46 +170,46 @@ KAFKA = {
 
 @pytest.mark.needs("kafka")
 @pytest.mark.parametrize("name", KAFKA)
-def test_kafka(name: str, servers: Servers) -> None:
-    """The topic's settings."""
+def test_unsafe_topic_settings_are_rejected(name: str, servers: Servers) -> None:
+    """A topic whose settings could lose events is rejected."""
     config: Any = KAFKA[name].make(None, "")
     url = servers.kafka().new_topic(**config)
-    judge(KAFKA[name], url, f"{url}?{WEAK}")
+    check(KAFKA[name], url, f"{url}?{WEAK}")
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_with_too_few_replicas(servers: Servers) -> None:
-    """One replica, and two that must have each event: it would never be acknowledged."""
-    refused = refusal(servers.kafka().new_topic(replicas=1))
-    assert refused.reason == "unsafe"
-    assert "1 replicas and min.insync.replicas is 2" in refused.detail
-    assert "three replicas" in refused.detail
+def test_a_topic_with_too_few_replicas_is_rejected(servers: Servers) -> None:
+    """With one replica and min.insync.replicas=2, no event would ever be acknowledged."""
+    rejected = rejection(servers.kafka().new_topic(replicas=1))
+    assert rejected.reason == "unsafe"
+    assert "1 replicas and min.insync.replicas is 2" in rejected.detail
+    assert "three replicas" in rejected.detail
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_without_the_topic(servers: Servers) -> None:
-    """It is not made in passing, with whatever the brokers' defaults are: the command is told."""
+def test_a_missing_topic_is_not_created(servers: Servers) -> None:
+    """It would get the brokers' default settings; instead, the error contains the command that creates it."""
     url = f"kafka://{servers.kafka().servers}/nowhere"
-    refused = refusal(url)
-    assert refused.reason == "cannot_open"
-    assert "kafka-topics.sh --create --topic nowhere --replication-factor 3" in refused.detail
+    rejected = rejection(url)
+    assert rejected.reason == "cannot_open"
+    assert "kafka-topics.sh --create --topic nowhere --replication-factor 3" in rejected.detail
     assert "nowhere" not in servers.kafka().admin.list_topics(timeout=10).topics
 
 
 @pytest.mark.needs("kafka")
-def test_kafka_that_turns_unsafe_under_way(servers: Servers) -> None:
-    """As soon as it is looked at, nothing is kept any more; and it goes on where that is undone."""
+def test_a_topic_that_becomes_unsafe_later_is_rejected(servers: Servers) -> None:
+    """After the next check no event is stored any more, until the setting is safe again."""
     url = servers.kafka().new_topic()
     with opened(url) as inbox:
         inbox.put([event(1)])
         servers.kafka().configure(url, min_insync_replicas="1")
-        inbox._set = float("-inf")  # half a minute later
+        inbox._settings_checked_at = float("-inf")  # as after half a minute
         with pytest.raises(InboxUnavailable, match=r"min\.insync\.replicas is 1"):
             inbox.probe()
         with pytest.raises(InboxUnavailable, match=r"min\.insync\.replicas is 1"):
             inbox.put([event(2)])
         servers.kafka().configure(url, min_insync_replicas="2")
-        until(lambda: _works(inbox), "it does not go on")  # another broker may be asked, which has not heard of it yet
+        until(lambda: _works(inbox), "the inbox does not recover")  # a broker may not have the new setting yet
         inbox.put([event(2)])
 
 
@@ -228,8 +228,8 @@ def of_stream(**settings: Any) -> Callable[[Nats, str], object]:
     def make(server: Nats, url: str) -> None:
         async def ask() -> None:
             async with await client.connect(f"nats://127.0.0.1:{server.port}") as connection:
-                wanted: dict[str, Any] = {"storage": StorageType.FILE, "discard": DiscardPolicy.NEW} | settings
-                config = StreamConfig(name=name_of(url), subjects=[f"{name_of(url).lower()}.>"], **wanted)
+                options: dict[str, Any] = {"storage": StorageType.FILE, "discard": DiscardPolicy.NEW} | settings
+                config = StreamConfig(name=name_of(url), subjects=[f"{name_of(url).lower()}.>"], **options)
                 await connection.jetstream().add_stream(config)
 
         run(ask())
@@ -237,65 +237,65 @@ def of_stream(**settings: Any) -> Callable[[Nats, str], object]:
     return make
 
 
-def run(what: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(what)
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
 
 
 NATS = {
     "memory": Case(of_stream(storage=StorageType.MEMORY), "is in memory", "storage is file"),
     "discard old": Case(of_stream(discard=DiscardPolicy.OLD), "evicts the oldest", "--discard new"),
-    "interest": Case(of_stream(retention=RetentionPolicy.INTEREST), "drops what nobody asked for", "limits"),
-    "work queue": Case(of_stream(retention=RetentionPolicy.WORK_QUEUE), "drops what nobody asked for", "limits"),
-    "some of a subject": Case(of_stream(max_msgs_per_subject=3), "only some of a subject", "--max-msgs-per-subject"),
+    "interest": Case(of_stream(retention=RetentionPolicy.INTEREST), "drops events without a consumer", "limits"),
+    "work queue": Case(of_stream(retention=RetentionPolicy.WORK_QUEUE), "once they are consumed", "limits"),
+    "limit per subject": Case(of_stream(max_msgs_per_subject=3), "limits the events per", "--max-msgs-per-subject"),
     "asynchronous": Case(of_stream(persist_mode=PersistMode.ASYNC), "before it writes", "persist_mode"),
 }
 
 
 @pytest.mark.needs("nats")
 @pytest.mark.parametrize("name", NATS)
-def test_nats(name: str, servers: Servers) -> None:
-    """The stream's settings."""
+def test_unsafe_stream_settings_are_rejected(name: str, servers: Servers) -> None:
+    """A stream whose settings could lose events is rejected."""
     url = servers.nats().new_stream()
     NATS[name].make(servers.nats(), url)
-    judge(NATS[name], url, f"{url}&{WEAK}")
+    check(NATS[name], url, f"{url}&{WEAK}")
 
 
 @pytest.mark.needs("nats")
-def test_nats_without_acknowledgements(servers: Servers) -> None:
-    """Weak or not, nothing could be waited for."""
+def test_a_stream_without_acknowledgements_is_rejected(servers: Servers) -> None:
+    """Without acknowledgements, a put could not wait until its events are stored."""
     url = servers.nats().new_stream()
     of_stream(no_ack=True)(servers.nats(), url)
-    assert "acknowledges nothing" in refusal(url).detail
+    assert "does not acknowledge events" in rejection(url).detail
 
 
 @pytest.mark.needs("nats")
-def test_nats_that_syncs_now_and_then() -> None:
-    """The default is every two minutes: a power cut takes what was acknowledged since."""
+def test_a_nats_server_that_syncs_at_intervals_is_rejected() -> None:
+    """With the default of two minutes, a power failure loses all events acknowledged since the last sync."""
     with Nats(sync='"2m"') as server:
         url = server.new_stream()
-        judge(Case(lambda *_: None, "syncs every 120 s only", "sync_interval: always"), url, f"{url}&{WEAK}")
+        check(Case(lambda *_: None, "syncs only every 120 s", "sync_interval: always"), url, f"{url}&{WEAK}")
 
 
 @pytest.mark.needs("nats")
-def test_nats_that_nobody_can_ask(servers: Servers) -> None:
-    """One replica, and no monitor to ask whether each write is synced: unknown is not safe."""
+def test_a_single_nats_server_without_a_readable_monitor_is_rejected(servers: Servers) -> None:
+    """With one replica, and no monitor that shows whether each write is synced, durability is unknown."""
     url = servers.nats().new_stream().partition("?")[0]
-    judge(Case(lambda *_: None, "one server's disk", "monitor=http"), url, f"{url}?{WEAK}")
-    refused = refusal(f"{url}?monitor=http://127.0.0.1:9")
-    assert (refused.reason, "can't be read" in refused.detail) == ("unsafe", True)
+    check(Case(lambda *_: None, "one server's disk", "monitor=http"), url, f"{url}?{WEAK}")
+    rejected = rejection(f"{url}?monitor=http://127.0.0.1:9")
+    assert (rejected.reason, "can't be read" in rejected.detail) == ("unsafe", True)
 
 
 @pytest.mark.needs("nats")
-def test_nats_whose_stream_is_another_ones(servers: Servers) -> None:
-    """It does not take our subjects: said with what to add."""
+def test_a_stream_without_our_subject_is_rejected(servers: Servers) -> None:
+    """The error names the subject to add to the stream."""
     url = servers.nats().new_stream()
     of_stream()(servers.nats(), url)
-    refused = refusal(f"{url}&subject=elsewhere")
-    assert (refused.reason, "does not take elsewhere.>" in refused.detail) == ("cannot_open", True)
+    rejected = rejection(f"{url}&subject=elsewhere")
+    assert (rejected.reason, "does not accept the subject elsewhere.>" in rejected.detail) == ("cannot_open", True)
 
 
-def test_an_engine_whose_client_is_not_there(tmp_path: Path) -> None:
-    """Says what to install; nothing else is loaded for it."""
+def test_a_missing_client_library_is_reported(tmp_path: Path) -> None:
+    """`check` exits with status 2 and the command that installs it."""
     for name in ("psycopg", "confluent_kafka", "nats"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not installed', name=__name__)")
     for engine in ("postgresql", "kafka", "nats"):

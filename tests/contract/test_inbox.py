@@ -1,4 +1,4 @@
-"""What every inbox promises, run once for each engine."""
+"""The contract of an inbox, run once for each engine."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ NEW = (Outcome.NEW, Outcome.UNKNOWN)
 
 
 def as_read(subject: Subject, events: Sequence[Event]) -> list[Event]:
-    """Give *events* as they are read back: a stream does not hold what only tells repeats."""
+    """Return *events* as the engine returns them: a stream does not store `own_time`."""
     if engines.load(subject.url).open_stream:
         return [msgspec.structs.replace(each, own_time=0) for each in events]
     return list(events)
@@ -40,7 +40,7 @@ def for_engines(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.needs(name)) for name in names]
 
 
-telling_duplicates = pytest.mark.parametrize("subject", for_engines(*TELLS_DUPLICATES), indirect=True)
+with_deduplication = pytest.mark.parametrize("subject", for_engines(*TELLS_DUPLICATES), indirect=True)
 purging = pytest.mark.parametrize("subject", for_engines(*PURGES), indirect=True)
 with_log = pytest.mark.parametrize("subject", for_engines(*WITH_LOG), indirect=True)
 with_several_writers = pytest.mark.parametrize("subject", for_engines(*SEVERAL_WRITERS), indirect=True)
@@ -57,8 +57,8 @@ def inbox(subject: Subject) -> Iterator[Inbox]:
         yield opened
 
 
-def test_what_is_put_is_read_in_order(inbox: Inbox, subject: Subject) -> None:
-    """Every attribute and every byte, in the order in which it was put."""
+def test_events_are_read_in_the_order_of_the_puts(inbox: Inbox, subject: Subject) -> None:
+    """They have every attribute and every byte."""
     events = [event(number, data=bytes([number]) * number) for number in range(1, 200)]
     outcomes = inbox.put(events[:100])
     assert len(outcomes) == 100
@@ -67,9 +67,9 @@ def test_what_is_put_is_read_in_order(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == as_read(subject, events)
 
 
-@telling_duplicates
-def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> None:
-    """In another put, in the same one, and regrouped with new ones: one outcome for each, in order."""
+@with_deduplication
+def test_a_duplicate_is_recognized_and_not_appended(inbox: Inbox, subject: Subject) -> None:
+    """In another put, in the same one, and among new events: each event gets its outcome, in order."""
     assert inbox.put([event(1), event(2)]) == [Outcome.NEW, Outcome.NEW]
     assert inbox.put([event(2), event(3), event(3), event(1)]) == ["duplicate", "new", "duplicate", "duplicate"]
     assert inbox.put([event(1)]) == [Outcome.DUPLICATE]
@@ -78,9 +78,9 @@ def test_a_repeat_is_told_and_not_appended(inbox: Inbox, subject: Subject) -> No
     assert inbox.size().events == 4
 
 
-@telling_duplicates
-def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
-    """All that Meta sends in one notification; what was there already is told one by one."""
+@with_deduplication
+def test_a_large_batch_with_duplicates(inbox: Inbox, subject: Subject) -> None:
+    """In a thousand events, as Meta may send in one notification, each duplicate is recognized."""
     inbox.put([event(number) for number in range(0, 1000, 7)])
     outcomes = inbox.put([event(number) for number in range(1000)])
     assert [number for number, outcome in enumerate(outcomes) if outcome is Outcome.DUPLICATE] == list(
@@ -89,24 +89,24 @@ def test_a_large_batch_with_repeats(inbox: Inbox, subject: Subject) -> None:
     assert sorted(each.id for each in subject.kept()) == sorted(event(number).id for number in range(1000))
 
 
-def test_nothing_is_nothing(inbox: Inbox) -> None:
-    """An empty batch is answered and changes nothing."""
+def test_an_empty_batch(inbox: Inbox) -> None:
+    """It has no outcomes and changes nothing."""
     assert list(inbox.put([])) == []
     assert inbox.size().events in (0, None)
 
 
-def test_strange_texts(inbox: Inbox, subject: Subject) -> None:
-    """Names are a stranger's: whatever Unicode they hold is kept, and steers nothing."""
-    odd = 'it\'s "quoted" \\ and ${more} %s {} ; -- \u2028 \U0001f600'
-    strange = [msgspec.structs.replace(event(1), subject=odd, partitionkey=odd, data=b"\x00\xff'\"\\")]
-    (outcome,) = inbox.put(strange)
+def test_untrusted_text_is_stored_unchanged(inbox: Inbox, subject: Subject) -> None:
+    """Any Unicode text in an attribute is stored, and is not interpreted."""
+    text = 'it\'s "quoted" \\ and ${more} %s {} ; -- \u2028 \U0001f600'
+    events = [msgspec.structs.replace(event(1), subject=text, partitionkey=text, data=b"\x00\xff'\"\\")]
+    (outcome,) = inbox.put(events)
     assert outcome in NEW
-    assert subject.kept() == as_read(subject, strange)
+    assert subject.kept() == as_read(subject, events)
 
 
-@telling_duplicates
+@with_deduplication
 def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
-    """A clock that was wrong, a history of months, no time at all: kept, once."""
+    """With a wrong clock, a history of months, or no time at all, an event is stored once."""
     days = [
         msgspec.structs.replace(event(number), own_time=own_time)
         for number, own_time in enumerate((0, 1, NOW - 200 * DAY, NOW + DAY, 10**13, NOW))
@@ -116,20 +116,20 @@ def test_an_event_of_any_day(inbox: Inbox, subject: Subject) -> None:
     assert subject.kept() == as_read(subject, days)
 
 
-@telling_duplicates
-def test_a_repeat_after_midnight(inbox: Inbox, subject: Subject) -> None:
-    """What comes again on another day is still the same event."""
+@with_deduplication
+def test_a_retry_on_the_next_day_is_a_duplicate(inbox: Inbox, subject: Subject) -> None:
+    """The day on which an event is received does not matter."""
     first = event(1, at=NOW)
-    again = msgspec.structs.replace(first, received_at=NOW + DAY)
+    retried = msgspec.structs.replace(first, received_at=NOW + DAY)
     assert inbox.put([first]) == [Outcome.NEW]
     inbox.purge(NOW)
-    assert inbox.put([again]) == [Outcome.DUPLICATE]
+    assert inbox.put([retried]) == [Outcome.DUPLICATE]
     assert subject.kept() == as_read(subject, [first])
 
 
 @purging
-def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
-    """Purging says whether there is more; what is young stays, and what went may come again as new."""
+def test_events_past_the_retention_are_purged(inbox: Inbox, subject: Subject) -> None:
+    """A purge returns whether there is more. Newer events stay, and a purged one is new if it is put again."""
     inbox.put([event(number, at=NOW - 3 * DAY) for number in range(1000)])
     inbox.put([event(number) for number in range(1000, 1010)])
     assert inbox.purge(NOW)
@@ -140,9 +140,9 @@ def test_what_is_too_old_goes(inbox: Inbox, subject: Subject) -> None:
     assert inbox.put([event(5, at=NOW - 3 * DAY), event(1005)]) == [Outcome.NEW, Outcome.DUPLICATE]
 
 
-@telling_duplicates
+@with_deduplication
 def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
-    """What was put stays, and repeats are still told."""
+    """The events stay, and duplicates are still recognized."""
     with subject.opened() as first:
         first.put([event(1), event(2)])
     with subject.opened() as second:
@@ -151,8 +151,8 @@ def test_it_can_be_closed_and_opened_again(subject: Subject) -> None:
     assert len(subject.kept()) == 3
 
 
-def test_a_probe_does_no_harm(inbox: Inbox, subject: Subject) -> None:
-    """It writes and leaves no event."""
+def test_a_probe_stores_no_event(inbox: Inbox, subject: Subject) -> None:
+    """After a probe the inbox is still empty."""
     inbox.probe()
     assert inbox.size().events in (0, None)
     assert (inbox.size().bytes or 0) >= 0
@@ -160,8 +160,8 @@ def test_a_probe_does_no_harm(inbox: Inbox, subject: Subject) -> None:
 
 
 @with_several_writers
-def test_two_that_write_at_once(subject: Subject) -> None:
-    """Nothing is lost, and the events of one writer keep their order; what both put is told new once, or never."""
+def test_two_concurrent_writers(subject: Subject) -> None:
+    """No event is lost, each writer's events keep their order, and an event that both put is new at most once."""
     outcomes: dict[int, list[Outcome]] = {0: [], 1: []}
 
     def write(which: int) -> None:
@@ -174,43 +174,43 @@ def test_two_that_write_at_once(subject: Subject) -> None:
         each.start()
     for each in threads:
         each.join()
-    kept = [each.id for each in subject.kept()]
-    told = [outcome for which in outcomes.values() for outcome in which]
-    assert len(told) == 600
-    assert len(set(kept)) == 200 + 200
+    stored = [each.id for each in subject.kept()]
+    all_outcomes = [outcome for own_outcomes in outcomes.values() for outcome in own_outcomes]
+    assert len(all_outcomes) == 600
+    assert len(set(stored)) == 200 + 200
     if subject.url.engine in TELLS_DUPLICATES:
-        assert len(kept) == told.count(Outcome.NEW) == 400
+        assert len(stored) == all_outcomes.count(Outcome.NEW) == 400
     for which in outcomes:
         own = [event(1000 + 1000 * which + number).id for number in range(0, 300, 3)]
-        assert [each for each in kept if each in own] == own
+        assert [each for each in stored if each in own] == own
 
 
-def test_many_at_once_in_order(inbox: Inbox, subject: Subject) -> None:
-    """A whole notification, in one go; those of a key as they came."""
+def test_events_of_one_partition_key_stay_in_order(inbox: Inbox, subject: Subject) -> None:
+    """Also in a put of a thousand events with several keys."""
     keys = [f"106:{number % 7}" for number in range(1000)]
     events = [msgspec.structs.replace(event(number), partitionkey=key) for number, key in enumerate(keys)]
     inbox.put(events)
-    kept = subject.kept()
-    assert len(kept) == 1000
+    stored = subject.kept()
+    assert len(stored) == 1000
     for key in set(keys):
-        assert [each.id for each in kept if each.partitionkey == key] == [
+        assert [each.id for each in stored if each.partitionkey == key] == [
             each.id for each in events if each.partitionkey == key
         ]
 
 
-def test_what_meta_sends_again(inbox: Inbox, subject: Subject) -> None:
-    """Half of it was kept, nobody knows why: all of it is there then, and whoever reads can drop what is twice."""
+def test_a_retry_after_a_partly_stored_notification(inbox: Inbox, subject: Subject) -> None:
+    """All events are stored then. An engine without deduplication stores some twice, which consumers can drop."""
     events = [event(number) for number in range(20)]
     inbox.put(events[:10])
     inbox.put(events)
-    kept = [each.id for each in subject.kept()]
-    assert list(dict.fromkeys(kept)) == [each.id for each in events]
-    assert subject.url.engine not in TELLS_DUPLICATES or len(kept) == 20
+    stored = [each.id for each in subject.kept()]
+    assert list(dict.fromkeys(stored)) == [each.id for each in events]
+    assert subject.url.engine not in TELLS_DUPLICATES or len(stored) == 20
 
 
 @with_log
 def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
-    """No two are alike, and the last one is that of the last event."""
+    """They are unique, and `first` and `last` are those of the first and last event."""
     inbox.put([event(number) for number in range(100)])
     with closing(engines.open_log(subject.url)) as log:
         positions = [record.position for record in log.read(0, 1000)]
@@ -220,8 +220,8 @@ def test_positions_grow(inbox: Inbox, subject: Subject) -> None:
 
 
 @with_log
-def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> None:
-    """A reader takes pages and finds the end; without data where that is not asked for."""
+def test_a_reader_continues_after_a_position(inbox: Inbox, subject: Subject) -> None:
+    """It reads pages up to the end, on request without data, and finds events by position and by id."""
     inbox.put([event(number) for number in range(10)])
     with closing(engines.open_log(subject.url)) as log:
         first = log.read(0, 4)
@@ -236,7 +236,7 @@ def test_reading_goes_on_after_a_position(inbox: Inbox, subject: Subject) -> Non
 
 @with_log
 def test_positions_are_never_used_again(inbox: Inbox, subject: Subject) -> None:
-    """Also when everything is purged: a reader that remembers its position skips nothing."""
+    """Not even after all events were purged, so a reader that continues at its position skips no event."""
     inbox.put([event(number, at=NOW - 3 * DAY) for number in range(5)])
     with closing(engines.open_log(subject.url)) as log:
         last = log.read(0, 10)[-1].position
@@ -249,8 +249,8 @@ def test_positions_are_never_used_again(inbox: Inbox, subject: Subject) -> None:
 
 
 @with_log
-def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Path, servers: Servers) -> None:
-    """By a number that stays with it."""
+def test_each_log_has_its_own_identity(inbox: Inbox, subject: Subject, tmp_path: Path, servers: Servers) -> None:
+    """The identity is constant, and differs from that of another log."""
     inbox.put([event(1)])
     other = Subject.of(place(subject.url.engine, tmp_path.joinpath("other"), servers))
     tmp_path.joinpath("other").mkdir()
@@ -261,7 +261,7 @@ def test_another_log_is_told_apart(inbox: Inbox, subject: Subject, tmp_path: Pat
 
 @with_log
 def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
-    """Nothing of them is left to read; that they come again is told."""
+    """They can't be read any more, but are duplicates if they are put again."""
     inbox.put([event(number) for number in range(10)])
     with engines.load(subject.url).open_erasure(subject.url) as erasure:
         positions = erasure.find("16505551234")
@@ -274,11 +274,11 @@ def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
 
 @pytest.mark.parametrize("subject", for_engines(*LIMITED), indirect=True)
 def test_an_event_that_is_too_large(inbox: Inbox, subject: Subject) -> None:
-    """It is at fault, and not the inbox: nothing of what came with it is there, and all of that can be kept alone."""
+    """The error says that the event is at fault, not the inbox. The other events can be put without it."""
     large = msgspec.structs.replace(event(1), data=b"x" * 2 * 2**20)
-    with pytest.raises(InboxUnavailable) as refused:
+    with pytest.raises(InboxUnavailable) as raised:
         inbox.put([event(2), large])
-    assert (refused.value.reason, refused.value.alone) == ("too_large", True)
+    assert (raised.value.reason, raised.value.alone) == ("too_large", True)
     inbox.put([event(2)])
     inbox.probe()
     assert event(2).id in {each.id for each in subject.kept()}

@@ -194,7 +194,7 @@ def test_a_retention_that_a_relay_holds_back_is_said(tmp_path: Path, volume: Vol
         server.start()
         server.wait_until_ready()
         fill_up(server, volume)
-        until(lambda: b"the relay has yet to deliver what follows position" in server.admin("/readyz").body, "?")
+        until(lambda: b"the relay has not delivered the events after position" in server.admin("/readyz").body, "?")
 
 
 def _run(*command: str) -> None:

@@ -227,7 +227,7 @@ def test_the_trace_goes_on(tmp_path: Path, app: Destination) -> None:
 def _purged(directory: Path) -> None:
     """Purge the inbox as a receiver does after the retention, with all that it must not purge."""
     url = inbox_url(f"sqlite://{directory}/inbox.db")
-    with closing(SqliteInbox(url.path, Terms(1, 1, hold=low_watermark.of(url)))) as inbox:
+    with closing(SqliteInbox(url.path, Terms(1, 1, low_watermark=low_watermark.of(url)))) as inbox:
         while inbox.purge(int(time.time() * 1000)):
             pass
 

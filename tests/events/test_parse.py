@@ -1,4 +1,4 @@
-"""Events: what goes in comes out, once each, in order, unchanged."""
+"""Parsing: every update becomes one event, in order and unchanged; and its attributes."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def events_of(body: bytes) -> tuple[Event, ...]:
 
 
 def updates_in(value: Any) -> Iterator[Any]:
-    """Find the updates of a change's value, by DESIGN's words and not by the code's table."""
+    """Yield the updates of a change's value as DESIGN defines them, independently of the code's table."""
     if not isinstance(value, dict):
         yield value
         return
@@ -49,7 +49,7 @@ def updates_in(value: Any) -> Iterator[Any]:
         yield from found
 
 
-def _below(value: dict[str, Any]) -> Iterator[Any]:  # noqa: C901  an oracle in one piece
+def _below(value: dict[str, Any]) -> Iterator[Any]:  # noqa: C901  a test oracle, easier to read in one function
     found: list[Any] = []
     late: list[tuple[int, Any]] = []
     for name, held in value.items():
@@ -83,17 +83,17 @@ def all_updates(body: bytes) -> list[Any]:
             continue
         for change in changes:
             found += list(updates_in(change["value"]) if "value" in change else [change])
-    # Errors are an update together with what they stand beside: here they are compared by themselves.
+    # An update of errors includes the members beside them: here only the errors are compared.
     return [update["errors"] if isinstance(update, dict) and update.get("errors") else update for update in found]
 
 
 def only_update(event: Event) -> Any:
-    """Take the one update out of an event's data."""
+    """Return the one update in an event's data."""
     (update,) = all_updates(event.data)
     return update
 
 
-# Any JSON, with numbers and strings that parsers get wrong.
+# Any JSON, with numbers and strings that some parsers misread.
 numbers = st.sampled_from(
     "0 -0 1 -1 1.0 1.00 1e5 1E400 0.1 123456789012345678901234567890 1234567890.123456789".split()
 )
@@ -175,16 +175,16 @@ def notifications(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(notifications())
-def test_what_goes_in_comes_out(body: bytes) -> None:
-    """Every update once, in order, with numbers, escapes and unknown keys as they were; each event holds one."""
-    found = events_of(body)
-    assert [only_update(event) for event in found] == all_updates(body)
+def test_every_update_becomes_one_event(body: bytes) -> None:
+    """In order, once each, with numbers, escapes and unknown keys unchanged."""
+    events = events_of(body)
+    assert [only_update(event) for event in events] == all_updates(body)
 
 
 @settings(max_examples=200, deadline=None)
 @given(notifications())
 def test_the_bytes_of_an_update_are_the_bytes_received(body: bytes) -> None:
-    """An update is not written anew: its own text stands in the event's data as it stood in the body."""
+    """An update is not re-encoded: the event's data contains its text exactly as the body does."""
     for event in events_of(body):
         update = only_update(event)
         texts = [text for text in _objects(event.data) if read(text) == update] if isinstance(update, dict) else []
@@ -206,11 +206,11 @@ def _objects(document: bytes) -> Iterator[bytes]:
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=200), notifications().map(lambda body: body[:-3]), st.text().map(str.encode)))
 def test_no_body_makes_it_raise(body: bytes) -> None:
-    """What is no notification is kept whole."""
-    found = events_of(body)
-    assert found
-    if found[0].type == UNRECOGNIZED and found[0].id.startswith("unknown:"):
-        assert [event.data for event in found] == [body]
+    """A body that is not a notification becomes one event with the whole body."""
+    events = events_of(body)
+    assert events
+    if events[0].type == UNRECOGNIZED and events[0].id.startswith("unknown:"):
+        assert [event.data for event in events] == [body]
 
 
 @pytest.mark.parametrize(
@@ -234,58 +234,58 @@ def test_no_body_makes_it_raise(body: bytes) -> None:
         b'{"entry":[{"id":' + b"1" * 10_000 + b"}]}x",
     ],
 )
-def test_a_body_that_is_no_notification_is_kept_whole(body: bytes) -> None:
-    """Ambiguous, empty, too deep or no JSON: one event, the body as its data, the same id each time."""
+def test_a_body_that_is_not_a_notification_becomes_one_event(body: bytes) -> None:
+    """If it is ambiguous, empty, nested too deeply or not JSON, its data is the body, and its id is always the same."""
     (event,) = events_of(body)
     assert (event.type, event.data, event.source) == (UNRECOGNIZED, body, "/unknown")
     assert events_of(body)[0].id == event.id
 
 
 @pytest.mark.needs("corpus")
-def test_real_payloads_are_conserved(corpus: list[Path]) -> None:
-    """All of the corpus: conserved, as written and compacted and escaped, with the same ids."""
+def test_every_update_of_real_payloads_becomes_one_event(corpus: list[Path]) -> None:
+    """The ids are the same if the payload is compacted or escaped differently."""
     assert len(corpus) > 200
     for file in corpus:
         body = file.read_bytes()
         document = json.loads(body)
-        found = events_of(body)
+        events = events_of(body)
         if isinstance(document, dict) and document.get("entry"):
-            assert [only_update(event) for event in found] == all_updates(body), file.name
+            assert [only_update(event) for event in events] == all_updates(body), file.name
             for ascii_only in (True, False):
                 compact = json.dumps(document, separators=(",", ":"), ensure_ascii=ascii_only).encode()
-                assert [event.id for event in events_of(compact)] == [event.id for event in found], file.name
+                assert [event.id for event in events_of(compact)] == [event.id for event in events], file.name
         else:
-            assert [event.data for event in found] == [body]
+            assert [event.data for event in events] == [body]
 
 
 @pytest.mark.needs("corpus")
-def test_real_payloads_stay_one_event_each_when_parsed_again(corpus: list[Path]) -> None:
-    """An event's data is a notification: taking it apart gives the event, so SDKs read it as they read Meta's."""
+def test_parsing_the_data_of_a_real_event_returns_the_event(corpus: list[Path]) -> None:
+    """An event's data is a valid notification, so SDKs for Meta's webhooks can parse it."""
     for file in corpus:
         for event in events_of(file.read_bytes()):
             assert events_of(event.data) == (event,), file.name
 
 
 def beside_another(body: bytes) -> bytes:
-    """The notification with one more entry behind its own."""
+    """Return the notification with one more entry."""
     another = b',{"id":"9","changes":[{"value":{"messages":[{"id":"wamid.other"}]},"field":"messages"}]}]}'
     return body.removesuffix(b"]}") + another
 
 
 @settings(max_examples=400, deadline=None)
 @given(notifications())
-def test_an_update_says_the_same_alone_and_in_company(body: bytes) -> None:
-    """One that comes alone is kept as it came, others are taken apart: nobody can tell from the event."""
-    alone, among = events_of(body), events_of(beside_another(body))
-    assert len(among) == len(alone) + 1
-    for one_way, other in zip(alone, among, strict=False):
-        assert msgspec.structs.replace(one_way, data=b"") == msgspec.structs.replace(other, data=b"")
-        assert read(one_way.data) == read(other.data)
+def test_an_event_is_equal_whether_its_update_was_alone_or_not(body: bytes) -> None:
+    """The shortcut for a notification with one update returns the same event as the general case."""
+    alone, beside = events_of(body), events_of(beside_another(body))
+    assert len(beside) == len(alone) + 1
+    for event, same_event in zip(alone, beside, strict=False):
+        assert msgspec.structs.replace(event, data=b"") == msgspec.structs.replace(same_event, data=b"")
+        assert read(event.data) == read(same_event.data)
 
 
 @pytest.mark.needs("corpus")
-def test_a_real_update_that_comes_alone_is_kept_as_it_came(corpus: list[Path]) -> None:
-    """White space, escapes and order included."""
+def test_the_data_of_a_single_real_update_is_the_whole_body(corpus: list[Path]) -> None:
+    """Including white space, escapes and the order of keys."""
     alone = [body for file in corpus if len(events_of(body := file.read_bytes())) == 1]
     common = [
         body for body in alone if events_of(body)[0].type.startswith(("com.whatsapp.message.", "com.whatsapp.status."))
@@ -323,7 +323,7 @@ def one(body: bytes) -> Event:
 
 
 def test_the_attributes_of_a_message() -> None:
-    """As DESIGN section 5 has them."""
+    """They are as in DESIGN section 5."""
     event = one(notification(value(messages=[text_message()])))
     assert event.type == "com.whatsapp.message.text"
     assert event.id.startswith("106:wamid.A:")
@@ -412,15 +412,15 @@ def test_the_attributes_of_a_message() -> None:
     ],
 )
 def test_type_key_and_subject(body: bytes, kind: str, key: str, subject: str | None) -> None:
-    """Each row of the tables of DESIGN section 5."""
+    """There is a case for each row of the tables of DESIGN section 5."""
     event = one(body)
     assert event.type == f"com.whatsapp.{kind}"
     assert event.id.partition(":")[2].rpartition(":")[0] == key
     assert event.subject == subject
 
 
-def test_other_objects() -> None:
-    """The same URL may be used for a Page: such events say so."""
+def test_notifications_of_other_objects() -> None:
+    """The same URL may be used for a Page: the object is part of the event's type."""
     body = json.dumps(
         {"object": "page", "entry": [{"id": "9", "changes": [{"field": "feed", "value": {"messages": [1]}}]}]}
     )
@@ -428,24 +428,24 @@ def test_other_objects() -> None:
     assert (event.type, event.source, event.field) == ("com.meta.page.feed", "/9", "feed")
 
 
-def test_fields_without_values() -> None:
-    """With "Include values" off there are no changes: the entry is kept."""
+def test_an_entry_without_changes_becomes_one_event() -> None:
+    """Meta sends such entries if "Include values" is off."""
     event = one(b'{"object":"user","entry":[{"id":"9","time":5,"changed_fields":["name"]}]}')
     assert (event.type, event.time) == (UNRECOGNIZED, 5000)
     assert read(event.data)["entry"][0]["changed_fields"] == ["name"]
 
 
-def test_an_update_of_a_batch_takes_its_contact_along() -> None:
-    """Each message has the contact that it names; one that nobody names goes with the first; none is lost."""
+def test_each_update_of_a_batch_keeps_its_contact() -> None:
+    """Each message keeps the contact that it names; a contact that no message names stays with the first message."""
     contacts = [{"wa_id": "1"}, {"user_id": "US.2"}, {"wa_id": "9"}]
     messages = [{"id": "a", "from": "1"}, {"id": "b", "from_user_id": "US.2"}, {"id": "c", "from": "3"}]
-    found = events_of(notification(value(contacts=contacts, messages=messages)))
-    with_contacts = [read(event.data)["entry"][0]["changes"][0]["value"].get("contacts") for event in found]
-    assert with_contacts == [[{"wa_id": "1"}, {"wa_id": "9"}], [{"user_id": "US.2"}], None]
+    events = events_of(notification(value(contacts=contacts, messages=messages)))
+    event_contacts = [read(event.data)["entry"][0]["changes"][0]["value"].get("contacts") for event in events]
+    assert event_contacts == [[{"wa_id": "1"}, {"wa_id": "9"}], [{"user_id": "US.2"}], None]
 
 
-def test_errors_beside_an_array_are_an_update_of_their_own() -> None:
-    """A failed call's errors do not get lost beside the call, and stand alone where nothing else is."""
+def test_errors_beside_updates_are_one_more_update() -> None:
+    """So they are not lost; errors without other updates are an update too."""
     both = events_of(notification(value(messages=[text_message()], errors=[{"code": 1}])))
     assert [event.type for event in both] == ["com.whatsapp.message.text", "com.whatsapp.messages"]
     assert "errors" not in read(both[0].data)["entry"][0]["changes"][0]["value"]
@@ -455,7 +455,7 @@ def test_errors_beside_an_array_are_an_update_of_their_own() -> None:
 
 
 def test_retries_have_the_same_id() -> None:
-    """Other key order, escapes, white space, neighbours and a fresh media link: still the same event."""
+    """The order of keys, escapes, white space, other updates and a new media URL do not change the id."""
     image = {"id": "i", "mime_type": "image/jpeg", "url": "https://one", "sha256": "s"}
     first = one(notification(value(messages=[{"from": "1", "id": "w", "image": image, "text": {"body": "é/"}}])))
     again = {"text": {"body": "é/"}, "image": {**image, "url": "https://two"}, "id": "w", "from": "1"}
@@ -485,15 +485,15 @@ def test_retries_have_the_same_id() -> None:
     ],
 )
 def test_two_different_updates_have_two_ids(different: dict[str, Any]) -> None:
-    """Anything but a media link makes a difference."""
+    """Any difference except a media URL changes the id."""
     others = [text_message(), text_message(extra=2), text_message(referral={"url": "https://b"})]
     ids = {one(notification(value(messages=[update]))).id for update in [different, *others]}
     assert len(ids) == len(others) + 1
 
 
 @pytest.mark.parametrize("character", ["é", "/", "😀", "\x7f", "\u0001", "\n", '"', "\\", "\ud7ff", "\uffff", "A"])
-def test_however_it_is_escaped(character: str) -> None:
-    """The same text, escaped or not, is the same update; the bytes stay as they came."""
+def test_escapes_do_not_change_the_id(character: str) -> None:
+    """The data has the bytes as received, and a duplicate key is still found among escapes."""
     plain = notification(value(messages=[text_message(text={"body": "@@"})]))
     units = character.encode("utf-16-be").hex()
     escaped = "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4)).encode()
@@ -506,8 +506,8 @@ def test_however_it_is_escaped(character: str) -> None:
     assert one(repeated).type == UNRECOGNIZED
 
 
-def test_numbers_count_as_written() -> None:
-    """1.0 and 1.00 are two updates, as is -0."""
+def test_numbers_are_compared_as_written() -> None:
+    """1.0 and 1.00 are two updates, as are 0 and -0."""
     bodies = [
         notification(value(messages=[{"id": "w", "n": "N"}])).replace(b'"N"', n)
         for n in (b"1.0", b"1.00", b"1", b"0", b"-0")
@@ -515,8 +515,8 @@ def test_numbers_count_as_written() -> None:
     assert len({one(body).id for body in bodies}) == 5
 
 
-def test_the_same_update_elsewhere_is_another() -> None:
-    """The namespace of a key is its field and its number."""
+def test_the_same_update_in_another_field_or_number_has_another_id() -> None:
+    """An id contains the field and the business's phone number."""
     bodies = [
         notification(value(messages=[text_message()]), field=field)
         for field in ("messages", "history", "standby", "zzz", None)
@@ -525,8 +525,8 @@ def test_the_same_update_elsewhere_is_another() -> None:
     assert len({one(body).id for body in bodies}) == len(bodies)
 
 
-def test_the_test_button_is_seen_each_time() -> None:
-    """Entry id 0 with a constant message id: marked, and made distinct by the nonce."""
+def test_each_use_of_the_test_button_is_a_new_event() -> None:
+    """Meta sends entry id 0 with a constant message id: the event is marked, and the nonce makes its id unique."""
     body = notification(value(messages=[text_message()]), entry="0")
     first, second = (parse(body, received_at=AT, nonce=nonce)[0] for nonce in ("a", "b"))
     assert first.test
@@ -547,24 +547,24 @@ def test_the_test_button_is_seen_each_time() -> None:
         (1.5, AT),
     ],
 )
-def test_the_time(stamp: Any, milliseconds: int) -> None:
-    """Meta's timestamp, as text or number, else when it was received."""
+def test_the_time_of_an_event(stamp: Any, milliseconds: int) -> None:
+    """It is Meta's timestamp, as text or number, or else the time of receipt."""
     event = one(notification(value(messages=[text_message(timestamp=stamp)])))
     assert event.time == milliseconds
     assert event.own_time == (milliseconds if milliseconds != AT else 0)
 
 
 def test_the_time_of_an_entry_is_not_the_updates_own() -> None:
-    """It may differ where the id does not, so nothing that tells repeats may be built on it."""
+    """It may differ for equal ids, so deduplication must not use it."""
     update = {"id": "wamid.1", "from": "16505551234"}
-    first, again = (one(notification(value(messages=[update]), time=at)) for at in (1749416383, 1749416384))
-    assert first.id == again.id
-    assert first.time != again.time
-    assert first.own_time == again.own_time == 0
+    first, retried = (one(notification(value(messages=[update]), time=at)) for at in (1749416383, 1749416384))
+    assert first.id == retried.id
+    assert first.time != retried.time
+    assert first.own_time == retried.own_time == 0
 
 
-def test_words_are_fit_for_headers() -> None:
-    """What goes into ids, sources and subjects is printable, has no blanks and an end."""
+def test_attributes_are_safe_for_headers() -> None:
+    """Ids, sources, subjects and keys are printable ASCII without spaces, and limited in length."""
     event = one(notification(value(messages=[{"id": "a\r\nb " + "x" * 9999, "from": "é\x00"}]), entry="1\n2"))
     for word in (event.id, event.source, event.subject or "", event.partitionkey):
         assert word.isascii()
@@ -573,27 +573,27 @@ def test_words_are_fit_for_headers() -> None:
         assert len(word) < 700
 
 
-def test_what_would_grow_out_of_proportion_is_kept_whole() -> None:
-    """A large value beside many updates is not copied a thousand times."""
+def test_a_body_whose_events_would_be_too_large_becomes_one_event() -> None:
+    """A large value beside a thousand updates is not copied into each event."""
     body = notification(value(note="x" * 100_000, messages=[{"id": str(number)} for number in range(1000)]))
     (event,) = events_of(body)
     assert (event.type, event.data) == (UNRECOGNIZED, body)
 
 
-def test_contacts_that_stand_beside_their_messages_go_with_them() -> None:
-    """One person's messages, with a contact each: every message has one contact, and the batch is not blown up."""
-    made = [{"from": "1", "id": str(number)} for number in range(1000)]
-    found = events_of(notification(value(contacts=[{"wa_id": "1", "n": n} for n in range(1000)], messages=made)))
-    assert len(found) == 1000
+def test_the_nth_contact_stays_with_the_nth_message() -> None:
+    """If one person's thousand messages come with a contact each, each message keeps only its own contact."""
+    messages = [{"from": "1", "id": str(number)} for number in range(1000)]
+    events = events_of(notification(value(contacts=[{"wa_id": "1", "n": n} for n in range(1000)], messages=messages)))
+    assert len(events) == 1000
     for number in (0, 500, 999):
-        held = read(found[number].data)["entry"][0]["changes"][0]["value"]
-        assert [contact["n"] for contact in held["contacts"]] == [str(number)]
+        content = read(events[number].data)["entry"][0]["changes"][0]["value"]
+        assert [contact["n"] for contact in content["contacts"]] == [str(number)]
 
 
-def test_many_that_name_many_are_kept_whole() -> None:
-    """Contacts times messages would fill the memory."""
-    made = [{"from": "1", "id": str(number)} for number in range(3000)]
-    body = notification(value(contacts=[{"wa_id": "1"}] * 2999, messages=made))
+def test_too_many_contacts_per_message_become_one_event() -> None:
+    """Copying all contacts into each message would exhaust the memory."""
+    messages = [{"from": "1", "id": str(number)} for number in range(3000)]
+    body = notification(value(contacts=[{"wa_id": "1"}] * 2999, messages=messages))
     started = time.monotonic()
     (event,) = events_of(body)
     assert (event.type, event.data) == (UNRECOGNIZED, body)
@@ -601,24 +601,24 @@ def test_many_that_name_many_are_kept_whole() -> None:
 
 
 def test_a_batch_of_1000() -> None:
-    """The largest that Meta sends: 1000 events, each with its own message and contact."""
-    found = events_of(catalogue.batch(1000))
-    assert len({event.id for event in found}) == 1000
-    for event in (found[0], found[999]):
-        held = read(event.data)["entry"][0]["changes"][0]["value"]
-        assert {contact["wa_id"] for contact in held["contacts"]} == {held["messages"][0]["from"]}
+    """The largest notification that Meta sends becomes 1000 events, each with its own message and contact."""
+    events = events_of(catalogue.batch(1000))
+    assert len({event.id for event in events}) == 1000
+    for event in (events[0], events[999]):
+        content = read(event.data)["entry"][0]["changes"][0]["value"]
+        assert {contact["wa_id"] for contact in content["contacts"]} == {content["messages"][0]["from"]}
 
 
 @pytest.mark.parametrize("kind", catalogue.kinds())
 def test_the_catalogue_is_recognized(kind: str) -> None:
-    """Each of our own samples is taken apart into events with a type."""
+    """Each of our own samples is parsed into events with a type."""
     for event in events_of(catalogue.notification(kind)):
         assert event.type != UNRECOGNIZED
 
 
 @pytest.mark.parametrize("kind", catalogue.kinds())
 def test_the_catalogue_has_new_ids_at_every_run(kind: str) -> None:
-    """Within one second too: what is sent again by a second run is no repeat."""
+    """Also within one second, so that the events of a second run are not duplicates."""
     bodies = [catalogue.notification(kind, now=1_800_000_000) for _ in range(5)]
     assert len({event.id for body in bodies for event in events_of(body)}) > 2
 
@@ -628,8 +628,8 @@ def test_the_catalogue_has_new_ids_at_every_run(kind: str) -> None:
     [catalogue.notification("message text"), b'{"a": "not ours"}', b"no JSON \xff"],
     ids=["a message", "another object", "no JSON"],
 )
-def test_cloudevents_reads_what_we_write(body: bytes) -> None:
-    """The judge is the CloudEvents SDK."""
+def test_the_cloudevents_sdk_decodes_structured_events(body: bytes) -> None:
+    """It returns the same attributes and data."""
     (event,) = events_of(body)
     read_back = JSONFormat().read(CloudEvent, structured(event))
     assert (read_back.get_id(), read_back.get_type(), read_back.get_source()) == (event.id, event.type, event.source)

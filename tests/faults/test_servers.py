@@ -199,7 +199,7 @@ def test_postgresql_made_read_only(tmp_path: Path) -> None:
 
         def hurt() -> None:
             database.configure(default_transaction_read_only="on")
-            until(lambda: b"takes no writes" in server.admin("/readyz").body, "it is still ready")
+            until(lambda: b"accepts no writes" in server.admin("/readyz").body, "it is still ready")
             time.sleep(0.5)
 
         suffer(server, hurt, lambda: database.configure(default_transaction_read_only="off"))

@@ -1,4 +1,4 @@
-"""The table of engines: all that a new one needs."""
+"""The table of engines: a new engine needs only its package and a row."""
 
 import sys
 from contextlib import closing
@@ -25,10 +25,10 @@ def _open_erasure(url):
 
 ENGINE = Engine(
     name="toy",
-    problems=lambda url: [] if url.text.endswith("/box") else ["wants a box: toy://host/box"],
+    problems=lambda url: [] if url.text.endswith("/box") else ["requires a box: toy://host/box"],
     inbox_opener=_inbox_opener,
     open_erasure=_open_erasure,
-    no_log="A toy is read by nobody.",
+    no_log="A toy has no log.",
     has_several_writers=False,
 )
 """
@@ -44,7 +44,7 @@ def _toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_toy")
 def test_an_engine_is_a_package_and_a_row() -> None:
-    """Its URL is checked, its inbox is written, and what it can't do is said, with no other place that names it."""
+    """Its URL is checked, its inbox works, and a missing capability is an error; no other module names it."""
     url = configured({"WEBHOOK_INBOX": "toy://host/box"}).inbox
     assert (url.engine, engines.problems(url)) == ("toy", [])
     with closing(InboxSource(url, Terms(HOUR, HOUR))()) as inbox:
@@ -52,7 +52,7 @@ def test_an_engine_is_a_package_and_a_row() -> None:
     assert low_watermark.of(url)(NOW) is None
     assert low_watermark.of(url).refresh(NOW + DAY) is None
     for impossible in (engines.open_log, engines.deliveries):
-        with pytest.raises(ConfigurationError, match=r"^A toy is read by nobody\.$"):
+        with pytest.raises(ConfigurationError, match=r"^A toy has no log\.$"):
             impossible(url)
 
 
@@ -60,24 +60,27 @@ def test_an_engine_is_a_package_and_a_row() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"WEBHOOK_INBOX": "toy://host/jar"}, "WEBHOOK_INBOX wants a box: toy://host/box."),
-        ({"WEBHOOK_INBOX": "toy:///box"}, "WEBHOOK_INBOX wants a host: toy://host/name."),
-        ({"WEBHOOK_WORKERS": "2"}, "WEBHOOK_WORKERS is above 1, and toy serves one worker of one pod: set it to 1."),
+        ({"WEBHOOK_INBOX": "toy://host/jar"}, "WEBHOOK_INBOX requires a box: toy://host/box."),
+        ({"WEBHOOK_INBOX": "toy:///box"}, "WEBHOOK_INBOX requires a host: toy://host/name."),
+        (
+            {"WEBHOOK_WORKERS": "2"},
+            "WEBHOOK_WORKERS is above 1, but toy supports only one worker in one pod: set it to 1.",
+        ),
         (
             {"WEBHOOK_INBOX": "joy://host/box"},
-            f"WEBHOOK_INBOX knows the engines {', '.join(engines.PACKAGES)}, toy only, such as sqlite:///var/lib/inbox.db.",
+            f"WEBHOOK_INBOX must name an engine: {', '.join(engines.PACKAGES)}, toy. Example: sqlite:///var/lib/inbox.db.",
         ),
     ],
 )
-def test_what_is_wrong_with_its_settings(changes: dict[str, str], problem: str) -> None:
-    """One sentence, with what to do."""
-    with pytest.raises(ConfigurationError) as refused:
+def test_invalid_settings_are_rejected(changes: dict[str, str], problem: str) -> None:
+    """The error is one problem with its remedy."""
+    with pytest.raises(ConfigurationError) as raised:
         configured({"WEBHOOK_INBOX": "toy://host/box"} | changes)
-    assert refused.value.problems == (problem,)
+    assert raised.value.problems == (problem,)
 
 
-def test_a_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said how to install it."""
+def test_a_client_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error contains the command that installs it."""
     monkeypatch.setitem(engines.PACKAGES, "absent", "no_such_package")
     with pytest.raises(ConfigurationError, match=r"pip install 'whatsapp-webhook\[absent\]'"):
         configured({"WEBHOOK_INBOX": "absent://host/name"})

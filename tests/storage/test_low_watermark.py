@@ -1,4 +1,4 @@
-"""What the receiver must not purge, as the relay's state says it."""
+"""The low-watermark: which events the receiver must not purge, because the relay still needs them."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ from service.errors import InboxUnavailable
 from service.storage import engines, low_watermark
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.low_watermark import LowWatermark
-from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID
+from service.storage.sqlite.delivery_database import PRE_RELEASE_APPLICATION_ID
 from service.telemetry import logs
 from tests.support.engines import Servers
 
@@ -28,90 +28,92 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Inb
     return inbox_url(servers.postgresql().new_database())
 
 
-def test_the_receiver_asks_the_relays_state(url: InboxUrl) -> None:
-    """No state, nothing needed; else what the slowest destination still has to get."""
-    hold = low_watermark.of(url)
-    assert hold(NOW) is None
+def test_the_low_watermark_is_that_of_the_slowest_destination(url: InboxUrl) -> None:
+    """It is None without a relay's state."""
+    watermark = low_watermark.of(url)
+    assert watermark(NOW) is None
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
-    assert hold(NOW) == 8
+    assert watermark(NOW) == 8
     state.close()
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
-    """One that can't be read needs everything."""
+def test_an_unreadable_file_stops_the_purge(tmp_path: Path) -> None:
+    """If the relay's state can't be read, all events are needed."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
     assert low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(time.time_ns() // 1_000_000) == 0
 
 
-def test_a_file_that_is_just_being_made(tmp_path: Path) -> None:
-    """Or that could not be made, on a full disk: it needs nothing, and must not hold back for ever."""
+def test_an_empty_file_does_not_stop_the_purge(tmp_path: Path) -> None:
+    """A relay is just creating it, or could not on a full disk: no event is needed."""
     (tmp_path / "relay.db").touch()
     assert low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))(NOW) is None
 
 
-def test_a_relay_that_was_tried_once_and_removed(url: InboxUrl) -> None:
-    """It holds events back for the maximum delivery age and a day, then nothing: the purge goes on."""
+def test_a_relay_that_was_removed_does_not_stop_the_purge_forever(url: InboxUrl) -> None:
+    """Its events are kept until its last heartbeat is older than the maximum delivery age plus a day."""
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
     state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
     state.close()
-    hold = low_watermark.of(url)
-    assert hold(NOW + DELIVERY_POLICY.max_heartbeat_age_ms - 1) == 8
-    assert hold(NOW + DELIVERY_POLICY.max_heartbeat_age_ms) is None
-    assert hold(NOW - 86_400_000) == 8
-    assert hold(NOW - 86_400_001) is None, "its clock ran ahead"
-    assert hold.refresh(NOW) == NOW
+    watermark = low_watermark.of(url)
+    assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms - 1) == 8
+    assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms) is None
+    assert watermark(NOW - 86_400_000) == 8
+    assert watermark(NOW - 86_400_001) is None, "its clock was ahead"
+    assert watermark.refresh(NOW) == NOW
 
 
-def test_a_damaged_file_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
-    """When it was last written counts as the last sign of life."""
+def test_a_damaged_file_does_not_stop_the_purge_forever(tmp_path: Path) -> None:
+    """Its modification time counts as the last heartbeat."""
     (tmp_path / "relay.db").write_bytes(b"no database " * 1000)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
-    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms - 1000) == 0
-    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
+    watermark = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    assert watermark(written + DELIVERY_POLICY.max_heartbeat_age_ms - 1000) == 0
+    assert watermark(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
 
 
-def test_a_file_of_an_earlier_version_does_not_stop_the_purge_for_good(tmp_path: Path) -> None:
-    """Nobody migrates it once its relay is gone."""
+def test_a_pre_release_file_does_not_stop_the_purge_forever(tmp_path: Path) -> None:
+    """It is never migrated once its relay is gone."""
     with closing(apsw.Connection(str(tmp_path / "relay.db"))) as db:
-        db.execute("CREATE TABLE owed (position)").fetchall()
-        db.pragma("application_id", OLDER_APPLICATION_ID)
+        db.execute("CREATE TABLE old (position)").fetchall()
+        db.pragma("application_id", PRE_RELEASE_APPLICATION_ID)
     written = int((tmp_path / "relay.db").stat().st_mtime * 1000)
-    hold = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
-    assert hold(written) == 0
-    assert hold(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
+    watermark = low_watermark.of(inbox_url(f"sqlite://{tmp_path}/inbox.db"))
+    assert watermark(written) == 0
+    assert watermark(written + DELIVERY_POLICY.max_heartbeat_age_ms + 1000) is None
 
 
 @pytest.mark.parametrize(
-    ("silent", "said"),
-    [(59 * MINUTE, None), (61 * MINUTE, "kept for 94 more hours"), (97 * 60 * MINUTE, "kept no longer")],
+    ("heartbeat_age", "expected"),
+    [(59 * MINUTE, None), (61 * MINUTE, "kept for 94 more hours"), (97 * 60 * MINUTE, "no longer kept")],
 )
-def test_a_relay_that_is_missed_is_said(silent: int, said: str | None, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the first hour on, with what to do."""
+def test_an_absent_relay_is_logged(
+    heartbeat_age: int, expected: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is logged with a remedy once the last heartbeat is an hour old."""
     logs.configure(level="info", form="json", stream=sys.stdout)
-    hold = LowWatermark(lambda _: None, lambda: NOW)
-    assert hold.refresh(NOW + silent) == NOW
-    told = capsys.readouterr().out
-    assert (said or "") in told
-    assert ("destinations drop-state" in told) is bool(said)
+    watermark = LowWatermark(lambda _: None, lambda: NOW)
+    assert watermark.refresh(NOW + heartbeat_age) == NOW
+    log = capsys.readouterr().out
+    assert (expected or "") in log
+    assert ("destinations drop-state" in log) is bool(expected)
 
 
-def test_without_a_relay_nothing_is_missed(url: InboxUrl) -> None:
-    """Most installations of a stream, and many of the others, have none."""
+def test_there_is_no_heartbeat_without_a_relay(url: InboxUrl) -> None:
+    """Installations that never had a relay log nothing about it."""
     assert low_watermark.of(url).refresh(NOW) is None
 
 
-def test_what_can_not_be_asked_is_not_asked_again_at_once() -> None:
-    """The receiver's writer asks, and notifications wait for it."""
-    asked = []
+def test_a_failed_query_is_not_repeated_at_once() -> None:
+    """The receiver's writer runs the query, and notifications wait for it."""
+    queried_at = []
 
     def needed(now: int) -> int:
-        asked.append(now)
-        raise InboxUnavailable("slow", "no answer")
+        queried_at.append(now)
+        raise InboxUnavailable("slow", "no response")
 
-    hold = LowWatermark(needed)
-    assert [hold(NOW), hold(NOW + 1), hold(NOW + 2)] == [0, 0, 0]
-    assert asked == [NOW]
+    watermark = LowWatermark(needed)
+    assert [watermark(NOW), watermark(NOW + 1), watermark(NOW + 2)] == [0, 0, 0]
+    assert queried_at == [NOW]

@@ -1,4 +1,4 @@
-"""The relay's state in PostgreSQL: many relays at once, none of which waits for another, or loses what it does."""
+"""The relay's state in PostgreSQL beyond the contract: concurrent relays, lost connections, costs of a claim."""
 
 import random
 import threading
@@ -35,12 +35,12 @@ from tests.contract.test_deliveries import (
     NOW,
     OK,
     State,
-    later,
+    claim_some,
     next_due,
     opened,
-    owe,
+    plan_deliveries,
+    retry_at,
     settle,
-    take,
 )
 from tests.support.destination import destination
 from tests.support.engines import Servers
@@ -50,7 +50,7 @@ from tests.support.server import until
 from tests.support.servers.postgresql import Postgresql
 
 pytestmark = pytest.mark.needs("postgresql")
-LANES, EVENTS, RELAYS = 20, 1200, 4
+QUEUES, EVENTS, RELAYS = 20, 1200, 4
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def url(servers: Servers) -> InboxUrl:
     return inbox_url(servers.postgresql().new_database())
 
 
-def test_tables_from_before_the_first_release(url: InboxUrl) -> None:
-    """Are refused with what to do, and no table is made beside them."""
+def test_pre_release_tables_are_rejected(url: InboxUrl) -> None:
+    """The error has a remedy, and no table is created beside them."""
     with closing(opened_inbox(Path(), url.text)):
         pass
     with connect(ServerAddress.of(url, timeout=5)) as db:
@@ -68,24 +68,24 @@ def test_tables_from_before_the_first_release(url: InboxUrl) -> None:
         db.execute(f"INSERT INTO whatsapp_webhook.relay VALUES ({NOW})")
         stored = engines.deliveries(url)
         for ask in (opened, stored.exists, lambda url: stored.low_watermark(url, NOW, DELIVERY_POLICY)):
-            with pytest.raises(InboxUnavailable, match="drop relay, destination, owed") as refused:
+            with pytest.raises(InboxUnavailable, match="drop the tables relay, destination") as raised:
                 ask(url)
-            assert refused.value.reason is StorageFailure.OLDER
+            assert raised.value.reason is StorageFailure.OLDER
         watermark = low_watermark.of(url)
-        assert watermark(NOW) == 0, "an old relay still has to deliver"
-        assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms + 1) is None, "it will not come back"
+        assert watermark(NOW) == 0, "an old relay may still deliver"
+        assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms + 1) is None, "the old relay counts as removed"
         assert not schema.exists(db, "delivery")
 
 
-def test_one_that_holds_its_claims_open_keeps_nobody_waiting(url: InboxUrl) -> None:
-    """Its transaction is not over yet: others get other queues, at once."""
+def test_an_open_claim_does_not_block_other_relays(url: InboxUrl) -> None:
+    """While one relay's transaction is open, another claims other queues without a wait."""
     one, other = opened(url), opened(url)
     one.join({"bot": 0}, now=NOW)
-    owe(one, *(f"queue {number}" for number in range(10)))
+    plan_deliveries(one, *(f"queue {number}" for number in range(10)))
     with one.together():
-        first = {claim.queue for claim in take(one, most=4)}
+        first = {claim.queue for claim in claim_some(one, most=4)}
         started = time.monotonic()
-        second = {claim.queue for claim in take(other, most=10)}
+        second = {claim.queue for claim in claim_some(other, most=10)}
         assert time.monotonic() - started < 1
     assert len(first) == 4
     assert len(second) == 6
@@ -94,8 +94,8 @@ def test_one_that_holds_its_claims_open_keeps_nobody_waiting(url: InboxUrl) -> N
     other.close()
 
 
-def test_one_that_starts_while_others_read(url: InboxUrl) -> None:
-    """What they read and planned since it looked at the log's end stays theirs: nobody is set back behind it."""
+def test_a_relay_that_starts_while_others_plan(url: InboxUrl) -> None:
+    """It does not reset positions that others have planned since it read the log's last position."""
     starting, other = opened(url), opened(url)
     starting.join({"bot": 0}, now=NOW)
 
@@ -104,7 +104,7 @@ def test_one_that_starts_while_others_read(url: InboxUrl) -> None:
             return 7
 
         def last(self) -> int:
-            owe(other, "a", "b", "c")
+            plan_deliveries(other, "a", "b", "c")
             return 0
 
     metrics = RelayMetrics(CollectorRegistry())
@@ -118,19 +118,19 @@ def test_one_that_starts_while_others_read(url: InboxUrl) -> None:
     log = cast("Log", Growing())
     planner.adopt(log)
     assert other.positions() == {"bot": 3}
-    assert [claim.position for claim in take(other, most=9)] == [1, 2, 3]
+    assert [claim.position for claim in claim_some(other, most=9)] == [1, 2, 3]
     starting.close()
     other.close()
 
 
 def in_threads(*jobs: Callable[[], None]) -> None:
-    """Run them at once; raises what one of them raised."""
+    """Run jobs concurrently; raise the first exception of one of them."""
     raised: list[BaseException] = []
 
     def guarded(job: Callable[[], None]) -> None:
         try:
             job()
-        except BaseException as ex:  # noqa: BLE001  it is raised again
+        except BaseException as ex:  # noqa: BLE001  raised again below
             raised.append(ex)
 
     threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
@@ -143,12 +143,12 @@ def in_threads(*jobs: Callable[[], None]) -> None:
 
 
 def test_many_relays_at_once(url: InboxUrl) -> None:
-    """Planners, workers and a tidier, all at the same queues: each event is tried in its order, and is over once."""
+    """With planners, workers and a cleanup on the same queues, each event is attempted in order and settled once."""
     first = opened(url)
     first.join({"bot": 0}, now=NOW)
-    queues = [f"queue {random.Random(number).randrange(LANES)}" for number in range(EVENTS)]
-    tried: list[tuple[str, int]] = []
-    over: Counter[int] = Counter()
+    queues = [f"queue {random.Random(number).randrange(QUEUES)}" for number in range(EVENTS)]
+    attempted: list[tuple[str, int]] = []
+    settled: Counter[int] = Counter()
     lock = threading.Lock()
     deadline = time.monotonic() + 60
 
@@ -168,71 +168,71 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
 
     def deliver() -> None:
         state, chance = opened(url), random.Random(time.monotonic_ns())
-        while over.total() < EVENTS and time.monotonic() < deadline:
-            claims = take(state, now=NOW + 1000, most=chance.randrange(1, 6))
+        while settled.total() < EVENTS and time.monotonic() < deadline:
+            claims = claim_some(state, now=NOW + 1000, most=chance.randrange(1, 6))
             settlements = []
             for claim in claims:
                 with lock:
-                    tried.append((claim.queue, claim.position))
-                fate = chance.choice((DELIVERED, DELIVERED, EXPIRED, later(NOW)))
-                settlements.append(Settlement(claim, OK if fate is DELIVERED else BAD, fate))
+                    attempted.append((claim.queue, claim.position))
+                ruling = chance.choice((DELIVERED, DELIVERED, EXPIRED, retry_at(NOW)))
+                settlements.append(Settlement(claim, OK if ruling is DELIVERED else BAD, ruling))
             with state.together():
-                late = state.settle(settlements)
-            assert not late
+                expired = state.settle(settlements)
+            assert not expired
             with lock:
-                over.update(each.claim.position for each in settlements if each.ruling != later(NOW))
+                settled.update(each.claim.position for each in settlements if each.ruling != retry_at(NOW))
             time.sleep(0.001 if claims else 0.01)
         state.close()
 
-    def tidy() -> None:
+    def clean_up() -> None:
         state = opened(url)
-        while over.total() < EVENTS and time.monotonic() < deadline:
+        while settled.total() < EVENTS and time.monotonic() < deadline:
             state.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY)
             state.prune_attempts(0)
             time.sleep(0.01)
         state.close()
 
-    in_threads(plan, plan, *[deliver] * RELAYS, tidy)
-    assert over == Counter(range(1, EVENTS + 1)), "not all of it, or some of it twice"
+    in_threads(plan, plan, *[deliver] * RELAYS, clean_up)
+    assert settled == Counter(range(1, EVENTS + 1)), "some events were not settled, or twice"
     for queue in set(queues):
-        positions = [position for name, position in tried if name == queue]
+        positions = [position for name, position in attempted if name == queue]
         assert positions == sorted(positions)
     (status,) = first.statuses()
     assert status.backlog == 0
-    assert take(first, now=NOW * 2, most=9) == []
-    assert next_due(first) is None, "a queue is left in which nothing is owed"
+    assert claim_some(first, now=NOW * 2, most=9) == []
+    assert next_due(first) is None, "an empty queue is left"
     first.close()
 
 
-def test_it_goes_on_after_its_server_was_away() -> None:
-    """Or its connection was: a store connects again by itself, and nothing of a transaction that broke is there."""
+def test_a_lost_connection_is_replaced() -> None:
+    """After a restart of the server or a closed connection, the store reconnects; the broken transaction is undone."""
     with Postgresql() as server:
         url = inbox_url(server.new_database())
         state: State = opened(url)
         state.join({"bot": 0}, now=NOW)
-        owe(state, "a", "b")
+        plan_deliveries(state, "a", "b")
         server.process.kill()
         with pytest.raises(InboxUnavailable):
-            take(state)
+            claim_some(state)
         server.start()
-        (claim,) = take(state)
+        (claim,) = claim_some(state)
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
         with pytest.raises(InboxUnavailable):
             settle(state, claim)
         assert settle(state, claim)
-        assert [each.queue for each in take(state, now=NOW + LEASE * 2, most=9)] == ["b"]
+        assert [each.queue for each in claim_some(state, now=NOW + LEASE * 2, most=9)] == ["b"]
         state.close()
 
 
 def test_a_relay_whose_server_is_killed(tmp_path: Path) -> None:
-    """It is not ready, says why, and delivers the rest once the server is there again."""
+    """It is not ready, reports why, and delivers the remaining events once the server runs again."""
     with Postgresql() as server, destination() as app:
         url = server.new_database()
         inbox = opened_inbox(tmp_path, url)
         first = keep(inbox, *(message(person, person) for person in range(20)))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/"})
         with Relay(tmp_path, WEBHOOK_INBOX=url) as relay:
-            until(lambda: len(app.requests) == 20, "not all came")
+            until(lambda: len(app.requests) == 20, "not all events were delivered")
             inbox.close()
             server.process.kill()
             until(lambda: relay.admin("/readyz").status == 503, "it is still ready")
@@ -241,20 +241,20 @@ def test_a_relay_whose_server_is_killed(tmp_path: Path) -> None:
             relay.wait_until_ready()
             inbox = opened_inbox(tmp_path, url)
             more = keep(inbox, *(message(person, 100 + person) for person in range(20)))
-            until(lambda: len(set(app.bodies())) == 40, lambda: f"{len(set(app.bodies()))} came")
+            until(lambda: len(set(app.bodies())) == 40, lambda: f"{len(set(app.bodies()))} were delivered")
             assert set(app.bodies()) == {event.data for event in (*first, *more)}
             inbox.close()
 
 
-def test_claims_stay_flat(url: InboxUrl) -> None:
-    """A claim reads as few pages of a hundred thousand owed as of a hundred."""
+def test_a_claim_costs_the_same_for_any_backlog(url: InboxUrl) -> None:
+    """A claim reads as few pages with a hundred thousand pending deliveries as with a hundred."""
     pages = []
     for number in (100, 100_000):
         state = opened(url)
         name = f"bot {number}"
         state.join({name: 0}, now=NOW)
         for start in range(0, number, 10_000):
-            owe(
+            plan_deliveries(
                 state,
                 *(f"queue {index}" for index in range(start, min(start + 10_000, number))),
                 since=start,
@@ -273,32 +273,32 @@ def test_claims_stay_flat(url: InboxUrl) -> None:
                 ).fetchone()
                 for kind in (0, 1)
             ]
-            found = [plan[0][0]["Plan"] for plan in plans if plan]
-            pages.append(sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in found))
+            nodes = [plan[0][0]["Plan"] for plan in plans if plan]
+            pages.append(sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in nodes))
         state.close()
     print(f"pages: {pages}")
     assert pages[1] <= pages[0] + 6
 
 
-def test_a_log_that_is_adopted_beside_a_planner(url: InboxUrl) -> None:
-    """Whoever opens it late takes nothing back of what others planned meanwhile; of another log nothing is left."""
+def test_adopting_the_same_log_resets_no_positions(url: InboxUrl) -> None:
+    """Others may have planned more since *last* was read. Adopting another log drops the whole state."""
     state = opened(url)
     state.join({"bot": 0}, now=NOW)
     assert state.adopt(7, 0) == 0
-    owe(state, "a", "b", "c")
+    plan_deliveries(state, "a", "b", "c")
     assert state.adopt(7, 1) == 0
     assert state.positions() == {"bot": 3}
-    owe(state, "d", since=3)
+    plan_deliveries(state, "d", since=3)
     assert state.adopt(8, 9) == 4
     assert state.positions() == {"bot": 0}
     state.close()
 
 
-def test_destinations_of_a_database_that_was_made_anew(url: InboxUrl) -> None:
-    """Are looked up again: their numbers are others there."""
+def test_destination_ids_are_looked_up_again_after_a_reconnect(url: InboxUrl) -> None:
+    """In a schema that was dropped and created again, destinations have other ids."""
     state = opened(url)
     state.join({"alpha": 0, "zeta": 0}, now=NOW)
-    owe(state, "a", name="zeta")
+    plan_deliveries(state, "a", name="zeta")
     others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     with psycopg.connect(url.text, autocommit=True) as db:
         db.execute(f"{others} AND pid <> pg_backend_pid()")
@@ -307,13 +307,13 @@ def test_destinations_of_a_database_that_was_made_anew(url: InboxUrl) -> None:
         state.positions()
     state.join({"zeta": 0}, now=NOW)
     state.join({"alpha": 0, "zeta": 0}, now=NOW)
-    owe(state, "a", name="zeta")
+    plan_deliveries(state, "a", name="zeta")
     assert {each.name: each.backlog for each in state.statuses()} == {"alpha": 0, "zeta": 1}
     state.close()
 
 
-def test_a_relay_follows_its_inbox(tmp_path: Path, servers: Servers) -> None:
-    """To another database, when the file that holds the URL says so: log and state together."""
+def test_a_relay_follows_a_change_of_the_url(tmp_path: Path, servers: Servers) -> None:
+    """If the URL in the file changes, the relay uses the log and the state of the new database."""
     urls = [servers.postgresql().new_database() for _ in range(2)]
     file = tmp_path / "url"
     file.write_text(urls[0])
@@ -322,9 +322,9 @@ def test_a_relay_follows_its_inbox(tmp_path: Path, servers: Servers) -> None:
         inboxes = [opened_inbox(tmp_path, url) for url in urls]
         keep(inboxes[0], message(1, 1))
         with Relay(tmp_path, WEBHOOK_INBOX="", WEBHOOK_INBOX_FILE=str(file)):
-            until(lambda: len(app.requests) == 1, "nothing came")
+            until(lambda: len(app.requests) == 1, "nothing was delivered")
             keep(inboxes[1], message(2, 2))
             file.write_text(urls[1])
-            until(lambda: len(app.requests) == 2, "nothing came of the other")
+            until(lambda: len(app.requests) == 2, "nothing was delivered from the other database")
         for inbox in inboxes:
             inbox.close()

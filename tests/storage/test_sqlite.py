@@ -1,4 +1,4 @@
-"""The SQLite inbox beyond the contract: what it refuses, what a second process sees, what the retention drops."""
+"""The SQLite inbox beyond the contract: which files it rejects, what a reader sees, and the retention."""
 
 import os
 import subprocess
@@ -25,48 +25,48 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "inbox.db"
 
 
-def refusal(path: Path) -> InboxUnavailable:
-    with pytest.raises(InboxUnavailable) as refused:
+def rejection(path: Path) -> InboxUnavailable:
+    with pytest.raises(InboxUnavailable) as raised:
         opened(path)
-    return refused.value
+    return raised.value
 
 
 @pytest.mark.parametrize("version", ["3.51.2", "3.40.1", "3.46.1", "2.99.9"])
-def test_a_library_that_can_damage_a_wal_is_refused(version: str) -> None:
-    """Below 3.51.3, as Debian and Python have it."""
+def test_a_library_that_can_corrupt_a_wal_is_rejected(version: str) -> None:
+    """All versions below 3.51.3, such as those of Debian and Python."""
     with pytest.raises(InboxUnavailable, match=r"older than 3\.51\.3"):
         require_library(version)
 
 
 @pytest.mark.parametrize("version", ["3.51.3", "3.54.1", "4.0.0", apsw.sqlite_lib_version()])
-def test_a_library_that_is_mended_is_taken(version: str) -> None:
-    """The one that is installed is among them."""
+def test_a_fixed_library_is_accepted(version: str) -> None:
+    """The installed version is one of them."""
     require_library(version)
 
 
-def test_it_is_durable_by_its_own_words(path: Path) -> None:
-    """A WAL, synced at every commit; a memory map never."""
+def test_the_database_is_durable(path: Path) -> None:
+    """It has a WAL that is synced at every commit, and no memory map."""
     with closing(opened(path)) as inbox:
         assert inbox._db.pragma("journal_mode") == "wal"
         assert inbox._db.pragma("synchronous") == 2
         assert inbox._db.pragma("mmap_size") in (0, None)
 
 
-def test_a_journal_that_is_no_wal_is_refused(path: Path) -> None:
-    """As on a file system without shared memory."""
+def test_a_journal_that_is_not_a_wal_is_rejected(path: Path) -> None:
+    """SQLite falls back to one on a file system without shared memory."""
     apsw.set_default_vfs("unix-none")
     try:
-        refused = refusal(path)
+        raised = rejection(path)
     finally:
         apsw.set_default_vfs("unix")
-    assert refused.reason == "unsafe"
-    assert "not a WAL" in refused.detail
+    assert raised.reason == "unsafe"
+    assert "not a WAL" in raised.detail
 
 
-def test_a_second_writer_is_refused_until_the_first_is_gone(path: Path) -> None:
-    """Two pods on one volume; a reader is welcome."""
+def test_a_second_writer_is_rejected_until_the_first_has_closed(path: Path) -> None:
+    """As with two pods on one volume. A reader is accepted."""
     first = opened(path)
-    assert refusal(path).reason == "locked"
+    assert rejection(path).reason == "locked"
     first.put([event(1)])
     with closing(SqliteLog(path)) as log:
         assert len(log.read(0, 10)) == 1
@@ -74,15 +74,15 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(path: Path) -> None:
     opened(path).close()
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    """Said with the path and the system's reason."""
-    refused = refusal(tmp_path / "nowhere" / "inbox.db")
-    assert refused.reason == "cannot_open"
-    assert "nowhere" in refused.detail
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
+    """The error contains the path."""
+    raised = rejection(tmp_path / "nowhere" / "inbox.db")
+    assert raised.reason == "cannot_open"
+    assert "nowhere" in raised.detail
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """As another user: root may write everywhere."""
+def test_a_directory_that_is_not_writable_is_reported(tmp_path: Path) -> None:
+    """The test runs as another user, as root may write everywhere."""
     for directory in (tmp_path, *tmp_path.parents[:3]):
         directory.chmod(0o755)
     program = (
@@ -104,8 +104,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Permission denied" in done.stdout
 
 
-def test_the_files_are_for_their_owner_alone(path: Path) -> None:
-    """Numbers, names and texts are in them."""
+def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    """They contain phone numbers, names and messages."""
     with closing(opened(path)) as inbox:
         inbox.probe()
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
@@ -113,34 +113,34 @@ def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     assert len(modes) == 5
 
 
-def test_a_file_that_is_no_database(path: Path) -> None:
-    """It is left alone."""
+def test_a_file_that_is_not_a_database_is_rejected(path: Path) -> None:
+    """It is not changed."""
     path.write_bytes(b"something else entirely, and long enough to be looked at" * 100)
-    assert refusal(path).reason == "corrupt"
+    assert rejection(path).reason == "corrupt"
     assert path.read_bytes().startswith(b"something else")
 
 
-def test_another_programs_database(path: Path) -> None:
-    """It is left alone as well."""
+def test_another_programs_database_is_rejected(path: Path) -> None:
+    """It is not changed."""
     with closing(apsw.Connection(str(path))) as other:
         other.pragma("user_version", 7)
     before = path.read_bytes()
-    assert refusal(path).reason == "foreign"
+    assert rejection(path).reason == "foreign"
     assert path.read_bytes() == before
 
 
-def test_a_later_versions_database(path: Path) -> None:
-    """A rollback says so instead of writing into a schema that it does not know; the reader too."""
+def test_a_later_versions_database_is_rejected(path: Path) -> None:
+    """After a rollback of the program, neither writer nor reader opens a schema that it does not know."""
     opened(path).close()
     with closing(apsw.Connection(str(path))) as other:
         other.pragma("user_version", len(MIGRATIONS) + 1)
-    assert refusal(path).reason == "newer"
+    assert rejection(path).reason == "newer"
     with pytest.raises(InboxUnavailable):
         SqliteLog(path)
 
 
 def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
-    """Step by step; what is in it stays, and it has an identity that no other has."""
+    """The events stay, and the log gets an identity that no other log has."""
     db = apsw.Connection(str(path))
     db.execute(MIGRATIONS[0]).fetchall()
     db.pragma("application_id", APPLICATION_ID)
@@ -157,7 +157,7 @@ def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
 
 
 def test_a_log_that_was_replaced_is_noticed(path: Path) -> None:
-    """Its reader would look at the old file for ever."""
+    """Otherwise its reader would read the old file forever."""
     with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
         inbox.put([event(1)])
         assert len(log.read(0, 9)) == 1
@@ -167,8 +167,8 @@ def test_a_log_that_was_replaced_is_noticed(path: Path) -> None:
         assert (raised.value.reason, raised.value.reopen) == ("vanished", True)
 
 
-def test_a_file_that_is_moved_away_is_noticed(path: Path) -> None:
-    """What was put since is not promised, and the next one opens anew."""
+def test_a_file_that_is_moved_is_noticed(path: Path) -> None:
+    """A put raises, and requires that the inbox is opened again."""
     with closing(opened(path)) as inbox:
         path.rename(path.with_name("elsewhere.db"))
         with pytest.raises(InboxUnavailable) as lost:
@@ -179,17 +179,17 @@ def test_a_file_that_is_moved_away_is_noticed(path: Path) -> None:
 
 
 def test_a_wal_that_is_deleted_is_noticed(path: Path) -> None:
-    """What is written to it would be gone with the process."""
+    """Events written to it would be lost when the process exits."""
     with closing(opened(path)) as inbox:
         inbox.put([event(1)])
         path.with_name("inbox.db-wal").unlink()
-        with pytest.raises(InboxUnavailable) as refused:
+        with pytest.raises(InboxUnavailable) as raised:
             inbox.put([event(2)])
-        assert refused.value.reason == "vanished"
+        assert raised.value.reason == "vanished"
 
 
-def test_bodies_go_earlier_than_ids(path: Path) -> None:
-    """A repeat is told for the whole retention; the data may be gone."""
+def test_bodies_are_dropped_before_ids(path: Path) -> None:
+    """Duplicates are recognized for the whole retention, also after the data was dropped."""
     with closing(opened(path, body_retention=HOUR // 2)) as inbox, closing(SqliteLog(path)) as log:
         inbox.put([event(number, at=NOW - HOUR * 3 // 4) for number in range(600)])
         inbox.put([event(number) for number in range(600, 610)])
@@ -207,10 +207,10 @@ def test_bodies_go_earlier_than_ids(path: Path) -> None:
         assert not inbox.purge(NOW + HOUR // 2)
 
 
-def test_what_a_reader_needs_is_not_purged(path: Path) -> None:
-    """However old; what comes before it is, and the rest once it is no longer needed. Bodies neither."""
+def test_events_from_the_low_watermark_on_are_not_purged(path: Path) -> None:
+    """Neither events nor bodies, however old they are; earlier ones are, and the rest once they are not needed."""
     needed: list[int | None] = [400]
-    inbox = SqliteInbox(path, Terms(HOUR, HOUR // 2, hold=lambda _: needed[0]))
+    inbox = SqliteInbox(path, Terms(HOUR, HOUR // 2, low_watermark=lambda _: needed[0]))
     with closing(inbox), closing(SqliteLog(path)) as log:
         inbox.put([event(number) for number in range(1, 601)])
         for later in (HOUR * 3 // 4, 2 * HOUR):
@@ -224,15 +224,15 @@ def test_what_a_reader_needs_is_not_purged(path: Path) -> None:
         assert inbox.size().events == 0
 
 
-def test_a_reader_of_nothing(path: Path) -> None:
-    """Said, not made."""
+def test_a_reader_creates_no_inbox(path: Path) -> None:
+    """A missing inbox is an error."""
     with pytest.raises(InboxUnavailable):
         SqliteLog(path)
     assert not path.exists()
 
 
-def test_a_reader_while_nobody_writes(path: Path) -> None:
-    """The server is down: its events can still be looked at."""
+def test_a_reader_needs_no_writer(path: Path) -> None:
+    """The events can be read while the server is down."""
     inbox = opened(path)
     inbox.put([event(1)])
     inbox.close()
@@ -240,8 +240,8 @@ def test_a_reader_while_nobody_writes(path: Path) -> None:
         assert len(log.read(0, 10)) == 1
 
 
-def test_what_a_dead_process_left_in_the_wal_is_synced_first(path: Path) -> None:
-    """Written and never synced: it must be on the disk before a retry is answered as a repeat."""
+def test_the_wal_of_a_killed_process_is_checkpointed_first(path: Path) -> None:
+    """Its events may not be synced: they must be on disk before a retry of them is answered as a duplicate."""
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom service.storage.protocols import Terms\n"
         "from service.storage.sqlite import SqliteInbox\n"

@@ -1,4 +1,4 @@
-"""The relay's state in SQLite: the file itself."""
+"""The relay's state in SQLite beyond the contract: the file."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,8 +12,8 @@ from service.outcomes import StorageFailure
 from service.storage.deliveries import Delivery
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite.delivery_admin import low_watermark
-from service.storage.sqlite.delivery_database import OLDER_APPLICATION_ID, SqliteDeliveryDatabase
-from tests.contract.test_deliveries import NOW, SqliteState, next_due, owe, settle, take, taken
+from service.storage.sqlite.delivery_database import PRE_RELEASE_APPLICATION_ID, SqliteDeliveryDatabase
+from tests.contract.test_deliveries import NOW, SqliteState, claim_one, claim_some, next_due, plan_deliveries, settle
 
 
 def opened(path: Path) -> SqliteState:
@@ -34,7 +34,7 @@ def state(path: Path) -> Iterator[SqliteState]:
 
 
 def test_a_file_that_vanishes_is_noticed(state: SqliteState, path: Path) -> None:
-    """What is written to it would be gone with the process."""
+    """Data written to it would be lost when the process exits."""
     state.require_file()
     path.rename(path.with_name("other"))
     with pytest.raises(InboxUnavailable, match="moved or deleted"):
@@ -44,53 +44,57 @@ def test_a_file_that_vanishes_is_noticed(state: SqliteState, path: Path) -> None
         state.require_file()
 
 
-def test_a_file_from_before_the_first_release(path: Path) -> None:
-    """Is refused with what to do, and stays as it was, byte for byte."""
+def test_a_pre_release_file_is_rejected(path: Path) -> None:
+    """The error has a remedy, and the file is not changed by a byte."""
     with closing(apsw.Connection(str(path))) as db:
-        db.execute("CREATE TABLE owed (position)").fetchall()
-        db.pragma("application_id", OLDER_APPLICATION_ID)
+        db.execute("CREATE TABLE old (position)").fetchall()
+        db.pragma("application_id", PRE_RELEASE_APPLICATION_ID)
     before = path.read_bytes()
     for open_it in (SqliteDeliveryDatabase, lambda path: low_watermark(path, now=NOW, policy=DELIVERY_POLICY)):
-        with pytest.raises(InboxUnavailable, match="before the first release: move it away") as refused:
+        with pytest.raises(InboxUnavailable, match="before the first release: move it away") as raised:
             open_it(path)
-        assert refused.value.reason is StorageFailure.OLDER
+        assert raised.value.reason is StorageFailure.OLDER
     assert path.read_bytes() == before
 
 
-def test_nobody_else_reads_the_file(state: SqliteState, path: Path) -> None:
-    """Numbers of people are in it."""
-    owe(state, "16505551234")
+def test_only_the_owner_can_read_the_file(state: SqliteState, path: Path) -> None:
+    """It contains phone numbers."""
+    plan_deliveries(state, "16505551234")
     assert {file.stat().st_mode & 0o777 for file in path.parent.glob("relay.db*")} == {0o600}
 
 
-@pytest.mark.parametrize(("pragma", "value", "said"), [("application_id", 7, "another"), ("user_version", 99, "later")])
-def test_a_file_that_is_not_ours_is_refused(path: Path, pragma: str, value: int, said: str) -> None:
-    """It is not written."""
+@pytest.mark.parametrize(
+    ("pragma", "value", "message"), [("application_id", 7, "another"), ("user_version", 99, "later")]
+)
+def test_a_file_of_another_program_or_version_is_rejected(path: Path, pragma: str, value: int, message: str) -> None:
+    """The application id and the version are checked."""
     if pragma == "user_version":
         SqliteDeliveryDatabase(path).close()
     db = apsw.Connection(str(path))
     db.pragma(pragma, value)
     db.close()
-    with pytest.raises(InboxUnavailable, match=said):
+    with pytest.raises(InboxUnavailable, match=message):
         SqliteDeliveryDatabase(path)
 
 
-def test_a_failure_leaves_nothing_half_done(state: SqliteState) -> None:
-    """What can't be written is not written in part, and the next one can be."""
+def test_a_failed_transaction_is_rolled_back(state: SqliteState) -> None:
+    """No part of it is stored, and the next one succeeds."""
     with pytest.raises(InboxUnavailable, match="can't be used"):
         state.plan("bot", 0, 2, [Delivery(1, "a", NOW), Delivery(1, "b", NOW)], now=NOW)
     assert state.positions() == {"bot": 0}
-    owe(state, "a")
+    plan_deliveries(state, "a")
 
 
-def test_claims_stay_flat(tmp_path: Path) -> None:
-    """A claim reads as little of a hundred thousand owed as of a hundred: by the steps of SQLite's machine."""
+def test_a_claim_costs_the_same_for_any_backlog(tmp_path: Path) -> None:
+    """A claim takes as many SQLite VM steps with a hundred thousand pending deliveries as with a hundred."""
     steps = []
     for number in (100, 100_000):
         state = opened(tmp_path / f"{number}.db")
         state.join({"bot": 0}, now=NOW)
         for start in range(0, number, 10_000):
-            owe(state, *(f"queue {index}" for index in range(start, min(start + 10_000, number))), since=start)
+            plan_deliveries(
+                state, *(f"queue {index}" for index in range(start, min(start + 10_000, number))), since=start
+            )
         counted = [0]
 
         def count(counted: list[int] = counted) -> bool:
@@ -99,24 +103,24 @@ def test_claims_stay_flat(tmp_path: Path) -> None:
 
         state._store._db.set_progress_handler(count, 1)
         assert next_due(state)
-        assert settle(state, taken(state, NOW * 2))
+        assert settle(state, claim_one(state, NOW * 2))
         steps.append(counted[0])
         state.close()
     assert steps[1] < steps[0] * 1.5
 
 
-def test_what_is_needed_of_a_file_that_is_none(path: Path) -> None:
-    """Without a file nothing is; of one that can't be read, nobody knows."""
+def test_the_low_watermark_of_a_missing_and_of_an_unreadable_file(path: Path) -> None:
+    """Without a file no event is needed; an unreadable file is an error."""
     assert low_watermark(path.with_name("none.db"), now=NOW, policy=DELIVERY_POLICY) is None
     path.with_name("none.db").write_bytes(b"no database" * 1000)
     with pytest.raises(InboxUnavailable):
         low_watermark(path.with_name("none.db"), now=NOW, policy=DELIVERY_POLICY)
 
 
-def test_a_log_that_was_set_back(state: SqliteState) -> None:
-    """What it no longer has is not owed, and what it will have at the same positions is read."""
+def test_a_log_that_was_restored_from_a_backup(state: SqliteState) -> None:
+    """Deliveries after its last position are dropped, and new events at these positions are planned."""
     state.adopt(7, 0)
-    owe(state, "a", "b", "c")
+    plan_deliveries(state, "a", "b", "c")
     assert state.adopt(7, 2) == 1
     assert state.positions() == {"bot": 2}
-    assert [claim.position for claim in take(state, most=9)] == [1, 2]
+    assert [claim.position for claim in claim_some(state, most=9)] == [1, 2]

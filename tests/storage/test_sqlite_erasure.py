@@ -1,4 +1,4 @@
-"""What is erased is in no file any more: not in the database, nor in its WAL."""
+"""Erased data is in no file any more: neither in the database nor in its WAL."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -41,7 +41,7 @@ def arranged(order: str, count: int, size: int) -> Sequence[Event]:
 
 
 def found(directory: Path) -> set[str]:
-    """Return the files in which the person is still to be read."""
+    """Return the files that still contain the person's data."""
     words = (PERSON.encode(), TEXT.encode())
     return {file.name for file in directory.iterdir() if any(word in file.read_bytes() for word in words)}
 
@@ -50,16 +50,16 @@ def found(directory: Path) -> set[str]:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("count", SIZES)
 def test_an_erased_person_is_in_no_file(count: int, order: str, running: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """However many events, whoever was first, whether they were put one by one or at once."""
-    for at_once, size in ((1, 300), (50, 30), (7, 6000)):
-        directory = tmp_path / f"{at_once}-{size}"
+    """For any number, order and size of events, and any number of events per put."""
+    for batch, size in ((1, 300), (50, 30), (7, 6000)):
+        directory = tmp_path / f"{batch}-{size}"
         directory.mkdir()
         path = directory / "inbox.db"
         with ExitStack() as stack:
             inbox = stack.enter_context(closing(SqliteInbox(path, Terms(HOUR, HOUR))))
             events = arranged(order, count, size)
-            for start in range(0, len(events), at_once):
-                inbox.put(events[start : start + at_once])
+            for start in range(0, len(events), batch):
+                inbox.put(events[start : start + batch])
             assert found(directory)
             if not running:
                 stack.close()
@@ -75,8 +75,8 @@ def test_an_erased_person_is_in_no_file(count: int, order: str, running: bool, t
             assert inbox.put([of_person(0, size)]) == ["duplicate"]
 
 
-def test_a_reader_in_the_way_is_said(tmp_path: Path) -> None:
-    """The WAL still holds the text while somebody reads it: the command says so, and once more is enough."""
+def test_a_reader_that_prevents_the_erasure_is_reported(tmp_path: Path) -> None:
+    """While a reader is active, the WAL still contains the text and `erase` returns False; a retry then succeeds."""
     path = tmp_path / "inbox.db"
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox, closing(apsw.Connection(str(path))) as reader:
         inbox.put(arranged("first", 5, 300))

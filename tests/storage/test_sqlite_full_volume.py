@@ -1,4 +1,4 @@
-"""The SQLite inbox on a full volume: a purge finds its way out, again and again, and readiness does not flap."""
+"""The SQLite inbox on a full volume: a purge frees room every time, and readiness does not flap."""
 
 import os
 import subprocess
@@ -38,10 +38,10 @@ def fill(inbox: SqliteInbox, size: int, *, first: int) -> int:
             if ex.reason != StorageFailure.FULL:
                 raise
             return number
-    raise AssertionError("it never was full")
+    raise AssertionError("the volume was never full")
 
 
-def take_every_byte(volume: Path) -> None:
+def fill_every_byte(volume: Path) -> None:
     with suppress(OSError), (volume / "filler").open("wb", buffering=0) as filler:
         while filler.write(bytes(4096)):
             pass
@@ -49,8 +49,8 @@ def take_every_byte(volume: Path) -> None:
 
 @pytest.mark.needs("mounts")
 @pytest.mark.parametrize("size", [4_000, 60_000, 1_000_000])
-def test_what_is_too_old_is_purged_each_time_it_is_full(path: Path, size: int) -> None:
-    """Also without the reserve, which is not made again as the file does not shrink; and events of any size."""
+def test_old_events_are_purged_each_time_the_volume_is_full(path: Path, size: int) -> None:
+    """With events of any size. The file does not shrink, so there is no room to create the reserve again."""
     number = 1
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
         for _ in range(3):
@@ -62,8 +62,8 @@ def test_what_is_too_old_is_purged_each_time_it_is_full(path: Path, size: int) -
 
 
 @pytest.mark.needs("mounts")
-def test_a_put_purges_what_is_too_old_if_it_needs_the_room(path: Path) -> None:
-    """After a shorter retention, however far the purge has come: a put does not wait for it."""
+def test_a_put_purges_old_events_if_it_needs_their_room(path: Path) -> None:
+    """After the retention was shortened, a put need not wait for the next purge."""
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
         last = fill(inbox, 4_000, first=1)
     time.sleep(0.01)
@@ -75,12 +75,12 @@ def test_a_put_purges_what_is_too_old_if_it_needs_the_room(path: Path) -> None:
 
 @pytest.mark.needs("mounts")
 def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
-    """Also if the reserve was used up, and somebody else took every byte that the stop had freed."""
+    """It succeeds even if there is no reserve, and another process has used every byte that the stop freed."""
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
         fill(inbox, 4_000, first=1)
         inbox.purge(int(time.time() * 1000))
         path.with_name("inbox.db-reserve").unlink(missing_ok=True)
-    take_every_byte(path.parent)
+    fill_every_byte(path.parent)
     time.sleep(0.01)
     with closing(SqliteInbox(path, Terms(10, 10))) as inbox:
         while inbox.purge(int(time.time() * 1000)):
@@ -91,9 +91,9 @@ def test_a_start_after_a_stop_on_a_full_volume(path: Path) -> None:
 @pytest.mark.needs("mounts")
 @pytest.mark.parametrize("held", [None, 1])
 def test_the_reserve_is_kept_for_a_purge_that_makes_room(path: Path, held: int | None) -> None:
-    """If nothing is too old, or the relay needs it, it stays: a process that is killed then finds it at its start."""
+    """If no event may be purged, the reserve stays, so that the next start after a kill still has it."""
     age = 10 if held else HOUR
-    with closing(SqliteInbox(path, Terms(age, age, hold=lambda _: held))) as inbox:
+    with closing(SqliteInbox(path, Terms(age, age, low_watermark=lambda _: held))) as inbox:
         fill(inbox, 4_000, first=1)
         time.sleep(0.02)
         for _ in range(3):
@@ -103,18 +103,18 @@ def test_the_reserve_is_kept_for_a_purge_that_makes_room(path: Path, held: int |
 
 
 @pytest.mark.needs("mounts")
-def test_a_volume_without_room_for_the_start(path: Path) -> None:
-    """Every byte taken, and no reserve: it is full, not broken, and says what to do."""
+def test_a_volume_without_room_for_the_start_is_reported_as_full(path: Path) -> None:
+    """With every byte used and no reserve, the error has the reason `full` and the remedy."""
     SqliteInbox(path, Terms(HOUR, HOUR)).close()
     path.with_name("inbox.db-reserve").unlink()
-    take_every_byte(path.parent)
+    fill_every_byte(path.parent)
     with pytest.raises(InboxUnavailable, match="enlarge it") as raised:
         SqliteInbox(path, Terms(HOUR, HOUR))
     assert raised.value.reason == StorageFailure.FULL
 
 
-def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> None:
-    """Else it would be ready for a moment, each time that a little fits and the next notification does not."""
+def test_a_probe_requires_room_for_the_write_that_failed(tmp_path: Path) -> None:
+    """Otherwise readiness would flap: a small probe would succeed, and the next notification fail."""
     clock = [0.0]
     probe = VolumeProbe(tmp_path, now=lambda: clock[0])
     probe.free = lambda: 0  # type: ignore[method-assign]
@@ -124,7 +124,7 @@ def test_a_write_is_tried_that_shows_room_for_what_failed(tmp_path: Path) -> Non
     probe.trying()
     probe.failed()
     clock[0] += PROBE_INTERVAL_SECONDS - 0.1
-    assert not probe.is_due(6_000_000), "not twice at once"
+    assert not probe.is_due(6_000_000), "a probe was tried within the interval"
     clock[0] += 0.1
     assert probe.is_due(6_000_000)
     probe.succeeded()

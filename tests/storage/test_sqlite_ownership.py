@@ -1,4 +1,4 @@
-"""Another program's SQLite file is left as it is, byte for byte; one of ours that was killed young goes on."""
+"""Another program's SQLite file is not changed by a byte; our own opens after a kill during its first start."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.ownership import MAX_UNMARKED_BYTES
 from tests.support.events import HOUR, event
 
-# A process that is killed: what it left in the WAL, or in the journal, is not in the file.
+# A process that is killed, so that its changes are in the WAL or in the journal.
 _KILLED = """
 import os, sys, apsw
 db = apsw.Connection(sys.argv[1])
@@ -69,7 +69,7 @@ def hot_journal(path: Path) -> None:
 
 
 def dropped_in_a_hot_journal(path: Path) -> None:
-    """The file has no table any more, and the journal would bring it back."""
+    """Drop the table in the file, with a journal that would restore it."""
     with closing(apsw.Connection(str(path))) as db:
         db.execute("CREATE TABLE theirs (a)").fetchall()
         db.execute("BEGIN; DROP TABLE theirs").fetchall()
@@ -115,23 +115,23 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
-def test_another_programs_database_is_left_alone(
+def test_another_programs_database_is_not_changed(
     make: Callable[[Path], None], opener: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    """Its file, `-wal`, `-shm` and `-journal`: nothing is written, removed or made beside it."""
+    """No file is written, removed or created: neither the database nor its `-wal`, `-shm` and `-journal`."""
     path = tmp_path / "inbox.db"
     make(path)
     before = files(tmp_path)
-    with pytest.raises(InboxUnavailable) as refused:
+    with pytest.raises(InboxUnavailable) as raised:
         opener(path)
-    assert refused.value.reason == "foreign"
-    assert str(path) in refused.value.detail
+    assert raised.value.reason == "foreign"
+    assert str(path) in raised.value.detail
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("opener", ["log", "erasure"])
-def test_what_reads_makes_no_inbox_of_an_empty_file(opener: str, tmp_path: Path) -> None:
-    """Only the server makes one."""
+def test_a_reader_creates_no_inbox_in_an_empty_file(opener: str, tmp_path: Path) -> None:
+    """Only the server creates an inbox."""
     path = tmp_path / "inbox.db"
     path.touch()
     with pytest.raises(InboxUnavailable, match="there is no inbox"):
@@ -141,7 +141,7 @@ def test_what_reads_makes_no_inbox_of_an_empty_file(opener: str, tmp_path: Path)
 
 
 def test_an_empty_file_becomes_an_inbox(tmp_path: Path) -> None:
-    """As `touch`, or a volume's template, leaves it."""
+    """Such a file is left by `touch`, or by a volume's template."""
     path = tmp_path / "inbox.db"
     path.touch()
     with closing(SqliteInbox(path, Terms(HOUR, HOUR))) as inbox:
@@ -161,7 +161,7 @@ SqliteInbox(Path(sys.argv[1]), Terms(10**9, 10**9))
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync,fsync", "ftruncate", "unlink"])
 def test_a_first_start_that_is_killed_at_any_step_starts_again(call: str, tmp_path: Path) -> None:
-    """With -9 at the first, second, ... write, sync, change of size or removal, until one start is not killed."""
+    """The start is killed at its n-th write, sync, truncation or removal, for each n until one start completes."""
     for step in range(1, 200):
         path = tmp_path / str(step) / "inbox.db"
         path.parent.mkdir()
@@ -181,8 +181,8 @@ def test_a_first_start_that_is_killed_at_any_step_starts_again(call: str, tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's file is needed")
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """By name, owner and our own user."""
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
+    """The error contains its path, owner and mode, and the uid of this process."""
     path = tmp_path / "inbox.db"
     plain(path)
     path.chmod(0o600)
@@ -195,25 +195,25 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         "try: SqliteInbox(Path(sys.argv[1]), Terms(1, 1))\nexcept InboxUnavailable as ex: print(ex.reason, ex.detail)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
-    for said in (
+    for expected in (
         "cannot_open",
         f"{path} can't be used by uid 65534",
-        "is of 0:0, -rw-------",
+        "is owned by 0:0, mode -rw-------",
         "SQLITE_CANTOPEN",
         "chown",
     ):
-        assert said in done.stdout, done.stdout + done.stderr
+        assert expected in done.stdout, done.stdout + done.stderr
 
 
 def locks(path: Path) -> int:
-    """Count this process's locks on a file."""
+    """Return the number of this process's locks on a file."""
     mine = (f" {os.getpid()} ", f":{path.stat().st_ino} ")
     return sum(all(word in line for word in mine) for line in Path("/proc/locks").read_text().splitlines())
 
 
-@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="Linux tells which locks there are")
-def test_a_second_look_gives_up_no_lock(tmp_path: Path) -> None:
-    """A process that closes a file gives up its locks on it, and so those of a connection that is in use."""
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="/proc/locks is needed")
+def test_checking_the_owner_releases_no_lock(tmp_path: Path) -> None:
+    """A process that closes a file releases all its locks on it, including those of an open connection."""
     path = tmp_path / "relay.db"
     first = SqliteDeliveryDatabase(path)
     held = locks(path)

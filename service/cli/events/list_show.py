@@ -86,7 +86,7 @@ def _story(url: InboxUrl, position: int) -> list[dict[str, Any]]:
     return [
         {
             "destination": story.destination,
-            "state": story.stands,
+            "state": story.state,
             "attempts": [
                 attempt._asdict() | {"at": rfc3339(attempt.at), "seconds": round(attempt.seconds, 3)}
                 for attempt in story.attempts

@@ -1,7 +1,7 @@
-"""The Kafka inbox: a topic, which consumers of the user's read; there is no relay.
+"""The Kafka inbox: a topic, which the user's consumers read; there is no relay.
 
-`settings` reads the URL, `durability` what the topic must be, `inbox` writes, `stream` looks at what is there. Sources:
-https://kafka.apache.org/documentation/#producerconfigs_acks, #topicconfigs_min.insync.replicas; librdkafka's
+`settings` parses the URL, `durability` checks the topic's settings, `inbox` is the writer, `stream` reads events.
+Sources: https://kafka.apache.org/documentation/#producerconfigs_acks, #topicconfigs_min.insync.replicas; librdkafka's
 CONFIGURATION.md; CloudEvents 1.0 "Kafka Protocol Binding", section 3.2 (binary content mode).
 """
 
@@ -28,9 +28,9 @@ def _open_erasure(url: InboxUrl) -> NoReturn:
     raise ConfigurationError(
         [
             (
-                f"Nothing can be erased from a Kafka topic: all of this person's events remain in {topic!r} until they "
-                f"are older than its retention.ms (kafka-configs.sh --describe --topic {topic}). Set it to as long as "
-                "you may keep them."
+                f"Events can't be erased from a Kafka topic: all of this person's events remain in {topic!r} until "
+                f"they are older than its retention.ms (kafka-configs.sh --describe --topic {topic}). Set retention.ms "
+                "to the longest time for which you may store personal data."
             )
         ]
     )
@@ -42,5 +42,5 @@ ENGINE: Final = Engine(
     inbox_opener=_inbox_opener,
     open_stream=lambda url: KafkaStream(KafkaSettings.of(url)),
     open_erasure=_open_erasure,
-    no_log="There is no relay for kafka: consumers of yours read the topic, and docs/engines.md shows how.",
+    no_log="There is no relay for Kafka: your own consumers read the topic. docs/engines.md shows how.",
 )

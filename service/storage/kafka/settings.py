@@ -1,4 +1,4 @@
-"""The URL, as librdkafka wants it."""
+"""Parse the URL into librdkafka's settings."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ from service.config import InboxUrl
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 
-# librdkafka's own names (its CONFIGURATION.md); with `.file` behind, the value is read from a mounted file.
+# librdkafka's own names (see its CONFIGURATION.md); with the suffix `.file`, the value is read from a mounted file.
 KNOWN_OPTIONS: Final = (
     "client.id",
     "compression.type",
@@ -24,11 +24,11 @@ KNOWN_OPTIONS: Final = (
     "ssl.key.password",
 )
 FILE: Final = ".file"
-_QUIET: Final = logging.getLogger("librdkafka")  # a line for each try to connect, while our log says it once
+_LOGGER: Final = logging.getLogger("librdkafka")
 
 
 class KafkaSettings(NamedTuple):
-    """Where the topic is, and what librdkafka is told; secrets and all."""
+    """The topic and librdkafka's settings, with their secrets."""
 
     topic: str
     client: dict[str, Any]
@@ -36,7 +36,7 @@ class KafkaSettings(NamedTuple):
 
     @classmethod
     def of(cls, url: InboxUrl) -> Self:
-        """Take them from the configured URL; raises InboxUnavailable where a file that it names can't be read."""
+        """Return the settings of the configured URL; raises InboxUnavailable if a file that it names can't be read."""
         parts = urlsplit(url.text)
         user, _, hosts = parts.netloc.rpartition("@")
         client: dict[str, Any] = {"bootstrap.servers": hosts, "client.id": "whatsapp-webhook", "log_level": 0}
@@ -52,18 +52,16 @@ class KafkaSettings(NamedTuple):
 
 
 def problems(url: InboxUrl) -> list[str]:
-    """Say what is wrong with the URL; see `Engine`."""
-    found = []
+    """Return the problems of the URL; see `Engine`."""
+    problems = []
     topic = urlsplit(url.text).path.strip("/")
     if not topic or "/" in topic:
-        found.append("wants a topic: kafka://broker:9092/topic")
+        problems.append("requires a topic: kafka://broker:9092/topic")
     names = {key for key, _ in _parameters(url)}
     unknown = sorted(name for name in names if name.removesuffix(FILE) not in KNOWN_OPTIONS)
     if unknown:
-        found.append(
-            f"has parameters that it does not know ({', '.join(unknown)}); it knows {', '.join(KNOWN_OPTIONS)}"
-        )
-    return found
+        problems.append(f"has unknown parameters ({', '.join(unknown)}); known are {', '.join(KNOWN_OPTIONS)}")
+    return problems
 
 
 def _parameters(url: InboxUrl) -> list[tuple[str, str]]:
@@ -76,11 +74,13 @@ def _content(path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as ex:
         raise InboxUnavailable(
-            StorageFailure.DENIED, f"{path}, which WEBHOOK_INBOX names, can't be read", reopen=True
+            StorageFailure.DENIED,
+            f"the file {path} of a parameter in WEBHOOK_INBOX can't be read: check that it is mounted and readable",
+            reopen=True,
         ) from ex
 
 
-def quiet() -> dict[str, Any]:
-    """Give what keeps librdkafka from writing to the standard error."""
-    _QUIET.setLevel(logging.CRITICAL + 1)
-    return {"logger": _QUIET}
+def silent_logging() -> dict[str, Any]:
+    """Return settings that turn off librdkafka's log, which has a line for each connection attempt."""
+    _LOGGER.setLevel(logging.CRITICAL + 1)
+    return {"logger": _LOGGER}

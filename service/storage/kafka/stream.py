@@ -1,4 +1,4 @@
-"""Looking at what a topic holds."""
+"""Read the events of a topic, to show them."""
 
 import heapq
 import secrets
@@ -8,10 +8,10 @@ from typing import Final
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from service.errors import InboxUnavailable
-from service.events import Event, heard
+from service.events import Event, decode_event
 from service.outcomes import StorageFailure
 from service.storage.kafka.errors import map_errors, mapped
-from service.storage.kafka.settings import KafkaSettings, quiet
+from service.storage.kafka.settings import KafkaSettings, silent_logging
 from service.storage.protocols import Placed
 
 STREAM_TIMEOUT_SECONDS: Final = 10.0
@@ -19,14 +19,14 @@ HEADER_PREFIX: Final = "ce_"
 
 
 class KafkaStream:
-    """A consumer without a group that matters: it reads, and leaves no trace of where it was."""
+    """A consumer with a random group that never commits offsets, so it does not affect the user's consumers."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.topic
         self._consumer = Consumer(
             {
                 **settings.client,
-                **quiet(),
+                **silent_logging(),
                 "group.id": f"whatsapp-webhook-look-{secrets.token_hex(8)}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -35,54 +35,56 @@ class KafkaStream:
         )
 
     def newest(self, limit: int) -> Sequence[Placed]:
-        """Give the newest events over all partitions; see `Stream`."""
+        """Return the newest events of all partitions together; see `Stream`."""
         starts = {number: max(low, high - limit) for number, (low, high) in self._ends().items()}
         return heapq.nlargest(limit, self._read(starts), key=lambda each: each.event.received_at)[::-1]
 
     def since(self, time: int | None) -> Iterator[Placed]:
-        """Give what was received since *time*, a partition after the other; see `Stream`."""
+        """Yield the events received since *time*, one partition after the other; see `Stream`."""
         ends = self._ends()
         if time is None:
             return self._read({number: low for number, (low, _) in ends.items()})
-        asked = [TopicPartition(self._topic, number, time) for number in ends]
+        times = [TopicPartition(self._topic, number, time) for number in ends]
         with map_errors():
-            found = self._consumer.offsets_for_times(asked, timeout=STREAM_TIMEOUT_SECONDS)
+            offsets = self._consumer.offsets_for_times(times, timeout=STREAM_TIMEOUT_SECONDS)
         return self._read(
-            {each.partition: each.offset if each.offset >= 0 else ends[each.partition][1] for each in found}
+            {each.partition: each.offset if each.offset >= 0 else ends[each.partition][1] for each in offsets}
         )
 
     def at(self, position: str) -> Placed | None:
-        """Give the event at *position*, such as 2:1057; see `Stream`."""
+        """Return the event at *position*, such as 2:1057; see `Stream`."""
         partition, colon, offset = position.partition(":")
         if not colon or not partition.isdecimal() or not offset.isdecimal():
-            raise ValueError("wants the partition and the offset, such as 2:1057")
+            raise ValueError("must be a partition and an offset, such as 2:1057")
         low, high = self._ends().get(int(partition), (0, 0))
         if not low <= int(offset) < high:
             return None
         return next(self._read({int(partition): int(offset)}), None)
 
     def close(self) -> None:
-        """Let go of the brokers."""
+        """Close the consumer."""
         self._consumer.close()
 
     def _ends(self) -> dict[int, tuple[int, int]]:
-        """Give the first offset of each partition, and the one behind its last."""
+        """Return each partition's first offset, and the offset after its last event."""
         with map_errors():
             topic = self._consumer.list_topics(self._topic, timeout=STREAM_TIMEOUT_SECONDS).topics[self._topic]
             if topic.error is not None:
                 raise mapped(topic.error)
-            found = {}
+            ends = {}
             for number in topic.partitions:
-                ends = self._consumer.get_watermark_offsets(
+                offsets = self._consumer.get_watermark_offsets(
                     TopicPartition(self._topic, number), timeout=STREAM_TIMEOUT_SECONDS
                 )
-                if ends is None:
-                    raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not say in time where a partition ends")
-                found[number] = ends
-        return found
+                if offsets is None:
+                    raise InboxUnavailable(
+                        StorageFailure.SLOW, "the brokers do not return a partition's offsets in time: check their load"
+                    )
+                ends[number] = offsets
+        return ends
 
     def _read(self, starts: dict[int, int]) -> Iterator[Placed]:
-        """Read each partition from its start to what is its end now."""
+        """Yield the events of each partition, from its offset in *starts* to its current end."""
         ends = self._ends()
         for number, start in sorted(starts.items()):
             if start >= ends[number][1]:
@@ -91,7 +93,9 @@ class KafkaStream:
             while True:
                 message = self._consumer.poll(STREAM_TIMEOUT_SECONDS)
                 if message is None:
-                    raise InboxUnavailable(StorageFailure.SLOW, "the brokers do not give what the topic holds in time")
+                    raise InboxUnavailable(
+                        StorageFailure.SLOW, "the brokers do not return the topic's events in time: check their load"
+                    )
                 if (error := message.error()) is not None:
                     raise mapped(error)
                 offset = message.offset() or 0
@@ -103,10 +107,10 @@ class KafkaStream:
 def _event(message: Message) -> Event:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
-    told = {
+    attributes = {
         name.removeprefix(HEADER_PREFIX): value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         for name, value in pairs
         if name.startswith(HEADER_PREFIX) and value is not None
     }
     data = message.value() or b""
-    return heard(told, data if isinstance(data, bytes) else str(data).encode())
+    return decode_event(attributes, data if isinstance(data, bytes) else str(data).encode())

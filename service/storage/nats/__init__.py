@@ -1,8 +1,8 @@
-"""The NATS JetStream inbox: a stream, which consumers of the user's read; there is no relay.
+"""The NATS JetStream inbox: a stream, which the user's consumers read; there is no relay.
 
-`settings` reads the URL, `connection` talks to the server, `durability` says what the stream must be, `inbox` writes,
-`stream` looks at what is there. Sources: https://docs.nats.io/nats-concepts/jetstream/streams; NATS's ADR-50 (atomic
-batch publishing); CloudEvents 1.0 "NATS Protocol Binding", section 3.1 (binary content mode).
+`settings` parses the URL, `connection` connects to the server, `durability` checks the stream's settings, `inbox` is
+the writer, `stream` reads events. Sources: https://docs.nats.io/nats-concepts/jetstream/streams; NATS's ADR-50
+(atomic batch publishing); CloudEvents 1.0 "NATS Protocol Binding", section 3.1 (binary content mode).
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def _open_erasure(url: InboxUrl) -> NoReturn:
         [
             (
                 f"All of this person's events remain in the stream {stream} until they are older than its max_age "
-                f"(nats stream info {stream}). Erase each with NATS's own tool, nats stream rmm {stream} SEQUENCE: "
-                "`events list --subject WHO` shows the sequences."
+                f"(nats stream info {stream}). To erase them, list their sequences with `events list --subject WHO`, "
+                f"and run `nats stream rmm {stream} SEQUENCE` for each."
             )
         ]
     )
@@ -42,5 +42,5 @@ ENGINE: Final = Engine(
     inbox_opener=_inbox_opener,
     open_stream=lambda url: NatsStream(NatsSettings.of(url)),
     open_erasure=_open_erasure,
-    no_log="There is no relay for nats: consumers of yours read the stream, and docs/engines.md shows how.",
+    no_log="There is no relay for NATS: your own consumers read the stream. docs/engines.md shows how.",
 )

@@ -1,4 +1,4 @@
-"""A connection whose loop runs while it is asked something, in the thread that asks."""
+"""A synchronous connection to NATS: its event loop runs only during a call, in the caller's thread."""
 
 import asyncio
 import logging
@@ -18,16 +18,16 @@ _T = TypeVar("_T")
 
 
 class NatsConnection:
-    """The client, and its loop."""
+    """The client and its event loop."""
 
     def __init__(self, settings: NatsSettings, *, timeout: float) -> None:
-        """Connect; raises InboxUnavailable. *timeout* is in seconds, for whatever is asked."""
-        logging.getLogger("nats").setLevel(logging.CRITICAL + 1)  # our log says it once
+        """Connect; raises InboxUnavailable. *timeout*, in seconds, applies to each request."""
+        logging.getLogger("nats").setLevel(logging.CRITICAL + 1)  # our own log reports each problem once
         self._loop = asyncio.new_event_loop()
         self.timeout = timeout
         self.client = Client()
         try:
-            self.run(self.client.connect(**settings.client(), connect_timeout=math.ceil(timeout), error_cb=_nothing))
+            self.run(self.client.connect(**settings.client(), connect_timeout=math.ceil(timeout), error_cb=_ignore))
         except BaseException:
             self.close()
             raise
@@ -35,23 +35,23 @@ class NatsConnection:
 
     @property
     def server_id(self) -> str:
-        """Give the number of the server that answers."""
-        return str(self.client._server_info.get("server_id"))  # noqa: SLF001  nothing else says it
+        """Return the id of the server that the client is connected to."""
+        return str(self.client._server_info.get("server_id"))  # noqa: SLF001  there is no public attribute
 
-    def run(self, asked: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for an answer, not longer than the timeout. Raises InboxUnavailable."""
+    def run(self, request: Coroutine[Any, Any, _T]) -> _T:
+        """Run *request* and return its result, within the timeout. Raises InboxUnavailable."""
         with map_errors():
-            return self._loop.run_until_complete(asyncio.wait_for(asked, self.timeout))
+            return self._loop.run_until_complete(asyncio.wait_for(request, self.timeout))
 
-    def breathe(self) -> None:
-        """Answer the server's pings, which come while nobody asks anything. Raises InboxUnavailable."""
+    def answer_pings(self) -> None:
+        """Answer the server's pings that arrived between requests. Raises InboxUnavailable."""
         with map_errors():
             self._loop.run_until_complete(asyncio.sleep(0.001))
         if self.client.is_closed or not self.client.is_connected:
             raise UNREACHABLE.error()
 
     def close(self) -> None:
-        """Let go of the server, however it is."""
+        """Close the connection, whatever its state."""
         with suppress(Exception):
             self._loop.run_until_complete(asyncio.wait_for(self.client.close(), CLOSE_TIMEOUT_SECONDS))
         for task in asyncio.all_tasks(self._loop):
@@ -61,5 +61,5 @@ class NatsConnection:
         self._loop.close()
 
 
-async def _nothing(_: Exception) -> None:
-    """Leave it to whoever asks next."""
+async def _ignore(_: Exception) -> None:
+    """Ignore an error between requests: the next request raises it."""

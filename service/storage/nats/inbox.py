@@ -1,4 +1,4 @@
-"""The writing half."""
+"""The writer of the NATS inbox."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import nats.js.errors
 from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from service.errors import InboxUnavailable, Unavailability
-from service.events import Event, in_header, is_json, told
+from service.events import Event, encode_attributes, in_header, is_json
 from service.outcomes import StorageFailure
 from service.storage import deduplication
 from service.storage.nats import durability
@@ -21,17 +21,17 @@ from service.storage.nats.errors import TOO_LARGE
 from service.storage.nats.settings import NatsSettings
 from service.storage.protocols import Outcome, Size, Terms
 
-STREAM_INTERVAL_SECONDS: Final = 5.0  # seconds between looks at the stream
-DUPLICATE_WINDOW_SECONDS: Final = 1800.0  # seconds in which a stream that we make tells repeats; it costs memory
-MAX_BATCH_MESSAGES: Final = 1000  # messages of one atomic batch, by the server's default
-BATCH: Final = "atomic publish"  # how the server's refusals of a batch begin, a duplicate in it among them
-BATCH_HEADERS: Final = 256  # bytes, of what a batch adds to a message
-MAX_HEADERS_BYTES: Final = 60_000  # bytes; the server refuses 64 KiB
-_NOT_IN_A_SUBJECT: Final = re.compile(r"[^A-Za-z0-9_-]")
+STREAM_INTERVAL_SECONDS: Final = 5.0  # between checks of the stream
+DUPLICATE_WINDOW_SECONDS: Final = 1800.0  # of a stream that we create; a longer one costs the server memory
+MAX_BATCH_MESSAGES: Final = 1000  # the server's default limit of an atomic batch
+BATCH_ERROR_PREFIX: Final = "atomic publish"  # of the server's errors about a batch, also about a duplicate in it
+BATCH_HEADERS_BYTES: Final = 256  # that a batch adds to each message
+MAX_HEADERS_BYTES: Final = 60_000  # the server's limit is 64 KiB
+_FORBIDDEN_IN_SUBJECTS: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class _Message(NamedTuple):
-    """An event as it is published."""
+    """An event as a NATS message."""
 
     id: str
     subject: str
@@ -40,143 +40,147 @@ class _Message(NamedTuple):
 
 
 class NatsInbox:
-    """The writing half; any number of processes have one each."""
+    """A writer of the NATS inbox; any number of processes may have one."""
 
     def __init__(self, settings: NatsSettings, terms: Terms) -> None:
-        """Connect, and make the stream where there is none.
+        """Connect, and create the stream if it does not exist.
 
-        Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
+        Raises InboxUnavailable if the server can't be reached, or fails the durability check.
         """
         self._settings = settings
-        self._retention = terms.retention / 1000
+        self._retention_seconds = terms.retention / 1000
         self._unsafe: Unavailability | None = None
-        self._looked = float("-inf")
+        self._checked_at = float("-inf")
         self._size = Size()
         self._connection = NatsConnection(settings, timeout=terms.timeout)
         try:
-            self._look()
+            self._check_stream()
         except BaseException:
             self._connection.close()
             raise
 
     def put(self, events: Sequence[Event]) -> Sequence[Outcome]:
-        """Publish *events*, as atomic batches where the stream takes them; see `Inbox`."""
+        """Publish *events*, in atomic batches if the stream allows them; see `Inbox`."""
         if self._unsafe:
             raise self._unsafe.error()
         messages = [self._message(event) for event in deduplication.distinct(events)]
-        there: set[str] = set()
+        duplicate_ids: set[str] = set()
         for start in range(0, len(messages), MAX_BATCH_MESSAGES):
-            there |= self._connection.run(self._publish(messages[start : start + MAX_BATCH_MESSAGES]))
-        self._size = self._size._replace(events=(self._size.events or 0) + len(messages) - len(there))
-        return deduplication.outcomes(events, there)
+            duplicate_ids |= self._connection.run(self._publish(messages[start : start + MAX_BATCH_MESSAGES]))
+        self._size = self._size._replace(events=(self._size.events or 0) + len(messages) - len(duplicate_ids))
+        return deduplication.outcomes(events, duplicate_ids)
 
     async def _publish(self, messages: Sequence[_Message]) -> set[str]:
-        """Give the ids of those that were there, as far as the stream's window goes."""
+        """Publish messages, and return the ids of duplicates within the stream's duplicate window."""
         if not self._is_atomic or len(messages) == 1:
             return await self._publish_singly(messages)
-        *most, last = messages
+        *first_messages, last = messages
         batch = {Header.BATCH_ID.value: secrets.token_hex(16)}
-        for number, each in enumerate(most, start=1):
-            more = {**batch, Header.BATCH_SEQUENCE.value: str(number)}
-            await self._connection.client.publish(each.subject, each.data, headers=each.headers | more)
-        more = {**batch, Header.BATCH_SEQUENCE.value: str(len(messages)), Header.BATCH_COMMIT.value: "1"}
+        for number, each in enumerate(first_messages, start=1):
+            batch_headers = {**batch, Header.BATCH_SEQUENCE.value: str(number)}
+            await self._connection.client.publish(each.subject, each.data, headers=each.headers | batch_headers)
+        commit_headers = {**batch, Header.BATCH_SEQUENCE.value: str(len(messages)), Header.BATCH_COMMIT.value: "1"}
         try:
-            await self._ask(last, more)
+            await self._request(last, commit_headers)
         except nats.js.errors.APIError as ex:
-            # Which one was there, only each alone is told; and a batch may have no room beside others.
-            if (ex.description or "").startswith(BATCH):
+            # The server reports which message is a duplicate only if each is published alone. It also rejects a batch
+            # if too many others are in flight.
+            if (ex.description or "").startswith(BATCH_ERROR_PREFIX):
                 return await self._publish_singly(messages)
             raise
         return set()
 
     async def _publish_singly(self, messages: Sequence[_Message]) -> set[str]:
-        answers = await asyncio.gather(*(self._ask(each, {}) for each in messages))
+        answers = await asyncio.gather(*(self._request(each, {}) for each in messages))
         return {each.id for each, answer in zip(messages, answers, strict=True) if answer.get("duplicate")}
 
-    async def _ask(self, message: _Message, more: dict[str, str]) -> dict[str, Any]:
-        client, timeout = self._connection.client, self._connection.timeout
-        found = await client.request(message.subject, message.data, timeout=timeout, headers=message.headers | more)
-        answer: dict[str, Any] = json.loads(found.data)
+    async def _request(self, message: _Message, more_headers: dict[str, str]) -> dict[str, Any]:
+        """Publish one message, and return the stream's acknowledgement."""
+        client, timeout, headers = self._connection.client, self._connection.timeout, message.headers | more_headers
+        reply = await client.request(message.subject, message.data, timeout=timeout, headers=headers)
+        answer: dict[str, Any] = json.loads(reply.data)
         if "error" in answer:
             raise nats.js.errors.APIError.from_error(answer["error"])
         if answer.get("stream") != self._settings.stream:
             raise InboxUnavailable(
-                StorageFailure.FOREIGN, f"another stream ({answer.get('stream')}) takes the subject: mend it"
+                StorageFailure.FOREIGN,
+                f"another stream ({answer.get('stream')}) accepts the subject: remove the subject from it",
             )
         return answer
 
     def _message(self, event: Event) -> _Message:
-        """Write an event, before anything of its batch is sent; raises InboxUnavailable where it is too large."""
+        """Encode an event, before any message of its batch is sent; raises InboxUnavailable if it is too large."""
         headers = self._headers(event)
-        taken = BATCH_HEADERS + sum(len(name) + len(value) + 4 for name, value in headers.items())
-        if taken > MAX_HEADERS_BYTES or taken + len(event.data) > self._connection.client.max_payload:
+        headers_bytes = BATCH_HEADERS_BYTES + sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if headers_bytes > MAX_HEADERS_BYTES or headers_bytes + len(event.data) > self._connection.client.max_payload:
             raise TOO_LARGE.error()
         return _Message(event.id, self._subject(event), event.data, headers)
 
     def _subject(self, event: Event) -> str:
-        """Give `<subject>.<phone number or account>.<type>`, so that a consumer may choose."""
-        number = _NOT_IN_A_SUBJECT.sub("_", event.source.rpartition("/")[2]) or "_"
-        words = (_NOT_IN_A_SUBJECT.sub("_", word) or "_" for word in event.type.split("."))
+        """Return `<subject>.<phone number or account>.<type>`, so that a consumer can filter by it."""
+        number = _FORBIDDEN_IN_SUBJECTS.sub("_", event.source.rpartition("/")[2]) or "_"
+        words = (_FORBIDDEN_IN_SUBJECTS.sub("_", word) or "_" for word in event.type.split("."))
         return ".".join((self._settings.subject, number, *words))
 
     def _headers(self, event: Event) -> dict[str, str]:
-        found = {"ce-" + name: in_header(value) for name, value in told(event).items()}
-        found[Header.MSG_ID.value] = in_header(event.id)
-        found["content-type"] = "application/json" if is_json(event) else "application/octet-stream"
+        headers = {"ce-" + name: in_header(value) for name, value in encode_attributes(event).items()}
+        headers[Header.MSG_ID.value] = in_header(event.id)
+        headers["content-type"] = "application/json" if is_json(event) else "application/octet-stream"
         if event.traceparent:
-            found["traceparent"] = event.traceparent
-        return found
+            headers["traceparent"] = event.traceparent
+        return headers
 
     def probe(self) -> None:
-        """See that the stream is there and has a leader: nothing harmless can be written; see `Inbox`."""
-        self._look()
+        """Check the stream's settings and that it responds, as no harmless message can be written; see `Inbox`."""
+        self._check_stream()
 
     def purge(self, _now: int) -> bool:
-        """Look at the stream again: what is too old, the server drops; see `Inbox`."""
-        self._connection.breathe()
-        if time.monotonic() - self._looked >= STREAM_INTERVAL_SECONDS:
-            self._look()
+        """Check the stream again; the server purges it by its max_age; see `Inbox`."""
+        self._connection.answer_pings()
+        if time.monotonic() - self._checked_at >= STREAM_INTERVAL_SECONDS:
+            self._check_stream()
         return False
 
     def size(self) -> Size:
-        """Say what the stream held when it was last looked at, and what was put since; see `Inbox`."""
+        """Return the stream's size at the last check plus the events put since; see `Inbox`."""
         return self._size
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connection."""
         self._connection.close()
 
-    def _look(self) -> None:
-        self._looked = time.monotonic()
+    def _check_stream(self) -> None:
+        self._checked_at = time.monotonic()
         try:
-            found = self._connection.run(self._stream())
+            info = self._connection.run(self._stream_info())
             if not self._settings.weak:
-                durability.require_stream(found.config, self._settings.subject)
-                durability.require_disk(found, self._connection.server_id, self._settings.options.get("monitor"))
+                durability.require_stream(info.config, self._settings.subject)
+                durability.require_disk(info, self._connection.server_id, self._settings.options.get("monitor"))
         except InboxUnavailable as ex:
             self._unsafe = ex.stored() if ex.reason == StorageFailure.UNSAFE else None
             raise
         self._unsafe = None
-        self._is_atomic = bool(found.config.allow_atomic)
-        self._size = Size(found.state.messages, found.state.bytes)
+        self._is_atomic = bool(info.config.allow_atomic)
+        self._size = Size(info.state.messages, info.state.bytes)
 
-    async def _stream(self) -> StreamInfo:
+    async def _stream_info(self) -> StreamInfo:
+        """Return the state of the stream; create it if it does not exist."""
         stream = self._connection.stream
         try:
             return await stream.stream_info(self._settings.stream)
         except nats.js.errors.NotFoundError:
-            return await stream.add_stream(self._wanted())
+            return await stream.add_stream(self._new_stream())
 
-    def _wanted(self) -> StreamConfig:
+    def _new_stream(self) -> StreamConfig:
         return StreamConfig(
             name=self._settings.stream,
             subjects=[f"{self._settings.subject}.>"],
             storage=StorageType.FILE,
             retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.NEW,
-            max_age=self._retention,
+            max_age=self._retention_seconds,
             num_replicas=self._settings.replicas(clustered=bool(self._connection.client.discovered_servers)),
-            duplicate_window=min(DUPLICATE_WINDOW_SECONDS, self._retention),
+            duplicate_window=min(DUPLICATE_WINDOW_SECONDS, self._retention_seconds),
             allow_atomic=True,
             allow_direct=True,
         )

@@ -1,8 +1,9 @@
 """The PostgreSQL inbox: any number of workers and pods write one log.
 
-`connection` knows the server, `durability` what it must promise, `schema` the tables and how they came to be, `inbox`
-writes, `log` reads, `partitions` drops what is too old. Sources: https://www.postgresql.org/docs/current/wal-async-commit.html,
-ddl-partitioning.html, explicit-locking.html#ADVISORY-LOCKS.
+`connection` connects to the server, `durability` checks its settings, `schema` has the tables and their migrations,
+`inbox` is the writer, `log` the reader, `partitions` purges. Sources:
+https://www.postgresql.org/docs/current/wal-async-commit.html, ddl-partitioning.html,
+explicit-locking.html#ADVISORY-LOCKS.
 """
 
 from collections.abc import Callable
@@ -23,11 +24,11 @@ from service.storage.protocols import Terms
 
 __all__ = ["ENGINE", "PostgresqlDeliveries", "PostgresqlInbox"]
 
-READ_TIMEOUT_SECONDS: Final = 10.0  # for one question; nobody waits for the answer but the reader
+READ_TIMEOUT_SECONDS: Final = 10.0  # of one query; no notification waits for it
 
 
 class PostgresqlDeliveries(PostgresqlDeliveryPlanning, PostgresqlDeliveryClaims):
-    """`DeliveryState`, see there."""
+    """Implements `DeliveryState`."""
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], PostgresqlInbox]:
@@ -48,7 +49,7 @@ ENGINE: Final = Engine(
     deliveries=DeliveryStorage(
         open=_open_deliveries,
         exists=delivery_database.exists,
-        location=lambda url: f"relay's table in {url}",
+        location=lambda url: f"relay state in {url}",
         low_watermark=lambda url, now, policy: delivery_admin.low_watermark(url, now=now, policy=policy),
         heartbeat=delivery_admin.heartbeat,
     ),

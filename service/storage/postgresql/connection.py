@@ -1,4 +1,4 @@
-"""A connection to the server that never waits longer than it was told."""
+"""A connection to the server on which every wait has a timeout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from psycopg.abc import RV, PQGen
 from service.config import InboxUrl
 from service.storage.postgresql.errors import map_errors
 
-# Shares of the time that we wait, after which the server gives up itself, and so says why.
-SERVER_TIMEOUT_SHARES: Final = {"lock_timeout": 0.7, "statement_timeout": 0.9}
-CONNECT_TIMEOUT_PER_HOST_SECONDS: Final = 2  # seconds a host; libpq takes no less
-_NO_URL: Final = (
-    "is no URL that libpq takes: write postgresql://user:password@host:5432/database?sslmode=verify-full, "
-    "and percent-encode what is odd in the password"
+# The server's timeouts as fractions of ours: the server gives up first, and so reports the cause.
+SERVER_TIMEOUT_FRACTIONS: Final = {"lock_timeout": 0.7, "statement_timeout": 0.9}
+CONNECT_TIMEOUT_PER_HOST_SECONDS: Final = 2  # the minimum that libpq accepts
+_INVALID_URL: Final = (
+    "is not a URL that libpq accepts: write postgresql://user:password@host:5432/database?sslmode=verify-full, "
+    "and percent-encode special characters in the password"
 )
 
 
 class ServerAddress(NamedTuple):
-    """Where the server is, as libpq wants it, secrets and all; how long it may take to answer, in seconds."""
+    """The server's address as libpq's connection string, with its secrets; *timeout* of a response is in seconds."""
 
     conninfo: str
     weak: bool
@@ -29,68 +29,68 @@ class ServerAddress(NamedTuple):
 
     @classmethod
     def of(cls, url: InboxUrl, *, timeout: float) -> Self:
-        """Take it from the configured URL; what it does not say is what is safe."""
-        given = conninfo.conninfo_to_dict(_without_durability(url.text))
-        more: dict[str, Any] = {
+        """Return the address of the configured URL, with safe defaults for parameters that it lacks."""
+        parameters = conninfo.conninfo_to_dict(_without_durability(url.text))
+        defaults: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT_PER_HOST_SECONDS,
             "application_name": "whatsapp-webhook",
             "client_encoding": "utf8",
         }
-        if "," in str(given.get("host", "")):
-            more["target_session_attrs"] = "read-write"
-        return cls(conninfo.make_conninfo(**{**more, **given}), url.weak, timeout)
+        if "," in str(parameters.get("host", "")):
+            defaults["target_session_attrs"] = "read-write"
+        return cls(conninfo.make_conninfo(**{**defaults, **parameters}), url.weak, timeout)
 
 
 def problems(url: InboxUrl) -> list[str]:
-    """Say what is wrong with the URL; see `Engine`."""
+    """Return the problems of the URL; see `Engine`."""
     try:
         conninfo.conninfo_to_dict(_without_durability(url.text))
-    except psycopg.ProgrammingError:  # whose text says the password again
-        return [_NO_URL]
+    except psycopg.ProgrammingError:  # its message contains the password
+        return [_INVALID_URL]
     return []
 
 
 def _without_durability(text: str) -> str:
-    where, mark, query = text.partition("?")
-    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "durability")
-    return where + mark + kept
+    base, mark, query = text.partition("?")
+    parameters = "&".join(part for part in query.split("&") if part.partition("=")[0] != "durability")
+    return base + mark + parameters
 
 
 class PostgresqlConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which nothing waits longer than `patience`, whatever became of the server."""
+    """A connection on which every wait ends after `wait_timeout`, even if the server is gone."""
 
-    patience: float = 2.0  # seconds
-    warned: str = ""  # by the server, since it was last set to nothing
+    wait_timeout: float = 2.0  # seconds
+    warning: str = ""  # the server's last warning, until it is reset
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for the server; see psycopg."""
-        return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        return super().wait(gen, interval, self.wait_timeout if timeout is None else timeout)
 
     @contextmanager
-    def patient(self, seconds: float) -> Iterator[None]:
-        """Wait for as long as that within."""
-        before, self.patience = self.patience, seconds
+    def with_timeout(self, seconds: float) -> Iterator[None]:
+        """Use another timeout within the block."""
+        before, self.wait_timeout = self.wait_timeout, seconds
         try:
             yield
         finally:
-            self.patience = before
+            self.wait_timeout = before
 
-    def hear(self, notice: errors.Diagnostic) -> None:
-        """Remember a warning: of a commit, it says that its standbys may not have it."""
+    def store_warning(self, notice: errors.Diagnostic) -> None:
+        """Store a warning: after a commit, it means that the standbys may not have the transaction."""
         if notice.severity_nonlocalized == "WARNING":
-            self.warned = str(notice.message_primary)
+            self.warning = str(notice.message_primary)
 
 
 def connect(address: ServerAddress) -> PostgresqlConnection:
-    """Connect; each statement is a transaction of its own, and none is prepared (so that PgBouncer may be between).
+    """Connect in autocommit mode, without prepared statements, so that PgBouncer can be in between.
 
     Raises InboxUnavailable.
     """
     with map_errors():
         db = PostgresqlConnection.connect(address.conninfo, autocommit=True, prepare_threshold=None)
-        db.patience = address.timeout
-        db.add_notice_handler(db.hear)
-        # A session that waits for a lock does not see that we are gone; those that come after would fill the server.
-        for setting, share in SERVER_TIMEOUT_SHARES.items():
-            db.execute(f"SET {setting} = {int(address.timeout * share * 1000)}")
+        db.wait_timeout = address.timeout
+        db.add_notice_handler(db.store_warning)
+        # A session that waits for a lock does not notice that its client is gone: abandoned sessions would pile up.
+        for setting, fraction in SERVER_TIMEOUT_FRACTIONS.items():
+            db.execute(f"SET {setting} = {int(address.timeout * fraction * 1000)}")
     return db

@@ -1,4 +1,4 @@
-"""What a person asks of the relay's state, and does; and what the receivers must know of it."""
+"""The relay's state for commands, and the low-watermark and heartbeat for the receivers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -15,23 +15,23 @@ from service.storage.deliveries import (
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import ServerAddress, connect
-from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase, require_none_older
+from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase, require_no_pre_release
 from service.storage.postgresql.delivery_planning import saved_events
-from service.storage.postgresql.delivery_queues import drop_empty_queues, lock
+from service.storage.postgresql.delivery_queues import drop_empty_queues, lock_queues
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA as T
 
-WATERMARK_TIMEOUT_SECONDS: Final = 0.5  # seconds; who asks keeps notifications waiting meanwhile
+WATERMARK_TIMEOUT_SECONDS: Final = 0.5  # notifications wait for this query
 
 
 class PostgresqlDeliveryAdmin:
-    """`DeliveryAdmin`, see there."""
+    """Implements `DeliveryAdmin`."""
 
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
 
     def statuses(self) -> Sequence[DestinationStatus]:
-        """Say how each destination stands; see `DeliveryAdmin`."""
+        """Return the state of each destination; see `DeliveryAdmin`."""
         rows = self._store.rows(
             f"""SELECT name, position, disabled, gone_since,
                   (SELECT count(*) FROM {T}.delivery WHERE destination = id),
@@ -42,7 +42,7 @@ class PostgresqlDeliveryAdmin:
         return [DestinationStatus(*row) for row in rows]
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
-        """Give the dead letters of last; see `DeliveryAdmin`."""
+        """Return the newest dead letters; see `DeliveryAdmin`."""
         rows = self._store.rows(
             f"""SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM {T}.dead_letter
                   JOIN {T}.destination ON id = destination
@@ -53,20 +53,20 @@ class PostgresqlDeliveryAdmin:
         return [DeadLetter(*row) for row in rows]
 
     def history(self, position: int) -> Sequence[DeliveryHistory]:
-        """Tell what became of the event at *position*; see `DeliveryAdmin`."""
+        """Return the delivery history of the event at *position*; see `DeliveryAdmin`."""
         attempts = self._store.rows(
             f"""SELECT name, at, seconds, status, outcome FROM {T}.attempt JOIN {T}.destination ON id = destination
                 WHERE attempt.position = %s ORDER BY at""",
             (position,),
         )
-        stands = {name: "delivered" for name, *_ in attempts}
-        for table, word in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
-            query = f"""SELECT name, {word} FROM {T}.destination
+        states = {name: "delivered" for name, *_ in attempts}
+        for table, state in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
+            query = f"""SELECT name, {state} FROM {T}.destination
                         JOIN {T}.{table} AS t ON t.destination = id AND t.position = %s"""
-            stands |= dict(self._store.rows(query, (position,)))
+            states |= dict(self._store.rows(query, (position,)))
         return [
-            DeliveryHistory(name, stands[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
-            for name in sorted(stands)
+            DeliveryHistory(name, states[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            for name in sorted(states)
         ]
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
@@ -74,30 +74,30 @@ class PostgresqlDeliveryAdmin:
         return saved_events(self._store, positions)
 
     def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of what is kept of a person; see `DeliveryAdmin`."""
+        """Return the positions of a person's events; see `DeliveryAdmin`."""
         query = f"""SELECT position FROM {T}.saved_event WHERE subject = %s
                     UNION SELECT position FROM {T}.delivery WHERE right(queue, length(%s) + 1) = ':' || %s
                     ORDER BY position"""
         return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
-        """Return when a relay last said that it runs; see `DeliveryAdmin`."""
+        """Return the time of a relay's last heartbeat; see `DeliveryAdmin`."""
         ((seen,),) = self._store.rows(f"SELECT seen FROM {T}.relay_state")
         return int(seen)
 
     def clear(self) -> None:
-        """Drop everything; see `DeliveryAdmin`."""
+        """Delete the whole state; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             for table in (*TABLES, "destination"):
                 db.execute(f"DELETE FROM {T}.{table}")
             db.execute(f"UPDATE {T}.relay_state SET identity = NULL, seen = 0")
 
     def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
-        """Owe events once more; see `DeliveryAdmin`."""
+        """Store deliveries again as a replay; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             key, read = db.execute(f"SELECT id, position FROM {T}.destination WHERE name = %s", (name,)).fetchall()[0]
-            wanted = [each for each in deliveries if each.position <= read]  # what comes after will be owed anyway
-            queues = sorted({each.queue for each in wanted})
+            replayed = [each for each in deliveries if each.position <= read]  # the relay will plan later ones
+            queues = sorted({each.queue for each in replayed})
             db.execute(
                 f"""INSERT INTO {T}.delivery_queue (destination, queue, due)
                     SELECT %s, queue, %s FROM unnest(%s::text[]) AS new (queue)
@@ -109,31 +109,31 @@ class PostgresqlDeliveryAdmin:
                 f"""INSERT INTO {T}.delivery
                     SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
                     ON CONFLICT (destination, position) DO NOTHING""",
-                (key, now, *([each[at] for each in wanted] for at in range(3))),
+                (key, now, *([each[column] for each in replayed] for column in range(3))),
             ).rowcount
             db.execute(
                 f"DELETE FROM {T}.dead_letter WHERE destination = %s AND position = ANY(%s)",
-                (key, [each.position for each in wanted]),
+                (key, [each.position for each in replayed]),
             )
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `DestinationAdmin`."""
+        """Disable or enable a destination; see `DestinationAdmin`."""
         change = f"""UPDATE {T}.destination SET disabled = %s, failing_since = NULL, failures = 0
                      WHERE name = %s AND (disabled IS NULL) <> (%s::text IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
-        which = (list(positions),)
+        """Delete everything about these events; see `DeliveryAdmin`."""
+        values = (list(positions),)
         with self._store.transaction() as db:
             queues = db.execute(
-                f"SELECT destination, queue FROM {T}.delivery WHERE position = ANY(%s)", which
+                f"SELECT destination, queue FROM {T}.delivery WHERE position = ANY(%s)", values
             ).fetchall()
-            lock(db, queues)
+            lock_queues(db, queues)
             for table in ("delivery", "dead_letter", "attempt", "saved_event"):
-                db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", which)
+                db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", values)
             drop_empty_queues(db, queues)
         return True
 
@@ -141,16 +141,16 @@ class PostgresqlDeliveryAdmin:
 def low_watermark(url: InboxUrl, *, now: int, policy: DeliveryPolicy) -> int | None:
     """Return the oldest position of the log that a relay still has to read, to deliver or to save.
 
-    None if nobody waits for any, or no relay gave a heartbeat within the policy's age. Raises InboxUnavailable if that
-    can't be told.
+    None if none needs any, or the last heartbeat is older than the policy allows. Raises InboxUnavailable if the state
+    can't be read.
     """
     db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
-            require_none_older(db)
+            require_no_pre_release(db)
             if not schema.exists(db, "relay_state"):
                 return None
-            found = db.execute(
+            row = db.execute(
                 f"""SELECT min(position) FROM (
                       SELECT coalesce((SELECT min(position) FROM {T}.delivery WHERE destination = id), position + 1)
                         AS position
@@ -161,18 +161,18 @@ def low_watermark(url: InboxUrl, *, now: int, policy: DeliveryPolicy) -> int | N
             ).fetchone()
     finally:
         db.close()
-    return None if found is None or found[0] is None else int(found[0])
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def heartbeat(url: InboxUrl) -> int | None:
-    """Return when a relay last said that it runs, in milliseconds since the epoch; None if none ever did.
+    """Return the time of a relay's last heartbeat, in milliseconds since the epoch; None if there was none.
 
     Raises InboxUnavailable.
     """
     db = connect(ServerAddress.of(url, timeout=WATERMARK_TIMEOUT_SECONDS))
     try:
         with map_errors():
-            # Of older tables too: a relay that left them holds nothing for ever.
+            # Also from pre-release tables, so that a relay that left them does not stop the purge forever.
             table = "relay_state" if schema.exists(db, "relay_state") else "relay"
             return schema.number(db, f"SELECT seen FROM {T}.{table}") or None if schema.exists(db, table) else None
     finally:

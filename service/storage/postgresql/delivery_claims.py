@@ -1,4 +1,4 @@
-"""What is owed, one queue at a time: taking it, and writing down how it ended."""
+"""Lease delivery queues for attempts, and store the results."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,15 @@ from typing import Final
 from service.storage.deliveries import Claim, QueueKind, Settlement, Verdict, next_queue_state
 from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase
-from service.storage.postgresql.delivery_queues import ORDER, DestinationIds, columns, drop_empty_queues, rows
+from service.storage.postgresql.delivery_queues import LOCK_IN_ORDER, DestinationIds, columns, drop_empty_queues, rows
 from service.storage.postgresql.schema import SCHEMA as T
 
-# As the index has it; PostgreSQL rewrites a negated condition so that it does not.
-_WHICH: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAILED: "least(attempts, 1) = 1"}
+# Must match the expression of the index; PostgreSQL rewrites a negated condition so that it no longer matches.
+_CONDITIONS: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAILED: "least(attempts, 1) = 1"}
 
 
 class PostgresqlDeliveryClaims:
-    """`DeliveryClaims`, see there."""
+    """Implements `DeliveryClaims`."""
 
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
@@ -24,15 +24,15 @@ class PostgresqlDeliveryClaims:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of what is within; see `DeliveryClaims`."""
+        """Run the block in one transaction; see `DeliveryClaims`."""
         with self._store.transaction():
             yield
 
     def next_due(self, name: str, kind: QueueKind) -> int | None:
-        """Return when the next queue is due; see `DeliveryClaims`."""
+        """Return the earliest due time of a queue; see `DeliveryClaims`."""
         dues = self._store.rows(
             f"""SELECT due FROM {T}.delivery_queue WHERE destination =
-                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL) AND {_WHICH[kind]}
+                  (SELECT id FROM {T}.destination WHERE name = %s AND disabled IS NULL) AND {_CONDITIONS[kind]}
                 ORDER BY due LIMIT 1""",
             (name,),
         )
@@ -41,65 +41,64 @@ class PostgresqlDeliveryClaims:
     def claim(
         self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
-        """Take what is due and nobody else is just taking; see `DeliveryClaims`."""
+        """Lease queues that are due, without waiting for concurrent claims; see `DeliveryClaims`."""
         key, token = self._keys[name], secrets.randbits(62)
         with self._store.transaction() as db:
             queues = rows(
                 db,
                 f"""UPDATE {T}.delivery_queue SET due = %s, token = %s WHERE destination = %s AND queue = ANY(ARRAY(
-                      SELECT queue FROM {T}.delivery_queue WHERE destination = %s AND {_WHICH[kind]} AND due <= %s
+                      SELECT queue FROM {T}.delivery_queue WHERE destination = %s AND {_CONDITIONS[kind]} AND due <= %s
                         AND (SELECT disabled FROM {T}.destination WHERE id = %s) IS NULL
                       ORDER BY {"random()" if at_random else "due, queue"} LIMIT %s FOR UPDATE SKIP LOCKED))
                     RETURNING queue, attempts, first_attempt_at""",
                 *(now + lease, token, key),
                 *(key, now, key, most),
             )
-            # A statement of its own: it sees what those had settled whose queues these were.
-            heads = rows(
+            # A separate statement, so that it sees the deliveries that the previous owners of the queues have settled.
+            first_rows = rows(
                 db,
-                f"""SELECT taken.queue, head.* FROM unnest(%s::text[]) AS taken (queue), LATERAL (
+                f"""SELECT claimed.queue, head.* FROM unnest(%s::text[]) AS claimed (queue), LATERAL (
                       SELECT position, planned_at, replay FROM {T}.delivery
-                      WHERE destination = %s AND delivery.queue = taken.queue ORDER BY position LIMIT 1) AS head""",
+                      WHERE destination = %s AND delivery.queue = claimed.queue ORDER BY position LIMIT 1) AS head""",
                 [queue for queue, _, _ in queues],
                 key,
             )
-        first = {queue: (position, planned_at, replay) for queue, position, planned_at, replay in heads}
+        first_deliveries = {queue: (position, planned_at, replay) for queue, position, planned_at, replay in first_rows}
         return [
-            Claim(name, queue, *first[queue], attempts, first_attempt_at, token)
+            Claim(name, queue, *first_deliveries[queue], attempts, first_attempt_at, token)
             for queue, attempts, first_attempt_at in queues
-            if queue in first
+            if queue in first_deliveries
         ]
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended; see `DeliveryClaims`."""
+        """Store the results of claims; see `DeliveryClaims`."""
         if not settlements:
             return []
         with self._store.transaction() as db:
-            held = {
+            current_leases = {
                 tuple(row)
                 for row in rows(
                     db,
                     f"""SELECT destination, queue, token FROM {T}.delivery_queue WHERE (destination, queue) IN (
-                          SELECT * FROM unnest(%s::int[], %s::text[])) {ORDER}""",
+                          SELECT * FROM unnest(%s::int[], %s::text[])) {LOCK_IN_ORDER}""",
                     *columns([self._queue_of(each) for each in settlements], 2),
                 )
             }
-            ours = [each for each in settlements if (*self._queue_of(each), each.claim.token) in held]
-            self._free(db, ours)
-            over = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
-            self._end(db, over)
-            self._note_failures(db, ours)
+            ours = [each for each in settlements if (*self._queue_of(each), each.claim.token) in current_leases]
+            self._release_queues(db, ours)
+            self._finish(db, [each for each in ours if each.ruling.verdict is not Verdict.RETRY])
+            self._record_failures(db, ours)
             for each in ours:
                 if each.disables:
                     change = f"UPDATE {T}.destination SET disabled = %s WHERE id = %s AND disabled IS NULL"
                     db.execute(change, (each.disables, self._keys[each.claim.destination]))
-        return [each.claim for each in settlements if (*self._queue_of(each), each.claim.token) not in held]
+        return [each.claim for each in settlements if (*self._queue_of(each), each.claim.token) not in current_leases]
 
     def _queue_of(self, settlement: Settlement) -> tuple[int, str]:
         return self._keys[settlement.claim.destination], settlement.claim.queue
 
-    def _free(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
-        """Have queues be free again, and tell of the attempts."""
+    def _release_queues(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
+        """Release the queues, set their next due times, and store the attempts."""
         db.execute(
             f"""UPDATE {T}.delivery_queue
                 SET due = new.due, attempts = new.attempts, first_attempt_at = new.first_attempt_at, token = NULL
@@ -116,36 +115,36 @@ class PostgresqlDeliveryClaims:
             columns(attempts, 6),
         )
 
-    def _end(self, db: PostgresqlConnection, over: Sequence[Settlement]) -> None:
-        """Owe what was delivered, or given up, no longer."""
-        dead = [
+    def _finish(self, db: PostgresqlConnection, finished: Sequence[Settlement]) -> None:
+        """Delete the deliveries that were delivered or given up, and store the dead letters."""
+        dead_letters = [
             (self._keys[claim.destination], claim.position, ruling.reason, claim.attempts + 1, attempt.at)
-            for claim, attempt, ruling, _ in over
+            for claim, attempt, ruling, _ in finished
             if ruling.verdict is Verdict.DEAD_LETTER
         ]
-        if dead:
+        if dead_letters:
             db.execute(
                 f"""INSERT INTO {T}.dead_letter (destination, position, reason, attempts, at)
                     SELECT * FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
                     ON CONFLICT (destination, position)
                     DO UPDATE SET reason = excluded.reason, attempts = excluded.attempts, at = excluded.at""",
-                columns(dead, 5),
+                columns(dead_letters, 5),
             )
         db.execute(
             f"""DELETE FROM {T}.delivery
                 WHERE (destination, position) IN (SELECT * FROM unnest(%s::int[], %s::bigint[]))""",
-            columns([(self._keys[each.claim.destination], each.claim.position) for each in over], 2),
+            columns([(self._keys[each.claim.destination], each.claim.position) for each in finished], 2),
         )
-        drop_empty_queues(db, [self._queue_of(each) for each in over])
+        drop_empty_queues(db, [self._queue_of(each) for each in finished])
 
-    def _note_failures(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
-        """Note since when, and how often, each destination took nothing."""
+    def _record_failures(self, db: PostgresqlConnection, ours: Sequence[Settlement]) -> None:
+        """Count the failed attempts of each destination since its last success, and when they started."""
         for name in sorted({each.claim.destination for each in ours}):
             own = [each for each in ours if each.claim.destination == name]
             if any(each.ruling.verdict is Verdict.DELIVERED for each in own):
-                well = f"UPDATE {T}.destination SET failing_since = NULL, failures = 0 WHERE id = %s AND failures > 0"
-                db.execute(well, (self._keys[name],))
+                reset = f"UPDATE {T}.destination SET failing_since = NULL, failures = 0 WHERE id = %s AND failures > 0"
+                db.execute(reset, (self._keys[name],))
             else:
-                ill = f"""UPDATE {T}.destination
-                          SET failing_since = coalesce(failing_since, %s), failures = failures + %s WHERE id = %s"""
-                db.execute(ill, (own[0].attempt.at, len(own), self._keys[name]))
+                count = f"""UPDATE {T}.destination
+                            SET failing_since = coalesce(failing_since, %s), failures = failures + %s WHERE id = %s"""
+                db.execute(count, (own[0].attempt.at, len(own), self._keys[name]))

@@ -1,7 +1,7 @@
-"""The tables, how they came to be, and transactions on them.
+"""The tables of the relay's deliveries: their migrations, and transactions on them.
 
-What is locked is locked in one order, so that relays wait for each other for moments and never in a circle: queues
-first, by their names; then destinations.
+Every transaction locks rows in one order, so that relays never deadlock: first delivery queues, by destination and
+name; then destinations.
 """
 
 import threading
@@ -19,18 +19,18 @@ from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import Migration
 
 PART: Final = "deliveries"
-OLDER_PART: Final = "relay"  # of tables that no release made
-_OLDER_REMEDY: Final = (
-    "the relay's tables are of a version before the first release: drop relay, destination, owed, lane, dead, tried "
-    "and saved_event of the schema whatsapp_webhook, and the row 'relay' of its table version"
+PRE_RELEASE_PART: Final = "relay"  # tables that a version before the first release made
+_PRE_RELEASE_REMEDY: Final = (
+    "the relay's tables were made by a version before the first release: in the schema whatsapp_webhook, drop the "
+    "tables relay, destination, owed, lane, dead, tried and saved_event, and delete the row 'relay' of table version"
 )
 DELIVERIES_TIMEOUT_SECONDS: Final = 5.0
-TENDING_DELIVERIES: Final = 16  # who tends what is too old; beside the inbox's own locks
-# Rows that change at each try: what they leave behind is to be cleaned at a hundredth, not at a fifth, of the table.
-_BUSY: Final = (
+CLEANING_DELIVERIES: Final = 16  # key of an advisory lock, as the inbox's in `schema`
+# For tables whose rows change at each attempt: vacuum after changes of 1%, not the default 20%, of the rows.
+_OFTEN_UPDATED: Final = (
     "WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05)"
 )
-# Never change one that was released.
+# Step N migrates the tables from version N to N + 1. Never change a step that was released.
 DELIVERIES_MIGRATIONS: Final = (
     Migration(
         f"""
@@ -55,7 +55,7 @@ DELIVERIES_MIGRATIONS: Final = (
             planned_at bigint NOT NULL,
             replay boolean NOT NULL,
             PRIMARY KEY (destination, position)
-        ) {_BUSY};
+        ) {_OFTEN_UPDATED};
         CREATE INDEX delivery_in_queue ON whatsapp_webhook.delivery (destination, queue, position);
         CREATE TABLE whatsapp_webhook.delivery_queue (
             destination integer NOT NULL,
@@ -65,7 +65,7 @@ DELIVERIES_MIGRATIONS: Final = (
             first_attempt_at bigint NOT NULL DEFAULT 0,
             token bigint,
             PRIMARY KEY (destination, queue)
-        ) {_BUSY};
+        ) {_OFTEN_UPDATED};
         CREATE INDEX delivery_queue_due
             ON whatsapp_webhook.delivery_queue (destination, least(attempts, 1), due, queue);
         CREATE TABLE whatsapp_webhook.dead_letter (
@@ -105,12 +105,12 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class PostgresqlDeliveryDatabase:
-    """One connection, for any number of threads; made anew where it broke."""
+    """One connection, shared by all threads of a process; a broken one is replaced at the next use."""
 
     def __init__(self, url: InboxUrl) -> None:
-        """Connect, and make the tables where there are none; raises InboxUnavailable."""
+        """Connect, and create the tables if there are none; raises InboxUnavailable."""
         self.url = url
-        self.connections = 0  # so far
+        self.connections = 0  # how many were opened
         self._lock = threading.RLock()
         self._db: PostgresqlConnection | None = None
         with self._connected():
@@ -129,7 +129,7 @@ class PostgresqlDeliveryDatabase:
         db = connect(ServerAddress.of(self.url, timeout=DELIVERIES_TIMEOUT_SECONDS))
         try:
             with map_errors(db):
-                require_none_older(db)
+                require_no_pre_release(db)
                 schema.migrate(db, PART, DELIVERIES_MIGRATIONS)
         except BaseException:
             db.close()
@@ -138,7 +138,7 @@ class PostgresqlDeliveryDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresqlConnection]:
-        """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
+        """Run the block in a transaction, or in the enclosing one if there is one. Raises InboxUnavailable."""
         with self._connected() as db:
             if db.info.transaction_status:
                 yield db
@@ -147,37 +147,37 @@ class PostgresqlDeliveryDatabase:
                 yield db
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
-        """Read; raises InboxUnavailable."""
+        """Return the rows of *query*; raises InboxUnavailable."""
         with self._connected() as db:
             return db.execute(query, values).fetchall()
 
     def require_url(self) -> None:
-        """Raise InboxUnavailable where the URL in force is another one by now; from then on that is used."""
-        found = url_reload.current(self.url)
-        if found != self.url:
+        """Raise InboxUnavailable once if the configured URL has changed; the new URL is used from then on."""
+        current = url_reload.current(self.url)
+        if current != self.url:
             self.close()
-            self.url = found
-            raise InboxUnavailable(StorageFailure.MOVED, "the inbox's URL was changed: connecting anew", reopen=True)
+            self.url = current
+            raise InboxUnavailable(StorageFailure.MOVED, "the inbox's URL has changed: reconnecting", reopen=True)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with self._lock:
             if self._db is not None:
                 self._db.close()
 
 
-def require_none_older(db: PostgresqlConnection) -> None:
-    """Raise InboxUnavailable if the tables are of a version before the first release."""
-    if schema.has(db, OLDER_PART):
-        raise InboxUnavailable(StorageFailure.OLDER, _OLDER_REMEDY, reopen=True)
+def require_no_pre_release(db: PostgresqlConnection) -> None:
+    """Raise InboxUnavailable if a version before the first release made the tables."""
+    if schema.has(db, PRE_RELEASE_PART):
+        raise InboxUnavailable(StorageFailure.OLDER, _PRE_RELEASE_REMEDY, reopen=True)
 
 
 def exists(url: InboxUrl) -> bool:
-    """Say whether a relay ever made its tables; raises InboxUnavailable."""
+    """Return whether a relay has ever created its tables; raises InboxUnavailable."""
     db = connect(ServerAddress.of(url, timeout=DELIVERIES_TIMEOUT_SECONDS))
     try:
         with map_errors():
-            require_none_older(db)
+            require_no_pre_release(db)
             return schema.exists(db, "relay_state")
     finally:
         db.close()

@@ -1,4 +1,4 @@
-"""Queues, as who plans and who settles must treat them; and rows as PostgreSQL wants them."""
+"""Statements on delivery queues that planning and settling share, and helpers for rows and columns."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -7,37 +7,37 @@ from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase, Rows
 from service.storage.postgresql.schema import SCHEMA as T
 
-ORDER: Final = "ORDER BY destination, queue FOR UPDATE"
+LOCK_IN_ORDER: Final = "ORDER BY destination, queue FOR UPDATE"
 
 
 class DestinationIds:
-    """Destinations' numbers by their names, each looked up once."""
+    """Cache of the destinations' ids by name."""
 
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
-        self._known: dict[str, int] = {}
+        self._ids: dict[str, int] = {}
         self._connections = 0
 
     def __getitem__(self, name: str) -> int:
-        if self._connections != self._store.connections:  # it may be another database by now
-            self._known.clear()
+        if self._connections != self._store.connections:  # a new connection may be to another database
+            self._ids.clear()
             self._connections = self._store.connections
-        if name not in self._known:
-            ((self._known[name],),) = self._store.rows(f"SELECT id FROM {T}.destination WHERE name = %s", (name,))
-        return self._known[name]
+        if name not in self._ids:
+            ((self._ids[name],),) = self._store.rows(f"SELECT id FROM {T}.destination WHERE name = %s", (name,))
+        return self._ids[name]
 
 
-def lock(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]]) -> None:
-    """Wait for whoever has these queues, in the order in which everybody does."""
+def lock_queues(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]]) -> None:
+    """Lock these queues, given as destination and name, in the order that avoids deadlocks."""
     db.execute(
         f"""SELECT 1 FROM {T}.delivery_queue
-            WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[])) {ORDER}""",
+            WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[])) {LOCK_IN_ORDER}""",
         columns(list(queues), 2),
     )
 
 
 def drop_empty_queues(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]]) -> None:
-    """Drop the queues, of those that are locked, in which nothing is owed."""
+    """Drop those of the queues that have no deliveries; they must be locked."""
     db.execute(
         f"""DELETE FROM {T}.delivery_queue WHERE (destination, queue) IN (SELECT * FROM unnest(%s::int[], %s::text[]))
               AND NOT EXISTS (
@@ -48,16 +48,16 @@ def drop_empty_queues(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]
 
 
 def columns(rows: Sequence[tuple[Any, ...]], number: int) -> list[list[Any]]:
-    """Give rows as arrays, one a column."""
-    return [[row[at] for row in rows] for at in range(number)]
+    """Return rows of *number* columns as one array per column."""
+    return [[row[column] for row in rows] for column in range(number)]
 
 
 def rows(db: PostgresqlConnection, query: str, *values: object) -> Rows:
-    """Give what *query* finds."""
+    """Return the rows that *query* selects."""
     return db.execute(query, values).fetchall()
 
 
 def row(db: PostgresqlConnection, query: str) -> tuple[Any, ...]:
-    """Give the one row that *query* finds."""
-    (found,) = rows(db, query)
-    return found
+    """Return the one row that *query* selects."""
+    (only_row,) = rows(db, query)
+    return only_row

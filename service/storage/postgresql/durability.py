@@ -1,4 +1,4 @@
-"""What the server must promise, before anybody is told 200."""
+"""The durability check: reject server settings that could lose an event that was answered 200."""
 
 from typing import Final
 
@@ -6,21 +6,21 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage.postgresql.connection import PostgresqlConnection
 
-# What each setting may be. `local` and `remote_write` wait for less than a standby's disk where there is one.
-_SAFE: Final = {
+# The accepted values of each setting. `local` and `remote_write` do not wait for a standby's disk.
+_SAFE_VALUES: Final = {
     "fsync": ("on",),
     "full_page_writes": ("on",),
     "synchronous_commit": ("on", "remote_apply"),
     "default_transaction_read_only": ("off",),
     "default_transaction_isolation": ("read committed",),
 }
-_WHY: Final = {
-    "fsync": "a crash loses, or damages, what was committed: set it on in postgresql.conf",
-    "full_page_writes": "a power cut damages pages that were half written: set it on in postgresql.conf",
-    "synchronous_commit": "a commit is told before it is on the disks: ALTER DATABASE or ROLE ... RESET it",
+_RISKS: Final = {
+    "fsync": "a crash can lose or damage committed events: set it to on in postgresql.conf",
+    "full_page_writes": "a power failure damages pages that were half written: set it to on in postgresql.conf",
+    "synchronous_commit": "a commit is acknowledged before it is on the disks: ALTER DATABASE or ROLE ... RESET it",
 }
-_QUESTION: Final = f"""
-    VALUES {", ".join(f"('{name}', current_setting('{name}'))" for name in _SAFE)}
+_QUERY: Final = f"""
+    VALUES {", ".join(f"('{name}', current_setting('{name}'))" for name in _SAFE_VALUES)}
     UNION ALL SELECT 'standby', pg_is_in_recovery()::text
     UNION ALL SELECT 'encoding', pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
     UNION ALL SELECT 'table ' || relname, relpersistence::text FROM pg_class
@@ -29,35 +29,39 @@ _QUESTION: Final = f"""
 
 
 def require(db: PostgresqlConnection, *, weak: bool) -> None:
-    """Raise InboxUnavailable where what is committed might not survive, unless somebody wants it *weak*."""
-    found = dict(db.execute(_QUESTION).fetchall())
-    if found["standby"] == "true":
+    """Raise InboxUnavailable if events can't be written, or could be lost after a commit unless *weak* accepts that."""
+    current = dict(db.execute(_QUERY).fetchall())
+    if current["standby"] == "true":
         raise InboxUnavailable(
-            StorageFailure.READ_ONLY, "the server is a standby: name the primary, or all hosts", reopen=True
+            StorageFailure.READ_ONLY,
+            "the server is a standby: name the primary, or all hosts, in WEBHOOK_INBOX",
+            reopen=True,
         )
-    if found["default_transaction_read_only"] != "off":
+    if current["default_transaction_read_only"] != "off":
         raise InboxUnavailable(
-            StorageFailure.READ_ONLY, "the server takes no writes: default_transaction_read_only is on"
+            StorageFailure.READ_ONLY,
+            "the server accepts no writes: default_transaction_read_only is on, set it to off",
         )
-    if found["encoding"] != "UTF8":
+    if current["encoding"] != "UTF8":
         raise InboxUnavailable(
-            StorageFailure.UNSAFE, f"the database's encoding is {found['encoding']}: make one with UTF8"
+            StorageFailure.UNSAFE, f"the database's encoding is {current['encoding']}: create one with UTF8"
         )
-    if found["default_transaction_isolation"] != "read committed":
+    if current["default_transaction_isolation"] != "read committed":
         raise InboxUnavailable(
             StorageFailure.UNSAFE,
             "default_transaction_isolation must be read committed: ALTER DATABASE or ROLE ... RESET it",
         )
     if weak:
         return
-    for name, safe in _SAFE.items():
-        if found[name] not in safe:
+    for name, safe_values in _SAFE_VALUES.items():
+        if current[name] not in safe_values:
             raise InboxUnavailable(
                 StorageFailure.UNSAFE,
-                f"{name} is {found[name]}: {_WHY[name]}, or say ?durability=weak where that is wanted",
+                f"{name} is {current[name]}: {_RISKS[name]}, or add ?durability=weak to WEBHOOK_INBOX to accept that",
             )
-    unlogged = sorted(name.partition(" ")[2] for name in found if name.startswith("table "))
+    unlogged = sorted(name.partition(" ")[2] for name in current if name.startswith("table "))
     if unlogged:
         raise InboxUnavailable(
-            StorageFailure.UNSAFE, f"{unlogged[0]} is unlogged, a crash empties it: ALTER TABLE ... SET LOGGED"
+            StorageFailure.UNSAFE,
+            f"the table {unlogged[0]} is unlogged, so a crash empties it: ALTER TABLE ... SET LOGGED",
         )

@@ -1,4 +1,4 @@
-"""Taking one person's events out of the tables, beside the servers that write them."""
+"""Erase one person's events from the tables while servers write them."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -11,7 +11,7 @@ from service.storage.postgresql.schema import SCHEMA
 
 
 class PostgresqlErasure:
-    """`Erasure`, see there."""
+    """Implements `Erasure`."""
 
     def __init__(self, address: ServerAddress) -> None:
         """Connect; raises InboxUnavailable."""
@@ -28,13 +28,13 @@ class PostgresqlErasure:
         self._db.close()
 
     def find(self, subject: str) -> Sequence[int]:
-        """Give the positions of the events of *subject*; reads all that is kept."""
+        """Return the positions of the events of *subject*; reads the whole table."""
         query = f"SELECT position FROM {SCHEMA}.event WHERE subject = %s ORDER BY position"
         with map_errors(self._db):
             return [position for (position,) in self._db.execute(query, (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Leave of these events what tells a repeat, a hash of the id, and nothing else of anybody; see `Erasure`."""
+        """Remove all personal data of these events, except a hash of the id; see `Erasure`."""
         with map_errors(self._db):
             self._db.execute(
                 f"""UPDATE {SCHEMA}.event
@@ -48,9 +48,9 @@ class PostgresqlErasure:
         return True
 
     def remains(self) -> str:
-        """Return what PostgreSQL's own write-ahead log has; see `Erasure`."""
+        """Return that PostgreSQL's write-ahead log still has the erased rows; see `Erasure`."""
         return (
-            "PostgreSQL's write-ahead log, its archive and its standbys have the old rows until those segments are "
-            "recycled (max_wal_size, wal_keep_size, archive retention); a transaction that was open meanwhile keeps "
-            "them in the table until the next VACUUM after its end."
+            "PostgreSQL's write-ahead log, its archive and its standbys contain the erased rows until their segments "
+            "are recycled (max_wal_size, wal_keep_size, archive retention). If a transaction was open during the "
+            "erasure, the table contains them until the next VACUUM after that transaction."
         )

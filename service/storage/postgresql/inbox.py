@@ -1,4 +1,4 @@
-"""The writing half."""
+"""The writer of the PostgreSQL inbox."""
 
 import time
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA
 from service.storage.protocols import Outcome, Size, Terms
 
-MAX_COUNTED_EVENTS: Final = 20_000  # events up to which they are counted, and not estimated
-SIZE_INTERVAL_SECONDS: Final = 15.0  # seconds between looks at how much there is
+MAX_COUNTED_EVENTS: Final = 20_000  # above this number, events are estimated instead of counted
+SIZE_INTERVAL_SECONDS: Final = 15.0  # between measurements of the size
 _COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM {SCHEMA}.event LIMIT {MAX_COUNTED_EVENTS + 1}) AS counted"
 _TREE: Final = f"pg_partition_tree('{SCHEMA}.event') JOIN pg_class ON pg_class.oid = relid WHERE isleaf"
 _ESTIMATE: Final = f"SELECT sum(greatest(reltuples, 0))::bigint FROM {_TREE}"
@@ -26,20 +26,20 @@ _BYTES: Final = f"SELECT sum(pg_total_relation_size(relid)) FROM {_TREE}"
 
 
 class PostgresqlInbox:
-    """The writing half; any number of processes have one each."""
+    """A writer of the PostgreSQL inbox; any number of processes may have one."""
 
     def __init__(self, address: ServerAddress, terms: Terms) -> None:
-        """Connect, and make the tables where there are none.
+        """Connect, and create the tables if there are none.
 
-        Raises InboxUnavailable where the server can't be reached, or could not keep the promise.
+        Raises InboxUnavailable if the server can't be reached, or fails the durability check.
         """
         self._purge = partitions.Purge(terms)
         self._weak = address.weak
         self._db = connect(address)
         self._unsafe: Unavailability | None = None
-        self._measured = float("-inf")
-        self._purging = False
-        self._made_until = 0
+        self._measured_at = float("-inf")
+        self._is_purging = False
+        self._partitions_until_day = 0
         self._size = Size(0, 0)
         try:
             with map_errors():
@@ -54,56 +54,57 @@ class PostgresqlInbox:
         """Append *events* in one statement; see `Inbox`."""
         if self._unsafe:
             raise self._unsafe.error()
-        waiting = deduplication.distinct(events)
-        there = self._append(waiting) if waiting else set()
-        self._size = self._size._replace(events=(self._size.events or 0) + len(waiting) - len(there))
-        return deduplication.outcomes(events, there)
+        distinct = deduplication.distinct(events)
+        duplicate_ids = self._append(distinct) if distinct else set()
+        self._size = self._size._replace(events=(self._size.events or 0) + len(distinct) - len(duplicate_ids))
+        return deduplication.outcomes(events, duplicate_ids)
 
     def _append(self, events: Sequence[Event]) -> set[str]:
-        """Give the ids of those that were there."""
+        """Append the new events, and return the ids of those that were stored already."""
         with map_errors(self._db):
-            encoded = rows.encoded(events)
-            self._db.warned = ""
+            encoded = rows.encode(events)
+            self._db.warning = ""
             try:
-                found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
-            except errors.CheckViolation:  # a day that has no partition yet
+                duplicates = self._db.execute(rows.APPEND, (encoded,)).fetchall()
+            except errors.CheckViolation:  # a day without a partition
                 partitions.make(self._db, {rows.day(event) for event in events})
-                found = self._db.execute(rows.APPEND, (encoded,)).fetchall()
-        if self._db.warned:
+                duplicates = self._db.execute(rows.APPEND, (encoded,)).fetchall()
+        if self._db.warning:
             raise InboxUnavailable(
-                StorageFailure.SLOW, f"its standbys may not have it: the server warns {self._db.warned!r}"
+                StorageFailure.SLOW,
+                f"the standbys may not have the events: the server's warning is {self._db.warning!r}",
             )
-        return {events[number - 1].id for (number,) in found}
+        return {events[number - 1].id for (number,) in duplicates}
 
     def probe(self) -> None:
-        """Write a row, so that a full disk is seen; see `Inbox`."""
+        """Write a row, so that a full disk is noticed; see `Inbox`."""
         with map_errors(self._db):
-            self._look()
+            self._check_durability()
             self._db.execute(f"UPDATE {SCHEMA}.progress SET position = position WHERE name = 'identity'")
 
     def purge(self, now: int) -> bool:
-        """Look at the server's settings, make the next days' partitions, drop what is too old; see `Inbox`."""
+        """Check the server's settings, create the next days' partitions, purge old events; see `Inbox`."""
         with map_errors(self._db):
-            self._look()
+            self._check_durability()
             today = now // DAY_MS
-            if self._made_until < today + partitions.AHEAD.stop:
-                partitions.make(self._db, (today + ahead for ahead in partitions.AHEAD))
-                self._made_until = today + partitions.AHEAD.stop
+            if self._partitions_until_day < today + partitions.DAYS_AHEAD.stop:
+                partitions.make(self._db, (today + days for days in partitions.DAYS_AHEAD))
+                self._partitions_until_day = today + partitions.DAYS_AHEAD.stop
             more = self._purge(self._db, now)
-            if (self._purging and not more) or time.monotonic() - self._measured >= SIZE_INTERVAL_SECONDS:
+            if (self._is_purging and not more) or time.monotonic() - self._measured_at >= SIZE_INTERVAL_SECONDS:
                 self._measure()
-            self._purging = more
+            self._is_purging = more
         return more
 
     def size(self) -> Size:
-        """Say how much was held when it was last looked at, and what was put since; see `Inbox`."""
+        """Return the last measured size plus the events put since; see `Inbox`."""
         return self._size
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._db.close()
 
-    def _look(self) -> None:
+    def _check_durability(self) -> None:
         try:
             durability.require(self._db, weak=self._weak)
         except InboxUnavailable as ex:
@@ -112,10 +113,10 @@ class PostgresqlInbox:
         self._unsafe = None
 
     def _measure(self) -> None:
-        self._measured = time.monotonic()
+        self._measured_at = time.monotonic()
         events = self._size.events or 0
         if events <= MAX_COUNTED_EVENTS:
             events = schema.number(self._db, _COUNT)
-        if events > MAX_COUNTED_EVENTS:  # notifications wait while it is counted
+        if events > MAX_COUNTED_EVENTS:  # notifications wait during a count
             events = max(schema.number(self._db, _ESTIMATE), MAX_COUNTED_EVENTS)
         self._size = Size(events, schema.number(self._db, _BYTES))

@@ -1,4 +1,4 @@
-"""The reading half."""
+"""The reader of the PostgreSQL inbox."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA
 from service.storage.protocols import Record
 
-# Not the sequence's value: it counts what is just being appended, which a reader that begins there would pass.
+# Not the sequence's value: it includes uncommitted events, which a reader that starts there would skip.
 _LAST = f"""SELECT greatest((SELECT position FROM {SCHEMA}.event ORDER BY position DESC LIMIT 1),
                             (SELECT position FROM {SCHEMA}.progress WHERE name = 'dropped'))"""
 
 
 class PostgresqlLog:
-    """The reading half: a connection of its own, each question a transaction of its own."""
+    """The reader of the PostgreSQL inbox, on its own connection; each query is its own transaction."""
 
     def __init__(self, address: ServerAddress) -> None:
-        """Connect; raises InboxUnavailable, also where no server made the tables yet."""
+        """Connect; raises InboxUnavailable, also if no server has created the tables yet."""
         self._db = connect(address)
         try:
             with map_errors():
@@ -28,38 +28,38 @@ class PostgresqlLog:
             raise
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
-        """Give what follows *after*; see `Log`."""
+        """Return the events after a position; see `Log`."""
         columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", ''::bytea")
         return self._records(
             "position > %s AND data IS NOT NULL ORDER BY position LIMIT %s", after, limit, columns=columns
         )
 
     def at(self, positions: Sequence[int]) -> Sequence[Record]:
-        """Give the events of these positions; see `Log`."""
+        """Return the events at these positions; see `Log`."""
         return self._records("position = ANY(%s) AND data IS NOT NULL ORDER BY position", list(positions))
 
     def find(self, event_id: str) -> Record | None:
-        """Give the event with this id, if it is there; see `Log`."""
+        """Return the event with this id, None if there is none; see `Log`."""
         digest = hashlib.sha256(event_id.encode()).digest()[:16]
         return next(iter(self._records("digest = %s AND data IS NOT NULL", digest)), None)
 
     def identity(self) -> int:
-        """Give the number that is this log's alone; see `Log`."""
+        """Return this log's unique number; see `Log`."""
         return self._number(f"SELECT position FROM {SCHEMA}.progress WHERE name = 'identity'")
 
     def first(self) -> int:
-        """Give the oldest position; see `Log`. One statement, as `last` must be of the same moment."""
+        """Return the oldest position, in one statement so that it is consistent with `last`; see `Log`."""
         oldest = f"""SELECT position FROM {SCHEMA}.event WHERE data IS NOT NULL
                        AND position > (SELECT position FROM {SCHEMA}.progress WHERE name = 'bodies_dropped')
                      ORDER BY position LIMIT 1"""
         return self._number(f"SELECT coalesce(({oldest}), ({_LAST}) + 1)")
 
     def last(self) -> int:
-        """Give the newest position; see `Log`. What is not committed has a higher one."""
+        """Return the newest position; uncommitted events have higher ones; see `Log`."""
         return self._number(_LAST)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._db.close()
 
     def _number(self, query: str) -> int:
@@ -69,5 +69,5 @@ class PostgresqlLog:
     def _records(self, condition: str, *values: object, columns: str = rows.COLUMNS) -> Sequence[Record]:
         query = f"SELECT position, {columns} FROM {SCHEMA}.event WHERE {condition}"
         with map_errors(self._db):
-            found = self._db.execute(query, values, binary=True).fetchall()
-        return [rows.record(row) for row in found]
+            selected = self._db.execute(query, values, binary=True).fetchall()
+        return [rows.record(row) for row in selected]

@@ -1,4 +1,4 @@
-"""Events as rows of the table, and back."""
+"""Convert events to rows of the table, and back."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,19 +14,19 @@ from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
 COLUMNS: Final = "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, data"
-# What lies outside has no day of its own: somebody's clock, or another unit, must not make a partition.
-_FIRST, _LAST = 1_230_768_000_000, 4_102_444_800_000  # 2009, 2100
-# A history comes at once and is of all days: with a day of its own each, it would make a partition for each.
-_BACKWARD: Final = "history"
+# A time outside this range (a wrong clock, another unit) must not create a partition: such an event has no day.
+_FIRST_MS, _LAST_MS = 1_230_768_000_000, 4_102_444_800_000  # 2009, 2100
+# The events of a chat history arrive together and span many days: each day would create a partition.
+_HISTORY_FIELD: Final = "history"
 _NUL: Final = b"\\u0000"
 
-# One statement: who else appends is waited for, so that positions become visible in their order and no reader passes
-# one that commits late. It gives the numbers of those that were there already.
+# One statement. It waits for all other commits, so that positions become visible in order, and no reader skips one that
+# is committed late. It returns the numbers (from 1) of the duplicates.
 APPEND: Final = f"""
     WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({LOCKS}, {APPENDING})),
     given AS MATERIALIZED (
         SELECT g.*, substring(sha256(convert_to(g.id, 'UTF8')) FOR 16) AS digest, decode(g.coded, 'base64') AS data,
-            CASE WHEN g.field <> '{_BACKWARD}' AND g.own_time BETWEEN {_FIRST} AND {_LAST}
+            CASE WHEN g.field <> '{_HISTORY_FIELD}' AND g.own_time BETWEEN {_FIRST_MS} AND {_LAST_MS}
                 THEN (g.own_time / {DAY_MS})::integer ELSE {TIMELESS} END AS day
         FROM turn, ROWS FROM (json_to_recordset(%s::json) AS (
             id text, type text, source text, subject text, partitionkey text, time bigint, own_time bigint,
@@ -41,7 +41,7 @@ APPEND: Final = f"""
         SELECT day, digest, {COLUMNS} FROM given ORDER BY number
         ON CONFLICT (digest, day) DO NOTHING RETURNING digest
     ),
-    -- A repeat is told only once what it repeats is where it must be: a commit that wrote nothing waits for no standby.
+    -- A write, so that the commit waits for the standbys: only then may a duplicate be answered.
     waited AS (
         UPDATE whatsapp_webhook.progress SET position = position WHERE name = 'identity'
             AND (SELECT count(*) FROM given) > (SELECT count(*) FROM added)
@@ -51,26 +51,26 @@ APPEND: Final = f"""
 
 
 def day(event: Event) -> int:
-    """Give the day, since the epoch, of the partition that an event belongs to: the same whenever its id is."""
-    if event.field == _BACKWARD or not _FIRST <= event.own_time <= _LAST:
+    """Return the day, since the epoch, of an event's partition; events with the same id have the same day."""
+    if event.field == _HISTORY_FIELD or not _FIRST_MS <= event.own_time <= _LAST_MS:
         return TIMELESS
     return event.own_time // DAY_MS
 
 
 def date(number: int) -> str:
-    """Write a day as partitions are called: 20261123."""
+    """Return a day as in the name of its partition: 20261123."""
     return (datetime.fromtimestamp(0, UTC) + timedelta(days=number)).strftime("%Y%m%d")
 
 
-def encoded(events: Sequence[Event]) -> str:
-    """Write events as the one parameter of `APPEND`.
+def encode(events: Sequence[Event]) -> str:
+    """Encode events as the one parameter of `APPEND`.
 
-    PostgreSQL's text can't hold a NUL: in an attribute it becomes U+FFFD. Data is kept as it is.
+    PostgreSQL's text can't contain a NUL: in an attribute it becomes U+FFFD. Data is not changed.
     """
     try:
         text = msgspec.json.encode(events)
     except UnicodeEncodeError as ex:
-        raise InboxUnavailable(StorageFailure.ERROR, "an event holds half a character", alone=True) from ex
+        raise InboxUnavailable(StorageFailure.ERROR, "an event contains an unpaired surrogate", alone=True) from ex
     if _NUL in text:
         clean = [
             msgspec.structs.replace(
@@ -87,6 +87,6 @@ def encoded(events: Sequence[Event]) -> str:
     return text.decode()
 
 
-def record(found: tuple[Any, ...]) -> Record:
-    """Read an event back from its position and `COLUMNS`."""
-    return Record(found[0], Event(**dict(zip(COLUMNS.split(", "), found[1:], strict=True))))
+def record(row: tuple[Any, ...]) -> Record:
+    """Return the event of a row, which is its position and `COLUMNS`."""
+    return Record(row[0], Event(**dict(zip(COLUMNS.split(", "), row[1:], strict=True))))

@@ -1,4 +1,4 @@
-"""The tables, and how an installation gets from one version of them to the next while old and new pods write."""
+"""The tables, and their migration from one version to the next while old and new pods write."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,25 +9,25 @@ from service.outcomes import StorageFailure
 from service.storage.postgresql.connection import PostgresqlConnection
 
 SCHEMA: Final = "whatsapp_webhook"
-# Keys of advisory locks, of this database: who migrates, who appends, who tends what is too old.
+# Keys of advisory locks in this database: for migrations, for appending events, for purging.
 LOCKS: Final = 0x57484B31  # "WHK1"
-MIGRATING, APPENDING, TENDING = 1, 2, 3
-MIGRATION_TIMEOUT_SECONDS: Final = 600.0  # seconds that a migration may take
-TIMELESS: Final = 0  # the day of what has none of its own
+MIGRATING, APPENDING, PURGING = 1, 2, 3
+MIGRATION_TIMEOUT_SECONDS: Final = 600.0
+TIMELESS: Final = 0  # the day of events without a day of their own
 
 
 class Migration(NamedTuple):
-    """What takes the tables from the version that is its index to the next one.
+    """A step that migrates the tables from one version to the next.
 
-    A pod of version *works_with* or later still works with them: so a rolling update needs no pause, and a step
-    that takes something away comes a release after the one that no longer needs it.
+    A pod of version *works_with* or later still works with the migrated tables, so a rolling update needs no downtime.
+    A step that removes something must be released after the version that no longer needs it.
     """
 
     statements: str
     works_with: int
 
 
-# Never change one that was released.
+# Step N migrates the tables from version N to N + 1. Never change a step that was released.
 MIGRATIONS: Final = (
     Migration(
         """
@@ -64,10 +64,10 @@ MIGRATIONS: Final = (
 
 
 def migrate(db: PostgresqlConnection, part: str, steps: Sequence[Migration]) -> None:
-    """Have the tables of *part* be of the present version; raises InboxUnavailable where a later one can't be used."""
+    """Migrate the tables of *part* to the current version; raises InboxUnavailable if they need a later one."""
     version, _ = _version(db, part)
     if version < len(steps):
-        with db.patient(MIGRATION_TIMEOUT_SECONDS), transaction(db):
+        with db.with_timeout(MIGRATION_TIMEOUT_SECONDS), transaction(db):
             db.execute("SET LOCAL statement_timeout = 0")
             db.execute("SET LOCAL lock_timeout = 0")
             lock(db, MIGRATING)
@@ -89,15 +89,16 @@ def migrate(db: PostgresqlConnection, part: str, steps: Sequence[Migration]) -> 
 
 
 def require_version(db: PostgresqlConnection, part: str, steps: Sequence[Migration]) -> None:
-    """Raise InboxUnavailable where there are no tables of *part*, or such as need a later version."""
+    """Raise InboxUnavailable if there are no tables of *part*, or they need a later version of this program."""
     version, works_with = _version(db, part)
     if not version:
         raise InboxUnavailable(
-            StorageFailure.CANNOT_OPEN, f"the database holds no {part} yet: is this what the server's inbox is?"
+            StorageFailure.CANNOT_OPEN,
+            f"the database contains no {part} yet: is this the database of the server's WEBHOOK_INBOX?",
         )
     if works_with > len(steps):
         raise InboxUnavailable(
-            StorageFailure.NEWER, "the tables were made by a later version of this program: run that version"
+            StorageFailure.NEWER, "the tables were written by a later version of this program: run that version"
         )
 
 
@@ -109,14 +110,14 @@ def has(db: PostgresqlConnection, part: str) -> bool:
 def _version(db: PostgresqlConnection, part: str) -> tuple[int, int]:
     if not exists(db, "version"):
         return 0, 0
-    found = db.execute(f"SELECT version, works_with FROM {SCHEMA}.version WHERE part = %s", (part,)).fetchone()
-    return found or (0, 0)
+    row = db.execute(f"SELECT version, works_with FROM {SCHEMA}.version WHERE part = %s", (part,)).fetchone()
+    return row or (0, 0)
 
 
 def exists(db: PostgresqlConnection, table: str | None) -> bool:
-    """Say whether a table of ours is there; with None, whether the schema is.
+    """Return whether *table* exists in the schema; with None, whether the schema exists.
 
-    Asked of the catalogs themselves: to_regclass may give what was cached before a lock was waited for.
+    Queries the catalogs, as to_regclass may return a result that was cached before a lock was acquired.
     """
     if table is None:
         return number(db, "SELECT count(*) FROM pg_namespace WHERE nspname = %s", SCHEMA) == 1
@@ -126,22 +127,22 @@ def exists(db: PostgresqlConnection, table: str | None) -> bool:
 
 @contextmanager
 def transaction(db: PostgresqlConnection) -> Iterator[None]:
-    """Make one transaction of what is within: all of it or nothing."""
+    """Run the block in one transaction: commit it, or roll back if it raises."""
     with db.transaction():
         yield
 
 
-def lock(db: PostgresqlConnection, which: int) -> None:
-    """Wait for an advisory lock, held to the end of the transaction."""
-    db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, which))
+def lock(db: PostgresqlConnection, key: int) -> None:
+    """Wait for an advisory lock, and hold it until the end of the transaction."""
+    db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, key))
 
 
-def try_lock(db: PostgresqlConnection, which: int) -> bool:
-    """Take an advisory lock to the end of the transaction, unless somebody has it."""
-    return number(db, "SELECT pg_try_advisory_xact_lock(%s, %s)::int", LOCKS, which) == 1
+def try_lock(db: PostgresqlConnection, key: int) -> bool:
+    """Acquire an advisory lock until the end of the transaction; return False if another session holds it."""
+    return number(db, "SELECT pg_try_advisory_xact_lock(%s, %s)::int", LOCKS, key) == 1
 
 
 def number(db: PostgresqlConnection, query: str, *values: object) -> int:
-    """Give the one number that *query* finds, 0 for NULL."""
-    found = db.execute(query, values).fetchone()
-    return int(found[0] or 0) if found else 0
+    """Return the one number that *query* selects, 0 for NULL."""
+    row = db.execute(query, values).fetchone()
+    return int(row[0] or 0) if row else 0

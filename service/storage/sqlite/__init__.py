@@ -1,7 +1,7 @@
-"""The SQLite inbox: a WAL that is synced before the answer, one writing process, any number of readers.
+"""The SQLite inbox: a WAL that is synced before the response is sent, one writing process, any number of readers.
 
 Sources: https://sqlite.org/wal.html (also for the WAL-reset bug, fixed in 3.51.3), https://sqlite.org/pragma.html
-#pragma_synchronous. `apsw` brings a library of its own; the one of Python or of the distribution is not used.
+#pragma_synchronous. `apsw` contains its own SQLite library; Python's or the distribution's is not used.
 """
 
 import os
@@ -24,17 +24,17 @@ __all__ = ["ENGINE", "SqliteErasure", "SqliteInbox", "SqliteLog"]
 
 
 def _problems(url: InboxUrl) -> list[str]:
-    written = urlsplit(url.text).path
-    if len(written) <= 1 or written.endswith("/"):
-        return ["wants the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db"]
-    return ["is always durable with SQLite: drop ?durability=weak"] if url.weak else []
+    path = urlsplit(url.text).path
+    if len(path) <= 1 or path.endswith("/"):
+        return ["requires the path of a file, such as sqlite:///var/lib/whatsapp-webhook/inbox.db"]
+    return ["is always durable with SQLite: remove ?durability=weak"] if url.weak else []
 
 
 def _notes(url: InboxUrl) -> list[str]:
     directory = url.path.parent
     if os.access(directory, os.W_OK | os.X_OK):
         return []
-    return [f"not ready until {directory}, where the inbox is to be, is a directory that can be written."]
+    return [f"not ready until {directory}, the directory of the inbox, exists and is writable."]
 
 
 def _inbox_opener(url: InboxUrl, terms: Terms) -> Callable[[], SqliteInbox]:

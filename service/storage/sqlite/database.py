@@ -1,4 +1,4 @@
-"""What the inbox's file and the deliveries' file have in common: how they are opened, migrated and written."""
+"""Connection settings, migrations and transactions, shared by the inbox's file and the deliveries' file."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from service.outcomes import StorageFailure
 
 
 def prepare(db: apsw.Connection, *, busy_timeout_ms: int) -> None:
-    """Set what every connection needs: to wait for a lock, and no file beside the database.
+    """Set the lock timeout, and keep temporary data in memory.
 
-    A large batch makes SQLite spill the journal of a statement, and a container's root can't be written.
+    A large batch makes SQLite spill the journal of a statement to a file, and a container's root is read-only.
     """
     db.set_busy_timeout(busy_timeout_ms)
     db.pragma("temp_store", "MEMORY")
@@ -23,19 +23,19 @@ def require_version(db: apsw.Connection, migrations: Sequence[str], path: Path) 
     """Raise InboxUnavailable if the database at *path* was made by a later version."""
     if db.pragma("user_version") > len(migrations):
         raise InboxUnavailable(
-            StorageFailure.NEWER, f"{path} was made by a later version of this program: run that version"
+            StorageFailure.NEWER, f"{path} was written by a later version of this program: run that version"
         )
 
 
 def migrate(db: apsw.Connection, migrations: Sequence[str], *, application_id: int) -> None:
-    """Bring the database to the present version, all or nothing; one that is of it is not written.
+    """Migrate the database to the current version in one transaction; a current one is not written.
 
-    Each of *migrations* takes a database of the version that is its index to the next one.
+    Step N of *migrations* migrates a database from version N to N + 1.
     """
     if db.pragma("user_version") == len(migrations):
         return
     with transaction(db):
-        for step in range(db.pragma("user_version"), len(migrations)):  # another process may have been faster
+        for step in range(db.pragma("user_version"), len(migrations)):  # another process may have migrated it meanwhile
             db.execute(migrations[step]).fetchall()
             db.pragma("application_id", application_id)
             db.pragma("user_version", step + 1)
@@ -43,12 +43,12 @@ def migrate(db: apsw.Connection, migrations: Sequence[str], *, application_id: i
 
 @contextmanager
 def transaction(db: apsw.Connection) -> Iterator[None]:
-    """Make one transaction of what is within: all of it or nothing."""
+    """Run the block in one transaction: commit it, or roll back if it raises."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # SQLite itself rolls back after some failures
+        if db.in_transaction:  # after some errors SQLite itself has rolled back
             db.execute("ROLLBACK")
         raise

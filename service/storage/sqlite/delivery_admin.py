@@ -1,4 +1,4 @@
-"""What a person asks of the relay's state, and does; and what the receiver must know of it."""
+"""The relay's state for commands, and the low-watermark and heartbeat for the receiver."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,7 +19,7 @@ from service.storage.deliveries import (
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.sqlite.delivery_database import (
     DELIVERIES_APPLICATION_ID,
-    OLDER_APPLICATION_ID,
+    PRE_RELEASE_APPLICATION_ID,
     TABLES,
     Rows,
     SqliteDeliveryDatabase,
@@ -29,13 +29,13 @@ from service.storage.sqlite.ownership import Owner, require_ours
 
 
 class SqliteDeliveryAdmin:
-    """`DeliveryAdmin`, see there."""
+    """Implements `DeliveryAdmin`."""
 
     def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
 
     def statuses(self) -> Sequence[DestinationStatus]:
-        """Say how each destination stands; see `DeliveryAdmin`."""
+        """Return the state of each destination; see `DeliveryAdmin`."""
         rows = self._store.rows(
             """SELECT name, position, disabled, gone_since, backlog,
                  (SELECT received_at FROM delivery WHERE destination = id ORDER BY position LIMIT 1),
@@ -45,7 +45,7 @@ class SqliteDeliveryAdmin:
         return [DestinationStatus(*row) for row in rows]
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
-        """Give the dead letters of last; see `DeliveryAdmin`."""
+        """Return the newest dead letters; see `DeliveryAdmin`."""
         rows = self._store.rows(
             """SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM dead_letter
                  JOIN destination ON id = destination ORDER BY at DESC, dead_letter.position DESC LIMIT ?)
@@ -55,19 +55,19 @@ class SqliteDeliveryAdmin:
         return [DeadLetter(*row) for row in rows]
 
     def history(self, position: int) -> Sequence[DeliveryHistory]:
-        """Tell what became of the event at *position*; see `DeliveryAdmin`."""
+        """Return the delivery history of the event at *position*; see `DeliveryAdmin`."""
         attempts = self._store.rows(
             """SELECT name, at, seconds, status, outcome FROM attempt JOIN destination ON id = destination
                WHERE attempt.position = ? ORDER BY at""",
             (position,),
         )
-        stands = {name: "delivered" for name, *_ in attempts}
-        for table, word in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
-            query = f"SELECT name, {word} FROM destination JOIN {table} AS t ON t.destination = id AND t.position = ?"  # noqa: S608  constants
-            stands |= dict(self._store.rows(query, (position,)))
+        states = {name: "delivered" for name, *_ in attempts}
+        for table, state in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
+            query = f"SELECT name, {state} FROM destination JOIN {table} AS t ON t.destination = id AND t.position = ?"  # noqa: S608  constants
+            states |= dict(self._store.rows(query, (position,)))
         return [
-            DeliveryHistory(name, stands[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
-            for name in sorted(stands)
+            DeliveryHistory(name, states[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            for name in sorted(states)
         ]
 
     def saved(self, positions: Sequence[int]) -> Mapping[int, Event]:
@@ -75,32 +75,32 @@ class SqliteDeliveryAdmin:
         return saved_events(self._store, positions)
 
     def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of what is kept of a person; see `DeliveryAdmin`."""
+        """Return the positions of a person's events; see `DeliveryAdmin`."""
         query = """SELECT position FROM saved_event WHERE subject = ?
                    UNION SELECT position FROM delivery WHERE substr(queue, -length(?) - 1) = ':' || ?
                    ORDER BY position"""
         return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
 
     def heartbeat(self) -> int:
-        """Return when a relay last said that it runs; see `DeliveryAdmin`."""
+        """Return the time of a relay's last heartbeat; see `DeliveryAdmin`."""
         ((seen,),) = self._store.rows("SELECT seen FROM heartbeat")
         return int(seen)
 
     def clear(self) -> None:
-        """Drop everything; see `DeliveryAdmin`."""
+        """Delete the whole state; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             for table in (*TABLES, "destination", "origin"):
-                db.execute(f"DELETE FROM {table}")  # noqa: S608  one of these
+                db.execute(f"DELETE FROM {table}")  # noqa: S608  constants
             db.execute("UPDATE heartbeat SET seen = 0")
-        self._store.clean()
+        self._store.truncate_wal()
 
     def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
-        """Owe events once more; see `DeliveryAdmin`."""
+        """Store deliveries again as a replay; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
             ((key, read),) = db.execute("SELECT id, position FROM destination WHERE name = ?", (name,))
             added = 0
             for each in deliveries:
-                if each.position > read:  # it will be owed anyway
+                if each.position > read:  # the relay has not read it yet, and will plan it
                     continue
                 insert = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, 1) RETURNING 1"
                 added += len(db.execute(insert, (key, *each, now)).fetchall())
@@ -111,35 +111,35 @@ class SqliteDeliveryAdmin:
         return added
 
     def disable(self, name: str, reason: str | None) -> bool:
-        """Deliver nothing more to a destination, or go on; see `DestinationAdmin`."""
+        """Disable or enable a destination; see `DestinationAdmin`."""
         change = """UPDATE destination SET disabled = ?, failing_since = NULL, failures = 0
                     WHERE name = ? AND (disabled IS NULL) <> (? IS NULL) RETURNING 1"""
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Owe these events to nobody, and tell nothing of them; see `DeliveryAdmin`."""
-        one = [(position,) for position in positions]
-        every = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
+        """Delete everything about these events; see `DeliveryAdmin`."""
+        values = [(position,) for position in positions]
+        condition = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
+        delete_deliveries = f"DELETE FROM delivery {condition} RETURNING destination, queue"  # noqa: S608  constants
         with self._store.transaction() as db:
-            gone: Rows = db.executemany(f"DELETE FROM delivery {every} RETURNING destination, queue", one).fetchall()  # noqa: S608  constants
-            drop_empty_queues(db, gone)
-            db.executemany(f"DELETE FROM dead_letter {every}", one)  # noqa: S608  constants
+            deleted: Rows = db.executemany(delete_deliveries, values).fetchall()
+            drop_empty_queues(db, deleted)
+            db.executemany(f"DELETE FROM dead_letter {condition}", values)  # noqa: S608  constants
             for table in ("attempt", "saved_event"):
-                db.executemany(f"DELETE FROM {table} WHERE position = ?", one)  # noqa: S608  one of these
-        return self._store.clean()
+                db.executemany(f"DELETE FROM {table} WHERE position = ?", values)  # noqa: S608  constants
+        return self._store.truncate_wal()
 
 
 def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None:
     """Return the oldest position of the log that the relay of *path* still has to read, to deliver or to save.
 
-    None if nobody waits for any, or no relay gave a heartbeat within the policy's age. Raises InboxUnavailable if that
-    can't be told.
+    None if it needs none, or its last heartbeat is older than the policy allows. Raises InboxUnavailable if the state
+    can't be read.
     """
     try:
-        if (
-            require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS
-        ):  # there is none, or a relay is making it
+        owner = require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
+        if owner is not Owner.OURS:  # there is no file, or a relay is just creating it
             return None
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
@@ -161,14 +161,16 @@ def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None
 
 
 def heartbeat(path: Path) -> int | None:
-    """Return when the relay of *path* last said that it runs, in milliseconds since the epoch; None if none ever did.
+    """Return the last heartbeat of the relay of *path*, in milliseconds since the epoch; None if there was none.
 
-    Of a file that can't be read, when it was last written: a relay that left a damaged one holds nothing for ever.
+    For a file that can't be read, returns when it was last written, so that a damaged file does not stop the purge
+    forever.
     """
     if not path.exists():
         return None
     try:
-        if require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID) is not Owner.OURS:
+        owner = require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
+        if owner is not Owner.OURS:
             return None
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             db.set_busy_timeout(100)

@@ -1,4 +1,4 @@
-"""The file itself: how it is opened, what is in it, and its transactions."""
+"""The file of the relay's deliveries, `relay.db`: its schema, migrations and transactions."""
 
 import threading
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from service.storage.sqlite.ownership import make_private, require_ours
 
 FILE_NAME: Final = "relay.db"
 DELIVERIES_APPLICATION_ID: Final = 0x57484B44  # "WHKD"
-OLDER_APPLICATION_ID: Final = 0x57484B52  # of files that no release made
-DELIVERIES_BUSY_TIMEOUT_MS: Final = 5000  # milliseconds: another relay, or a command, holds the lock for moments
-# Each step takes a database of the version that is its index to the next one. Never change one that was released.
+PRE_RELEASE_APPLICATION_ID: Final = 0x57484B52  # of files that a version before the first release made
+DELIVERIES_BUSY_TIMEOUT_MS: Final = 5000  # another relay, or a command, holds the lock only briefly
+# Step N migrates a database from version N to N + 1. Never change a step that was released.
 DELIVERIES_MIGRATIONS: Final = (
     """
     CREATE TABLE origin (identity INTEGER NOT NULL) STRICT;
@@ -89,19 +89,19 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 def path_beside(inbox: Path) -> Path:
-    """Return where the deliveries of the inbox in the file *inbox* are."""
+    """Return the path of the deliveries' file for the inbox file *inbox*."""
     return inbox.with_name(FILE_NAME)
 
 
 class SqliteDeliveryDatabase:
-    """One connection, for any number of threads; any number of processes have one each."""
+    """One connection to the file, shared by all threads of a process; any number of processes may have one."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file; raises InboxUnavailable where that can't be."""
+        """Open or create the file; raises InboxUnavailable if it can't be used."""
         self.path = path
         self._lock = threading.RLock()
         try:
-            require_ours(path, DELIVERIES_APPLICATION_ID, older=OLDER_APPLICATION_ID)
+            require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
             make_private(path)
             self._db = apsw.Connection(str(path))
             self._prepare()
@@ -113,27 +113,27 @@ class SqliteDeliveryDatabase:
         db = self._db
         prepare(db, busy_timeout_ms=DELIVERIES_BUSY_TIMEOUT_MS)
         require_version(db, DELIVERIES_MIGRATIONS, self.path)
-        db.pragma("secure_delete", True)  # a queue's name holds a number of somebody's
+        db.pragma("secure_delete", True)  # the name of a delivery queue contains a phone number
         db.pragma("journal_mode", "wal")
-        # A power cut takes the last moments back, and with them deliveries are repeated, never lost.
+        # A power failure may undo the last transactions: then events are delivered again, but none is lost.
         db.pragma("synchronous", "NORMAL")
-        db.pragma("wal_autocheckpoint", 1000)  # pages; a larger one is a longer sync, which the inbox's waits for
+        db.pragma("wal_autocheckpoint", 1000)  # pages; more would make a longer sync, which delays the inbox's sync
         migrate(db, DELIVERIES_MIGRATIONS, application_id=DELIVERIES_APPLICATION_ID)
 
     def require_file(self) -> None:
-        """Raise InboxUnavailable where the file was moved or deleted while in use."""
+        """Raise InboxUnavailable if the file was moved or deleted while in use."""
         try:
             same = self.path.stat().st_ino == self._inode
         except OSError:
             same = False
         if not same:
             raise InboxUnavailable(
-                StorageFailure.VANISHED, f"{self.path} was moved or deleted while in use: start the relay again"
+                StorageFailure.VANISHED, f"{self.path} was moved or deleted while in use: restart the relay"
             )
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
-        """Write: all of it or nothing; within another one, that one's. Raises InboxUnavailable."""
+        """Run the block in a transaction, or in the enclosing one if there is one. Raises InboxUnavailable."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -150,12 +150,12 @@ class SqliteDeliveryDatabase:
             raise InboxUnavailable(StorageFailure.RELAY_STATE, detail) from ex
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
-        """Read; raises InboxUnavailable where the file can't be used."""
+        """Return the rows of *query*; raises InboxUnavailable if the file can't be used."""
         with self._lock, self._map_errors():
             return self._db.execute(query, values).fetchall()
 
-    def clean(self) -> bool:
-        """Take the WAL in and empty it, so that it tells no more than the file; False where a reader is in the way."""
+    def truncate_wal(self) -> bool:
+        """Checkpoint and truncate the WAL, so that it has no deleted data; False if a reader prevents that."""
         with self._lock:
             try:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -164,6 +164,6 @@ class SqliteDeliveryDatabase:
         return True
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._db.close()

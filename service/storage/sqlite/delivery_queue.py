@@ -1,4 +1,4 @@
-"""What the relay itself does: plan what is owed, take it, write down how it ended."""
+"""The relay's state in SQLite: plan deliveries, claim delivery queues, store results and dead letters."""
 
 import itertools
 import secrets
@@ -25,9 +25,9 @@ from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Record
 from service.storage.sqlite.delivery_database import TABLES, Rows, SqliteDeliveryDatabase
 
-PRUNED_ATTEMPTS: Final = 4000
-# As the index has it.
-_WHICH: Final = {
+PRUNE_BATCH_ATTEMPTS: Final = 4000
+# Must match the expression of the index `delivery_queue_due`.
+_CONDITIONS: Final = {
     QueueKind.HEALTHY: "(attempts > 0) = 0",
     QueueKind.FAILED: "(attempts > 0) = 1",
 }
@@ -36,37 +36,37 @@ _INSERT_DEAD_LETTER: Final = """INSERT OR REPLACE INTO dead_letter (destination,
 
 
 class SqliteDeliveries:
-    """`DeliveryPlanning` and `DeliveryClaims`, see there."""
+    """Implements `DeliveryState`."""
 
     def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
-        self._tokens = itertools.count(secrets.randbits(48) << 14)  # no two processes have one in common
+        self._tokens = itertools.count(secrets.randbits(48) << 14)  # unique across processes
         self._keys: dict[str, int] = {}
 
     def require_file(self) -> None:
-        """See that the file is the one that was opened; raises InboxUnavailable."""
+        """Raise InboxUnavailable if the file is no longer the one that was opened."""
         self._store.require_file()
 
     def adopt(self, identity: int, last: int) -> int:
-        """Belong to the log of this identity; see `DeliveryPlanning`."""
+        """Bind the state to the log of this identity; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
-            found = _rows(db, "SELECT identity FROM origin")
-            if not found:
+            stored = _rows(db, "SELECT identity FROM origin")
+            if not stored:
                 _rows(db, "INSERT INTO origin (identity) VALUES (?)", identity)
-            if found in ([], [(identity,)]):
-                gone = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", last)
-                drop_empty_queues(db, gone)
+            if stored in ([], [(identity,)]):
+                deleted = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", last)
+                drop_empty_queues(db, deleted)
                 _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
-                return len(gone)
+                return len(deleted)
             ((count,),) = _rows(db, "SELECT count(*) FROM delivery")
             for table in TABLES:
-                _rows(db, f"DELETE FROM {table}")  # noqa: S608  one of these
+                _rows(db, f"DELETE FROM {table}")  # noqa: S608  constants
             _rows(db, "UPDATE destination SET position = 0, backlog = 0")
             _rows(db, "UPDATE origin SET identity = ?", identity)
             return int(count)
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
-        """Have exactly *names* be in the file; see `DeliveryPlanning`."""
+        """Store *names* as the destinations of the file; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
             db.execute(
                 f"UPDATE destination SET gone_since = ? WHERE gone_since IS NULL AND name NOT IN ({_marks(names)})",  # noqa: S608  marks only
@@ -80,17 +80,17 @@ class SqliteDeliveries:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
 
     def positions(self) -> Mapping[str, int]:
-        """Say how far the log was read; see `DeliveryPlanning`."""
+        """Return the position up to which the log was read, by destination; see `DeliveryPlanning`."""
         return dict(self._store.rows("SELECT name, position FROM destination WHERE gone_since IS NULL"))
 
     def plan(self, name: str, since: int, until: int, deliveries: Sequence[Delivery], *, now: int) -> bool:
-        """Note what is owed; see `DeliveryPlanning`."""
+        """Store the deliveries between two positions; see `DeliveryPlanning`."""
         key = self._key(name)
         with self._store.transaction() as db:
-            moved = (
+            advance = (
                 "UPDATE destination SET position = ?, backlog = backlog + ? WHERE id = ? AND position = ? RETURNING 1"
             )
-            if not _rows(db, moved, until, len(deliveries), key, since):
+            if not _rows(db, advance, until, len(deliveries), key, since):
                 return False
             queues = {each.queue: min(each.received_at, now) for each in reversed(deliveries)}
             db.executemany("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, 0)", [(key, *each, now) for each in deliveries])
@@ -103,12 +103,12 @@ class SqliteDeliveries:
     def expire(
         self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
-        """Give up what is no use to wait for; see `DeliveryPlanning`."""
-        away = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
-        down = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
-        free = """(destination, queue) NOT IN (
-                    SELECT destination, queue FROM delivery_queue WHERE token IS NOT NULL AND due > ?)"""
-        long = now - policy.max_age_ms
+        """Make dead letters of undeliverable events; see `DeliveryCleanup`."""
+        inactive = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
+        failing = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
+        is_unclaimed = """(destination, queue) NOT IN (
+                            SELECT destination, queue FROM delivery_queue WHERE token IS NOT NULL AND due > ?)"""
+        cutoff = now - policy.max_age_ms
         with self._store.transaction() as db:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
             db.execute("DELETE FROM dead_letter WHERE at < ?", (now - dead_letter_age_ms,))
@@ -116,43 +116,43 @@ class SqliteDeliveries:
                 """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead_letter)
                      AND position NOT IN (SELECT position FROM delivery)"""
             )
-            # What waits for longer than anything may was written by a clock that ran ahead.
+            # A due time beyond the maximum wait was written by a clock that was ahead.
             db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + policy.max_wait_ms))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
-            found: Counter[tuple[str, DeadLetterReason]] = Counter()
-            for reason, over, values in (
-                (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({away})", (first,)),
+            counts: Counter[tuple[str, DeadLetterReason]] = Counter()
+            for reason, condition, values in (
+                (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({inactive})", (first,)),
                 (
                     DeadLetterReason.EXPIRED,
-                    f"planned_at <= ? AND destination IN ({down})",
-                    (long, long, policy.min_attempts),
+                    f"planned_at <= ? AND destination IN ({failing})",
+                    (cutoff, cutoff, policy.min_attempts),
                 ),
             ):
-                gone = _rows(
+                given_up = _rows(
                     db,
-                    f"DELETE FROM delivery WHERE {over} AND {free} RETURNING destination, queue, position",  # noqa: S608  constants
+                    f"DELETE FROM delivery WHERE {condition} AND {is_unclaimed} RETURNING destination, queue, position",  # noqa: S608  constants
                     *values,
                     now,
                 )
-                drop_empty_queues(db, [(key, queue) for key, queue, _ in gone])
+                drop_empty_queues(db, [(key, queue) for key, queue, _ in given_up])
                 db.executemany(
                     _INSERT_DEAD_LETTER,
-                    [(key, position, reason, 0, now) for key, _, position in gone],
+                    [(key, position, reason, 0, now) for key, _, position in given_up],
                 )
-                found.update((names[key], reason) for key, _, _ in gone)
-        return found
+                counts.update((names[key], reason) for key, _, _ in given_up)
+        return counts
 
     def prune_attempts(self, first: int) -> None:
-        """Drop some of what is told of events before *first*; see `DeliveryPlanning`."""
+        """Delete a batch of the attempts of events before *first*; see `DeliveryCleanup`."""
         old = "SELECT position, destination, at FROM attempt WHERE position < ? ORDER BY position LIMIT ?"
         if not self._store.rows(old, (first, 1)):
             return
-        forgotten = f"DELETE FROM attempt WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
         with self._store.transaction() as db:
-            db.execute(forgotten, (first, PRUNED_ATTEMPTS))
+            delete = f"DELETE FROM attempt WHERE (position, destination, at) IN ({old})"  # noqa: S608  constants
+            db.execute(delete, (first, PRUNE_BATCH_ATTEMPTS))
 
     def unsaved(self, limit: int) -> Sequence[int]:
-        """Return dead letters whose event was not saved yet; see `DeadLetterEvents`."""
+        """Return dead letters whose event is not saved yet; see `DeadLetterEvents`."""
         query = "SELECT DISTINCT position FROM dead_letter WHERE saved = 0 ORDER BY position LIMIT ?"
         return [position for (position,) in self._store.rows(query, (limit,))]
 
@@ -180,15 +180,15 @@ class SqliteDeliveries:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of what is within; see `DeliveryClaims`."""
+        """Run the block in one transaction; see `DeliveryClaims`."""
         with self._store.transaction():
             yield
 
     def next_due(self, name: str, kind: QueueKind) -> int | None:
-        """Return when the next queue is due; see `DeliveryClaims`."""
+        """Return the earliest due time of a queue; see `DeliveryClaims`."""
         dues = self._store.rows(
             f"""SELECT due FROM delivery_queue WHERE destination =
-                  (SELECT id FROM destination WHERE name = ? AND disabled IS NULL) AND {_WHICH[kind]}
+                  (SELECT id FROM destination WHERE name = ? AND disabled IS NULL) AND {_CONDITIONS[kind]}
                 ORDER BY due LIMIT 1""",  # noqa: S608  constants
             (name,),
         )
@@ -197,13 +197,13 @@ class SqliteDeliveries:
     def claim(
         self, name: str, most: int, kind: QueueKind, *, now: int, lease: int, at_random: bool = False
     ) -> Sequence[Claim]:
-        """Take what is due; see `DeliveryClaims`."""
+        """Lease queues that are due; see `DeliveryClaims`."""
         key, token = self._key(name), next(self._tokens)
         with self._store.transaction() as db:
             queues = _rows(
                 db,
                 f"""UPDATE delivery_queue SET due = ?, token = ? WHERE destination = ? AND queue IN (
-                      SELECT queue FROM delivery_queue WHERE destination = ? AND {_WHICH[kind]} AND due <= ?
+                      SELECT queue FROM delivery_queue WHERE destination = ? AND {_CONDITIONS[kind]} AND due <= ?
                         AND (SELECT disabled FROM destination WHERE id = ?) IS NULL
                       ORDER BY {"random()" if at_random else "due"} LIMIT ?)
                     RETURNING queue, attempts, first_attempt_at""",  # noqa: S608  constants
@@ -211,38 +211,38 @@ class SqliteDeliveries:
                 *(key, now, key, most),
             )
             return [
-                Claim(name, queue, *self._head(db, key, queue), attempts, first, token)
-                for queue, attempts, first in queues
+                Claim(name, queue, *self._first_delivery(db, key, queue), attempts, first_attempt_at, token)
+                for queue, attempts, first_attempt_at in queues
             ]
 
-    def _head(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool]:
-        """Give the first event of a queue: its position, since when it is owed, whether it is a replay."""
+    def _first_delivery(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool]:
+        """Return the first delivery of a queue: its position, when it was planned, whether it is a replay."""
         first = """SELECT position, planned_at, replay FROM delivery INDEXED BY delivery_in_queue
                    WHERE destination = ? AND queue = ? ORDER BY position LIMIT 1"""
         ((position, planned_at, replay),) = _rows(db, first, key, queue)
         return position, planned_at, bool(replay)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
-        """Write down how claims ended; see `DeliveryClaims`."""
+        """Store the results of claims; see `DeliveryClaims`."""
         with self._store.transaction() as db:
-            fates = [self._went_on(db, settlement) for settlement in settlements]
-            ours = list(compress(settlements, fates))
+            are_ours = [self._release_queue(db, settlement) for settlement in settlements]
+            ours = list(compress(settlements, are_ours))
             attempts = [(each.claim.position, self._key(each.claim.destination), *each.attempt) for each in ours]
             db.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?)", attempts)
-            over = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
-            db.executemany(_INSERT_DEAD_LETTER, self._dead(over))
-            gone: Rows = db.executemany(
+            finished = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
+            db.executemany(_INSERT_DEAD_LETTER, self._dead_letter_rows(finished))
+            deleted: Rows = db.executemany(
                 "DELETE FROM delivery WHERE destination = ? AND position = ? RETURNING destination, queue",
-                [(self._key(each.claim.destination), each.claim.position) for each in over],
+                [(self._key(each.claim.destination), each.claim.position) for each in finished],
             ).fetchall()
-            drop_empty_queues(db, gone)
-            self._note_failures(db, ours)
+            drop_empty_queues(db, deleted)
+            self._record_failures(db, ours)
             disabled = [(each.disables, self._key(each.claim.destination)) for each in ours if each.disables]
             db.executemany("UPDATE destination SET disabled = ? WHERE id = ? AND disabled IS NULL", disabled)
-        return [settlement.claim for settlement, fate in zip(settlements, fates, strict=True) if not fate]
+        return [settlement.claim for settlement, is_ours in zip(settlements, are_ours, strict=True) if not is_ours]
 
-    def _went_on(self, db: apsw.Connection, settlement: Settlement) -> bool:
-        """Have the queue be free again, unless it is another's by now."""
+    def _release_queue(self, db: apsw.Connection, settlement: Settlement) -> bool:
+        """Release the queue and set its next due time; return False if its lease is no longer this claim's."""
         claim = settlement.claim
         queue = (self._key(claim.destination), claim.queue, claim.token)
         return bool(
@@ -255,22 +255,22 @@ class SqliteDeliveries:
             )
         )
 
-    def _note_failures(self, db: apsw.Connection, ours: Sequence[Settlement]) -> None:
-        """Note since when, and how often, each destination took nothing."""
+    def _record_failures(self, db: apsw.Connection, ours: Sequence[Settlement]) -> None:
+        """Count the failed attempts of each destination since its last success, and when they started."""
         for name in {each.claim.destination for each in ours}:
             own = [each for each in ours if each.claim.destination == name]
             if any(each.ruling.verdict is Verdict.DELIVERED for each in own):
-                well = "UPDATE destination SET failing_since = NULL, failures = 0 WHERE id = ? AND failures > 0"
-                _rows(db, well, self._key(name))
+                reset = "UPDATE destination SET failing_since = NULL, failures = 0 WHERE id = ? AND failures > 0"
+                _rows(db, reset, self._key(name))
             else:
-                ill = """UPDATE destination SET failing_since = coalesce(failing_since, ?), failures = failures + ?
-                         WHERE id = ?"""
-                _rows(db, ill, own[0].attempt.at, len(own), self._key(name))
+                count = """UPDATE destination SET failing_since = coalesce(failing_since, ?), failures = failures + ?
+                           WHERE id = ?"""
+                _rows(db, count, own[0].attempt.at, len(own), self._key(name))
 
-    def _dead(self, over: Sequence[Settlement]) -> list[tuple[int, int, str, int, int]]:
+    def _dead_letter_rows(self, finished: Sequence[Settlement]) -> list[tuple[int, int, str, int, int]]:
         return [
             (self._key(claim.destination), claim.position, ruling.reason, claim.attempts + 1, attempt.at)
-            for claim, attempt, ruling, _ in over
+            for claim, attempt, ruling, _ in finished
             if ruling.reason
         ]
 
@@ -286,15 +286,15 @@ def saved_events(store: SqliteDeliveryDatabase, positions: Sequence[int]) -> Map
     return {at: msgspec.msgpack.decode(text, type=Event) for at, text in store.rows(query, tuple(positions))}
 
 
-def drop_empty_queues(db: apsw.Connection, gone: Sequence[tuple[Any, ...]]) -> None:
-    """Count what is no longer owed, by destination and queue, and drop queues in which nothing is."""
-    for key, number in Counter(key for key, _ in gone).items():
+def drop_empty_queues(db: apsw.Connection, deleted: Sequence[tuple[Any, ...]]) -> None:
+    """Subtract deleted deliveries (rows of destination and queue) from the backlogs, and drop queues that are empty."""
+    for key, number in Counter(key for key, _ in deleted).items():
         db.execute("UPDATE destination SET backlog = backlog - ? WHERE id = ?", (number, key))
     db.executemany(
         """DELETE FROM delivery_queue WHERE destination = ? AND queue = ? AND NOT EXISTS (
              SELECT 1 FROM delivery
              WHERE delivery.destination = delivery_queue.destination AND delivery.queue = delivery_queue.queue)""",
-        gone,
+        deleted,
     )
 
 

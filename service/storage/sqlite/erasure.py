@@ -1,4 +1,4 @@
-"""Taking one person's events out of the database, beside the server that writes it."""
+"""Erase one person's events from the database while the server writes it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from service.storage.sqlite import schema
 from service.storage.sqlite.database import transaction
 from service.storage.sqlite.errors import map_errors
 
-LOCK_TIMEOUT_MS: Final = 10_000  # how long the server's lock, and the end of a reader, are waited for
-ERASED_AT_ONCE: Final = 256  # the server waits for us meanwhile
+LOCK_TIMEOUT_MS: Final = 10_000  # maximum wait for the server's lock, and for readers to finish
+ERASED_EVENTS_PER_TRANSACTION: Final = 256  # the server waits meanwhile
 
 
 class SqliteErasure:
-    """What nobody else does: a second process that writes, in short transactions."""
+    """The only second process that writes the database, in short transactions."""
 
     def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
-        """Open the database; raises InboxUnavailable if there is none of ours."""
+        """Open the database; raises InboxUnavailable if there is no inbox at *path*."""
         self._path = path
         with map_errors(path):
             self._db = schema.open_existing(path, writable=True)
@@ -35,24 +35,24 @@ class SqliteErasure:
         self._db.close()
 
     def find(self, subject: str) -> Sequence[int]:
-        """Give the positions of the events of *subject*; reads all that is kept."""
+        """Return the positions of the events of *subject*; reads the whole table."""
         with map_errors(self._path):
             return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
 
     def erase(self, positions: Sequence[int]) -> bool:
-        """Leave of these events what tells a duplicate, a hash of the id, and no personal data.
+        """Remove all personal data of these events; a hash of the id stays, so that duplicates are recognized.
 
-        Ends with a checkpoint that empties the WAL; returns False if a reader kept that from being done.
+        Then truncate the WAL by a checkpoint; returns False if a reader prevented that.
         """
         with map_errors(self._path):
-            for start in range(0, len(positions), ERASED_AT_ONCE):
-                some = tuple(positions[start : start + ERASED_AT_ONCE])
-                marks = ",".join("?" * len(some))
+            for start in range(0, len(positions), ERASED_EVENTS_PER_TRANSACTION):
+                batch = tuple(positions[start : start + ERASED_EVENTS_PER_TRANSACTION])
+                marks = ",".join("?" * len(batch))
                 with transaction(self._db):
                     self._db.execute(
                         f"""UPDATE event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
                             WHERE position IN ({marks})""",  # noqa: S608  marks only
-                        some,
+                        batch,
                     )
             try:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -61,5 +61,5 @@ class SqliteErasure:
         return True
 
     def remains(self) -> str:
-        """Return "": the pages were overwritten; see `Erasure`."""
+        """Return "": the pages were overwritten, so nothing remains; see `Erasure`."""
         return ""

@@ -1,4 +1,4 @@
-"""The writing half."""
+"""The writer of the SQLite inbox."""
 
 import fcntl
 import os
@@ -22,18 +22,18 @@ from service.storage.sqlite.ownership import make_private, require_ours
 from service.storage.sqlite.reserve import Reserve, free_bytes
 from service.storage.sqlite.volume import PROBE_BYTES, VolumeProbe, full
 
-PURGED_EVENTS: Final = 256
-MAX_PURGES_FOR_ROOM: Final = 64  # by one put, so that the requests behind it do not wait for too long
+PURGE_BATCH_EVENTS: Final = 256
+MAX_PURGES_PER_PUT: Final = 64  # limits how long the requests behind it wait
 
 
 class SqliteInbox:
-    """The writing half. One process at a time; a second one is refused."""
+    """The writer of a SQLite inbox, at most one per file: a second process is rejected."""
 
     def __init__(self, path: Path, terms: Terms) -> None:
-        """Open or make the database.
+        """Open or create the database.
 
-        Raises InboxUnavailable where this could not keep its promise: an old library, a journal that is not a WAL, a
-        directory that can't be written, a file of a later version, another process that writes.
+        Raises InboxUnavailable if events could not be stored durably: an unsafe SQLite library, a journal that is not a
+        WAL, a directory that is not writable, a file of a later version, another process that writes the file.
         """
         schema.require_library(apsw.sqlite_lib_version())
         self._path, self._wal = path, path.with_name(path.name + "-wal")
@@ -44,26 +44,26 @@ class SqliteInbox:
         self._reserve = Reserve(path)
         self._volume = VolumeProbe(path.parent)
         self._is_checkpointed = False
-        self._at_once = PURGED_EVENTS
-        self._is_stuck = False  # what is too old can't be purged for want of room
+        self._purge_batch_events = PURGE_BATCH_EVENTS
+        self._is_purge_stuck = False  # old events can't be purged for lack of room
         try:
             with map_errors(self._path):
                 make_private(path)
                 self._db = self._connect()
-                self._last = schema.number(self._db, schema.LAST)
+                self._last = schema.number(self._db, schema.LAST_POSITION)
                 self._first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
                 self._bodies_dropped = schema.number(
                     self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'"
                 )
                 self._inodes = [file.stat().st_ino for file in self._files()]
-                with suppress(apsw.FullError):  # the start needs no room; the first put does, and says so
+                with suppress(apsw.FullError):  # opening needs no room; the first put does, and reports it
                     self._checkpoint_once()
         except BaseException:
             os.close(self._lock)
             raise
         self._reserve.make()
         if max(self._volume.free(), self._reusable_bytes()) < PROBE_BYTES:
-            self._volume.failed()  # so that it is not called ready before a write went well
+            self._volume.failed()  # not ready until a probe has succeeded
 
     def _connect(self) -> apsw.Connection:
         try:
@@ -92,18 +92,18 @@ class SqliteInbox:
         return [_outcome(digest, known) for digest in digests]
 
     def _store(self, distinct: Mapping[bytes, Event], size: int) -> set[bytes]:
-        """Append what is new, and return the digests of what is not; *size* is that of the events, in bytes."""
+        """Append the new events, and return the digests of the duplicates; *size* is in bytes."""
         self._require_room(size)
         try:
             self._append(distinct)
-        except apsw.ConstraintError:  # some are duplicates: rare, so that the lookup is paid only then
+        except apsw.ConstraintError:  # only now, as duplicates are rare, is the lookup worth its cost
             known = self._known(list(distinct))
             self._append({digest: event for digest, event in distinct.items() if digest not in known})
             return known
         return set()
 
     def probe(self) -> None:
-        """Write a page, or on a volume that was full 1 MiB now and then; see `Inbox`."""
+        """Write a page, or if the volume was full, 1 MiB at intervals; see `Inbox`."""
         with self._map_errors():
             self._checkpoint_once()
             if self._volume.is_full:
@@ -111,26 +111,26 @@ class SqliteInbox:
             else:
                 with transaction(self._db):
                     self._db.execute("UPDATE progress SET position = position")
-                    self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()  # of a process that was killed
+                    self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()  # left by a killed process
         self._require_file()
 
     def purge(self, now: int) -> bool:
-        """Drop what is too old; see `Inbox`."""
+        """Purge old events; see `Inbox`."""
         with self._map_errors():
-            self._is_stuck = True
-            more = self._purge_what_fits(now)
-            self._is_stuck = False
+            self._is_purge_stuck = True
+            more = self._purge_batch_that_fits(now)
+            self._is_purge_stuck = False
             if not more and not self._volume.is_full:
                 self._reserve.make()
                 if self._reserve.size():
-                    self._at_once = PURGED_EVENTS
+                    self._purge_batch_events = PURGE_BATCH_EVENTS
         return more
 
-    def _purge_what_fits(self, now: int) -> bool:
-        """Purge a batch; if there is no room in the WAL for it, give the reserve up, and then halve the batch."""
+    def _purge_batch_that_fits(self, now: int) -> bool:
+        """Purge a batch; if the WAL has no room for it, release the reserve, then halve the batch until it fits."""
         while True:
             try:
-                if self._volume.is_full:  # what makes the database grow comes first; then the WAL starts over
+                if self._volume.is_full:  # a checkpoint lets the WAL start over, so the purge needs no new room in it
                     self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 return self._purge(now)
             except apsw.FullError:
@@ -138,26 +138,29 @@ class SqliteInbox:
                 if not self._is_purge_due(now):
                     return False  # the reserve is kept for a purge that makes room
                 if not self._reserve.release():
-                    if self._at_once == 1:
+                    if self._purge_batch_events == 1:
                         raise
-                    self._at_once //= 2
+                    self._purge_batch_events //= 2
 
     def _is_purge_due(self, now: int) -> bool:
-        """Return whether something is too old, and nobody needs it."""
-        ids, bodies = now - self._terms.retention, now - self._terms.body_retention
+        """Return whether something is past its retention and below the low-watermark."""
+        id_cutoff, body_cutoff = now - self._terms.retention, now - self._terms.body_retention
         start = max(self._bodies_dropped + 1, self._first)
-        return self._until(self._first, ids, now) is not None or self._until(start, bodies, now) is not None
+        return (
+            self._batch_end(self._first, id_cutoff, now) is not None
+            or self._batch_end(start, body_cutoff, now) is not None
+        )
 
     def _make_room(self, size: int) -> bool:
-        """Start the WAL over, and purge what is too old until *size* bytes fit; return whether they do."""
+        """Checkpoint the WAL, and purge old events until *size* bytes fit; return whether they do."""
         now = clock.now_ms()
         if not self._is_old(self._first, now - self._terms.retention):
-            return False  # the reserve is not for that
-        for _ in range(MAX_PURGES_FOR_ROOM):
+            return False  # nothing can be purged, and the reserve is not for new events
+        for _ in range(MAX_PURGES_PER_PUT):
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if self._fits(size):
                 return True
-            if not self._purge_what_fits(now):
+            if not self._purge_batch_that_fits(now):
                 break
         return self._fits(size)
 
@@ -168,23 +171,23 @@ class SqliteInbox:
         return more
 
     def _require_room(self, size: int) -> None:
-        """Raise FullError if storing *size* bytes would use up what a purge needs to get out of a full volume.
+        """Raise FullError if storing *size* bytes would use up the room that a purge of a full volume needs.
 
-        That is the reserve; without it as much free room on the volume, or free pages in the database, so that it need
-        not grow: else its WAL could not be taken in any more, nor anything be purged.
+        That room is the reserve. Without a reserve, it is as much free space on the volume, or enough free pages in the
+        database that it need not grow. Otherwise the WAL could not be checkpointed any more, nor anything be purged.
         """
         if self._reserve.size() or self._volume.free() >= self._reserve.bytes + size:
             return
         if not self._fits(size):
-            raise apsw.FullError("what is left is kept to purge with")
+            raise apsw.FullError("the remaining room is reserved for the purge")
 
     def _fits(self, size: int) -> bool:
-        """Return whether the free pages of the database take *size* bytes, and a probe besides."""
+        """Return whether the free pages of the database have room for *size* bytes and a probe."""
         return self._reusable_bytes() >= PROBE_BYTES + 2 * size
 
     @contextmanager
     def _map_errors(self, size: int = 0) -> Iterator[None]:
-        """Raise InboxUnavailable for whatever SQLite raises; if *size* bytes have no room, with what is needed."""
+        """Raise InboxUnavailable instead of an SQLite error; if *size* bytes have no room, with the bytes needed."""
         try:
             with map_errors(self._path):
                 yield
@@ -196,24 +199,26 @@ class SqliteInbox:
                 self._path,
                 needed=self._volume.needed + (0 if self._reserve.size() else self._reserve.bytes),
                 free=self._volume.free(),
-                taken=self.size().bytes or 0,
-                holding=self._holding(),
+                used=self.size().bytes or 0,
+                why_not_purged=self._why_not_purged(),
             ) from ex
 
-    def _holding(self) -> str:
-        """Return why nothing more may be purged, as the end of a sentence."""
+    def _why_not_purged(self) -> str:
+        """Return why no events can be purged, as the end of a sentence."""
         now = clock.now_ms()
-        if (needed := self._terms.hold(now)) is not None and needed <= self._first:
-            return f"the relay has yet to deliver what follows position {needed - 1}"
+        if (low_watermark := self._terms.low_watermark(now)) is not None and low_watermark <= self._first:
+            return f"the relay has not delivered the events after position {low_watermark - 1} yet"
         if self._is_old(self._first, now - self._terms.retention):
-            return f"events past the retention {'find no room to be' if self._is_stuck else 'are being'} purged"
+            if self._is_purge_stuck:
+                return "there is no room to purge the events that are past the retention"
+            return "events past the retention are being purged"
         return f"none of its events is older than the retention ({self._terms.retention / DAY_MS:g} days)"
 
     def _checkpoint_once(self) -> None:
-        """Take in what an earlier process left in the WAL, before anything is promised.
+        """Checkpoint the WAL that an earlier process left, before any event is stored or called a duplicate.
 
-        What it left can be read but may not be on the disk: it is taken into the database, which is synced, before
-        anybody is told that it is a duplicate.
+        Its events can be read but may not be synced to disk. The checkpoint moves them into the database and syncs it,
+        so that no event that a power failure could still remove is answered as a duplicate.
         """
         if self._is_checkpointed:
             return
@@ -227,7 +232,7 @@ class SqliteInbox:
 
     def _probe_full_volume(self) -> None:
         if not self._volume.is_due(self._reusable_bytes()):
-            raise apsw.FullError("not tried again yet")
+            raise apsw.FullError("the next probe is not due yet")
         self._require_room(self._volume.needed // 2)
         self._volume.trying()
         try:
@@ -245,17 +250,17 @@ class SqliteInbox:
         return int(self._db.pragma("freelist_count")) * int(self._db.pragma("page_size"))
 
     def size(self) -> Size:
-        """Say how much is held, by the positions and the files; see `Inbox`."""
-        taken = sum(_file_size(self._path.with_name(self._path.name + end)) for end in ("", "-wal", "-shm"))
-        taken += self._reserve.size()
-        return Size(max(self._last - self._first + 1, 0), taken, _free(self._path.parent))
+        """Return the size by the positions and the files; see `Inbox`."""
+        used = sum(_file_size(self._path.with_name(self._path.name + suffix)) for suffix in ("", "-wal", "-shm"))
+        used += self._reserve.size()
+        return Size(max(self._last - self._first + 1, 0), used, _free(self._path.parent))
 
     def close(self) -> None:
-        """Close the database, which takes the WAL in, and let another process write."""
+        """Close the database, which checkpoints the WAL, and release the lock for another process."""
         try:
             self._db.close()
-            self._reserve.make_of_what_is_left()
-        except (apsw.Error, OSError):  # what is in the WAL is taken in at the next start
+            self._reserve.make_from_free_space()
+        except (apsw.Error, OSError):  # the next start checkpoints the WAL
             pass
         finally:
             os.close(self._lock)
@@ -263,21 +268,21 @@ class SqliteInbox:
     def _append(self, events: Mapping[bytes, Event]) -> None:
         if not events:
             return
-        whole = [rows.row(digest, event) for digest, event in events.items()]
-        if len(whole) <= rows.ROWS_AT_ONCE:
-            rows.insert(self._db, whole)  # one statement is a transaction of its own
+        new_rows = [rows.row(digest, event) for digest, event in events.items()]
+        if len(new_rows) <= rows.ROWS_PER_STATEMENT:
+            rows.insert(self._db, new_rows)  # one statement is a transaction by itself
         else:
             with transaction(self._db):
-                for start in range(0, len(whole), rows.ROWS_AT_ONCE):
-                    rows.insert(self._db, whole[start : start + rows.ROWS_AT_ONCE])
+                for start in range(0, len(new_rows), rows.ROWS_PER_STATEMENT):
+                    rows.insert(self._db, new_rows[start : start + rows.ROWS_PER_STATEMENT])
         self._last = self._db.last_insert_rowid()
 
     def _known(self, digests: Sequence[bytes]) -> set[bytes]:
         known: set[bytes] = set()
-        for start in range(0, len(digests), rows.ROWS_AT_ONCE):
-            some = digests[start : start + rows.ROWS_AT_ONCE]
-            query = f"SELECT digest FROM event WHERE digest IN ({','.join('?' * len(some))})"  # noqa: S608  no value is in the text
-            known.update(digest for (digest,) in self._db.execute(query, some))
+        for start in range(0, len(digests), rows.ROWS_PER_STATEMENT):
+            batch = digests[start : start + rows.ROWS_PER_STATEMENT]
+            query = f"SELECT digest FROM event WHERE digest IN ({','.join('?' * len(batch))})"  # noqa: S608  no value is in the text
+            known.update(digest for (digest,) in self._db.execute(query, batch))
         return known
 
     def _require_file(self) -> None:
@@ -287,7 +292,9 @@ class SqliteInbox:
             same = False
         if not same:
             raise InboxUnavailable(
-                StorageFailure.VANISHED, f"{self._path} or its WAL was moved or deleted while in use", reopen=True
+                StorageFailure.VANISHED,
+                f"{self._path} or its WAL was moved or deleted while in use: an inbox is opened at that path again",
+                reopen=True,
             )
 
     def _files(self) -> tuple[Path, Path]:
@@ -295,31 +302,31 @@ class SqliteInbox:
 
     def _is_old(self, position: int, cutoff: int) -> bool:
         query = "SELECT received_at FROM event WHERE position >= ? ORDER BY position LIMIT 1"
-        found: list[tuple[Any, ...]] = self._db.execute(query, (position,)).fetchall()
-        return bool(found) and bool(found[0][0] < cutoff)
+        oldest: list[tuple[Any, ...]] = self._db.execute(query, (position,)).fetchall()
+        return bool(oldest) and bool(oldest[0][0] < cutoff)
 
-    def _until(self, start: int, cutoff: int, now: int) -> int | None:
-        """Give where a batch from *start* on ends; None where nothing there is too old, or somebody needs it."""
+    def _batch_end(self, start: int, cutoff: int, now: int) -> int | None:
+        """Return the position before which a batch from *start* ends; None if no event there can be purged."""
         if not self._is_old(start, cutoff):
             return None
-        needed, end = self._terms.hold(now), start + self._at_once
-        end = end if needed is None else min(end, needed)
+        low_watermark, end = self._terms.low_watermark(now), start + self._purge_batch_events
+        end = end if low_watermark is None else min(end, low_watermark)
         return end if end > start else None
 
     def _drop_events(self, cutoff: int, now: int) -> bool:
-        end = self._until(self._first, cutoff, now)
+        end = self._batch_end(self._first, cutoff, now)
         if end is None:
             return False
         with transaction(self._db):
             batch = (end, cutoff)
             self._db.execute("DELETE FROM event WHERE position < ? AND received_at < ?", batch)
             first = schema.number(self._db, "SELECT coalesce(min(position), ?) FROM event", self._last + 1)
-        self._first = first  # not before the commit, which may fail for want of room
+        self._first = first  # only after the commit, which may fail for lack of room
         return self._is_old(self._first, cutoff)
 
     def _drop_bodies(self, cutoff: int, now: int) -> bool:
         start = max(self._bodies_dropped + 1, self._first)
-        end = self._until(start, cutoff, now)
+        end = self._batch_end(start, cutoff, now)
         if end is None:
             return False
         batch = (start, end, cutoff)
@@ -354,7 +361,8 @@ def _lock(path: Path) -> int:
     except OSError as ex:
         os.close(handle)
         raise InboxUnavailable(
-            StorageFailure.LOCKED, f"another process writes {path}: SQLite serves one worker of one pod"
+            StorageFailure.LOCKED,
+            f"another process writes {path}: stop it, as SQLite supports only one worker in one pod",
         ) from ex
     return handle
 

@@ -1,4 +1,4 @@
-"""The reading half."""
+"""The reader of the SQLite inbox."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from service.storage.sqlite.errors import map_errors
 
 
 class SqliteLog:
-    """The reading half: short transactions, so that the writer's WAL is never held back."""
+    """The reader of a SQLite inbox, in short transactions so that the writer can checkpoint its WAL."""
 
     def __init__(self, path: Path) -> None:
-        """Open the database for reading; raises InboxUnavailable where there is none that can be read."""
+        """Open the database read-only; raises InboxUnavailable if there is none or it can't be read."""
         schema.require_library(apsw.sqlite_lib_version())
         self._path = path
         with map_errors(self._path):
@@ -24,7 +24,7 @@ class SqliteLog:
             self._inode = path.stat().st_ino
 
     def read(self, after: int, limit: int, *, data: bool = True) -> Sequence[Record]:
-        """Give what follows *after*; see `Log`."""
+        """Return the events after a position; see `Log`."""
         self._require_file()
         columns = rows.COLUMNS if data else rows.COLUMNS.replace(", data", ", x''")
         return self._records(
@@ -32,34 +32,34 @@ class SqliteLog:
         )
 
     def at(self, positions: Sequence[int]) -> Sequence[Record]:
-        """Give the events of these positions; see `Log`."""
+        """Return the events at these positions; see `Log`."""
         marks = ",".join("?" * len(positions))
         return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
 
     def identity(self) -> int:
-        """Give the number that is this log's alone; see `Log`."""
+        """Return this log's unique number; see `Log`."""
         with map_errors(self._path):
             return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
 
     def first(self) -> int:
-        """Give the oldest position; see `Log`."""
+        """Return the oldest position; see `Log`."""
         with map_errors(self._path):
             dropped = schema.number(self._db, "SELECT position FROM progress WHERE name = 'bodies_dropped'")
         return next((record.position for record in self.read(dropped, 1)), self.last() + 1)
 
     def last(self) -> int:
-        """Give the newest position; see `Log`."""
+        """Return the newest position; see `Log`."""
         with map_errors(self._path):
-            return schema.number(self._db, schema.LAST)
+            return schema.number(self._db, schema.LAST_POSITION)
 
     def find(self, event_id: str) -> Record | None:
-        """Give the event with this id, if it is there; reads the whole index."""
-        same = f"SELECT position FROM event WHERE substr(digest, {rows.SECOND_BYTES + 1}) = ?"  # noqa: S608  no value is in the text
-        condition = f"position IN ({same}) AND data IS NOT NULL"
-        return next(iter(self._records(condition, rows.hashed(event_id))), None)
+        """Return the event with this id, None if there is none; reads the whole index."""
+        same_hash = f"SELECT position FROM event WHERE substr(digest, {rows.SECOND_BYTES + 1}) = ?"  # noqa: S608  no value is in the text
+        condition = f"position IN ({same_hash}) AND data IS NOT NULL"
+        return next(iter(self._records(condition, rows.hash_id(event_id))), None)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def _require_file(self) -> None:
@@ -69,11 +69,11 @@ class SqliteLog:
             same = False
         if not same:
             raise InboxUnavailable(
-                StorageFailure.VANISHED, f"{self._path} was moved or replaced while it was read", reopen=True
+                StorageFailure.VANISHED, f"{self._path} was moved or replaced while it was being read", reopen=True
             )
 
     def _records(self, condition: str, *values: int | bytes, columns: str = rows.COLUMNS) -> Sequence[Record]:
-        query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is one of ours
+        query = f"SELECT position, {columns} FROM event WHERE {condition}"  # noqa: S608  the condition is a constant of this module
         with map_errors(self._path):
-            found = self._db.execute(query, values).fetchall()
-        return [rows.record(row) for row in found]
+            selected = self._db.execute(query, values).fetchall()
+        return [rows.record(row) for row in selected]

@@ -1,4 +1,4 @@
-"""Events as rows of the table."""
+"""Convert events to rows of the table, and back."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ Value: TypeAlias = int | bytes | str | None
 COLUMNS: Final = "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, data"
 ROW: Final = f"({','.join('?' * 13)})"
 SECOND_BYTES: Final = 5
-ROWS_AT_ONCE: Final = 64  # rows of one statement: each statement gives up the interpreter once, whatever its rows
+ROWS_PER_STATEMENT: Final = 64  # each statement releases the GIL once, however many rows it inserts
 
 
 def digest(event: Event) -> bytes:
-    """Give what the unique index holds for an event: 16 bytes that are the same whenever its id is.
+    """Return the value of the unique index for an event: 16 bytes, equal for equal ids.
 
-    They begin with the event's own second, so that what comes together stands together: each of a commit's events
-    else has a page of its own to be read, written and synced. The rest is of a hash: the long ids themselves cost
-    twice the CPU.
+    The first bytes are the second of the event's own time, so that events that arrive together are close in the index:
+    otherwise each event of a commit reads, writes and syncs a separate page. The rest is a hash of the id: an index of
+    the long ids themselves costs twice the CPU.
     """
     second = (event.own_time // 1000).to_bytes(SECOND_BYTES, "big")
-    return second + hashed(event.id)
+    return second + hash_id(event.id)
 
 
-def hashed(event_id: str) -> bytes:
-    """Give the part of the digest that the id alone says."""
+def hash_id(event_id: str) -> bytes:
+    """Return the part of the digest that depends only on the id."""
     return hashlib.sha256(event_id.encode()).digest()[: 16 - SECOND_BYTES]
 
 
 def row(digest: bytes, event: Event) -> tuple[Value, ...]:
-    """Write an event as a row."""
+    """Return an event as a row."""
     return (
         digest,
         event.id,
@@ -53,15 +53,15 @@ def row(digest: bytes, event: Event) -> tuple[Value, ...]:
     )
 
 
-def record(found: tuple[Any, ...]) -> Record:
-    """Read an event back from its position and `COLUMNS`."""
+def record(row: tuple[Any, ...]) -> Record:
+    """Return the event of a row, which is its position and `COLUMNS`."""
     names = COLUMNS.split(", ")
-    attributes = dict(zip(names, found[1:], strict=True))
-    return Record(found[0], Event(**{**attributes, "test": bool(attributes["test"])}))
+    attributes = dict(zip(names, row[1:], strict=True))
+    return Record(row[0], Event(**{**attributes, "test": bool(attributes["test"])}))
 
 
 def insert(db: apsw.Connection, rows: Sequence[tuple[Value, ...]]) -> None:
-    """Insert at most `ROWS_AT_ONCE` rows in one statement; apsw.ConstraintError where an id is there already."""
-    places = ",".join([ROW] * len(rows))
-    statement = f"INSERT INTO event (digest, {COLUMNS}) VALUES {places}"  # noqa: S608  no value is in the text
+    """Insert at most `ROWS_PER_STATEMENT` rows in one statement; raises apsw.ConstraintError if one is a duplicate."""
+    placeholders = ",".join([ROW] * len(rows))
+    statement = f"INSERT INTO event (digest, {COLUMNS}) VALUES {placeholders}"  # noqa: S608  no value is in the text
     db.execute(statement, tuple(chain.from_iterable(rows)))

@@ -1,4 +1,4 @@
-"""The database itself: how it is opened, what is in it, and what is refused."""
+"""Open the inbox database: its schema and migrations, and the checks that reject an unsafe one."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ from service.outcomes import StorageFailure
 from service.storage.sqlite.database import migrate, prepare, require_version
 from service.storage.sqlite.ownership import Owner, require_ours
 
-OLDEST_LIBRARY: Final = (3, 51, 3)
+MIN_LIBRARY_VERSION: Final = (3, 51, 3)
 APPLICATION_ID: Final = 0x57484B31  # "WHK1"
-BUSY_TIMEOUT_MS: Final = 1000  # milliseconds; nobody else writes, so only a backup tool can hold the lock
+BUSY_TIMEOUT_MS: Final = 1000  # this process is the only writer, so only a backup tool can hold the lock
 MIN_CHECKPOINT_PAGES: Final = 50
-MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change again and again are copied once
-LAST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
-# Each step takes a database of the version that is its index to the next one. Never change one that was released.
+MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change repeatedly are copied once
+LAST_POSITION: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
+# Step N migrates a database from version N to N + 1. Never change a step that was released.
 MIGRATIONS: Final = (
     """
     CREATE TABLE event (
@@ -39,15 +39,15 @@ MIGRATIONS: Final = (
     CREATE TABLE progress (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
     INSERT INTO progress VALUES ('bodies_dropped', 0);
     """,
-    "INSERT INTO progress VALUES ('identity', random())",  # so that a reader sees that it is another one
+    "INSERT INTO progress VALUES ('identity', random())",  # lets a reader notice that the log was replaced
 )
 
 
 def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
-    """Open or make the database at *path*, durable and of the present version; raises InboxUnavailable or apsw's.
+    """Open or create the database at *path* and migrate it; raises InboxUnavailable or apsw.Error.
 
-    An existing one is not written, so that it opens on a full volume too. What of the WAL is not taken in yet stays
-    within half of *reserve_bytes*, or 4,000 pages, so that giving the reserve up makes room to take it in.
+    A database of the current version is not written, so it opens on a full volume too. The WAL that is not checkpointed
+    yet stays within half of *reserve_bytes*, or 4,000 pages, so that releasing the reserve makes room for a checkpoint.
     """
     db = apsw.Connection(str(path))
     try:
@@ -55,7 +55,7 @@ def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
         require_version(db, MIGRATIONS, path)
         _require_wal(db, path)
         db.pragma("synchronous", "FULL")
-        # What is deleted is overwritten with zeros, also where SQLite moves it: an erased text is in no page.
+        # Deleted content is overwritten with zeros, so erased personal data remains in no page.
         db.pragma("secure_delete", True)
         pages = reserve_bytes // 2 // int(db.pragma("page_size"))
         db.pragma("wal_autocheckpoint", min(max(pages, MIN_CHECKPOINT_PAGES), MAX_CHECKPOINT_PAGES))
@@ -69,30 +69,30 @@ def connect(path: Path, *, reserve_bytes: int) -> apsw.Connection:
 
 
 def _require_wal(db: apsw.Connection, path: Path) -> None:
-    journal = db.pragma("journal_mode", "wal")
-    if journal != "wal":
+    mode = db.pragma("journal_mode", "wal")
+    if mode != "wal":
         raise InboxUnavailable(
-            StorageFailure.UNSAFE, f"the journal of {path} is {journal!r} and not a WAL: use a local disk"
+            StorageFailure.UNSAFE, f"the journal mode of {path} is {mode!r}, not a WAL: use a local disk"
         )
 
 
 def require_library(version: str) -> None:
-    """Raise InboxUnavailable where the SQLite library can damage a WAL that two connections use."""
-    if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
+    """Raise InboxUnavailable if this *version* of SQLite can corrupt a WAL that two connections use."""
+    if tuple(map(int, version.split("."))) < MIN_LIBRARY_VERSION:
         raise InboxUnavailable(
-            StorageFailure.UNSAFE, f"SQLite {version} is older than 3.51.3 and can damage a WAL: update apsw"
+            StorageFailure.UNSAFE, f"SQLite {version} is older than 3.51.3 and can corrupt a WAL: update apsw"
         )
 
 
 def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
-    """Open the inbox that a server made at *path*; raises InboxUnavailable, OSError or apsw's if there is none."""
+    """Open the inbox that a server created at *path*; raises InboxUnavailable, OSError or apsw.Error if none exists."""
     if not path.is_file():
         raise InboxUnavailable(
-            StorageFailure.CANNOT_OPEN, f"there is no inbox {path}: is that the name of the server's inbox?"
+            StorageFailure.CANNOT_OPEN, f"there is no inbox {path}: is this the path of the server's inbox?"
         )
     if require_ours(path, APPLICATION_ID) is not Owner.OURS:
         raise InboxUnavailable(
-            StorageFailure.CANNOT_OPEN, f"there is no inbox in {path} yet: the server makes it when it starts"
+            StorageFailure.CANNOT_OPEN, f"there is no inbox in {path} yet: the server creates it at startup"
         )
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
     try:
@@ -105,9 +105,9 @@ def open_existing(path: Path, *, writable: bool = False) -> apsw.Connection:
 
 
 def number(db: apsw.Connection, query: str, *values: int) -> int:
-    """Give the one number that *query* finds."""
-    ((found,),) = db.execute(query, values)
-    return int(found)
+    """Return the one number that *query* selects."""
+    ((value,),) = db.execute(query, values)
+    return int(value)
 
 
 def _sync_directory(path: Path) -> None:

@@ -23,7 +23,7 @@ class Record(NamedTuple):
     event: Event
 
 
-class Placed(NamedTuple):
+class StreamRecord(NamedTuple):
     """An event of a stream with its position, a string in the stream's own format."""
 
     position: str
@@ -138,18 +138,18 @@ class Log(LogEvents, LogPositions, Closeable, Protocol):
 class Stream(Closeable, Protocol):
     """Reads events of a stream whose consumers are the user's; a position is a string in the stream's own format."""
 
-    def newest(self, limit: int) -> Sequence[Placed]:
+    def newest(self, limit: int) -> Sequence[StreamRecord]:
         """Return the newest *limit* events, oldest first. Raises InboxUnavailable."""
         ...
 
-    def since(self, time: int | None) -> Iterator[Placed]:
+    def since(self, time: int | None) -> Iterator[StreamRecord]:
         """Yield the events received since *time*, milliseconds since the epoch, oldest first, up to the current end.
 
         Yields all events if *time* is None. Raises InboxUnavailable.
         """
         ...
 
-    def at(self, position: str) -> Placed | None:
+    def at(self, position: str) -> StreamRecord | None:
         """Return the event at *position*, None if there is none, or none any more.
 
         Raises InboxUnavailable, or ValueError with the format of a position.

@@ -563,7 +563,7 @@ def test_a_url_that_is_too_long_for_an_override(world: World) -> None:
 
 
 def test_a_list_whose_next_page_is_nowhere(world: World) -> None:
-    """Is not taken for whole."""
+    """Is not accepted as complete."""
     world.register()
     page = {"data": [], "paging": {"next": "x"}}
     world.graph.faults[:] = [{"status": 200, "raw": json.dumps(page), "times": 99, "path": "phone_numbers"}]

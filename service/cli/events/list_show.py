@@ -21,7 +21,7 @@ from service.cli.shared_options import wide_option
 from service.config import InboxUrl
 from service.events import rfc3339, structured
 from service.storage import engines
-from service.storage.protocols import Placed
+from service.storage.protocols import StreamRecord
 
 DEFAULT_EVENTS: Final = 20
 # `typical` widths matter for --follow, where the events are not known yet.
@@ -184,7 +184,7 @@ def _columns(*, show_text: bool) -> Sequence[Column]:
     return (*_COLUMNS, _NUMBER, _ID)
 
 
-def _cells(placed: Placed, *, show_text: bool) -> Sequence[str]:
+def _cells(placed: StreamRecord, *, show_text: bool) -> Sequence[str]:
     position, event = placed
     return (
         position,

@@ -17,7 +17,7 @@ from service.cli.events.filters import EVERYTHING, Filter
 from service.config import InboxUrl
 from service.storage import engines
 from service.storage.deliveries import DeliveryAdmin
-from service.storage.protocols import Log, Placed, Record, Stream
+from service.storage.protocols import Log, Record, Stream, StreamRecord
 
 READ_EVENTS: Final = 500
 POLL_SECONDS: Final = 1.0
@@ -90,18 +90,18 @@ def newest(log: Log, stored: range, wanted: Filter, limit: int) -> Sequence[Reco
 class EventSource(Protocol):
     """The events that `events list` and `events show` print, of a log or of a stream."""
 
-    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[StreamRecord]:
         """Return the newest *limit* matches, or all with None, oldest first."""
         ...
 
-    def follow(self, wanted: Filter) -> Iterator[Placed]:
+    def follow(self, wanted: Filter) -> Iterator[StreamRecord]:
         """Return what yields, forever, each match that is stored after those of `matching`.
 
         Raises ClickException if that is impossible.
         """
         ...
 
-    def one(self, which: str) -> Placed:
+    def one(self, which: str) -> StreamRecord:
         """Return one event; raises ClickException if there is none."""
         ...
 
@@ -118,7 +118,7 @@ class LogEventSource:
         self._url = url
         self._stored = positions(log)
 
-    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[StreamRecord]:
         """Return matches; see `EventSource`."""
         log, stored = self._log, self._stored
         if limit:
@@ -126,23 +126,23 @@ class LogEventSource:
         else:
             all_records = oldest_first(log, stored, wanted)
             records = takewhile(lambda record: record.position < stored.stop, all_records)
-        return (Placed(str(position), event) for position, event in records)
+        return (StreamRecord(str(position), event) for position, event in records)
 
-    def follow(self, wanted: Filter) -> Iterator[Placed]:
+    def follow(self, wanted: Filter) -> Iterator[StreamRecord]:
         """Poll the log for events behind those of `matching`; see `EventSource`."""
         position = self._stored.stop - 1
         while True:
             page = self._log.read(position, READ_EVENTS)
             for position, event in page:
                 if wanted.matches(event):
-                    yield Placed(str(position), event)
+                    yield StreamRecord(str(position), event)
             if len(page) < READ_EVENTS:
                 time.sleep(POLL_SECONDS)
 
-    def one(self, which: str) -> Placed:
+    def one(self, which: str) -> StreamRecord:
         """Return the event at a position, or with an id; see `EventSource`."""
         position, event = one(self._log, which, self._url)
-        return Placed(str(position), event)
+        return StreamRecord(str(position), event)
 
     def count(self) -> int:
         """Return how many positions there are; see `EventSource`."""
@@ -155,21 +155,21 @@ class StreamEventSource:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def matching(self, wanted: Filter, limit: int | None) -> Iterable[Placed]:
+    def matching(self, wanted: Filter, limit: int | None) -> Iterable[StreamRecord]:
         """Return matches; see `EventSource`. With a filter, everything since `wanted.since` is read."""
         if limit and wanted == EVERYTHING:
             return self._stream.newest(limit)
         matches = (each for each in self._stream.since(wanted.since) if wanted.matches(each.event))
         return deque(matches, maxlen=limit) if limit else matches
 
-    def follow(self, wanted: Filter) -> Iterator[Placed]:  # noqa: ARG002  the protocol's
+    def follow(self, wanted: Filter) -> Iterator[StreamRecord]:  # noqa: ARG002  the protocol's
         """Raise UsageError; see `EventSource`."""
         raise click.UsageError(
             "--follow works with SQLite and PostgreSQL only. Follow a Kafka topic or a NATS stream with a consumer "
             "of your own."
         )
 
-    def one(self, which: str) -> Placed:
+    def one(self, which: str) -> StreamRecord:
         """Return the event at a position; see `EventSource`."""
         try:
             placed = self._stream.at(which)

@@ -12,7 +12,7 @@ from service.events import Event, decode_event
 from service.outcomes import StorageFailure
 from service.storage.kafka.errors import map_errors, mapped
 from service.storage.kafka.settings import KafkaSettings, silent_logging
-from service.storage.protocols import Placed
+from service.storage.protocols import StreamRecord
 
 STREAM_TIMEOUT_SECONDS: Final = 10.0
 HEADER_PREFIX: Final = "ce_"
@@ -34,12 +34,12 @@ class KafkaStream:
             }
         )
 
-    def newest(self, limit: int) -> Sequence[Placed]:
+    def newest(self, limit: int) -> Sequence[StreamRecord]:
         """Return the newest events of all partitions together; see `Stream`."""
         starts = {number: max(low, high - limit) for number, (low, high) in self._ends().items()}
         return heapq.nlargest(limit, self._read(starts), key=lambda each: each.event.received_at)[::-1]
 
-    def since(self, time: int | None) -> Iterator[Placed]:
+    def since(self, time: int | None) -> Iterator[StreamRecord]:
         """Yield the events received since *time*, one partition after the other; see `Stream`."""
         ends = self._ends()
         if time is None:
@@ -51,7 +51,7 @@ class KafkaStream:
             {each.partition: each.offset if each.offset >= 0 else ends[each.partition][1] for each in offsets}
         )
 
-    def at(self, position: str) -> Placed | None:
+    def at(self, position: str) -> StreamRecord | None:
         """Return the event at *position*, such as 2:1057; see `Stream`."""
         partition, colon, offset = position.partition(":")
         if not colon or not partition.isdecimal() or not offset.isdecimal():
@@ -83,7 +83,7 @@ class KafkaStream:
                 ends[number] = offsets
         return ends
 
-    def _read(self, starts: dict[int, int]) -> Iterator[Placed]:
+    def _read(self, starts: dict[int, int]) -> Iterator[StreamRecord]:
         """Yield the events of each partition, from its offset in *starts* to its current end."""
         ends = self._ends()
         for number, start in sorted(starts.items()):
@@ -99,7 +99,7 @@ class KafkaStream:
                 if (error := message.error()) is not None:
                     raise mapped(error)
                 offset = message.offset() or 0
-                yield Placed(f"{number}:{offset}", _event(message))
+                yield StreamRecord(f"{number}:{offset}", _event(message))
                 if offset >= ends[number][1] - 1:
                     break
 

@@ -13,7 +13,7 @@ from service.errors import InboxUnavailable
 from service.events import Event, decode_event
 from service.storage.nats.connection import NatsConnection
 from service.storage.nats.settings import NatsSettings
-from service.storage.protocols import Placed
+from service.storage.protocols import StreamRecord
 
 STREAM_TIMEOUT_SECONDS: Final = 10.0
 FETCH_MESSAGES: Final = 500
@@ -29,20 +29,20 @@ class NatsStream:
         self._name = settings.stream
         self._connection = NatsConnection(settings, timeout=STREAM_TIMEOUT_SECONDS)
 
-    def newest(self, limit: int) -> Sequence[Placed]:
+    def newest(self, limit: int) -> Sequence[StreamRecord]:
         """Return the newest events; see `Stream`."""
         state = self._connection.run(self._connection.stream.stream_info(self._name)).state
         first = max(state.last_seq - limit + 1, state.first_seq, 1)
         return list(self._read(ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)))
 
-    def since(self, time: int | None) -> Iterator[Placed]:
+    def since(self, time: int | None) -> Iterator[StreamRecord]:
         """Yield the events received since *time*; see `Stream`."""
         if time is None:
             return self._read(ConsumerConfig(deliver_policy=DeliverPolicy.ALL))
         start = datetime.fromtimestamp(time / 1000, UTC)
         return self._read(ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=start))
 
-    def at(self, position: str) -> Placed | None:
+    def at(self, position: str) -> StreamRecord | None:
         """Return the event at *position*, a sequence of the stream; see `Stream`."""
         if not position.isdecimal():
             raise ValueError("must be a sequence of the stream, such as 1057")
@@ -52,13 +52,13 @@ class NatsStream:
             if isinstance(ex.__cause__, nats.js.errors.NotFoundError):
                 return None
             raise
-        return Placed(position, _event(message.headers, message.data))
+        return StreamRecord(position, _event(message.headers, message.data))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _read(self, config: ConsumerConfig) -> Iterator[Placed]:
+    def _read(self, config: ConsumerConfig) -> Iterator[StreamRecord]:
         """Yield the events from the start that *config* sets to the current end."""
         run, stream = self._connection.run, self._connection.stream
         config.ack_policy = AckPolicy.NONE
@@ -76,8 +76,8 @@ class NatsStream:
                     return
 
 
-def _record(sequence: int, message: Msg) -> Placed:
-    return Placed(str(sequence), _event(message.headers, message.data))
+def _record(sequence: int, message: Msg) -> StreamRecord:
+    return StreamRecord(str(sequence), _event(message.headers, message.data))
 
 
 def _event(headers: dict[str, Any] | None, data: bytes | None) -> Event:

@@ -208,7 +208,7 @@ class DeliveryClaims(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
         """Store the results of claims: delivered, to be retried, or dead letter; and disable destinations.
 
-                Returns the claims whose lease has expired and whose queue another relay has claimed; nothing is stored for
+        Returns the claims whose lease has expired and whose queue another relay has claimed; nothing is stored for
         these.
         """
         ...

@@ -110,7 +110,7 @@ def test_from_nothing_to_subscribed(here: Namespace) -> None:
     assert status["succeeded"] == 1
     told = said(here)
     assert f"app {APP}\n  now   nothing\n  then  {URL}: account_update, messages\n" in told
-    assert "Done, and at Meta it is so now." in told
+    assert "Done: Meta now has this registration." in told
     assert changed(here) == [f"POST {APP}/subscriptions", f"POST {ACCOUNT}/subscribed_apps"]
     assert "handshake verified" in here.kubectl("logs", POD)
     assert here.restarts() == 0
@@ -145,7 +145,7 @@ def test_an_upgrade_changes_nothing(here: Namespace) -> None:
     before, first = changed(here), here.object("job", JOB)["metadata"]["uid"]
     here.install(*subscribing(here), "--set", "log.level=debug")
     assert here.object("job", JOB)["metadata"]["uid"] != first
-    assert "Nothing to change: at Meta it is so already." in said(here)
+    assert "Nothing to change: Meta already has this registration." in said(here)
     assert changed(here) == before
 
 

@@ -13,6 +13,7 @@ from service.events.cloudevents import (
     structured,
 )
 from service.events.event import UNRECOGNIZED, Event
+from service.events.event_types import matches
 from service.events.parse import parse
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "encode_attributes",
     "in_header",
     "is_json",
+    "matches",
     "parse",
     "rfc3339",
     "structured",

@@ -5,9 +5,20 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from service.events import messaging
 from service.events.document import text
 from service.events.event import UNRECOGNIZED
+from service.events.event_types import (
+    INTERACTIVE,
+    MAX_TYPE_CHARACTERS,
+    SYSTEM,
+    USER_ACTIONS,
+    action_of,
+    known,
+    type_word,
+)
 
+ERRORS: Final = "errors"
 WHATSAPP: Final = "whatsapp_business_account"
 # Members that name the other party one level down: system messages, handovers, contacts of the app.
 _PARTY_OBJECTS: Final = ("system", "sender", "contact")
@@ -27,11 +38,15 @@ USUAL_FIELDS: Final = {
     "call": "calls",
     "history": "history",
     "standby": "standby",
+    "messaging": "messaging",
 }
+_PARTNER_EVENTS: Final = "com.whatsapp.account_update.partner_"
+# Messages that have a type of their own in the member named like their type.
+_NESTED_TYPES: Final = {"interactive": INTERACTIVE, "system": SYSTEM}
+# The members of an update that holds errors only, and of the value around it.
+_BESIDE_ERRORS: Final = frozenset(("messaging_product", "metadata", "contacts", ERRORS))
 MAX_WORD_CHARACTERS: Final = 256
 _FORBIDDEN_IN_WORDS: Final = re.compile(r"[^!-~]")
-MAX_TYPE_CHARACTERS: Final = 64
-_TYPE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Origin(NamedTuple):
@@ -72,6 +87,12 @@ def _origin(name: str, account: str, time: str, field: str, phone: str, event: s
     )
 
 
+def messaging_origin(entry: Mapping[str, Any], array: str) -> Origin:
+    """Return the origin of the items in *array* of an entry of Messenger or Instagram."""
+    account, time = (text(entry.get(name))[: MAX_WORD_CHARACTERS + 1] for name in ("id", "time"))
+    return Origin(account=word(account) or "unknown", phone="", field=array, change_type="", time=word(time))
+
+
 @lru_cache(maxsize=1024)
 def kind_of(field: str, path: tuple[str, ...]) -> str:
     """Return the kind of an update (a key of `USUAL_FIELDS`, or empty) by its field and the path of names to it."""
@@ -104,16 +125,36 @@ def change_type(name: str, field: str, event: str) -> str:
 
 
 def type_of(origin: Origin, kind: str, item: Any) -> str:
-    """Return an event's type (DESIGN section 5)."""
+    """Return an event's type (DESIGN section 5); its last words say what happened."""
     if kind in ("message", "echo"):
-        subtype = item.get("type")
+        subtype = type_word(item.get("type"))
+        if kind == "message" and (words := _NESTED_TYPES.get(subtype)):
+            return f"com.whatsapp.message.{subtype}{_nested_type(item.get(subtype), words)}"
     elif kind == "status":
-        subtype = item.get("status")
+        subtype = type_word(item.get("status"))
     elif kind == "call":
-        subtype = item.get("event") or item.get("status")
+        subtype = type_word(item.get("event") or item.get("status"))
+    elif kind == "action":
+        kind, subtype = "user_action", known(type_word(item.get("action_type")), USER_ACTIONS)
     else:
+        return origin.change_type if kind or not isinstance(item, dict) else _type_of_change(origin, item)
+    return f"com.whatsapp.{kind}.{subtype or 'unknown'}"
+
+
+def _nested_type(member: Any, words: frozenset[str]) -> str:
+    """Return the type that a message's member has, with a dot before it; empty if it has none."""
+    nested = known(type_word(member.get("type")), words) if isinstance(member, dict) else ""
+    return nested and f".{nested}"
+
+
+def _type_of_change(origin: Origin, item: Mapping[str, Any]) -> str:
+    """Return the type of an update that only its field identifies: with its action, or `errors`."""
+    if not origin.change_type.startswith("com.whatsapp.") or origin.change_type == UNRECOGNIZED:
         return origin.change_type
-    return f"com.whatsapp.{kind}.{type_word(subtype) or 'unknown'}"
+    action = action_of(origin.field, item)
+    if not action and item.get(ERRORS) and item.keys() <= _BESIDE_ERRORS:
+        action = ERRORS
+    return f"{origin.change_type}.{action}" if action else origin.change_type
 
 
 def natural_key(origin: Origin, kind: str, item: Any) -> str:
@@ -130,6 +171,8 @@ def _own_key(kind: str, item: Mapping[str, Any]) -> str:
     own = text(item.get("id"))
     if kind == "message":
         return own
+    if kind == "messaging":
+        return messaging.key_of(item)
     if kind == "action":
         link = item.get("marketing_messages_link_click_data")
         own = text(item.get("click_id") or (link.get("click_id") if isinstance(link, dict) else None))
@@ -144,6 +187,8 @@ def _own_key(kind: str, item: Mapping[str, Any]) -> str:
 
 def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
     """Return the other party: a phone number, else a business-scoped user id, else None."""
+    if kind == "messaging":
+        return word(messaging.person_of(item)) or None
     names: tuple[str, ...]
     if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
         names = _ADDRESSEES
@@ -158,6 +203,23 @@ def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
         if name in item and isinstance(item[name], dict) and (nested_party := subject_of("", item[name])):
             return nested_party
     return None
+
+
+def client_account(origin: Origin, item: Any) -> str:
+    """Return the account of a partner's client that an `account_update` is about; empty if there is none.
+
+    The entry's id is then the client's business portfolio. Source: Meta, "Webhooks > account_update", PARTNER_ events.
+    """
+    if not origin.change_type.startswith(_PARTNER_EVENTS):
+        return ""
+    client = item.get("waba_info") if isinstance(item, dict) else None
+    return word(text(client.get("waba_id"))) if isinstance(client, dict) else ""
+
+
+def partition_key(origin: Origin, kind: str, subject: str | None, source: str) -> str:
+    """Return the key whose events keep their order: number and person, or page and person; else the source."""
+    own = origin.phone or (origin.account if kind == "messaging" else "")
+    return f"{own}:{subject}" if own and subject else source
 
 
 def own_time_of(item: Any) -> int:
@@ -178,15 +240,3 @@ def word(value: str) -> str:
     if value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_WORD_CHARACTERS:
         return value
     return _FORBIDDEN_IN_WORDS.sub("_", value[:MAX_WORD_CHARACTERS])
-
-
-def type_word(value: object) -> str:
-    """Return Meta's *value* as a part of a type: in lower case, `other` if it is not a word, empty if it is missing."""
-    if not isinstance(value, str) or not value:
-        return ""
-    return _type_word_of(value) if len(value) <= MAX_TYPE_CHARACTERS else "other"
-
-
-@lru_cache(maxsize=1024)
-def _type_word_of(value: str) -> str:
-    return value.lower() if _TYPE.fullmatch(value) else "other"

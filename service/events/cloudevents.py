@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from service.events import document
 from service.events.event import UNRECOGNIZED, Event
 
 # Characters that a header contains unencoded: printable ASCII without space, double quote and percent.
@@ -23,14 +24,8 @@ def rfc3339(milliseconds: int) -> str:
 
 
 def is_json(event: Event) -> bool:
-    """Return whether the data is JSON: only that of an unrecognized body may not be."""
-    if event.type != UNRECOGNIZED:
-        return True
-    try:
-        msgspec.json.decode(event.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
+    """Return whether the data is JSON. Always true, except for some unrecognized bodies."""
+    return event.type != UNRECOGNIZED or document.is_json(event.data)
 
 
 def attributes_of(event: Event) -> dict[str, str]:
@@ -44,6 +39,7 @@ def attributes_of(event: Event) -> dict[str, str]:
         "time": rfc3339(event.time),
         "partitionkey": event.partitionkey,
         "traceparent": event.traceparent,
+        "businessid": event.businessid,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -68,6 +64,7 @@ def decode_event(attributes: Mapping[str, str], data: bytes) -> Event:
         field=attributes.get("field", ""),
         test=attributes.get("test") == "true",
         traceparent=attributes.get("traceparent"),
+        businessid=attributes.get("businessid"),
         data=data,
     )
 
@@ -92,12 +89,10 @@ def structured(event: Event) -> bytes:
     members: dict[str, object] = {**attributes_of(event)}
     if event.test:
         members["test"] = True
-    try:
-        compact = msgspec.json.format(event.data, indent=-1)
-        msgspec.json.decode(compact)  # `format` alone accepts text that is not UTF-8
+    if document.is_json(event.data):
         members["datacontenttype"] = "application/json"
-        members["data"] = msgspec.Raw(compact)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        members["data"] = msgspec.Raw(document.compact(event.data))
+    else:
         members["datacontenttype"] = "application/octet-stream"
         members["data_base64"] = base64.b64encode(event.data).decode("ascii")
     return msgspec.json.encode(members)

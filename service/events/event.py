@@ -12,6 +12,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     none. `own_time` is the timestamp within the update, 0 if it has none: unlike `time`, it is equal for equal ids.
     `data` is a valid notification with exactly this update, whose own JSON is byte for byte as received; for an
     unrecognized body it is the whole body. `field` is Meta's name of the webhook field, empty if there is none.
+    `businessid` is the business portfolio, if an event is about the account of a partner's client.
     """
 
     id: str
@@ -25,4 +26,5 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     test: bool
     traceparent: str | None
+    businessid: str | None = None
     data: bytes

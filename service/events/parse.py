@@ -6,16 +6,21 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from service.events import attributes, document, split
-from service.events.attributes import WHATSAPP, Origin
+from service.events import attributes, document, links, messaging, split
+from service.events.attributes import ERRORS, WHATSAPP, Origin
 from service.events.document import NotADocument
 from service.events.event import UNRECOGNIZED, Event
 
-# A body whose events would exceed this in total becomes one event: each update would copy too much shared data.
-MAX_PARSED_BYTES: Final = 33_554_432
+# A body beyond one of these limits becomes one event, so that a few bytes never cost much CPU or memory. Meta's largest
+# notifications have 3 MB, 1,000 updates, or thousands of `history` lines.
+MAX_PARSED_BYTES: Final = 33_554_432  # of all events: each copies what its updates share
+MAX_UPDATES: Final = 30_000
+MAX_BODY_VALUES: Final = 400_000  # values and keys
+MAX_UPDATE_VALUES: Final = 20_000
+DIGEST_DIGITS: Final = 32  # hexadecimal: 128 bits, so that nobody finds two updates with one digest
+TEST_ACCOUNT: Final = "0"  # of what Meta's "Test" button sends
 # Placeholder for a change; JSON can't contain this byte.
 _PLACEHOLDER: Final = msgspec.Raw(b"\x00")
-_encode = msgspec.json.Encoder().encode
 
 
 class _Receipt(NamedTuple):
@@ -45,44 +50,102 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
     is not a notification is one event of type `com.whatsapp.unrecognized` with the body as its data.
     """
     receipt = _Receipt(received_at, nonce, traceparent)
+    try:
+        events = _events(body, receipt)
+    except (NotADocument, msgspec.DecodeError, RecursionError):
+        events = ()
+    return events or (_unrecognized(body, receipt),)
+
+
+def _events(body: bytes, receipt: _Receipt) -> tuple[Event, ...]:
+    """Return the events of a notification; raises NotADocument if the body must be kept whole."""
+    _require_at_most(MAX_BODY_VALUES, body)
+    name, top, ambiguous = _notification(body)
+    if not ambiguous and (only := _only_update(name, top["entry"], body)):
+        _require_at_most(MAX_UPDATE_VALUES, body)
+        return (_event(only, receipt),)
     events: list[Event] = []
     size = 0
-    try:
-        name, top = _notification(body)
-        if only := _only_update(name, top["entry"], body):
-            return (_event(only, receipt),)
-        for update in _updates(name, top, body):
-            size += len(update.data)
-            if size > MAX_PARSED_BYTES:
-                return (_unrecognized(body, receipt),)
-            events.append(_event(update, receipt))
-    except (NotADocument, msgspec.DecodeError, RecursionError):
-        events = []
-    return tuple(events) or (_unrecognized(body, receipt),)
+    for update in _updates(name, top, body):
+        size += len(update.data)
+        if size > MAX_PARSED_BYTES or len(events) == MAX_UPDATES:
+            raise NotADocument
+        _require_at_most(MAX_UPDATE_VALUES, update.data)
+        inside = document.count_ambiguous(_without_surroundings(update.item)) if ambiguous else 0
+        if inside and not update.origin.field:
+            raise NotADocument
+        ambiguous -= inside
+        events.append(_ambiguous_event(update, receipt) if inside else _event(update, receipt))
+    if ambiguous:  # outside the updates, so that it may change what all of them say
+        raise NotADocument
+    return tuple(events)
 
 
-def _notification(body: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the name of a notification's object, and its values; raises NotADocument if it is not a notification."""
-    top = document.values(body)
+def _require_at_most(limit: int, json: bytes) -> None:
+    if document.has_more_values(json, limit):
+        raise NotADocument
+
+
+def _without_surroundings(item: Any) -> Any:
+    """Return the errors of an update that has the value around them, any other update unchanged."""
+    return item[ERRORS] if isinstance(item, dict) and item.get(ERRORS) and "messaging_product" in item else item
+
+
+def _notification(body: bytes) -> tuple[str, dict[str, Any], int]:
+    """Return the name of a notification's object, its values, and how many of its objects are ambiguous.
+
+    Raises NotADocument if it is not a notification.
+    """
+    top, ambiguous = document.values(body)
     if not isinstance(top, dict) or not isinstance(top.get("entry"), list):
         raise NotADocument
     name = top.get("object", WHATSAPP)  # missing in some of Meta's own samples
     if not isinstance(name, str):
         raise NotADocument
-    return name, top
+    return name, top, ambiguous
 
 
 def _updates(name: str, top: dict[str, Any], body: bytes) -> Iterator[_Update]:
     for entry, raw_entry in zip(top["entry"], document.entries(body), strict=True):
+        if name in messaging.OBJECTS and isinstance(entry, dict) and any(map(entry.get, messaging.ARRAYS)):
+            yield from _messaging_updates(name, top, entry, raw_entry)
+            continue
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(changes, list) or not changes:
-            yield _Update(attributes.origin_of(name, entry, None), "", entry, _encode({**top, "entry": [raw_entry]}))
+            yield _Update(
+                attributes.origin_of(name, entry, None), "", entry, document.encode({**top, "entry": [raw_entry]})
+            )
             continue
         for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
             origin = attributes.origin_of(name, entry, change)
             prefix, suffix = _split_at_placeholder({**top, "entry": [{**entry, "changes": [_PLACEHOLDER]}]})
             for kind, item, single_change in _updates_of_change(name, origin, change, raw_change):
-                yield _Update(origin, kind, item, b"".join((prefix, _encode(single_change), suffix)))
+                yield _Update(origin, kind, item, b"".join((prefix, document.encode(single_change), suffix)))
+
+
+def _messaging_updates(
+    name: str, top: dict[str, Any], entry: dict[str, Any], raw_entry: msgspec.Raw
+) -> Iterator[_Update]:
+    """Yield the items of an entry of Messenger or Instagram; one that is no object, and `changes`, stay together."""
+    raws = document.members(raw_entry)
+    arrays = [array for array in messaging.ARRAYS if isinstance(entry.get(array), list)]
+    frame = {key: value for key, value in entry.items() if key not in arrays}
+    is_split = not frame.get("changes") and all(isinstance(item, dict) for array in arrays for item in entry[array])
+    if not is_split:
+        yield _Update(
+            attributes.origin_of(name, entry, None), "", entry, document.encode({**top, "entry": [raw_entry]})
+        )
+        return
+    for array in arrays:
+        origin = attributes.messaging_origin(entry, array)
+        for item, raw_item in zip(entry[array], document.items(raws[array]), strict=True):
+            single = {**top, "entry": [{**frame, array: [raw_item]}]}
+            yield _Update(
+                origin._replace(change_type=messaging.type_of(name, array, item)),
+                "messaging",
+                item,
+                document.encode(single),
+            )
 
 
 def _only_update(name: str, entries: list[Any], body: bytes) -> _Update | None:
@@ -105,7 +168,7 @@ def _only_update(name: str, entries: list[Any], body: bytes) -> _Update | None:
 
 def _split_at_placeholder(notification: dict[str, Any]) -> tuple[bytes, bytes]:
     """Encode a notification, and return the bytes before and after its placeholder."""
-    prefix, _, suffix = _encode(notification).partition(bytes(_PLACEHOLDER))
+    prefix, _, suffix = document.encode(notification).partition(bytes(_PLACEHOLDER))
     return prefix, suffix
 
 
@@ -126,31 +189,53 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
     origin, kind, item, data = update
     account, phone = origin.account, origin.phone
     subject = attributes.subject_of(kind, item) if isinstance(item, dict) else None
-    source = f"/{account}/{phone}" if phone else f"/{account}"
-    test = account == "0"
+    client = attributes.client_account(origin, item)
+    source = f"/{client}" if client else _source_of(origin)
+    test = account == TEST_ACCOUNT
     own_time = attributes.own_time_of(item)
-    digest = hashlib.sha256(document.canonical(_without_media_urls(item) if b'"url"' in data else item))
+    has_links = b'"url"' in data or b'_url"' in data
+    digest = hashlib.sha256(document.canonical(links.without_renewed(item) if has_links else item))
     if test:
         digest.update(receipt.nonce.encode())
     return Event(
-        id=f"{phone or account}:{attributes.natural_key(origin, kind, item)}:{digest.hexdigest()[:16]}",
+        id=f"{phone or account}:{attributes.natural_key(origin, kind, item)}:{digest.hexdigest()[:DIGEST_DIGITS]}",
         type=attributes.type_of(origin, kind, item),
         source=source,
         subject=subject,
-        partitionkey=f"{phone}:{subject}" if phone and subject else source,
+        partitionkey=attributes.partition_key(origin, kind, subject, source),
         time=own_time or attributes.milliseconds(origin.time) or receipt.received_at,
         own_time=own_time,
         received_at=receipt.received_at,
         field=origin.field,
         test=test,
         traceparent=receipt.traceparent,
+        businessid=account if client else None,
         data=data,
+    )
+
+
+def _source_of(origin: Origin) -> str:
+    return f"/{origin.account}/{origin.phone}" if origin.phone else f"/{origin.account}"
+
+
+def _ambiguous_event(update: _Update, receipt: _Receipt) -> Event:
+    """Return an update that parsers would read differently as an unrecognized event of its account and field."""
+    origin = update.origin
+    event = _unrecognized(update.data, receipt)
+    source = _source_of(origin)
+    return msgspec.structs.replace(
+        event,
+        id=f"{origin.phone or origin.account}:raw:{event.id.rpartition(':')[2]}",
+        source=source,
+        partitionkey=source,
+        field=origin.field,
+        test=origin.account == TEST_ACCOUNT,
     )
 
 
 def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
     return Event(
-        id=f"unknown:raw:{hashlib.sha256(body).hexdigest()[:16]}",
+        id=f"unknown:raw:{hashlib.sha256(body).hexdigest()[:DIGEST_DIGITS]}",
         type=UNRECOGNIZED,
         source="/unknown",
         subject=None,
@@ -163,13 +248,3 @@ def _unrecognized(body: bytes, receipt: _Receipt) -> Event:
         traceparent=receipt.traceparent,
         data=body,
     )
-
-
-def _without_media_urls(item: Any) -> Any:
-    """Return *item* without the URLs of media, which differ in each of Meta's retries."""
-    if isinstance(item, list):
-        return [_without_media_urls(each) for each in item]
-    if not isinstance(item, dict):
-        return item
-    is_media = "mime_type" in item
-    return {name: _without_media_urls(value) for name, value in item.items() if not (is_media and name == "url")}

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from service.events import document
+from service.events.attributes import ERRORS
 from service.events.document import NotADocument
 
 Tree: TypeAlias = Mapping[str, "Tree"]
@@ -26,7 +27,6 @@ _ARRAYS: Final[Tree] = {
 }
 # The arrays whose items are updates. If a name has names below it, its updates are in the arrays of these.
 UPDATES: Final[Tree] = {**_ARRAYS, "standby": _ARRAYS, "history": {"threads": {"messages": _ITEMS}}}
-ERRORS: Final = "errors"
 CONTACTS: Final = "contacts"
 MAX_CONTACTS: Final = 100_000  # of all updates of an object together
 # Keys whose values identify people: phone numbers (`wa_id`) and business-scoped user ids.

@@ -4,7 +4,11 @@ Source: "Webhooks > Overview" and the field pages of the WhatsApp Business Platf
 Calling, Groups, Flows and Conversation routing there. Meta adds fields; events of unknown ones are stored too.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Final
+
+from service.events import event_types, matches, messaging
 
 MESSAGES_FIELD: Final = "messages"
 FIELDS: Final = {
@@ -75,16 +79,35 @@ EVENTS: Final = {
     "partner_solutions": ("solution_created", "solution_updated"),
     "security": "pin_changed pin_request_success pin_reset_request".split(),
 }
-OTHER: Final = ("other", "other")
+# Types below those of messages and actions.
+NESTED: Final = tuple(
+    f"{parent}.{word}"
+    for parent, words in (
+        ("message.interactive", event_types.INTERACTIVE),
+        ("message.system", event_types.SYSTEM),
+        ("user_action", event_types.USER_ACTIONS),
+    )
+    for word in (*sorted(words), event_types.OTHER_WORD)
+)
+OTHER_LABELS: Final = ("other", "other")
 
 
 def _pairs() -> frozenset[tuple[str, str]]:
     pairs = {(field, f"com.whatsapp.{field}") for field in FIELDS}
     pairs |= {("messages", f"com.whatsapp.message.{kind}") for kind in MESSAGES}
+    pairs |= {("messages", f"com.whatsapp.{kind}") for kind in NESTED}
     pairs |= {("messages", f"com.whatsapp.status.{status}") for status in STATUSES}
     pairs |= {("smb_message_echoes", f"com.whatsapp.echo.{kind}") for kind in MESSAGES}
     pairs |= {("calls", f"com.whatsapp.call.{event}") for event in CALLS}
     pairs |= {(field, f"com.whatsapp.{field}.{event}") for field, events in EVENTS.items() for event in events}
+    pairs |= {
+        (field, f"com.whatsapp.{field}.{action}")
+        for field, actions in event_types.ACTIONS.items()
+        for action in (*actions, event_types.OTHER_WORD)
+    }
+    pairs |= {(field, f"com.whatsapp.{field}.errors") for field in ("messages", "calls")}
+    # Of Messenger and Instagram without what happened: there are few, and label values cost memory.
+    pairs |= {(array, f"com.meta.{name}") for name in messaging.OBJECTS for array in messaging.ARRAYS}
     return frozenset(pairs | {("", "com.whatsapp.unrecognized")})
 
 
@@ -93,4 +116,33 @@ PAIRS: Final = _pairs()
 
 def label_pair(field: str, kind: str) -> tuple[str, str]:
     """Return *field* and *kind* (an event's type) as metric labels: unchanged if the table has them, else `other`."""
-    return (field, kind) if (field, kind) in PAIRS else OTHER
+    if (field, kind) in PAIRS:
+        return field, kind
+    pair = field, ".".join(kind.split(".")[:3])  # com.meta.page
+    return pair if pair in PAIRS and kind.startswith("com.meta.") else OTHER_LABELS
+
+
+_MESSAGING_TYPES: Final = frozenset(
+    messaging.type_name(name, array, kind)
+    for name in messaging.OBJECTS
+    for array in messaging.ARRAYS
+    for kind in (*messaging.KINDS, messaging.ECHO, messaging.OTHER_KIND)
+)
+TYPES: Final = _MESSAGING_TYPES | {kind for _, kind in PAIRS if not kind.startswith("com.meta.")}
+_WITHOUT_ERRORS: Final = tuple(sorted(kind for kind in TYPES if not kind.endswith(".errors")))
+
+
+def unmatched(patterns: Iterable[str]) -> list[str]:
+    """Return a warning for each of a filter's *patterns* that matches no known type, or only types of errors."""
+    return [
+        _warning(pattern)
+        for pattern in patterns
+        if not any(matches(pattern, kind) for kind in (TYPES if "errors" in pattern else _WITHOUT_ERRORS))
+    ]
+
+
+def _warning(pattern: str) -> str:
+    candidates = [*_WITHOUT_ERRORS, *sorted({kind.rpartition(".")[0] + ".*" for kind in _WITHOUT_ERRORS})]
+    nearest = difflib.get_close_matches(pattern, candidates, n=1, cutoff=0.5)
+    hint = f": did you mean {nearest[0]!r}?" if nearest else "; docs/events.md lists the types"
+    return f"{pattern!r} matches no known event type{hint}"

@@ -1,11 +1,12 @@
 """The destinations with their secrets, reloaded when the files change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from service.credentials import MIN_APP_SECRET_CHARACTERS, UnusableFile, is_app_secret, read_content, read_values
 from service.errors import ConfigurationError
+from service.meta import webhook_fields
 from service.relay import destinations, message
 from service.relay.destinations import CLOUDEVENTS_FORMAT, Destination, is_header_value
 from service.reloading import Reloading
@@ -65,7 +66,8 @@ class DestinationRegistry(Reloading[Destinations]):
             elif destination.name in before.entries:
                 entries[destination.name] = before.entries[destination.name]
         configured = {destination.name: destination for destination in self._parsed}
-        return Destinations(configured, entries, tuple(filter(None, map(_warning, entries.values())))), problems
+        warnings = (*filter(None, map(_secret_warning, entries.values())), *_type_warnings(self._parsed))
+        return Destinations(configured, entries, warnings), problems
 
     def _secrets(self, destination: Destination, problems: list[str]) -> tuple[bytes, ...]:
         label = f"{self._path}: destination {destination.name!r}: secretFile"
@@ -99,7 +101,14 @@ class DestinationRegistry(Reloading[Destinations]):
             return file, ()
 
 
-def _warning(entry: Entry) -> str:
+def _type_warnings(parsed: Sequence[Destination]) -> Iterator[str]:
+    """Yield a warning for each pattern of a filter that matches no known event type, so that it may be misspelt."""
+    for destination in parsed:
+        for warning in webhook_fields.unmatched(destination.types):
+            yield f"destination {destination.name!r}: types: {warning}"
+
+
+def _secret_warning(entry: Entry) -> str:
     """Return a warning if the signing secret of a destination in Meta's format can be guessed, else an empty string."""
     if entry.destination.format == CLOUDEVENTS_FORMAT or all(map(is_app_secret, entry.secrets)):
         return ""

@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ from urllib3.util import parse_url
 
 from service.config import duration
 from service.errors import ConfigurationError
-from service.events import UNRECOGNIZED, Event
+from service.events import UNRECOGNIZED, Event, matches
 
 META_FORMAT: Final = "meta"
 CLOUDEVENTS_FORMAT: Final = "cloudevents"
@@ -108,7 +107,7 @@ class Destination(BaseModel):
             return False
         if event.type == UNRECOGNIZED and self.format == META_FORMAT and UNRECOGNIZED not in self.types:
             return False  # its body is not a notification, which an application for Meta's format expects
-        if self.types and not any(fnmatchcase(event.type, pattern) for pattern in self.types):
+        if self.types and not any(matches(pattern, event.type) for pattern in self.types):
             return False
         if self.fields and event.field not in self.fields:
             return False

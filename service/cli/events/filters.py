@@ -1,6 +1,5 @@
 """The options that select events, and --inbox."""
 
-import fnmatch
 import os
 import re
 from datetime import UTC, datetime
@@ -11,7 +10,8 @@ import click
 from service.cli.load_config import configured
 from service.cli.shared_options import option_group
 from service.config import InboxUrl, inbox_url
-from service.events import Event
+from service.events import Event, matches
+from service.meta import webhook_fields
 from service.storage import engines
 
 
@@ -27,7 +27,7 @@ class Filter(NamedTuple):
     def matches(self, event: Event) -> bool:
         """Return whether *event* is selected."""
         return (
-            (self.kind is None or fnmatch.fnmatchcase(event.type, self.kind))
+            (self.kind is None or matches(self.kind, event.type))
             and (self.subject is None or event.subject == self.subject.removeprefix("+"))
             and (self.number is None or self.number in event.source.split("/"))
             and (self.since is None or event.received_at >= self.since)
@@ -73,6 +73,8 @@ def inbox_of(value: str | None) -> InboxUrl:
 
 
 def _filter(kind: str | None, subject: str | None, number: str | None, since: int | None, until: int | None) -> Filter:
+    for warning in webhook_fields.unmatched([kind] if kind else []):
+        click.echo(f"warning: --type {warning}", err=True)
     return Filter(kind, subject, number, since, until)
 
 

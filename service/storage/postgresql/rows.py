@@ -13,7 +13,9 @@ from service.outcomes import StorageFailure
 from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
-COLUMNS: Final = "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, data"
+COLUMNS: Final = (
+    "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid, data"
+)
 # A time outside this range (a wrong clock, another unit) must not create a partition: such an event has no day.
 _FIRST_MS, _LAST_MS = 1_230_768_000_000, 4_102_444_800_000  # 2009, 2100
 # The events of a chat history arrive together and span many days: each day would create a partition.
@@ -30,10 +32,10 @@ APPEND: Final = f"""
                 THEN (g.own_time / {DAY_MS})::integer ELSE {TIMELESS} END AS day
         FROM turn, ROWS FROM (json_to_recordset(%s::json) AS (
             id text, type text, source text, subject text, partitionkey text, time bigint, own_time bigint,
-            received_at bigint, field text, test boolean, traceparent text, data text
+            received_at bigint, field text, test boolean, traceparent text, businessid text, data text
         )) WITH ORDINALITY AS g (
-            id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, coded,
-            number
+            id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid,
+            coded, number
         )
     ),
     added AS (

@@ -60,6 +60,7 @@ MIGRATIONS: Final = (
         """,
         works_with=1,
     ),
+    Migration("ALTER TABLE whatsapp_webhook.event ADD COLUMN businessid text", works_with=1),
 )
 
 

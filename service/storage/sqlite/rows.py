@@ -12,8 +12,10 @@ from service.storage.protocols import Record
 
 Value: TypeAlias = int | bytes | str | None
 
-COLUMNS: Final = "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, data"
-ROW: Final = f"({','.join('?' * 13)})"
+COLUMNS: Final = (
+    "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid, data"
+)
+ROW: Final = f"({','.join('?' * 14)})"
 SECOND_BYTES: Final = 5
 ROWS_PER_STATEMENT: Final = 64  # each statement releases the GIL once, however many rows it inserts
 
@@ -49,6 +51,7 @@ def row(digest: bytes, event: Event) -> tuple[Value, ...]:
         event.field,
         event.test,
         event.traceparent,
+        event.businessid,
         event.data,
     )
 

@@ -40,6 +40,7 @@ MIGRATIONS: Final = (
     INSERT INTO progress VALUES ('bodies_dropped', 0);
     """,
     "INSERT INTO progress VALUES ('identity', random())",  # lets a reader notice that the log was replaced
+    "ALTER TABLE event ADD COLUMN businessid TEXT",
 )
 
 

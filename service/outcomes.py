@@ -107,6 +107,7 @@ class CheckId(StrEnum):
     BODY_LIMIT = "body limit"
     INBOX = "inbox"
     APP = "app"
+    GRAPH_VERSION = "graph version"
     APP_LIVE = "app live"
     CALLBACK = "callback"
     FIELDS = "fields"

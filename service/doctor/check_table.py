@@ -3,6 +3,7 @@
 docs/meta.md has a row for each, made from `may_be_wrong` and `to_do` (`make docs`).
 """
 
+import datetime as dt
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -191,7 +192,13 @@ def _registration(known: Evidence) -> RegistrationResult:
         what = "No app was given, or its secret is not here, so the registration at Meta was not checked."
         return RegistrationResult([Finding.unknown(CheckId.APP, what, _command_from_outside(about))])
     result = registration.check(
-        about.graphs, about.url, about.config.fields, about.accounts, known.real_event, directory=about.directory
+        about.graphs,
+        about.url,
+        about.config.fields,
+        about.accounts,
+        known.real_event,
+        directory=about.directory,
+        today=dt.datetime.now(dt.UTC).date(),
     )
     if about.in_cluster and not result.is_reached:
         what = "The Graph API can't be reached from this pod; a network policy may forbid it."
@@ -349,6 +356,11 @@ CHECKS: Final = (
         may_be_wrong="the secret is another app's; there is no app with this id",
         to_do="copy both again",
         run=_registered,
+    ),
+    DoctorCheck(
+        id=CheckId.GRAPH_VERSION,
+        may_be_wrong="`unknown`: Meta ends the version within 90 days, or answered with another one",
+        to_do="set `WEBHOOK_GRAPH_VERSION` to a newer version, or remove it",
     ),
     DoctorCheck(
         id=CheckId.APP_LIVE,

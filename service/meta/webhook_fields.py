@@ -18,9 +18,11 @@ FIELDS: Final = {
     "account_update": "restrictions, violations, partners, verification and deletion of the account",
     "automatic_events": "purchases and leads that Meta saw in click-to-WhatsApp threads",
     "business_capability_update": "changed limits: numbers and conversations",
+    "business_status_update": "the business's status (offered by earlier versions of the Graph API)",
     "business_username_update": "the earlier name of business_username_updates",
     "business_username_updates": "the state of the business's username",
     "calls": "calls: offered, ringing, ended, recorded",
+    "campaign_status_update": "the status of marketing campaigns (offered by earlier versions of the Graph API)",
     "consumer_profile": "named by Meta for callback overrides; no payload is documented",
     "flows": "the state and the health of Flows and their endpoints",
     "group_lifecycle_update": "groups created and deleted",
@@ -44,12 +46,16 @@ FIELDS: Final = {
     "standby": "messages of a conversation that another application handles",
     "template_category_update": "a template's changed category",
     "template_correct_category_detection": "a template found in the wrong category",
+    "tracking_events": "conversions that were tracked (offered by earlier versions of the Graph API)",
     "user_id_update": "changed business-scoped user ids (withdrawn by Meta in 2026)",
     "user_preferences": "people who stop or resume marketing messages",
 }
 
 # Fields that Meta has renamed, withdrawn or never documented: events of them are accepted, but not subscribed to.
-NOT_CHOSEN: Final = frozenset({"business_username_update", "consumer_profile", "message_echoes", "user_id_update"})
+NOT_CHOSEN: Final = frozenset(
+    "business_status_update business_username_update campaign_status_update consumer_profile message_echoes "
+    "tracking_events user_id_update".split()
+)
 
 MESSAGES: Final = (
     "audio button contacts document edit image interactive location media_placeholder order reaction "

@@ -120,6 +120,17 @@ def test_its_events_are_few_and_marked_as_tests(world: World) -> None:
     assert sum(len(event.data) for event in kept) < 1000 * len(kept)
 
 
+def test_another_version_answers(world: World) -> None:
+    """Meta answers requests for a version that it has ended with another one: the doctor says so, and what to change."""
+    world.graph.answers_as = "v25.0"
+    with world.behind():
+        done = world.run("doctor", "--json")
+    (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "graph version"]
+    assert finding["state"] == "unknown"
+    assert "answered with version v25.0" in finding["detail"]
+    assert "WEBHOOK_GRAPH_VERSION" in finding["remedy"]
+
+
 def test_its_text_output(world: World) -> None:
     """It prints one line for each finding, the remedy below it, and at the end the cause to start with."""
     world.state["accounts"][ACCOUNT]["apps"].clear()

@@ -89,6 +89,7 @@ class Graph:
         stands_for: Mapping[str, str] | None = None,
     ) -> None:
         self.state = found
+        self.answers_as = ""  # a version; empty: the requested one
         self.adds = False
         self.faults: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
@@ -147,7 +148,12 @@ class Graph:
         except Refused as ex:
             status, content = ex.status, json.dumps({"error": ex.error}).encode()
         request.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+        own = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            "facebook-api-version": self.answers_as or request.path.split("/")[1],
+        }
+        for name, value in (own | headers).items():
             request.send_header(name, value)
         request.end_headers()
         request.wfile.write(content)

@@ -86,6 +86,7 @@ class World:
     def reset(self) -> None:
         """Reset Meta's side to the initial state: an app without any registration."""
         self.graph.adds = False
+        self.graph.answers_as = ""
         self.graph.on_ask.clear()
         for list_of in (self.graph.faults, self.graph.asked, self.graph.changed):
             list_of.clear()

@@ -1,5 +1,6 @@
 """The registration at Meta, and why it would prevent notifications from arriving."""
 
+import datetime as dt
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
@@ -7,7 +8,7 @@ from typing import Final, NamedTuple
 from service.doctor.finding import Finding, FindingState
 from service.errors import GraphRefused
 from service.meta import webhook_fields
-from service.meta.graph import registration
+from service.meta.graph import registration, versions
 from service.meta.graph.client import Graph
 from service.meta.graph.errors import RATE_LIMIT_CODES
 from service.meta.graph.registration import Account, App
@@ -42,12 +43,13 @@ def check(
     real_event: str | None,
     *,
     directory: str | None,
+    today: dt.date,
 ) -> RegistrationResult:
     """Check the app, its subscription and its accounts.
 
     *graphs* has one for each accepted app secret: the first that Meta accepts as the app's is used. *real_event* is a
     sentence about an event that only a live app sends. *directory* is where the credentials are, if the commands of a
-    remedy need it as an option.
+    remedy need it as an option. *today* decides whether the version of the Graph API ends soon.
     """
     position, app = _open(graphs)
     if isinstance(app, GraphRefused):
@@ -66,8 +68,20 @@ def check(
     if not app.subscription:
         listed = ",".join(sorted(fields or SUGGESTED_FIELDS))
         command = f"{command}{''.join(f' --account {each}' for each in accounts)} --fields {listed}"
-    of_app = [app_finding, _live(app, real_event), *_subscription(app, wanted, fields, here, command)]
+    of_app = [
+        app_finding,
+        _version(graphs[position - 1], today),
+        _live(app, real_event),
+        *_subscription(app, wanted, fields, here, command),
+    ]
     return RegistrationResult(of_app + of_accounts, registered_url, position)
+
+
+def _version(graph: Graph, today: dt.date) -> Finding:
+    if warning := versions.warning(graph.version, graph.answered_version, today):
+        remedy = "Set WEBHOOK_GRAPH_VERSION to a newer version, or remove it to use the default of this release."
+        return Finding.unknown(CheckId.GRAPH_VERSION, warning, remedy)
+    return Finding.ok(CheckId.GRAPH_VERSION, f"Version {graph.version} of the Graph API.")
 
 
 def _open(graphs: Sequence[Graph]) -> tuple[int, App | GraphRefused]:

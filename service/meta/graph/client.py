@@ -52,6 +52,8 @@ class Graph:
         *proxy* is the URL of an outgoing proxy, with user and password if it requires them; empty for none.
         """
         self.keys = keys
+        self.version = version
+        self.answered_version = ""  # of the last response; empty if it named none
         self._base = f"{url}/{version}"
         self._timeout = timeout
         self._http = _pools(proxy, timeout)
@@ -111,6 +113,7 @@ class Graph:
             response, content = within(self._timeout, send)
         except (urllib3.exceptions.HTTPError, TimeoutError) as ex:
             raise errors.of_transport(ex, self._base) from ex
+        self.answered_version = response.headers.get("facebook-api-version", "")
         sent = {**parameters, **json.loads(parameters.get("webhook_configuration", "{}"))}
         secrets = [sent.get(name, "") for name in ("verify_token", "appsecret_proof")]
         hidden = [keys.app_secret.decode("latin-1"), keys.access_token.decode("latin-1"), *secrets]

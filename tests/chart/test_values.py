@@ -321,8 +321,9 @@ def test_values_match_the_settings() -> None:
     """Every setting has a value with the same default and limit, or is fixed by the chart."""
     env = {it["name"] for it in container()["env"]}
     fixed = {"WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR", "WEBHOOK_DESTINATIONS"}
-    fixed |= {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}
-    assert env == {setting.name for setting in SETTINGS} - fixed
+    allowed = {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}
+    assert env == {setting.name for setting in SETTINGS} - fixed - allowed
+    assert rendered({"extraEnv": [{"name": name, "value": "x"} for name in sorted(allowed)]})
     defaults = {setting.name: setting.default for setting in SETTINGS}
     for it in container()["env"]:
         if it["name"].endswith("_BIND"):

@@ -12,7 +12,7 @@ def receive():
     if not hmac.compare_digest(actual.encode(), expected.encode()):
         abort(401)
     change = request.get_json()["entry"][0]["changes"][0]  # exactly one update
-    print("got", change["field"], change["value"], flush=True)
+    print(f"got {change['field']} {change['value']}", flush=True)
     return "", 200
 
 

@@ -28,7 +28,6 @@ class Shell:
         self._instead = {
             "8080": str(run.ports["WEBHOOK_BIND"]),
             "3000": str(application),
-            "destinations-9000": f"destinations-{run.example}",
             "$PWD/.dev": str(directory),
             ".dev/": f"{directory}/",
         }

@@ -10,7 +10,7 @@ WEBHOOK_BIND ?= 127.0.0.1:8080
 WEBHOOK_ADMIN_BIND ?= 127.0.0.1:9090
 WEBHOOK_RELAY_BIND ?= 127.0.0.1:9091
 EXAMPLE_PORT ?= 9000
-DESTINATIONS := $(DEV)/destinations-$(EXAMPLE_PORT).yaml
+DESTINATIONS := $(DEV)/destinations.yaml
 FUZZ_SECONDS ?= 3600
 # More than one process per core: tests wait more than they compute.
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
@@ -43,6 +43,37 @@ sys.exit("\n".join(taken) or None)
 endef
 export CHECK_START
 
+# Create the files of `make run` that are missing, and set the example's port in the destinations file. Not before
+# CHECK_START: another `make run` may use these files.
+define CREATE_FILES
+import base64, contextlib, os, pathlib, re, secrets, sys
+dev, port = pathlib.Path(sys.argv[1]), sys.argv[2]
+os.umask(0o077)
+(dev / "credentials").mkdir(parents=True, exist_ok=True)
+example = f"""\
+destinations:
+  - name: example
+    url: http://127.0.0.1:{port}/
+    internal: true   # allows http and addresses of this machine
+    format: cloudevents
+    secretFile: example-secret
+    tests: true
+"""
+for name, text in (
+    ("credentials/verify-token", secrets.token_hex(16) + "\n"),
+    ("credentials/app-secret", secrets.token_hex(16) + "\n"),
+    ("example-secret", f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}\n"),
+    ("destinations.yaml", example),
+):
+    with contextlib.suppress(FileExistsError), (dev / name).open("x") as file:
+        file.write(text)
+destinations = (dev / "destinations.yaml").read_text()
+moved = re.sub(r"(- name: example\n    url: http://127\.0\.0\.1:)\d+/", rf"\g<1>{port}/", destinations, count=1)
+if moved != destinations:
+    (dev / "destinations.yaml").write_text(moved)
+endef
+export CREATE_FILES
+
 .PHONY: help install run fresh test test-cluster test-cluster-long check bench faults fuzz mutants dashboard picture transcript docs golden lock clean
 
 help: ## list the targets
@@ -64,13 +95,15 @@ $(INSTALLED): $(SERVING) requirements-dev.lock
 	$(PIP) --require-hashes --only-binary :all: -r requirements-dev.lock
 	touch $@
 
-run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## start receiver, relay and an example application on 127.0.0.1
+run: $(SERVING) ## start receiver, relay and an example application on 127.0.0.1
 	@$(BIN)/python -c "$$CHECK_START" $(DEV)/inbox.db.lock WEBHOOK_BIND=$(WEBHOOK_BIND) \
 	  WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) \
 	  WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND) EXAMPLE_PORT=$(EXAMPLE_PORT)
+	@$(BIN)/python -c "$$CREATE_FILES" $(DEV) $(EXAMPLE_PORT)
 	@echo "In a second terminal:"
 	@echo "  export WEBHOOK_INBOX=sqlite://$(DEV)/inbox.db WEBHOOK_DESTINATIONS=$(DESTINATIONS)"
 	@echo "  export WEBHOOK_CREDENTIALS_DIR=$(DEV)/credentials PATH=$(abspath $(BIN)):\$$PATH"
+	@echo "  export WEBHOOK_BIND=$(WEBHOOK_BIND) WEBHOOK_ADMIN_BIND=$(WEBHOOK_ADMIN_BIND) WEBHOOK_RELAY_BIND=$(WEBHOOK_RELAY_BIND)"
 	@echo "  whatsapp-webhook simulate http://$(WEBHOOK_BIND)/webhooks"
 	@echo "  whatsapp-webhook events list"
 	@echo "  curl http://$(WEBHOOK_ADMIN_BIND)/readyz"
@@ -85,18 +118,6 @@ run: $(SERVING) $(DEV)/credentials $(DESTINATIONS) ## start receiver, relay and 
 	$(BIN)/whatsapp-webhook relay & relaying=$$!; started="$$started $$relaying"; \
 	while kill -0 $$serving && kill -0 $$relaying && kill -0 $$example; do sleep 0.5; done 2>/dev/null; \
 	echo "Receiver, relay or example has stopped, so the others are stopped too. The reason is above." >&2; exit 1
-
-$(DEV)/credentials:
-	@umask 077 && mkdir -p $@
-	@umask 077 && for name in verify-token app-secret; do \
-	  $(PYTHON) -c "import secrets; print(secrets.token_hex(16))" > $@/$$name; done
-
-$(DESTINATIONS):
-	@umask 077 && mkdir -p $(DEV) && $(PYTHON) -c "import base64, secrets; \
-	  print('whsec_' + base64.b64encode(secrets.token_bytes(24)).decode())" > $(DEV)/example-secret
-	@printf '%s\n' 'destinations:' '  - name: example' '    url: http://127.0.0.1:$(EXAMPLE_PORT)/' \
-	  '    internal: true  # so that it may be on this machine, and without TLS' '    format: cloudevents' \
-	  '    secretFile: example-secret' '    tests: true' > $@
 
 fresh: ## remove .dev: the inbox, credentials and destinations of make run
 	rm -rf $(DEV)

@@ -89,7 +89,8 @@ def enable(inbox: str | None, name: str) -> None:
 def disable(inbox: str | None, name: str, reason: str) -> None:
     """Deliver nothing to a destination until it is enabled again.
 
-    Its events stay pending meanwhile, until the retention of the inbox ends; then they become dead letters.
+    Its events stay pending meanwhile, for at most the retention of the inbox. After it their data is purged: they
+    become dead letters that cannot be replayed.
 
     \b
     whatsapp-webhook destinations disable bot --reason 'maintenance until 14:00'

@@ -59,9 +59,9 @@ def doctor(
     """Find out why no events arrive. Prints each check as ok, wrong or unknown, with what to do.
 
     In the service's pod or machine it checks the configuration, the credentials, the service and its inbox. With --url
-    it checks, from anywhere, the path that Meta's requests take; with --app and an access token, also what is
-    registered at Meta. A check that is impossible from here is unknown, with where to run it. Exits with status 1 if
-    something is wrong.
+    or its default it checks, from anywhere, the path that Meta's requests take; with --app and an access token, also
+    what is registered at Meta. A check that is impossible from here is unknown, with where to run it. Exits with
+    status 1 if something is wrong.
 
     It sends test notifications to the service: one that is signed, one that must be rejected, and one that is padded
     with blanks to 3 MB. The events that they store are marked as tests, which destinations skip.
@@ -74,7 +74,7 @@ def doctor(
     whatsapp-webhook doctor --url https://wa.example.com/webhooks \\
       --app 188559381496048 --account 102290129340398
     whatsapp-webhook doctor --signature request.txt \\
-      --candidate other-app-secret
+      --candidate ./other-app-secret.txt
     """  # noqa: D301  click requires the character
     try:
         config = options.asking_config()

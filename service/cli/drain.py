@@ -22,7 +22,8 @@ def drain(seconds: float) -> None:
     """Drain the receiver of this machine or pod, then wait. Made for a preStop hook.
 
     From then on /readyz answers 503 and every response closes its connection, so that load balancers and clients
-    use other instances before this one stops. Requests are still accepted meanwhile.
+    use other instances before this one stops. Requests are still accepted meanwhile. The drain ends with a restart of
+    the receiver.
 
     \b
     whatsapp-webhook drain --seconds 20

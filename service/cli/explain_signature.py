@@ -1,4 +1,4 @@
-"""`doctor --signature`: explain why the signature of a notification was refused."""
+"""`doctor --signature`: explain why the signature of a notification was rejected."""
 
 import http.client
 import io
@@ -52,7 +52,7 @@ options = option_group(
             "file",
             metavar="FILE",
             type=_REQUEST,
-            help="Explain why the signature of the request in FILE was refused; make no other check.",
+            help="Explain why the signature of the request in FILE was rejected; make no other check.",
         ),
         click.option(
             "--header",

@@ -59,7 +59,10 @@ DURATION = NumberRange(0, 86_400, min_open=True)
     help="With --rate: how long to send.",
 )
 @click.option(
-    "--only-test", is_flag=True, help="Store one event only, marked as a test like those of Meta's Test button."
+    "--only-test",
+    is_flag=True,
+    help="Send and store one event only, marked as a test like those of Meta's Test button, and send requests that "
+    "must be rejected.",
 )
 @click.option("--unrecognized", is_flag=True, help="Also send a signed body that is not a notification.")
 @click.option(

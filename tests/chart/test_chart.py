@@ -118,7 +118,8 @@ def test_the_network_policy_allows_the_otlp_port(endpoint: str, port: int) -> No
         ({"ingress": {"host": "left.over"}, "httpRoute": {**ROUTE["httpRoute"], "hostnames": ["a.b"]}}, "//a.b/"),
         ({"httpRoute": {**ROUTE["httpRoute"], "hostnames": ["*.a.b"]}}, "//YOUR-HOST.a.b/"),
         (ROUTE, "//YOUR-HOST/"),
-        (RELAY, "generic wh-whatsapp-webhook-relay --from-literal=bot=whsec_"),
+        (RELAY, 'generic wh-whatsapp-webhook-relay --from-literal=bot="$APP_SECRET"'),
+        (ROUTE, "httpRoute.hostnames is empty"),
         (POD_MONITOR, "Only the namespace monitoring may scrape metrics"),
     ],
 )

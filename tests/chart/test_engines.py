@@ -338,7 +338,10 @@ def test_keda_replaces_the_autoscaler() -> None:
         (AUTOSCALED | {"replicas": 3}, "Remove replicas"),
         (POSTGRESQL | {"autoscaling": {"enabled": True, "maxReplicas": 1}}, "minReplicas is above"),
         (APART | {"relay": {"replicas": 0}}, "minimum"),
-        (POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX", "value": "x"}]}, "WEBHOOK_INBOX can't be changed"),
+        (
+            POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX", "value": "x"}]},
+            "and set inbox.engine and inbox.existingSecret.",
+        ),
         (
             POSTGRESQL | {"extraEnv": [{"name": "WEBHOOK_INBOX_FILE", "value": "x"}]},
             "WEBHOOK_INBOX_FILE can't be changed",
@@ -391,6 +394,35 @@ def test_the_notes_fit_the_engine(values: Any, expected: str, unexpected: str) -
     assert expected in text
     assert unexpected not in text
     assert "WARNING" not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            'relaySecretCommand" (list . (list "bot") false)',
+            """create secret generic r --from-literal=bot="$APP_SECRET\"""",
+        ),
+        (
+            'relaySecretCommand" (list . (list "bot" "x") true)',
+            r"""patch secret r -p "{\"stringData\":{\"bot\":\"$APP_SECRET\",""",
+        ),
+        ('relaySecretCommand" (list . (list "x") true)', r"""{\"x\":\"whsec_$(openssl rand -base64 32)\"}}"""),
+        ('inboxSecretCommand" (list . true)', """patch secret inbox -p '{"stringData":{"url":"postgresql://USER:"""),
+    ],
+)
+def test_the_notes_add_a_key_to_a_secret_that_exists(command: str, expected: str, tmp_path: Path) -> None:
+    """`kubectl create` would fail for it."""
+    copy = Path(shutil.copytree(CHART, tmp_path / "chart"))
+    template = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: command}\ndata: {text: {{ include "whatsapp-webhook.'
+    (copy / "templates" / "command.yaml").write_text(f"{template}{command} | toJson }}}}}}\n")
+    relay = {
+        "existingSecret": "r",
+        "destinations": [BOT, BOT | {"name": "x", "format": "cloudevents", "secretFile": "x"}],
+    }
+    (manifest,) = [it for it in objects(copy, POSTGRESQL | {"relay": relay}) if it["metadata"]["name"] == "command"]
+    assert expected in manifest["data"]["text"]
+    assert manifest["data"]["text"].startswith("kubectl --namespace here ")
 
 
 BEGINNING = POSTGRESQL | {"relay": {"destinations": [BOT | {"from": "beginning"}]}}

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from dashboard import PANELS
 
-from tests.chart.helm import APART, RELAY, one
+from tests.chart.helm import APART, INGRESS, RELAY, SUBSCRIBE, one
 from tests.chart.prometheus import STRANGER, Prometheus, scraping
 from tests.support.destination import destination
 from tests.support.relaying import Relay, write
@@ -101,3 +101,25 @@ def test_alerts_fire_and_resolve(tmp_path: Path) -> None:
     assert {name for name in alerts if name not in content} == set()
     done = subprocess.run(["promtool", "test", "rules", *test_files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, "https://HOST/webhooks"),
+        ({"path": "/wa"}, "https://HOST/wa"),
+        (INGRESS, "https://wa.example.com/webhooks"),
+        (
+            SUBSCRIBE | {"subscribe": SUBSCRIBE["subscribe"] | {"callbackUrl": "https://x.example/in"}},
+            "https://x.example/in",
+        ),
+    ],
+)
+def test_commands_name_the_callback_url(values: dict[str, Any], url: str) -> None:
+    """Commands of alerts contain the URL that Meta calls, or HOST if no value names it."""
+    groups = one("PrometheusRule", values | RULE)["spec"]["groups"]
+    descriptions = [
+        rule["annotations"]["description"] for group in groups for rule in group["rules"] if "alert" in rule
+    ]
+    assert {each.partition("--url ")[2] for each in descriptions if "--url" in each} == {url}

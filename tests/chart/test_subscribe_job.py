@@ -268,7 +268,7 @@ def command_in(text: str) -> str:
         ({}, "enter this URL and the verify token", "https://YOUR-HOST/webhooks --app APP-ID --account ACCOUNT-ID"),
         (
             INGRESS | {"fields": ["messages"]},
-            "or let a Job do it: subscribe.enabled",
+            "Or let a Job do it: set subscribe.enabled",
             f"{URL} --app APP-ID --account ACCOUNT-ID --fields messages",
         ),
         (

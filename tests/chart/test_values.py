@@ -277,9 +277,11 @@ def test_an_empty_block_is_rejected(path: str) -> None:
         ({"extraEnv": [{"name": "WEBHOOK_PATH", "value": "/x"}]}, "WEBHOOK_PATH is set by the chart"),
         ({"healthPath": "/webhooks"}, "healthPath is the same as path"),
         ({"extraEnv": [{"name": "WEBHOOK_BIND", "value": "x"}]}, "WEBHOOK_BIND can't be changed"),
+        ({"extraEnv": [{"name": "WEBHOOK_RUN_DIR", "value": "x"}]}, "depend on it. Remove it.\n"),
+        ({"extraEnv": [{"name": "WEBHOOK_GRAPH_VERSON", "value": "x"}]}, "WEBHOOK_GRAPH_VERSON is not a setting"),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}, "set tracing.endpoint"),
         ({"extraEnv": [{"name": "OTEL_X", "valu": "x"}]}, "additional properties"),
-        ({"inbox": {"retention": "7d"}}, "inbox.bodyRetention is longer"),
+        ({"inbox": {"retention": "7d"}}, "lower inbox.bodyRetention, or raise inbox.retention"),
         ({"limits": {"inflightBytes": 1000}}, "limits.inflightBytes is below"),
         ({"limits": {"maxBodyBytes": 2**30 + 1}}, "maximum"),
         ({"fields": ["mesages"]}, "value must be one of"),
@@ -319,8 +321,9 @@ def test_values_match_the_settings() -> None:
     """Every setting has a value with the same default and limit, or is fixed by the chart."""
     env = {it["name"] for it in container()["env"]}
     fixed = {"WEBHOOK_CREDENTIALS_DIR", "WEBHOOK_RUN_DIR", "WEBHOOK_DESTINATIONS"}
-    fixed |= {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}
-    assert env == {setting.name for setting in SETTINGS} - fixed
+    allowed = {f"WEBHOOK_{name}" for name in ("CALLBACK_URL", "APP_ID", "ACCOUNTS", "GRAPH_URL", "GRAPH_VERSION")}
+    assert env == {setting.name for setting in SETTINGS} - fixed - allowed
+    assert rendered({"extraEnv": [{"name": name, "value": "x"} for name in sorted(allowed)]})
     defaults = {setting.name: setting.default for setting in SETTINGS}
     for it in container()["env"]:
         if it["name"].endswith("_BIND"):

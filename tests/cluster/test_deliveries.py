@@ -46,7 +46,7 @@ def received(here: Namespace, path: str) -> list[dict[str, Any]]:
 def test_events_from_the_service_are_delivered(here: Namespace) -> None:
     """Installed without its secret, the relay reports that, waits for it, and continues without a restart."""
     notes = here.install(*to("/events"))
-    line = f"kubectl --namespace {here.name} create secret generic {SECRET} --from-literal=app=whsec_"
+    line = f'kubectl --namespace {here.name} create secret generic {SECRET} --from-literal=app="whsec_'
     assert line in notes
     here.wait_ready()  # the relay's container has no readiness probe
     until(lambda: "can't be read" in here.kubectl("logs", POD, "-c", "relay"), "the missing secret is not reported")

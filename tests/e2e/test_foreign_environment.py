@@ -119,6 +119,6 @@ def test_the_table_of_the_documentation() -> None:
         *(f"{prefix}*" for prefix in foreign_environment.OVERRIDDEN_PREFIXES),
     ):
         assert f"`{name}`" in section, name
-    followed = re.findall(r"^\| followed \| (.*?) \|", section, re.MULTILINE)
+    used = re.findall(r"^\| used \| (.*?) \|", section, re.MULTILINE)
     for name in ("OTEL_*", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "PG*", "NO_COLOR", "COLUMNS", "TZ"):
-        assert any(f"`{name}`" in line for line in followed), name
+        assert any(f"`{name}`" in line for line in used), name

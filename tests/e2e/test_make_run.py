@@ -1,6 +1,7 @@
 """`make run` starts all parts, once per directory, and leaves no process behind."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,14 @@ import pytest
 
 from tests.support.make_run import ROOT, Run, make_run
 from tests.support.server import ask, until
+
+OWN_DESTINATION = """\
+  - name: mine
+    url: http://127.0.0.1:3000/
+    internal: true
+    format: meta
+    secretFile: credentials/app-secret
+"""
 
 
 @pytest.fixture
@@ -33,14 +42,44 @@ def test_no_process_is_left_behind(run: Run, number: signal.Signals) -> None:
 
 
 def test_a_second_run_in_the_same_directory(run: Run, tmp_path: Path) -> None:
-    """It is refused, even on other ports, and the first one continues."""
+    """It is refused, even on other ports, changes no file of the first one, and the first one continues."""
+    written = settings_in(tmp_path)
     second = Run(tmp_path)
     try:
         assert second.process.wait(20) != 0
     finally:
         second.end()
     assert "already running in this directory" in second.output()
+    assert settings_in(tmp_path) == written
     until(run.is_ready, run.output)
+
+
+def test_the_next_run_on_another_port(run: Run, tmp_path: Path) -> None:
+    """It keeps credentials, secret and the user's own destinations, and delivers to the example's new port."""
+    with (tmp_path / "destinations.yaml").open("a") as file:
+        file.write(OWN_DESTINATION)
+    written = settings_in(tmp_path)
+    run.end()
+    following = Run(tmp_path)
+    try:
+        until(following.is_ready, following.output)
+        changed = {name: text for name, text in settings_in(tmp_path).items() if text != written[name]}
+    finally:
+        following.end()
+    before, after = (f"127.0.0.1:{each.example}/" for each in (run, following))
+    assert changed == {"destinations.yaml": written["destinations.yaml"].replace(before, after)}
+
+
+def test_the_exports_have_the_chosen_ports(run: Run) -> None:
+    """`doctor` and `check` in the second terminal then ask this service."""
+    for name, port in run.ports.items():
+        assert re.search(rf"^  export .*\b{name}=127.0.0.1:{port}\b", run.output(), re.MULTILINE), name
+
+
+def settings_in(directory: Path) -> dict[str, str]:
+    """Return the texts of the credentials, secret and destinations that `make run` creates, by path."""
+    files = [*directory.glob("credentials/*"), *directory.glob("*secret*"), *directory.glob("*.yaml")]
+    return {str(file.relative_to(directory)): file.read_text() for file in files}
 
 
 def test_a_port_in_use(run: Run, tmp_path: Path) -> None:

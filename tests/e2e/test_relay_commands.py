@@ -123,7 +123,7 @@ def test_a_replay(tmp_path: Path, stored: list[Event], app: Destination) -> None
         )
         assert "No event matches" in relay.command("events", "replay", "--type", "com.whatsapp.call.*", "--dry-run")
         assert len(app.requests) == 6
-        assert "app: 1 events will be" in relay.command("events", "replay", stored[3].id, "--destination", "app")
+        assert "app: 1 event will be" in relay.command("events", "replay", stored[3].id, "--destination", "app")
         until(lambda: len(app.requests) == 7, "nothing came")
         assert app.requests[6].headers["ce-id"] == stored[3].id
         assert app.requests[6].headers["ce-replay"] == "true"
@@ -153,9 +153,10 @@ def test_dead_letters(tmp_path: Path, stored: list[Event], app: Destination) -> 
     for word in ("app", "7", "com.whatsapp.message.text", "expired", "1"):
         assert word in told
     assert json.loads(relay.command("events", "show", "7"))["deliveries"][0]["state"] == "dead: expired"
-    assert "app: 1 events would be" in relay.command("events", "replay", "--dead-letters", "--dry-run")
-    assert "app: 1 events will be" in relay.command("events", "replay", "--dead-letters")
+    assert "app: 1 event would be" in relay.command("events", "replay", "--dead-letters", "--dry-run")
+    assert "app: 1 event will be" in relay.command("events", "replay", "--dead-letters")
     assert "No dead letters" in relay.command("events", "dead-letters")
+    assert "No dead letters." in relay.command("events", "replay", "--dead-letters")
     with relay:
         until(lambda: len(app.requests) == len(stored) + 1, "nothing came")
 
@@ -172,7 +173,7 @@ def test_a_person_is_erased(tmp_path: Path, stored: list[Event], app: Destinatio
             assert all(log.find(event.id) for event in theirs)
         assert "Would erase 2 events." in relay.command("events", "erase", "--subject", person, "--dry-run")
         said = relay.command("events", "erase", "--subject", f"+{person}", "--yes")
-        assert "2 events are erased" in said
+        assert "Erased 2 events." in said
         assert "backups" in said
         assert "There is no event" in relay.command("events", "erase", "--subject", person, "--yes")
         assert server.notify(theirs[0].data).status == 200
@@ -280,7 +281,7 @@ def test_a_dead_letter_outlives_the_retention(tmp_path: Path, stored: list[Event
     assert _events(tmp_path) == []
     assert "com.whatsapp.message.text" in relay.command("events", "dead-letters")
     assert json.loads(relay.command("events", "show", "7"))["id"] == lost.id
-    assert "app: 1 events will be" in relay.command("events", "replay", "--dead-letters")
+    assert "app: 1 event will be" in relay.command("events", "replay", "--dead-letters")
     with relay:
         until(lambda: len(app.requests) == len(stored) + 1, "nothing came")
     assert app.requests[-1].body == lost.data
@@ -309,7 +310,7 @@ def test_a_person_is_erased_from_dead_letters_too(tmp_path: Path, stored: list[E
         until(lambda: _saved(tmp_path, 7) == {7}, "not saved")
     _purge(tmp_path)
     assert lost.subject
-    assert "1 events are erased" in relay.command("events", "erase", "--subject", lost.subject, "--yes")
+    assert "Erased 1 event." in relay.command("events", "erase", "--subject", lost.subject, "--yes")
     for file in tmp_path.glob("*.db*"):
         assert lost.subject.encode() not in file.read_bytes(), file.name
 

@@ -500,3 +500,5 @@ def test_the_alert_rules_of_the_page(server: Server) -> None:
     names = {rule["alert"] for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]}
     assert {"WebhookDown", "WebhookVolumeNearlyFull", "WebhookRelayDown"} <= names
     assert not re.search("__[A-Z]+__", rules.read_text())
+    assert "First: wh doctor" in rules.read_text()
+    assert "kubectl" not in rules.read_text()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from tests.receiver.worker.test_proxies import before as before_it
+from tests.receiver.worker.test_proxies import proxying
 from tests.support.server import Server, post, read_answer, until
 from tests.support.traffic import Traffic
 
@@ -88,7 +88,7 @@ def test_attackers_do_not_affect_valid_notifications(tmp_path: Path, attack: Att
     """Notifications are answered 200 quickly, memory stays within its limit, and is released afterwards."""
     with Server(tmp_path) as server, ExitStack() as stack:
         assert server.process
-        port = stack.enter_context(before_it(server.port, attack.proxy, tmp_path)) if attack.proxy else server.port
+        port = stack.enter_context(proxying(server.port, attack.proxy, tmp_path)) if attack.proxy else server.port
         (worker,) = psutil.Process(server.process.pid).children()
         with Traffic(server, threads=2, pause=0.02, port=port) as before:
             time.sleep(0.5)

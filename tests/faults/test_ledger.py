@@ -154,22 +154,26 @@ def test_two_relays_share_and_one_takes_over(tmp_path: Path, url: str) -> None:
         with Relay(tmp_path, WEBHOOK_INBOX=url) as one, Relay(tmp_path, WEBHOOK_INBOX=url) as other:
             until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} received")
             until(lambda: one.backlog() == 0, "still pending")
-            delivered = [
-                relay.metric("whatsapp_webhook_relay_attempts_total", outcome="delivered") for relay in (one, other)
-            ]
-            assert sorted(app.bodies()) == sorted(event.data for event in events)
+            delivered, timed_out = (
+                [relay.metric("whatsapp_webhook_relay_attempts_total", outcome=outcome) for relay in (one, other)]
+                for outcome in ("delivered", "timeout")
+            )
+            assert set(app.bodies()) == {event.data for event in events}
             assert sum(delivered) == 1500
             assert min(delivered) > 0, "only one of them delivered"
+            # On a busy machine an attempt can time out although the request was received.
+            assert len(app.requests) <= 1500 + sum(timed_out)
             app.behave = saying(after=0.3)
+            before = len(app.requests)
             more = keep(inbox, *(message(person, 5000 + person) for person in range(40)))
-            until(lambda: len(app.requests) >= 1505, "nothing was received")
+            until(lambda: len(app.requests) >= before + 5, "nothing was received")
             one.kill()
             killed = time.monotonic()
             app.behave = saying()
             until(lambda: {event.data for event in more} <= set(app.bodies()), "not all were received", 40)
             until(lambda: other.backlog() == 0, "still pending", 40)
             assert time.monotonic() - killed < TIMEOUT + 15 + 5
-            assert len(app.requests) <= 1500 + 40 + 4, "more were delivered twice than were in flight"
+            assert len(app.requests) <= before + 40 + 4, "more were delivered twice than were in flight"
 
 
 def test_concurrent_commits_are_never_skipped(tmp_path: Path) -> None:

@@ -149,6 +149,11 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- .Values.subscribe.existingSecret | default (include "whatsapp-webhook.secret" .) }}
 {{- end }}
 
+{{/* A pattern for the variables that only commands read. The chart does not set them, so extraEnv may. */}}
+{{- define "whatsapp-webhook.commandVariables" -}}
+^WEBHOOK_(CALLBACK_URL|APP_ID|ACCOUNTS|GRAPH_URL|GRAPH_VERSION)$
+{{- end }}
+
 {{/* The port of the OTLP endpoint. */}}
 {{- define "whatsapp-webhook.tracingPort" -}}
 {{- $url := urlParse .Values.tracing.endpoint }}
@@ -165,6 +170,48 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{/* The Secret with the destinations' secrets. */}}
 {{- define "whatsapp-webhook.relaySecret" -}}
 {{- .Values.relay.existingSecret | default (printf "%s-relay" (include "whatsapp-webhook.fullname" .)) }}
+{{- end }}
+
+{{/*
+The shell command that adds keys to a Secret, or creates it. Arguments: the context, the name, whether the Secret exists, the
+keys, and the values by key, for the inside of double quotes.
+*/}}
+{{- define "whatsapp-webhook.secretCommand" -}}
+{{- $exists := index . 2 }}
+{{- $values := last . }}
+{{- $options := list }}
+{{- range index . 3 }}
+{{- $options = append $options (printf (ternary `\"%s\":\"%s\"` `--from-literal=%s="%s"` $exists) . (get $values .)) }}
+{{- end }}
+{{- $command := printf "kubectl --namespace %s %s %s" (first .).Release.Namespace (ternary "patch secret" "create secret generic" $exists) (index . 1) }}
+{{- if $exists }}{{ printf `%s -p "{\"stringData\":{%s}}"` $command (join "," $options) }}{{ else }}{{ $command }} {{ join " " $options }}{{ end }}
+{{- end }}
+
+{{/* The same for the Secret of the destinations. Arguments: the context, the keys, and whether the Secret exists. */}}
+{{- define "whatsapp-webhook.relaySecretCommand" -}}
+{{- $root := first . }}
+{{- $values := dict }}
+{{- range $root.Values.relay.destinations }}
+{{- if eq .format "cloudevents" }}{{ $_ := set $values .secretFile "whsec_$(openssl rand -base64 32)" }}
+{{- else if not (hasKey $values .secretFile) }}{{ $_ := set $values .secretFile "$APP_SECRET" }}
+{{- end }}
+{{- end }}
+{{- include "whatsapp-webhook.secretCommand" (list $root (include "whatsapp-webhook.relaySecret" $root) (last .) (index . 1) $values) }}
+{{- end }}
+
+{{/* The shell command that adds the inbox's URL to its Secret. Arguments: the context, and whether the Secret exists. */}}
+{{- define "whatsapp-webhook.inboxSecretCommand" -}}
+{{- $exists := last . }}
+{{- with first . }}
+{{- $tls := "?sslmode=verify-full&sslrootcert=/etc/whatsapp-webhook/inbox/ca.crt" }}
+{{- $url := get (dict "postgresql" (print "postgresql://USER:PASSWORD@HOST:5432/DATABASE" $tls) "kafka" "kafka://BROKER:9092,BROKER:9092/TOPIC" "nats" "nats://HOST:4222/STREAM") .Values.inbox.engine }}
+{{- if $exists -}}
+kubectl --namespace {{ .Release.Namespace }} patch secret {{ .Values.inbox.existingSecret }} -p '{"stringData":{"{{ .Values.inbox.secretKey }}":"{{ $url }}"}}'
+{{- else -}}
+kubectl --namespace {{ .Release.Namespace }} create secret generic {{ .Values.inbox.existingSecret }} --from-literal={{ .Values.inbox.secretKey }}='{{ $url }}'
+{{- if eq .Values.inbox.engine "postgresql" }} --from-file=ca.crt{{ end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The distinct ports of the destinations, as JSON. */}}

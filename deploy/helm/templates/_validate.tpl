@@ -2,7 +2,7 @@
 {{- define "whatsapp-webhook.validate" -}}
 {{- $name := include "whatsapp-webhook.fullname" . }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
-{{- fail (printf "%s is not a valid name of a Service. Set fullnameOverride to lower-case letters, digits and -, with a letter first." $name) }}
+{{- fail (printf "%s is not a valid name of a Service. Set fullnameOverride to lower-case letters, digits and -, starting with a letter." $name) }}
 {{- end }}
 {{- range $of, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels }}
 {{- range list "name" "instance" "component" }}
@@ -14,7 +14,7 @@
 {{- $external := include "whatsapp-webhook.external" . }}
 {{- $engine := .Values.inbox.engine }}
 {{- if and (not $external) (gt (include "whatsapp-webhook.replicas" . | int) 1) }}
-{{- fail "replicas: with SQLite there is one pod, which stores events on its own volume. Set replicas to 1 (one pod handles hundreds of notifications a second), or set inbox.engine to postgresql, kafka or nats." }}
+{{- fail "replicas: with SQLite there is one pod, which stores events on its own volume. Set replicas to 1 (one pod stores thousands of notifications a second), or set inbox.engine to postgresql, kafka or nats." }}
 {{- end }}
 {{- if and (not $external) (gt (int .Values.workers) 1) }}
 {{- fail "workers: SQLite allows one writer, so a pod has one worker. Set workers to 1, or set inbox.engine to postgresql, kafka or nats." }}
@@ -26,7 +26,7 @@
 {{- fail "inbox.existingSecret has no effect with SQLite: set inbox.engine to postgresql, kafka or nats, or remove inbox.existingSecret." }}
 {{- end }}
 {{- if and .Values.relay.destinations (has $engine (list "kafka" "nats")) }}
-{{- fail (printf "relay.destinations: with %s there is no relay; your own consumers read the events. Remove relay.destinations; docs/kubernetes.md says how to read, under \"An inbox that is a server\"." $engine) }}
+{{- fail (printf "relay.destinations: with %s there is no relay; your own consumers read the events. Remove relay.destinations; docs/kubernetes.md says how to read, under \"External inbox\"." $engine) }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if and .keda.enabled (not .enabled) }}
@@ -43,7 +43,7 @@
 {{- end }}
 {{- end }}
 {{- if gt (include "whatsapp-webhook.seconds" .Values.inbox.bodyRetention | int) (include "whatsapp-webhook.seconds" .Values.inbox.retention | int) }}
-{{- fail "inbox.bodyRetention is longer than inbox.retention: set it to the same or less." }}
+{{- fail "inbox.bodyRetention is longer than inbox.retention: lower inbox.bodyRetention, or raise inbox.retention." }}
 {{- end }}
 {{- if lt (int64 .Values.limits.inflightBytes) (int64 .Values.limits.maxBodyBytes) }}
 {{- fail "limits.inflightBytes is below limits.maxBodyBytes, so that a body of that size would never fit: raise limits.inflightBytes." }}
@@ -95,17 +95,21 @@
 {{- if .Values.subscribe.enabled }}{{ include "whatsapp-webhook.validateSubscribe" . }}{{ end }}
 {{- $ours := list }}
 {{- range include "whatsapp-webhook.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
-{{- $fixed := list "WEBHOOK_BIND" "WEBHOOK_ADMIN_BIND" "WEBHOOK_RELAY_BIND" "WEBHOOK_DESTINATIONS" "WEBHOOK_CREDENTIALS_DIR" "WEBHOOK_RUN_DIR" "WEBHOOK_INBOX" "WEBHOOK_INBOX_FILE" "WEBHOOK_CREDENTIALS_HINT" "K8S_POD_NAME" "OTEL_SERVICE_NAME" }}
+{{- /* Variables that the chart sets from other values, and the value to set instead, if there is one. */}}
+{{- $fixed := dict "WEBHOOK_BIND" "bindAddress" "WEBHOOK_ADMIN_BIND" "bindAddress" "WEBHOOK_RELAY_BIND" "bindAddress" "WEBHOOK_DESTINATIONS" "relay.destinations" "WEBHOOK_CREDENTIALS_DIR" "credentials.existingSecret" "WEBHOOK_RUN_DIR" "" "WEBHOOK_INBOX" "inbox.engine and inbox.existingSecret" "WEBHOOK_INBOX_FILE" "inbox.existingSecret and inbox.secretKey" "WEBHOOK_CREDENTIALS_HINT" "" "K8S_POD_NAME" "" "OTEL_SERVICE_NAME" "fullnameOverride" }}
 {{- $secrets := list "WEBHOOK_VERIFY_TOKEN" "WEBHOOK_APP_SECRET" "WEBHOOK_ACCESS_TOKEN" }}
 {{- range .Values.extraEnv }}
 {{- if has .name $secrets }}
 {{- fail (printf "extraEnv: %s: set credentials.existingSecret or subscribe.existingSecret instead. The receiver does not start with a secret in its environment." .name) }}
-{{- else if has .name $fixed }}
-{{- fail (printf "extraEnv: %s can't be changed: the chart's ports, volumes and names depend on it. Remove it." .name) }}
+{{- else if hasKey $fixed .name }}
+{{- $instead := get $fixed .name }}
+{{- fail (printf "extraEnv: %s can't be changed: the chart's ports, volumes and names depend on it. Remove it%s." .name ($instead | empty | ternary "" (print ", and set " $instead))) }}
 {{- else if hasPrefix "OTEL_EXPORTER_OTLP" .name | and (hasSuffix "ENDPOINT" .name) }}
 {{- fail (printf "extraEnv: %s: set tracing.endpoint instead; the network policy then allows its port." .name) }}
 {{- else if has .name $ours }}
 {{- fail (printf "extraEnv: %s is set by the chart: find the value for it in values.yaml, and set that." .name) }}
+{{- else if and (hasPrefix "WEBHOOK_" .name) (not (regexMatch (include "whatsapp-webhook.commandVariables" $) .name)) }}
+{{- fail (printf "extraEnv: %s is not a setting, and the service would not start. docs/configuration.md lists the settings." .name) }}
 {{- end }}
 {{- end }}
 {{- end }}

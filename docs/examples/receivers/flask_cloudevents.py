@@ -13,7 +13,7 @@ def receive():
         webhook.verify(body, dict(request.headers))
     except WebhookVerificationError:
         abort(401)
-    print("got", request.headers["ce-type"], request.headers["ce-id"], body.decode(), flush=True)
+    print(f"got {request.headers['ce-type']} {request.headers['ce-id']} {body.decode()}\n", end="", flush=True)
     return "", 204
 
 

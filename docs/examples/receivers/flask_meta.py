@@ -2,17 +2,17 @@ import hmac, sys
 from flask import Flask, abort, request
 
 app = Flask(__name__)
-secret = open(sys.argv[2]).readline().strip().encode()  # what Meta calls the app secret
+secrets = [line.strip().encode() for line in open(sys.argv[2]) if line.strip()]  # two during a rotation
 
 
 @app.post("/webhook")
 def receive():
-    expected = "sha256=" + hmac.digest(secret, request.get_data(), "sha256").hex()  # of the raw body
-    actual = request.headers.get("X-Hub-Signature-256", "")
-    if not hmac.compare_digest(actual.encode(), expected.encode()):
+    actual = request.headers.get("X-Hub-Signature-256", "").encode()
+    digests = [hmac.digest(secret, request.get_data(), "sha256").hex() for secret in secrets]  # of the raw body
+    if not any(hmac.compare_digest(actual, f"sha256={digest}".encode()) for digest in digests):
         abort(401)
     change = request.get_json()["entry"][0]["changes"][0]  # exactly one update
-    print("got", change["field"], change["value"], flush=True)
+    print(f"got {change['field']} {change['value']}\n", end="", flush=True)  # one write: threads don't mix lines
     return "", 200
 
 

@@ -2,12 +2,15 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
-const secret = readFileSync(process.argv[3], "utf8").split("\n")[0].trim(); // what Meta calls the app secret
+const secrets = readFileSync(process.argv[3], "utf8").split("\n").map((line) => line.trim()).filter(Boolean);
+const isSigned = (body, actual) => secrets.some((secret) => {
+  const expected = Buffer.from("sha256=" + createHmac("sha256", secret).update(body).digest("hex"));
+  return actual.length === expected.length && timingSafeEqual(actual, expected);
+});
 createServer(async (req, res) => {
   const body = Buffer.concat(await req.toArray()); // the raw body
-  const expected = Buffer.from("sha256=" + createHmac("sha256", secret).update(body).digest("hex"));
   const actual = Buffer.from(req.headers["x-hub-signature-256"] ?? "");
-  if (actual.length !== expected.length || !timingSafeEqual(actual, expected)) return res.writeHead(401).end();
+  if (!isSigned(body, actual)) return res.writeHead(401).end();
   const { field, value } = JSON.parse(body).entry[0].changes[0]; // exactly one update
   console.log("got", field, JSON.stringify(value));
   res.writeHead(200).end();

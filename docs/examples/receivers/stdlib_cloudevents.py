@@ -12,7 +12,7 @@ class Receiver(BaseHTTPRequestHandler):
             webhook.verify(body, dict(self.headers))
         except WebhookVerificationError:
             return self.send_error(401)
-        print(f"got {self.headers['ce-type']} {self.headers['ce-id']} {body.decode()}", flush=True)
+        print(f"got {self.headers['ce-type']} {self.headers['ce-id']} {body.decode()}\n", end="", flush=True)
         self.send_response(204)
         self.end_headers()
 

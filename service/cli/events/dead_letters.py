@@ -92,7 +92,11 @@ def dead_letters(inbox: str | None, limit: int, *, wide: bool) -> None:
 @click.argument("which", metavar="[POSITION|ID]...", nargs=-1)
 @filters.filtered
 @click.option(
-    "--destination", "names", metavar="NAME", multiple=True, help="Only to this destination; can be repeated."
+    "--destination",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Only to this destination; can be repeated. Default: to all.",
 )
 @click.option(
     "--dead-letters", "only_dead", is_flag=True, help="Only dead letters, each to the destination that did not get it."
@@ -103,9 +107,10 @@ def replay(
 ) -> None:
     """Deliver events again: those with the given positions or ids, or those that the options select.
 
-    Each destination of WEBHOOK_DESTINATIONS gets the events that match its filter. An event keeps its id; in
-    destinations of format `cloudevents` it has the attribute `replay`. An event that is still pending for a
-    destination is not delivered twice. A running relay starts the deliveries.
+    Does not ask for confirmation: count the events with --dry-run first. Without --destination they are delivered to
+    all destinations of WEBHOOK_DESTINATIONS, to each those that match its filter. An event keeps its id; in
+    destinations of format `cloudevents` it has the attribute `replay`. An event that is still pending for a destination
+    is not delivered twice. A running relay starts the deliveries.
 
     \b
     whatsapp-webhook events replay 42 --destination bot
@@ -136,7 +141,7 @@ def replay(
                     if (destination.wants(event) if lost is None else (name, position) in lost)
                 ]
                 counts[name] += len(deliveries) if dry_run else records.replay(name, deliveries, now=clock.now_ms())
-    _print_counts(counts, dry_run=dry_run)
+    _print_counts(counts, dry_run=dry_run, no_dead_letters=only_dead and not letters)
 
 
 def _destinations(names: tuple[str, ...], known: set[str]) -> Mapping[str, Destination]:
@@ -183,8 +188,11 @@ def _pages(records: Iterator[Record]) -> Iterator[Sequence[Record]]:
         yield page
 
 
-def _print_counts(counts: Counter[str], *, dry_run: bool) -> None:
+def _print_counts(counts: Counter[str], *, dry_run: bool, no_dead_letters: bool) -> None:
     for name, number in sorted(counts.items()):
-        click.echo(f"{name}: {number} events {'would be' if dry_run else 'will be'} delivered again.")
-    if not counts.total():
+        events = "1 event" if number == 1 else f"{number} events"
+        click.echo(f"{name}: {events} {'would be' if dry_run else 'will be'} delivered again.")
+    if no_dead_letters:
+        click.echo("No dead letters.")
+    elif not counts.total():
         click.echo("No event matches, or all of them are pending already.")

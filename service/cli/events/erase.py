@@ -1,5 +1,7 @@
 """`events erase`: erase one person's events."""
 
+from collections.abc import Sequence
+
 import click
 
 from service.cli import delivery_store
@@ -26,7 +28,7 @@ _WAL_NOT_CLEAN = (
 @dry_run_option
 @yes_option
 def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
-    """Erase one person's events: messages in both directions, their number, and pending deliveries.
+    """Erase one person's events: messages in both directions, the person's phone number, and pending deliveries.
 
     A person can have a phone number and a user id: erase both. The receiver can keep running meanwhile. Erased events
     cannot be restored.
@@ -42,7 +44,7 @@ def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
             saved = records.positions_of(person) if records else ()
             positions = sorted({*erasure.find(person), *saved})
             if dry_run:
-                click.echo(f"Would erase {len(positions)} events.")
+                click.echo(f"Would erase {_counted(positions)}.")
                 return
             is_clean = records.erase(()) if records and not positions else True
         if not positions:
@@ -51,14 +53,18 @@ def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
             click.echo("There is no event of this person (any more).")
             return
         if not yes:
-            click.confirm(f"Erase {len(positions)} events permanently?", abort=True)
+            click.confirm(f"Erase {_counted(positions)} permanently?", abort=True)
         with delivery_store.opened_if_any(url) as records:
             is_clean = records.erase(positions) if records else True
         is_clean = erasure.erase(positions) and is_clean
         remains = erasure.remains()
     if not is_clean:
-        raise click.ClickException(_WAL_NOT_CLEAN.format(f"{len(positions)} events are erased"))
-    click.echo(f"{len(positions)} events are erased.")
+        raise click.ClickException(_WAL_NOT_CLEAN.format(f"Erased {_counted(positions)}"))
+    click.echo(f"Erased {_counted(positions)}.")
     if remains:
         click.echo(f"Not erased yet: {remains}")
     click.echo(NOT_ERASED)
+
+
+def _counted(positions: Sequence[int]) -> str:
+    return "1 event" if len(positions) == 1 else f"{len(positions)} events"

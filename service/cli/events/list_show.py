@@ -70,7 +70,7 @@ def list_(
     wide: bool,
     as_json: bool,
 ) -> None:
-    """List stored events, the oldest first: the newest as a table, or all as JSON lines.
+    """List stored events: prints the newest 20 as a table, or with --json all of them, in both cases oldest first.
 
     The options --type, --subject, --number, --since and --until select events; an event must match all of them.
     `events show POSITION` prints one event of the table.

@@ -23,7 +23,7 @@ INDENT_COLUMNS: Final = 16
 def status(asked: Asked, numbers: tuple[str, ...], *, wide: bool, as_json: bool) -> None:
     """Show what is registered at Meta: the app's callback URL and fields, its accounts, and overrides.
 
-    Needs the app secret. The accounts and numbers are asked only if they are named, and need an access token.
+    Needs the app secret. Accounts and numbers are queried only if they are named, which needs an access token.
 
     \b
     whatsapp-webhook status --app 188559381496048 --account 102290129340398

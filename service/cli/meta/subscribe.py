@@ -33,8 +33,8 @@ def _list_fields(ctx: click.Context, _param: click.Parameter, value: bool) -> No
 @click.option(
     "--fields",
     metavar="NAMES",
-    help="Webhook fields, separated by commas, or `all`. Default: WEBHOOK_FIELDS, or if that is empty the fields "
-    "registered now, or if there are none all.",
+    help="Webhook fields, separated by commas, or `all`. Default: those of WEBHOOK_FIELDS. If that is empty: the "
+    "fields registered now. If none are registered: all.",
 )
 @click.option(
     "--override-account", type=META_ID, multiple=True, help="Send the events of this account to URL; can be repeated."

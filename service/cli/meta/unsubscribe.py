@@ -12,7 +12,7 @@ from service.meta.graph.plan_types import Allowed, Plan
 @click.command(short_help="Stop Meta from sending to a URL.")
 @click.argument("url", required=False)
 @asking
-@numbers_option("Also remove the override of this phone number id, if it is URL; can be repeated.")
+@numbers_option("Also remove the override of this phone number id, if the override points to URL; can be repeated.")
 @click.option(
     "--drop-overrides", is_flag=True, help="Unsubscribe accounts even if that removes an override to another URL."
 )

@@ -27,11 +27,14 @@ class RelayMetrics:
             registry=registry,
         )
         self._backlog = Gauge(
-            METRIC_PREFIX + "relay_backlog_events", "Pending deliveries.", ("destination",), registry=registry
+            METRIC_PREFIX + "relay_backlog_events",
+            "Backlog of a destination: events that are pending for it.",
+            ("destination",),
+            registry=registry,
         )
         self._oldest = Gauge(
             METRIC_PREFIX + "relay_oldest_event_seconds",
-            "Age of the oldest pending delivery; 0 if there is none.",
+            "Age of the oldest event that is pending for a destination; 0 if there is none.",
             ("destination",),
             registry=registry,
         )

@@ -9,6 +9,7 @@ from service.events import messaging
 from service.events.document import text
 from service.events.event import UNRECOGNIZED
 from service.events.event_types import (
+    ERRORS_WORD,
     INTERACTIVE,
     MAX_TYPE_CHARACTERS,
     SYSTEM,
@@ -153,7 +154,7 @@ def _type_of_change(origin: Origin, item: Mapping[str, Any]) -> str:
         return origin.change_type
     action = action_of(origin.field, item)
     if not action and item.get(ERRORS) and item.keys() <= _BESIDE_ERRORS:
-        action = ERRORS
+        action = ERRORS_WORD
     return f"{origin.change_type}.{action}" if action else origin.change_type
 
 

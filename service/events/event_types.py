@@ -33,6 +33,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = {
 }
 _ACTION_NAMES: Final = {"user_preferences": ("value",), "smb_app_state_sync": ("type", "action")}
 OTHER_WORD: Final = "other"
+ERRORS_WORD: Final = "errors"
 
 
 def type_word(value: object) -> str:

@@ -5,10 +5,10 @@ Calling, Groups, Flows and Conversation routing there. Meta adds fields; events 
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
-from service.events import event_types, matches, messaging
+from service.events import UNRECOGNIZED, event_types, matches, messaging
 
 MESSAGES_FIELD: Final = "messages"
 FIELDS: Final = {
@@ -85,36 +85,70 @@ EVENTS: Final = {
     "partner_solutions": ("solution_created", "solution_updated"),
     "security": "pin_changed pin_request_success pin_reset_request".split(),
 }
-# Types below those of messages and actions.
-NESTED: Final = tuple(
-    f"{parent}.{word}"
-    for parent, words in (
-        ("message.interactive", event_types.INTERACTIVE),
-        ("message.system", event_types.SYSTEM),
-        ("user_action", event_types.USER_ACTIONS),
-    )
-    for word in (*sorted(words), event_types.OTHER_WORD)
-)
+WITH_ERRORS: Final = ("messages", "calls")
 OTHER_LABELS: Final = ("other", "other")
 
 
+class Family(NamedTuple):
+    """The types that start with *name*, and end with one of *words* if there are any."""
+
+    name: str
+    words: Sequence[str]
+    meaning: str
+    field: str = ""
+
+    def types(self) -> Iterator[str]:
+        """Yield each type."""
+        yield from (f"{self.name}.{word}" for word in self.words) if self.words else (self.name,)
+
+
+def families() -> list[Family]:
+    """Return every known type by its family, in the order of the documentation."""
+    other = event_types.OTHER_WORD
+    return [
+        Family("com.whatsapp.message", MESSAGES, "a message from a person", "messages"),
+        *(
+            Family(f"com.whatsapp.message.{kind}", (*sorted(words), other), meaning, "messages")
+            for kind, words, meaning in (
+                ("interactive", event_types.INTERACTIVE, "an answer to an interactive message"),
+                ("system", event_types.SYSTEM, "a person's number or user id changed"),
+            )
+        ),
+        Family("com.whatsapp.status", STATUSES, "the status of a message that you sent", "messages"),
+        Family("com.whatsapp.user_action", (*sorted(event_types.USER_ACTIONS), other), "a click", "messages"),
+        Family("com.whatsapp.echo", MESSAGES, "a message that the business sent by other means", "smb_message_echoes"),
+        Family("com.whatsapp.call", CALLS, "a call", "calls"),
+        *(Family(f"com.whatsapp.{field}", (event_types.ERRORS_WORD,), "errors alone", field) for field in WITH_ERRORS),
+        *_field_families(),
+        *(
+            Family(name, (*messaging.KINDS, messaging.ECHO, messaging.OTHER_KIND), meaning)
+            for name, meaning in _messaging_families()
+        ),
+        Family("com.whatsapp.unrecognized", (), "a signed body, or an update, that could not be read"),
+    ]
+
+
+def _field_families() -> Iterator[Family]:
+    for field, meaning in FIELDS.items():
+        name = f"com.whatsapp.{field}"
+        yield Family(name, (), meaning, field)
+        if field in EVENTS:
+            yield Family(name, EVENTS[field], meaning, field)
+        if field in event_types.ACTIONS:
+            yield Family(name, (*sorted(event_types.ACTIONS[field]), event_types.OTHER_WORD), meaning, field)
+
+
+def _messaging_families() -> Iterator[tuple[str, str]]:
+    for name, product in (("page", "Messenger"), ("instagram", "Instagram")):
+        yield f"com.meta.{name}", f"{product}: what happened in a conversation"
+        yield f"com.meta.{name}.{messaging.STANDBY}", f"{product}: the same, while another application answers"
+
+
 def _pairs() -> frozenset[tuple[str, str]]:
-    pairs = {(field, f"com.whatsapp.{field}") for field in FIELDS}
-    pairs |= {("messages", f"com.whatsapp.message.{kind}") for kind in MESSAGES}
-    pairs |= {("messages", f"com.whatsapp.{kind}") for kind in NESTED}
-    pairs |= {("messages", f"com.whatsapp.status.{status}") for status in STATUSES}
-    pairs |= {("smb_message_echoes", f"com.whatsapp.echo.{kind}") for kind in MESSAGES}
-    pairs |= {("calls", f"com.whatsapp.call.{event}") for event in CALLS}
-    pairs |= {(field, f"com.whatsapp.{field}.{event}") for field, events in EVENTS.items() for event in events}
-    pairs |= {
-        (field, f"com.whatsapp.{field}.{action}")
-        for field, actions in event_types.ACTIONS.items()
-        for action in (*actions, event_types.OTHER_WORD)
-    }
-    pairs |= {(field, f"com.whatsapp.{field}.errors") for field in ("messages", "calls")}
-    # Of Messenger and Instagram without what happened: there are few, and label values cost memory.
+    pairs = {(family.field, kind) for family in families() if family.field for kind in family.types()}
+    # Of Messenger and Instagram without what happened: label values cost memory.
     pairs |= {(array, f"com.meta.{name}") for name in messaging.OBJECTS for array in messaging.ARRAYS}
-    return frozenset(pairs | {("", "com.whatsapp.unrecognized")})
+    return frozenset(pairs | {("", UNRECOGNIZED)})
 
 
 PAIRS: Final = _pairs()
@@ -128,13 +162,7 @@ def label_pair(field: str, kind: str) -> tuple[str, str]:
     return pair if pair in PAIRS and kind.startswith("com.meta.") else OTHER_LABELS
 
 
-_MESSAGING_TYPES: Final = frozenset(
-    messaging.type_name(name, array, kind)
-    for name in messaging.OBJECTS
-    for array in messaging.ARRAYS
-    for kind in (*messaging.KINDS, messaging.ECHO, messaging.OTHER_KIND)
-)
-TYPES: Final = _MESSAGING_TYPES | {kind for _, kind in PAIRS if not kind.startswith("com.meta.")}
+TYPES: Final = frozenset(kind for family in families() for kind in family.types())
 _WITHOUT_ERRORS: Final = tuple(sorted(kind for kind in TYPES if not kind.endswith(".errors")))
 
 

@@ -121,7 +121,7 @@ def test_its_events_are_few_and_marked_as_tests(world: World) -> None:
 
 
 def test_another_version_answers(world: World) -> None:
-    """Meta answers requests for a version that it has ended with another one: the doctor says so, and what to change."""
+    """Meta answers requests for a version that it ended with another one: the doctor says so."""
     world.graph.answers_as = "v25.0"
     with world.behind():
         done = world.run("doctor", "--json")

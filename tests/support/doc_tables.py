@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from service.config import SETTINGS
 from service.doctor.check_table import CHECKS
+from service.meta import webhook_fields
 from service.outcomes import INBOX_FAILURES, AttemptOutcome, DeadLetterReason, HandshakeOutcome, NotificationOutcome
 from service.telemetry import metrics
 from service.telemetry.metrics.relay import BREAKER_STATES
@@ -71,8 +72,18 @@ def doctor_checks() -> str:
     return "\n".join(["| check | what may be wrong | what to do |", "|---|---|---|", *rows])
 
 
+def event_types() -> str:
+    """Return a row for each family of event types, with the words that it ends with."""
+    rows = [
+        f"| `{family}{'.<word>' if words else ''}` | {', '.join(f'`{word}`' for word in words)} | {meaning} |"
+        for family, words, meaning in webhook_fields.families()
+    ]
+    return "\n".join(["| type | word | meaning |", "|---|---|---|", *rows])
+
+
 TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "doctor-checks": ("docs/meta.md", doctor_checks),
+    "event-types": ("docs/events.md", event_types),
     "settings": ("docs/configuration.md", settings),
     "receiver-metrics": ("docs/metrics.md", receiver_metrics),
     "relay-metrics": ("docs/metrics.md", relay_metrics),

@@ -58,6 +58,9 @@ class Origin(NamedTuple):
     field: str
     change_type: str  # the type of an update that is not a message, a status, an echo or a call
     time: str
+    source: str
+    owner: str  # of its conversations: the phone number, or the page; empty if there is none
+    is_partner_event: bool = False
 
 
 def origin_of(name: str, entry: Any, change: Any) -> Origin:
@@ -79,19 +82,25 @@ def origin_of(name: str, entry: Any, change: Any) -> Origin:
 
 @lru_cache(maxsize=1024)
 def _origin(name: str, account: str, time: str, field: str, phone: str, event: str) -> Origin:
+    account, phone = word(account) or "unknown", word(phone)
+    kind = change_type(name, type_word(field), event)
     return Origin(
-        account=word(account) or "unknown",
-        phone=word(phone),
+        account=account,
+        phone=phone,
         field=word(field),
-        change_type=change_type(name, type_word(field), event),
+        change_type=kind,
         time=word(time),
+        source=f"/{account}/{phone}" if phone else f"/{account}",
+        owner=phone,
+        is_partner_event=kind.startswith(_PARTNER_EVENTS),
     )
 
 
 def messaging_origin(entry: Mapping[str, Any], array: str) -> Origin:
     """Return the origin of the items in *array* of an entry of Messenger or Instagram."""
-    account, time = (text(entry.get(name))[: MAX_WORD_CHARACTERS + 1] for name in ("id", "time"))
-    return Origin(account=word(account) or "unknown", phone="", field=array, change_type="", time=word(time))
+    page, time = (word(text(entry.get(name))[: MAX_WORD_CHARACTERS + 1]) for name in ("id", "time"))
+    page = page or "unknown"
+    return Origin(account=page, phone="", field=array, change_type="", time=time, source=f"/{page}", owner=page)
 
 
 @lru_cache(maxsize=1024)
@@ -206,21 +215,13 @@ def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def client_account(origin: Origin, item: Any) -> str:
-    """Return the account of a partner's client that an `account_update` is about; empty if there is none.
+def client_account(item: Any) -> str:
+    """Return the account of a partner's client that a partner event is about; empty if it names none.
 
     The entry's id is then the client's business portfolio. Source: Meta, "Webhooks > account_update", PARTNER_ events.
     """
-    if not origin.change_type.startswith(_PARTNER_EVENTS):
-        return ""
     client = item.get("waba_info") if isinstance(item, dict) else None
     return word(text(client.get("waba_id"))) if isinstance(client, dict) else ""
-
-
-def partition_key(origin: Origin, kind: str, subject: str | None, source: str) -> str:
-    """Return the key whose events keep their order: number and person, or page and person; else the source."""
-    own = origin.phone or (origin.account if kind == "messaging" else "")
-    return f"{own}:{subject}" if own and subject else source
 
 
 def own_time_of(item: Any) -> int:

@@ -1,4 +1,4 @@
-"""Short-lived links that Meta makes anew for each retry: they are no part of an event's id.
+"""Short-lived links that Meta renews on each retry: they are no part of an event's id.
 
 Each needs a source that it is renewed; a link without one stays in the digest, so that two updates never share an id.
 """

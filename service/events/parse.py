@@ -59,10 +59,13 @@ def parse(body: bytes, *, received_at: int, nonce: str, traceparent: str | None 
 
 def _events(body: bytes, receipt: _Receipt) -> tuple[Event, ...]:
     """Return the events of a notification; raises NotADocument if the body must be kept whole."""
-    _require_at_most(MAX_BODY_VALUES, body)
+    is_long = len(body) > MAX_UPDATE_VALUES  # a shorter body has fewer values than any limit
+    if is_long:
+        _require_at_most(MAX_BODY_VALUES, body)
     name, top, ambiguous = _notification(body)
     if not ambiguous and (only := _only_update(name, top["entry"], body)):
-        _require_at_most(MAX_UPDATE_VALUES, body)
+        if is_long:
+            _require_at_most(MAX_UPDATE_VALUES, body)
         return (_event(only, receipt),)
     events: list[Event] = []
     size = 0
@@ -189,12 +192,11 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
     origin, kind, item, data = update
     account, phone = origin.account, origin.phone
     subject = attributes.subject_of(kind, item) if isinstance(item, dict) else None
-    client = attributes.client_account(origin, item)
-    source = f"/{client}" if client else _source_of(origin)
+    client = attributes.client_account(item) if origin.is_partner_event else ""
+    source = f"/{client}" if client else origin.source
     test = account == TEST_ACCOUNT
     own_time = attributes.own_time_of(item)
-    has_links = b'"url"' in data or b'_url"' in data
-    digest = hashlib.sha256(document.canonical(links.without_renewed(item) if has_links else item))
+    digest = hashlib.sha256(document.canonical(links.without_renewed(item) if b'url"' in data else item))
     if test:
         digest.update(receipt.nonce.encode())
     return Event(
@@ -202,7 +204,7 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
         type=attributes.type_of(origin, kind, item),
         source=source,
         subject=subject,
-        partitionkey=attributes.partition_key(origin, kind, subject, source),
+        partitionkey=f"{origin.owner}:{subject}" if origin.owner and subject else source,
         time=own_time or attributes.milliseconds(origin.time) or receipt.received_at,
         own_time=own_time,
         received_at=receipt.received_at,
@@ -214,20 +216,15 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
     )
 
 
-def _source_of(origin: Origin) -> str:
-    return f"/{origin.account}/{origin.phone}" if origin.phone else f"/{origin.account}"
-
-
 def _ambiguous_event(update: _Update, receipt: _Receipt) -> Event:
     """Return an update that parsers would read differently as an unrecognized event of its account and field."""
     origin = update.origin
     event = _unrecognized(update.data, receipt)
-    source = _source_of(origin)
     return msgspec.structs.replace(
         event,
         id=f"{origin.phone or origin.account}:raw:{event.id.rpartition(':')[2]}",
-        source=source,
-        partitionkey=source,
+        source=origin.source,
+        partitionkey=origin.source,
         field=origin.field,
         test=origin.account == TEST_ACCOUNT,
     )

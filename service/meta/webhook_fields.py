@@ -85,63 +85,68 @@ EVENTS: Final = {
     "partner_solutions": ("solution_created", "solution_updated"),
     "security": "pin_changed pin_request_success pin_reset_request".split(),
 }
-WITH_ERRORS: Final = ("messages", "calls")
+# Fields whose updates have types of their own: these are the types of the rest.
+_REST: Final = {
+    "messages": "another update of this field, such as an error of your number",
+    "calls": "another update of this field",
+    "smb_message_echoes": "another update of this field",
+}
+_WITH_ERRORS: Final = ("messages", "calls")  # fields whose updates can hold errors alone
+_ECHO_MEANING: Final = "you wrote to a person with the WhatsApp Business app"
 OTHER_LABELS: Final = ("other", "other")
 
 
 class Family(NamedTuple):
-    """The types that start with *name*, and end with one of *words* if there are any."""
+    """The types that start with *name*: with each of *words* after it, and if *has_bare* the name itself."""
 
     name: str
-    words: Sequence[str]
     meaning: str
     field: str = ""
+    words: Sequence[str] = ()
+    has_bare: bool = False
 
     def types(self) -> Iterator[str]:
         """Yield each type."""
-        yield from (f"{self.name}.{word}" for word in self.words) if self.words else (self.name,)
+        if self.has_bare:
+            yield self.name
+        yield from (f"{self.name}.{word}" for word in self.words)
 
 
 def families() -> list[Family]:
-    """Return every known type by its family, in the order of the documentation."""
-    other = event_types.OTHER_WORD
+    """Return all known types by family, in the order of the documentation."""
+    message, field = "com.whatsapp.message", MESSAGES_FIELD
+    replies, numbers, clicks = map(_with_other, (event_types.INTERACTIVE, event_types.SYSTEM, event_types.USER_ACTIONS))
     return [
-        Family("com.whatsapp.message", MESSAGES, "a message from a person", "messages"),
-        *(
-            Family(f"com.whatsapp.message.{kind}", (*sorted(words), other), meaning, "messages")
-            for kind, words, meaning in (
-                ("interactive", event_types.INTERACTIVE, "an answer to an interactive message"),
-                ("system", event_types.SYSTEM, "a person's number or user id changed"),
-            )
-        ),
-        Family("com.whatsapp.status", STATUSES, "the status of a message that you sent", "messages"),
-        Family("com.whatsapp.user_action", (*sorted(event_types.USER_ACTIONS), other), "a click", "messages"),
-        Family("com.whatsapp.echo", MESSAGES, "a message that the business sent by other means", "smb_message_echoes"),
-        Family("com.whatsapp.call", CALLS, "a call", "calls"),
-        *(Family(f"com.whatsapp.{field}", (event_types.ERRORS_WORD,), "errors alone", field) for field in WITH_ERRORS),
-        *_field_families(),
-        *(
-            Family(name, (*messaging.KINDS, messaging.ECHO, messaging.OTHER_KIND), meaning)
-            for name, meaning in _messaging_families()
-        ),
-        Family("com.whatsapp.unrecognized", (), "a signed body, or an update, that could not be read"),
+        Family(message, "a person wrote to you", field, MESSAGES),
+        Family(f"{message}.interactive", "a person answered an interactive message", field, replies),
+        Family(f"{message}.system", "a person's number or user id changed", field, numbers),
+        Family("com.whatsapp.status", "progress of a message that you sent", field, STATUSES),
+        Family("com.whatsapp.user_action", "a person clicked", field, clicks),
+        Family("com.whatsapp.echo", _ECHO_MEANING, "smb_message_echoes", MESSAGES),
+        Family("com.whatsapp.call", "a call", "calls", CALLS),
+        *map(_field_family, FIELDS),
+        *_messaging_families(),
+        Family(UNRECOGNIZED, "a signed body, or an update, that could not be read", has_bare=True),
     ]
 
 
-def _field_families() -> Iterator[Family]:
-    for field, meaning in FIELDS.items():
-        name = f"com.whatsapp.{field}"
-        yield Family(name, (), meaning, field)
-        if field in EVENTS:
-            yield Family(name, EVENTS[field], meaning, field)
-        if field in event_types.ACTIONS:
-            yield Family(name, (*sorted(event_types.ACTIONS[field]), event_types.OTHER_WORD), meaning, field)
+def _with_other(words: Iterable[str]) -> Sequence[str]:
+    return (*sorted(words), event_types.OTHER_WORD)
 
 
-def _messaging_families() -> Iterator[tuple[str, str]]:
+def _field_family(field: str) -> Family:
+    words = EVENTS.get(field) or ((event_types.ERRORS_WORD,) if field in _WITH_ERRORS else ())
+    if field in event_types.ACTIONS:
+        words = _with_other(event_types.ACTIONS[field])
+    return Family(f"com.whatsapp.{field}", _REST.get(field, FIELDS[field]), field, words, has_bare=True)
+
+
+def _messaging_families() -> Iterator[Family]:
+    words = (*messaging.KINDS, messaging.ECHO, messaging.OTHER_KIND)
     for name, product in (("page", "Messenger"), ("instagram", "Instagram")):
-        yield f"com.meta.{name}", f"{product}: what happened in a conversation"
-        yield f"com.meta.{name}.{messaging.STANDBY}", f"{product}: the same, while another application answers"
+        yield Family(f"com.meta.{name}", f"{product}: what happened in a conversation", words=words)
+        meaning = f"{product}: the same in a conversation that another application answers"
+        yield Family(f"com.meta.{name}.{messaging.STANDBY}", meaning, words=words)
 
 
 def _pairs() -> frozenset[tuple[str, str]]:
@@ -158,12 +163,14 @@ def label_pair(field: str, kind: str) -> tuple[str, str]:
     """Return *field* and *kind* (an event's type) as metric labels: unchanged if the table has them, else `other`."""
     if (field, kind) in PAIRS:
         return field, kind
+    if kind == UNRECOGNIZED:  # a single update of any field
+        return "", kind
     pair = field, ".".join(kind.split(".")[:3])  # com.meta.page
     return pair if pair in PAIRS and kind.startswith("com.meta.") else OTHER_LABELS
 
 
 TYPES: Final = frozenset(kind for family in families() for kind in family.types())
-_WITHOUT_ERRORS: Final = tuple(sorted(kind for kind in TYPES if not kind.endswith(".errors")))
+_NEAREST: Final = tuple(sorted(kind for kind in TYPES if not kind.endswith(f".{event_types.ERRORS_WORD}")))
 
 
 def unmatched(patterns: Iterable[str]) -> list[str]:
@@ -171,12 +178,12 @@ def unmatched(patterns: Iterable[str]) -> list[str]:
     return [
         _warning(pattern)
         for pattern in patterns
-        if not any(matches(pattern, kind) for kind in (TYPES if "errors" in pattern else _WITHOUT_ERRORS))
+        if not any(matches(pattern, kind) for kind in (TYPES if "errors" in pattern else _NEAREST))
     ]
 
 
 def _warning(pattern: str) -> str:
-    candidates = [*_WITHOUT_ERRORS, *sorted({kind.rpartition(".")[0] + ".*" for kind in _WITHOUT_ERRORS})]
+    candidates = [*_NEAREST, *sorted({kind.rpartition(".")[0] + ".*" for kind in _NEAREST})]
     nearest = difflib.get_close_matches(pattern, candidates, n=1, cutoff=0.5)
     hint = f": did you mean {nearest[0]!r}?" if nearest else "; docs/events.md lists the types"
     return f"{pattern!r} matches no known event type{hint}"

@@ -71,6 +71,7 @@ def running(
             instruments=instruments,
             keyed_hasher=reload.keyed_hasher,
             nonce=_nonces(),
+            rate_limited_log=reload.rate_limited_log,
         )
         admin = AdminServer(create_admin(checks, MetricsPage(registry, refresh)), admin_listener)
         admin.start()

@@ -25,6 +25,7 @@ CHUNKED: Final = "chunked"
 IDENTITY: Final = "identity"  # the Content-Encoding that means no encoding
 IGNORED: Final = "ignored"
 MAX_LOGGED_IDS: Final = 10
+_UNRECOGNIZED_HINT: Final = "whatsapp-webhook events list --type com.whatsapp.unrecognized; docs/events.md says why"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Webhook:
         instruments: Instruments[Metrics],
         keyed_hasher: logs.KeyedHasher,
         nonce: Callable[[], str],
+        rate_limited_log: logs.RateLimitedLog,
     ) -> None:
         """*fields* are the webhook fields to store; empty stores all."""
         self._credentials = credentials
@@ -56,11 +58,13 @@ class Webhook:
         self._fields = fields
         self._limits = limits
         self._metrics = instruments.metrics.webhook
+        self._metrics.event("", events.UNRECOGNIZED, Outcome.NEW, 0)  # an alert needs to see the first increment
         self._matched = instruments.metrics.credentials.matched
         self._tracing = instruments.tracing
         self._now_ms = instruments.now_ms
         self._keyed_hasher = keyed_hasher
         self._nonce = nonce
+        self._rate_limited_log = rate_limited_log
         self._log = logs.get("webhook")
         self._is_debug = self._log.isEnabledFor(logging.DEBUG)  # cached, because the call is slow
 
@@ -151,5 +155,8 @@ class Webhook:
             counts[labels] = counts.get(labels, 0) + 1
             if outcome == Outcome.NEW and event.time != event.received_at:
                 self._metrics.delayed(max(event.received_at - event.time, 0) / 1000)
+            if outcome == Outcome.NEW and event.type == events.UNRECOGNIZED:
+                what = "update" if event.field else "body"
+                self._rate_limited_log.add("unrecognized event stored", what, hint=_UNRECOGNIZED_HINT)
         for (field, kind, outcome), number in counts.items():
             self._metrics.event(field, kind, outcome, number)

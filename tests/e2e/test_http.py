@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,24 @@ def test_an_unrecognized_body_is_stored_whole(shared_server: Server) -> None:
     """A 4xx would make Meta send it again for seven days."""
     assert shared_server.notify(b"no JSON \xff").status == 200
     assert shared_server.kept()[-1].data == b"no JSON \xff"
+
+
+def test_unrecognized_events_are_logged_and_counted(server: Server) -> None:
+    """A whole body, and one update of a notification whose other update is recognized; once, if sent again."""
+    metric = partial(server.metric, "whatsapp_webhook_events_total", type="com.whatsapp.unrecognized", outcome="new")
+    assert metric() == 0
+    assert "whatsapp_webhook_events_total{" in server.admin("/metrics").body.decode(), "an alert needs the zero"
+    start = b'"changes":['
+    good, repeated = map(catalogue.notification, ("message text", "message image"))
+    repeated = repeated.replace(b'"from":', b'"from":"1","from":').partition(start)[2].removesuffix(b"]}]}")
+    merged = good.replace(start, start + repeated + b",")
+    for body in (b"no JSON", merged, b"no JSON"):
+        assert server.notify(body).status == 200
+    assert metric() == 2
+    assert server.metric("whatsapp_webhook_events_total", type="com.whatsapp.message.text", outcome="new") == 1
+    assert server.stop() == 0
+    lines = [line for line in server.log_lines() if line["event"] == "unrecognized event stored"]
+    assert [line["reason"] for line in lines] == ["body", "update"]
 
 
 def signed(server: Server, body: bytes) -> dict[str, str]:

@@ -43,6 +43,7 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
     instruments = receiver_instruments()
     writer = GroupCommit(open_inbox, lambda: False, instruments)
     writer.start()
+    rate_limited_log = logs.RateLimitedLog(logs.get("server"))
     webhook = Webhook(
         credentials=lambda: Credentials(app_secrets=(SECRET,)),
         submit=writer.submit,
@@ -51,8 +52,8 @@ def application(open_inbox: Callable[[], Inbox]) -> Iterator[Wsgi]:
         instruments=instruments,
         keyed_hasher=logs.KeyedHasher(),
         nonce=lambda: "1",
+        rate_limited_log=rate_limited_log,
     )
-    rate_limited_log = logs.RateLimitedLog(logs.get("server"))
     yield create_app(
         webhook, path="/webhooks", health_path="", checks={}, instruments=instruments, rate_limited_log=rate_limited_log
     )

@@ -34,6 +34,7 @@ class Recorded:
             instruments=receiver_instruments(clock=lambda: self._use("now", 0)),
             keyed_hasher=logs.KeyedHasher(),
             nonce=lambda: self._use("nonce", "nonce"),
+            rate_limited_log=logs.RateLimitedLog(logs.get("webhook")),
         )
 
     def _use(self, name: str, value: T) -> T:

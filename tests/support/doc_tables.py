@@ -73,12 +73,16 @@ def doctor_checks() -> str:
 
 
 def event_types() -> str:
-    """Return a row for each family of event types, with the words that it ends with."""
-    rows = [
-        f"| `{family}{'.<word>' if words else ''}` | {', '.join(f'`{word}`' for word in words)} | {meaning} |"
-        for family, words, meaning in webhook_fields.families()
-    ]
-    return "\n".join(["| type | word | meaning |", "|---|---|---|", *rows])
+    """Return a row for each family of event types, with the known words that its types end with."""
+    rows, first = [], {}
+    for family in webhook_fields.families():
+        words = " ".join(f"`{word}`" for word in family.words)
+        if len(family.words) > 1 and (name := first.setdefault(words, family.name)) != family.name:
+            words = f"as for `{name}`"
+        name = f"`{family.name}`" if family.has_bare else f"`{family.name}.<word>`"
+        field = f"`{family.field}`" if family.field else ""
+        rows.append(f"| {name} | {family.meaning} | {field} | {words} |")
+    return "\n".join(["| type | meaning | Meta's field | known words after it |", "|---|---|---|---|", *rows])
 
 
 TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {

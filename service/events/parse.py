@@ -181,6 +181,8 @@ def _updates_of_change(
     """Yield each update's kind, the update, and a change that contains only this update."""
     value = change.get("value") if isinstance(change, dict) else None
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
+    if len(parts) > MAX_UPDATES:  # before the work for each of them
+        raise NotADocument
     for path, item, single_value in parts:
         kind = attributes.kind_of(origin.field, path) if isinstance(item, dict) else ""
         yield kind, item, {**change, "value": single_value}

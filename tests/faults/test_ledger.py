@@ -152,7 +152,7 @@ def test_two_relays_share_and_one_takes_over(tmp_path: Path, url: str) -> None:
         events = keep(inbox, *messages(1500, 300))
         write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT})
         with Relay(tmp_path, WEBHOOK_INBOX=url) as one, Relay(tmp_path, WEBHOOK_INBOX=url) as other:
-            until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} received")
+            until(lambda: len(app.requests) >= 1500, lambda: f"{len(app.requests)} received", 90)
             until(lambda: one.backlog() == 0, "still pending")
             delivered, timed_out = (
                 [relay.metric("whatsapp_webhook_relay_attempts_total", outcome=outcome) for relay in (one, other)]

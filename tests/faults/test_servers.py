@@ -285,7 +285,7 @@ def test_kafka_with_three_brokers(servers: Servers, tmp_path: Path) -> None:
                 brokers.kill(2)
                 until(lambda: server.admin("/readyz").status == 503, "it is ready with one of three", patience=30)
                 until(
-                    lambda: b"does not answer: bring its broker back" in server.admin("/readyz").body,
+                    lambda: b"does not respond: start its broker again" in server.admin("/readyz").body,
                     lambda: server.admin("/readyz").body,
                     patience=60,  # the reason alternates between that of a failed write and that of a failed probe
                 )

@@ -254,10 +254,11 @@ def test_a_node_that_is_drained(ready: Namespace) -> None:
     assert stored <= ready.kept()
 
 
-@pytest.mark.parametrize("bad", ["image.tag=is-not-there", "extraEnv[0].name=WEBHOOK_NONSENSE,extraEnv[0].value=x"])
+@pytest.mark.parametrize("bad", ["image.tag=is-not-there", "extraEnvFrom[0].configMapRef.name=wrong"])
 def test_a_rollback_after_a_failed_upgrade(ready: Namespace, bad: str) -> None:
     """After a wrong image or an invalid configuration, a rollback restores the service with its data."""
     stored, before = ready.kept(), ready.uid()
+    ready.kubectl("create", "configmap", "wrong", "--from-literal=WEBHOOK_RETENTION_DAYS=8")
     ready.install("--set", bad)
     until(lambda: ready.uid() not in ("", before), "the pod was not replaced")
     time.sleep(3)

@@ -61,6 +61,18 @@ MIGRATIONS: Final = (
         works_with=1,
     ),
     Migration("ALTER TABLE whatsapp_webhook.event ADD COLUMN businessid text", works_with=1),
+    Migration(
+        """
+        ALTER TABLE whatsapp_webhook.event
+            ADD COLUMN userid text, ADD COLUMN waid text, ADD COLUMN parentuserid text, ADD COLUMN previoususerid text,
+            ADD COLUMN previouswaid text, ADD COLUMN previousparentuserid text, ADD COLUMN groupid text,
+            ADD COLUMN direction text;
+        -- In the order of arrival, so that one commit changes few pages. A look-up of a person reads all of it.
+        CREATE INDEX event_person ON whatsapp_webhook.event
+            (received_at, subject, userid, waid, previoususerid, previouswaid);
+        """,
+        works_with=1,
+    ),
 )
 
 

@@ -1,8 +1,9 @@
 """Convert events to rows of the table, and back."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import apsw
@@ -12,10 +13,10 @@ from service.storage.protocols import Record
 
 Value: TypeAlias = int | bytes | str | None
 
-COLUMNS: Final = (
-    "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid, data"
-)
-ROW: Final = f"({','.join('?' * 14)})"
+NAMES: Final = Event.__struct_fields__  # each is a column; `data` is the last
+COLUMNS: Final = ", ".join(NAMES)
+ROW: Final = f"({','.join('?' * (1 + len(NAMES)))})"
+_values: Final[Callable[[Event], tuple[Value, ...]]] = attrgetter(*NAMES)
 SECOND_BYTES: Final = 5
 ROWS_PER_STATEMENT: Final = 64  # each statement releases the GIL once, however many rows it inserts
 
@@ -38,28 +39,12 @@ def hash_id(event_id: str) -> bytes:
 
 def row(digest: bytes, event: Event) -> tuple[Value, ...]:
     """Return an event as a row."""
-    return (
-        digest,
-        event.id,
-        event.type,
-        event.source,
-        event.subject,
-        event.partitionkey,
-        event.time,
-        event.own_time,
-        event.received_at,
-        event.field,
-        event.test,
-        event.traceparent,
-        event.businessid,
-        event.data,
-    )
+    return digest, *_values(event)
 
 
 def record(row: tuple[Any, ...]) -> Record:
     """Return the event of a row, which is its position and `COLUMNS`."""
-    names = COLUMNS.split(", ")
-    attributes = dict(zip(names, row[1:], strict=True))
+    attributes = dict(zip(NAMES, row[1:], strict=True))
     return Record(row[0], Event(**{**attributes, "test": bool(attributes["test"])}))
 
 

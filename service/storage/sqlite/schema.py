@@ -41,6 +41,18 @@ MIGRATIONS: Final = (
     """,
     "INSERT INTO progress VALUES ('identity', random())",  # lets a reader notice that the log was replaced
     "ALTER TABLE event ADD COLUMN businessid TEXT",
+    """
+    ALTER TABLE event ADD COLUMN userid TEXT;
+    ALTER TABLE event ADD COLUMN waid TEXT;
+    ALTER TABLE event ADD COLUMN parentuserid TEXT;
+    ALTER TABLE event ADD COLUMN previoususerid TEXT;
+    ALTER TABLE event ADD COLUMN previouswaid TEXT;
+    ALTER TABLE event ADD COLUMN previousparentuserid TEXT;
+    ALTER TABLE event ADD COLUMN groupid TEXT;
+    ALTER TABLE event ADD COLUMN direction TEXT;
+    -- In the order of arrival, so that one commit changes few pages. A look-up of a person reads all of it.
+    CREATE INDEX event_person ON event (received_at, subject, userid, waid, previoususerid, previouswaid);
+    """,
 )
 
 

@@ -20,10 +20,10 @@ from service.telemetry import tracing
 def check(ignored: Ignored) -> None:
     """Check the whole configuration without starting anything, and report every problem.
 
-    A problem is anything that stops `serve` or `relay` from starting or that makes a part not ready, such as an
-    invalid destinations file, or that turns off the traces which `OTEL_*` enables. Missing credentials are only a note,
-    since `serve` starts and waits for them. The inbox is not opened: `ready` checks it. Exits with status 2 if there is
-    a problem.
+    Exits with status 2 if there is a problem. These are problems: whatever stops `serve` or `relay` from starting; a
+    destinations file, or a file that it names, that is missing or invalid; a wrong setting `OTEL_*`, with which the
+    service starts without traces. Missing credentials are only a note, since `serve` starts and waits for them. The
+    inbox is not opened: `ready` checks it.
 
     \b
     WEBHOOK_RETENTION=8d whatsapp-webhook check

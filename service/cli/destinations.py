@@ -89,7 +89,7 @@ def enable(inbox: str | None, name: str) -> None:
 def disable(inbox: str | None, name: str, reason: str) -> None:
     """Deliver nothing to a destination until it is enabled again.
 
-    Its events stay pending meanwhile, for at most the retention of the inbox. After it their data is purged: they
+    Its events stay pending meanwhile, until they are older than WEBHOOK_BODY_RETENTION. Then their data is purged: they
     become dead letters that cannot be replayed.
 
     \b
@@ -106,7 +106,8 @@ def drop_state(inbox: str | None, *, dry_run: bool, yes: bool) -> None:
     """Drop the relay's state for this inbox: positions, pending deliveries and dead letters.
 
     Use it if the relay was removed for good. From then on the inbox purges by its retention alone, and keeps nothing
-    longer for the relay. A relay that is started later has no history. Refused while a relay is running.
+    longer for the relay. A relay that is started later has no history. Refused while a relay
+    is running, and for 150 seconds after it stopped.
 
     \b
     whatsapp-webhook destinations drop-state --dry-run

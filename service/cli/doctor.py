@@ -58,13 +58,14 @@ def doctor(
 ) -> None:
     """Find out why no events arrive. Prints each check as ok, wrong or unknown, with what to do.
 
-    In the service's pod or machine it checks the configuration, the credentials, the service and its inbox. With --url
-    or its default it checks, from anywhere, the path that Meta's requests take; with --app and an access token, also
-    what is registered at Meta. A check that is impossible from here is unknown, with where to run it. Exits with
-    status 1 if something is wrong.
+    In the service's pod or machine it checks the configuration, the credentials, the service and its inbox. If a
+    callback URL is known (see --url), it also checks, from anywhere, the path that Meta's requests take. With --app and
+    an access token it also checks what is registered at Meta. A check that is impossible from here is unknown, with
+    where to run it. Exits with status 1 if something is wrong.
 
     It sends test notifications to the service: one that is signed, one that must be rejected, and one that is padded
-    with blanks to 3 MB. The events that they store are marked as tests, which destinations skip.
+    with blanks to 3 MB. The events that they store are marked as tests: only
+    destinations with `tests: true` get them.
 
     With --signature it explains instead why the signature of a notification was rejected. FILE contains the captured
     request with its head, or only the body together with --header. Nothing is sent anywhere.

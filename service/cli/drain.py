@@ -16,14 +16,14 @@ from service.receiver import drain_mark as mark
     type=click.FloatRange(0, 600),
     default=15,
     show_default=True,
-    help="How long to wait afterwards.",
+    help="How long the command waits after the drain has started.",
 )
 def drain(seconds: float) -> None:
     """Drain the receiver of this machine or pod, then wait. Made for a preStop hook.
 
-    From then on /readyz answers 503 and every response closes its connection, so that load balancers and clients
-    use other instances before this one stops. Requests are still accepted meanwhile. The drain ends with a restart of
-    the receiver.
+    While the receiver drains, /readyz answers 503 and every response closes its connection, so that load balancers and
+    clients use other instances before this one stops. Requests are still accepted. The drain ends only with a restart
+    of the receiver, not when this command exits.
 
     \b
     whatsapp-webhook drain --seconds 20

@@ -84,9 +84,10 @@ def simulate(
 ) -> None:
     """Send to the webhook at URL what Meta sends, and check its answers.
 
-    Does the handshake, then sends a signed notification of every kind with new ids, duplicates, a batch of 1000
-    events, and requests that must be rejected. Prints a table of requests with the answer and the expected answer.
-    With --rate it sends a constant load instead, and prints the latency from the time at which each request was due.
+    Does the handshake, then sends a signed notification of every kind with new ids, duplicates, a notification with
+    1000 messages, and requests that must be rejected. Prints a table of requests with the answer and the expected
+    answer. With --rate it sends a constant load instead, and prints the latency from the time at which each request was
+    due.
 
     The events are stored and delivered like real ones. If URL is on another machine, the command asks first.
 

@@ -113,7 +113,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
             )
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        hint = f"did you mean {close[0]}?" if close else "the README lists all settings."
+        hint = f"did you mean {close[0]}?" if close else "docs/configuration.md lists all settings."
         shown = name if name.isprintable() else ascii(name)
         problems.append(f"{shown} is not a setting: {hint}")
     return problems

@@ -1,4 +1,4 @@
-"""The table of settings, from which the config class, `check` and the README's table derive."""
+"""The table of settings, from which the config class, `check` and the table of docs/configuration.md derive."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ SETTINGS = (
         "WEBHOOK_CALLBACK_URL",
         "",
         public_url,
-        "Public URL that Meta calls. Used only by `subscribe`, `status` and `doctor`.",
+        "Public URL that Meta calls. Used only by `subscribe`, `unsubscribe`, `status` and `doctor`.",
     ),
     Setting("WEBHOOK_APP_ID", "", one_id, "Id of the Meta app. Used by the same commands."),
     Setting(

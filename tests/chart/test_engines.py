@@ -540,3 +540,11 @@ def test_several_pods_cause_one_alert(tmp_path: Path) -> None:
     play = shutil.copy(Path(__file__).parent / "server-alerts.yaml", tmp_path)
     done = subprocess.run(["promtool", "test", "rules", play], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_service_has_the_ip_families() -> None:
+    """Also that of a relay in pods of its own."""
+    families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    services = [each for each in rendered(POSTGRESQL | RELAY | {"service": families}) if each["kind"] == "Service"]
+    assert len(services) == 3
+    assert all(families.items() <= each["spec"].items() for each in services)

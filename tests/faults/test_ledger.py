@@ -131,7 +131,11 @@ def test_every_event_is_delivered_under_faults_and_kills(tmp_path: Path, url: st
             assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {len(events)} delivered"
             before = len(faulty.accepted)
             relay.start()
-            until(lambda before=before: len(faulty.accepted) > before or not relay.backlog(), "nothing delivered", 60)
+            until(
+                lambda before=before: len(faulty.accepted) > before or not relay.backlog(),
+                lambda before=before: f"nothing delivered: {before} before, {relay.backlog()} left, {faulty.faults}",
+                180,  # several failures in a row make the last queue wait for a minute
+            )
             time.sleep(1)
             relay.kill()
             kills += 1

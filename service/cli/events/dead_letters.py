@@ -96,7 +96,7 @@ def dead_letters(inbox: str | None, limit: int, *, wide: bool) -> None:
     "names",
     metavar="NAME",
     multiple=True,
-    help="Only to this destination; can be repeated. Default: to all.",
+    help="Only to this destination; can be repeated.",
 )
 @click.option(
     "--dead-letters", "only_dead", is_flag=True, help="Only dead letters, each to the destination that did not get it."
@@ -107,10 +107,11 @@ def replay(
 ) -> None:
     """Deliver events again: those with the given positions or ids, or those that the options select.
 
-    Does not ask for confirmation: count the events with --dry-run first. Without --destination they are delivered to
-    all destinations of WEBHOOK_DESTINATIONS, to each those that match its filter. An event keeps its id; in
-    destinations of format `cloudevents` it has the attribute `replay`. An event that is still pending for a destination
-    is not delivered twice. A running relay starts the deliveries.
+    Does not ask for confirmation: count the events with --dry-run first. Each destination of WEBHOOK_DESTINATIONS, or
+    only those of --destination, gets the events that match its filter. With --dead-letters, each event goes to the
+    destination that did not get it. An event keeps its id; in destinations of format `cloudevents` it has the attribute
+    `replay`. An event that is still pending for a destination is not delivered twice. A running relay starts the
+    deliveries.
 
     \b
     whatsapp-webhook events replay 42 --destination bot

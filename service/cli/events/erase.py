@@ -28,7 +28,7 @@ _WAL_NOT_CLEAN = (
 @dry_run_option
 @yes_option
 def erase(inbox: str | None, subject: str, *, dry_run: bool, yes: bool) -> None:
-    """Erase one person's events: messages in both directions, the person's phone number, and pending deliveries.
+    """Erase one person's events: messages in both directions, pending deliveries and dead letters.
 
     A person can have a phone number and a user id: erase both. The receiver can keep running meanwhile. Erased events
     cannot be restored.

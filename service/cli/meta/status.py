@@ -23,7 +23,8 @@ INDENT_COLUMNS: Final = 16
 def status(asked: Asked, numbers: tuple[str, ...], *, wide: bool, as_json: bool) -> None:
     """Show what is registered at Meta: the app's callback URL and fields, its accounts, and overrides.
 
-    Needs the app secret. Accounts and numbers are queried only if they are named, which needs an access token.
+    Needs the app secret. Shows only the accounts and numbers that are named with options or in WEBHOOK_ACCOUNTS. For
+    these it also needs an access token.
 
     \b
     whatsapp-webhook status --app 188559381496048 --account 102290129340398

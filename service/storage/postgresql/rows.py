@@ -1,6 +1,6 @@
 """Convert events to rows of the table, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,6 +10,9 @@ from service.clock import DAY_MS
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
+from service.storage import people
+from service.storage.people import Appearance
+from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
@@ -46,6 +49,19 @@ APPEND: Final = f"""
     )
     SELECT number FROM given WHERE digest NOT IN (SELECT digest FROM added)
 """
+
+
+# Reads the index `event_person`.
+_APPEARANCES: Final = f"""
+    SELECT {people.COLUMNS} FROM whatsapp_webhook.event
+    WHERE subject = ANY(%(wanted)s) OR userid = ANY(%(wanted)s) OR waid = ANY(%(wanted)s)
+        OR previoususerid = ANY(%(wanted)s) OR previouswaid = ANY(%(wanted)s)
+"""
+
+
+def appearances(db: PostgresqlConnection, identifiers: Collection[str]) -> list[Appearance]:
+    """Return the events in which one of these numbers or user ids appears."""
+    return [Appearance(*row) for row in db.execute(_APPEARANCES, {"wanted": list(identifiers)}).fetchall()]
 
 
 def day(event: Event) -> int:

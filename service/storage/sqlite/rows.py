@@ -1,7 +1,8 @@
 """Convert events to rows of the table, and back."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -9,6 +10,8 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from service.events import Event
+from service.storage import people
+from service.storage.people import Appearance
 from service.storage.protocols import Record
 
 Value: TypeAlias = int | bytes | str | None
@@ -46,6 +49,14 @@ def record(row: tuple[Any, ...]) -> Record:
     """Return the event of a row, which is its position and `COLUMNS`."""
     attributes = dict(zip(NAMES, row[1:], strict=True))
     return Record(row[0], Event(**{**attributes, "test": bool(attributes["test"])}))
+
+
+def appearances(db: apsw.Connection, identifiers: Collection[str]) -> list[Appearance]:
+    """Return the events in which one of these numbers or user ids appears; reads the index `event_person`."""
+    query = f"""WITH wanted AS MATERIALIZED (SELECT value FROM json_each(?))
+                SELECT {people.COLUMNS} FROM event WHERE subject IN wanted OR userid IN wanted OR waid IN wanted
+                  OR previoususerid IN wanted OR previouswaid IN wanted"""  # noqa: S608  no value is in the text
+    return [Appearance(*row) for row in db.execute(query, (json.dumps(list(identifiers)),))]
 
 
 def insert(db: apsw.Connection, rows: Sequence[tuple[Value, ...]]) -> None:

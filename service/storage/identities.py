@@ -32,9 +32,10 @@ class Pair(NamedTuple):
 
 
 class Sibling(NamedTuple):
-    """Another queue of an event's person; its deliveries before position *below* come first."""
+    """Another queue of an event's person; its deliveries from position *since*, before *below*, come first."""
 
     queue: str
+    since: int
     below: int
 
 
@@ -92,16 +93,23 @@ class Identities:
         if own is None:
             return ()
         before, _, after = event.partitionkey.partition(subject)
-        below: dict[str, int] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for pair in self._of_person(own.person):
             if pair.since > position:
                 continue
             if pair.userid:
-                below[pair.userid] = position
+                spans[pair.userid] = 0, position
             if pair.waid:
-                end = position if pair.until is None else min(position, pair.until)
-                below[pair.waid] = max(end, below.get(pair.waid, 0))
-        return [Sibling(f"{before}{name}{after}", end) for name, end in below.items() if name != subject]
+                since, below = self._span(pair, position)
+                first, last = spans.get(pair.waid, (since, below))
+                spans[pair.waid] = min(since, first), max(below, last)
+        return [Sibling(f"{before}{name}{after}", *span) for name, span in spans.items() if name != subject]
+
+    def _span(self, pair: Pair, position: int) -> tuple[int, int]:
+        """Return the positions before *position* at which a number was this person's: all, if nobody had it before."""
+        earlier = self._newest_first(pair.phone, pair.waid, pair.since)
+        is_first = all(each.person == pair.person for each in earlier)
+        return 0 if is_first else pair.since, position if pair.until is None else min(position, pair.until)
 
     def _learn_pair(self, phone: str, position: int, waid: str, userid: str, now: int) -> None:
         current = self._owner(phone, waid, position)

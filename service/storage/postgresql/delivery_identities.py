@@ -29,12 +29,12 @@ _LEARN: Final = f"""
 _ORDER: Final = f"""
     UPDATE {T}.delivery SET after = found.before FROM (
         SELECT sibling.position, array_agg(earlier.position) AS before
-        FROM unnest(%(positions)s::bigint[], %(queues)s::text[], %(below)s::bigint[])
-            AS sibling (position, queue, below),
+        FROM unnest(%(positions)s::bigint[], %(queues)s::text[], %(since)s::bigint[], %(below)s::bigint[])
+            AS sibling (position, queue, since, below),
         LATERAL (
             SELECT position FROM {T}.delivery
             WHERE destination = %(destination)s AND delivery.queue = sibling.queue
-                AND delivery.position < sibling.below
+                AND delivery.position >= sibling.since AND delivery.position < sibling.below
             ORDER BY position DESC LIMIT 1
         ) AS earlier GROUP BY 1
     ) AS found WHERE destination = %(destination)s AND delivery.position = found.position
@@ -72,8 +72,8 @@ def put_in_order(db: PostgresqlConnection, destination: int, deliveries: Sequenc
     """Store for each delivery which pending ones, in other queues of its person, come first."""
     siblings = [(each.position, *sibling) for each in deliveries for sibling in each.siblings]
     if siblings:
-        positions, queues, below = columns(siblings, 3)
-        db.execute(_ORDER, {"destination": destination, "positions": positions, "queues": queues, "below": below})
+        names = ("positions", "queues", "since", "below")
+        db.execute(_ORDER, {"destination": destination, **dict(zip(names, columns(siblings, 4), strict=True))})
 
 
 def prune(db: PostgresqlConnection, before: int) -> None:

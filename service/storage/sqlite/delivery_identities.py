@@ -25,7 +25,7 @@ _BEFORE: Final = """
     SELECT json_group_array(position) FROM (
         SELECT (
             SELECT position FROM delivery WHERE destination = ? AND queue = other.value ->> 0
-                AND position < other.value ->> 1 ORDER BY position DESC LIMIT 1
+                AND position >= other.value ->> 1 AND position < other.value ->> 2 ORDER BY position DESC LIMIT 1
         ) AS position FROM json_each(?) AS other
     ) WHERE position IS NOT NULL
 """

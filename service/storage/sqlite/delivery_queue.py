@@ -104,7 +104,7 @@ class SqliteDeliveries:
             db.executemany(
                 INSERT_DELIVERY,
                 [(key, each.position, each.queue, each.received_at, now, False) for each in deliveries],
-            )
+            ).fetchall()
             delivery_identities.put_in_order(db, key, deliveries)
             db.executemany(
                 "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)",

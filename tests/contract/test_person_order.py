@@ -54,14 +54,14 @@ class World:
         self.inbox.put(events)
 
     def plan(self, *names: str, types: tuple[str, ...] = ()) -> None:
-        """Let a relay read the log to its end for these destinations, which are those of the file."""
+        """Read the log to its end, as a relay does for these destinations, which are those of the file."""
         planner, destinations = self.planner(*names, types=types)
         planner.join(destinations)
         while planner.plan(destinations):
             pass
 
     def plan_page(self, name: str) -> dict[str, int]:
-        """Let a relay read only for this destination; return the positions of all."""
+        """Read a page for this destination alone; return the positions of all."""
         planner, destinations = self.planner(name)
         planner.plan(destinations)
         return dict(self.state.work.positions())
@@ -99,7 +99,7 @@ class World:
 
     def settle(self, claim: Claim, verdict: Verdict = Verdict.DELIVERED, due: int = 0) -> None:
         attempt = Attempt(NOW, 0.1, 200 if verdict is Verdict.DELIVERED else 500, "x")
-        reason = DeadLetterReason.REJECTED if verdict is Verdict.DEAD_LETTER else None
+        reason = DeadLetterReason.EXPIRED if verdict is Verdict.DEAD_LETTER else None
         self.state.work.settle([Settlement(claim, attempt, Ruling(verdict, due=due, reason=reason))])
 
     def deliver_all(self, name: str = "bot", *, now: int = NOW) -> list[int]:

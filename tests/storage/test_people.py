@@ -40,7 +40,7 @@ def look_up(log: Sequence[Appearance]) -> object:
 
 @pytest.mark.parametrize("identifier", [ANN, NEW_ANN, OLD, f"+{OLD}", NEW])
 def test_one_person_by_any_identifier(identifier: str) -> None:
-    """All events while an identifier was theirs; those of their old number afterwards are told apart."""
+    """All events while an identifier was theirs; those of their old number afterwards are separate."""
     found = find(identifier, look_up(LOG))  # type: ignore[arg-type]
     assert found.own == [1, 2, 3, 4, 6, 7, 8, 13]
     assert found.reassigned == [9, 10, 11]

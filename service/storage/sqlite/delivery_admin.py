@@ -23,7 +23,7 @@ from service.storage.people import Appearance
 from service.storage.sqlite import delivery_identities
 from service.storage.sqlite.delivery_database import (
     DELIVERIES_APPLICATION_ID,
-    INSERT_DELIVERY,
+    INTO_DELIVERY,
     PRE_RELEASE_APPLICATION_ID,
     TABLES,
     Rows,
@@ -114,7 +114,7 @@ class SqliteDeliveryAdmin:
                 if each.position > read:  # the relay has not read it yet, and will plan it
                     continue
                 row = (key, each.position, each.queue, each.received_at, now, True)
-                new = db.execute(INSERT_DELIVERY, row).fetchall()
+                new = db.execute(f"INSERT OR IGNORE {INTO_DELIVERY} RETURNING 1", row).fetchall()
                 added += len(new)
                 delivery_identities.put_in_order(db, key, [each] if new else [])
                 queue = "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)"

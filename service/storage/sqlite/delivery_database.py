@@ -109,9 +109,8 @@ DELIVERIES_MIGRATIONS: Final = (
 )
 TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity")
 
-INSERT_DELIVERY: Final = """
-    INSERT OR IGNORE INTO delivery (destination, position, queue, received_at, planned_at, replay)
-    VALUES (?, ?, ?, ?, ?, ?) RETURNING 1
+INTO_DELIVERY: Final = """
+    INTO delivery (destination, position, queue, received_at, planned_at, replay) VALUES (?, ?, ?, ?, ?, ?)
 """
 
 Rows: TypeAlias = list[tuple[Any, ...]]

@@ -27,7 +27,7 @@ from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.people import appearance
 from service.storage.protocols import Record
 from service.storage.sqlite import delivery_identities
-from service.storage.sqlite.delivery_database import INSERT_DELIVERY, TABLES, Rows, SqliteDeliveryDatabase
+from service.storage.sqlite.delivery_database import INTO_DELIVERY, TABLES, Rows, SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_identities import SqliteIdentities
 
 PRUNE_BATCH_ATTEMPTS: Final = 4000
@@ -102,9 +102,9 @@ class SqliteDeliveries:
                 return False
             queues = {each.queue: min(each.received_at, now) for each in reversed(deliveries)}
             db.executemany(
-                INSERT_DELIVERY,
+                f"INSERT {INTO_DELIVERY}",
                 [(key, each.position, each.queue, each.received_at, now, False) for each in deliveries],
-            ).fetchall()
+            )
             delivery_identities.put_in_order(db, key, deliveries)
             db.executemany(
                 "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)",

@@ -199,7 +199,7 @@ def _updates_of_change(
 def _event(update: _Update, receipt: _Receipt) -> Event:
     origin, kind, item, value, data = update
     account, phone = origin.account, origin.phone
-    person, group, direction = people.NOBODY, None, None
+    person, group, direction = people.NO_PERSON, None, None
     if isinstance(item, dict):
         person, group = people.person_of(kind, item, value), people.group_of(item)
         direction = people.direction_of(kind, origin.field, item, value)

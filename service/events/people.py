@@ -66,7 +66,7 @@ class Person(NamedTuple):
     previousparentuserid: str | None = None
 
 
-NOBODY: Final = Person()
+NO_PERSON: Final = Person()
 
 
 def person_of(kind: str, item: Mapping[str, Any], value: Mapping[str, Any]) -> Person:
@@ -78,7 +78,7 @@ def person_of(kind: str, item: Mapping[str, Any], value: Mapping[str, Any]) -> P
         now = _of_objects(item)
     before = _change(now, item)
     if not now:
-        return NOBODY
+        return NO_PERSON
     contacts = value.get("contacts")
     if contacts and isinstance(contacts, list):
         _complete(now, contacts)

@@ -37,7 +37,7 @@ def appearance(record: tuple[int, Event]) -> Appearance:
     return Appearance(position, event.subject, event.userid, event.waid, event.previoususerid, event.previouswaid)
 
 
-class Person(NamedTuple):
+class PersonIdentifiers(NamedTuple):
     """All identifiers of one person: user ids, and numbers with the intervals of positions in which they were theirs.
 
     The end of an interval is not part of it.
@@ -78,17 +78,17 @@ def pending(position: int, identifier: str) -> Appearance:
 class PersonEvents(NamedTuple):
     """What was found: the person, their events, and events of their numbers after these belonged to others."""
 
-    person: Person
+    person: PersonIdentifiers
     own: Sequence[int]
     reassigned: Sequence[int]
 
 
-def named(identifier: str) -> Person:
+def named(identifier: str) -> PersonIdentifiers:
     """Return the person with this number or user id alone, for streams, whose events can't be looked up."""
     identifier = identifier.removeprefix("+")
     if identifier.isdigit():
-        return Person(identifier, frozenset(), {identifier: ((0, END),)})
-    return Person(identifier, frozenset((identifier,)), {})
+        return PersonIdentifiers(identifier, frozenset(), {identifier: ((0, END),)})
+    return PersonIdentifiers(identifier, frozenset((identifier,)), {})
 
 
 def find(identifier: str, look_up: Callable[[Collection[str]], Iterable[Appearance]]) -> PersonEvents:
@@ -106,12 +106,12 @@ def find(identifier: str, look_up: Callable[[Collection[str]], Iterable[Appearan
     return PersonEvents(person, own, sorted({*others}.difference(own)))
 
 
-def _person(known: Person, rows: Sequence[Appearance]) -> Person:
+def _person(known: PersonIdentifiers, rows: Sequence[Appearance]) -> PersonIdentifiers:
     """Return the person with the identifiers that *rows*, in the order of positions, add to those *known*."""
     userids = set(known.userids) or _first_owner(known.identifier, rows)  # a number means its first owner
     numbers = set(known.numbers)
     while True:
-        person = Person(
+        person = PersonIdentifiers(
             known.identifier,
             frozenset(userids),
             {number: _intervals(number, userids, numbers, known.identifier, rows) for number in sorted(numbers)},

@@ -14,7 +14,7 @@ from service.events import Event
 from service.events.event_filter import EventFilter
 from service.meta import webhook_fields
 from service.storage import engines, people
-from service.storage.people import Person
+from service.storage.people import PersonIdentifiers
 from service.storage.protocols import LogEvents
 
 
@@ -22,7 +22,7 @@ class Filter(NamedTuple):
     """Which events are selected; None selects all. Times are milliseconds since the epoch."""
 
     events: EventFilter
-    person: Person | None = None
+    person: PersonIdentifiers | None = None
     since: int | None = None
     until: int | None = None
 

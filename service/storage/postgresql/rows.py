@@ -53,9 +53,10 @@ APPEND: Final = f"""
 
 # Reads the index `event_person`.
 _APPEARANCES: Final = f"""
-    SELECT {people.COLUMNS} FROM whatsapp_webhook.event
-    WHERE subject = ANY(%(wanted)s) OR userid = ANY(%(wanted)s) OR waid = ANY(%(wanted)s)
-        OR previoususerid = ANY(%(wanted)s) OR previouswaid = ANY(%(wanted)s)
+    SELECT {people.COLUMNS} FROM whatsapp_webhook.event WHERE subject = ANY(%(wanted)s) OR waid = ANY(%(wanted)s)
+    UNION SELECT {people.COLUMNS} FROM whatsapp_webhook.event
+    WHERE (previoususerid IS NOT NULL OR previouswaid IS NOT NULL)
+        AND (previoususerid = ANY(%(wanted)s) OR previouswaid = ANY(%(wanted)s))
 """
 
 

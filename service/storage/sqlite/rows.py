@@ -54,8 +54,10 @@ def record(row: tuple[Any, ...]) -> Record:
 def appearances(db: apsw.Connection, identifiers: Collection[str]) -> list[Appearance]:
     """Return the events in which one of these numbers or user ids appears; reads the index `event_person`."""
     query = f"""WITH wanted AS MATERIALIZED (SELECT value FROM json_each(?))
-                SELECT {people.COLUMNS} FROM event WHERE subject IN wanted OR userid IN wanted OR waid IN wanted
-                  OR previoususerid IN wanted OR previouswaid IN wanted"""  # noqa: S608  no value is in the text
+                SELECT {people.COLUMNS} FROM event WHERE position IN (
+                  SELECT position FROM event INDEXED BY event_person WHERE subject IN wanted OR waid IN wanted
+                  UNION SELECT position FROM event WHERE (previoususerid IS NOT NULL OR previouswaid IS NOT NULL)
+                    AND (previoususerid IN wanted OR previouswaid IN wanted))"""  # noqa: S608  no value is in the text
     return [Appearance(*row) for row in db.execute(query, (json.dumps(list(identifiers)),))]
 
 

@@ -50,8 +50,11 @@ MIGRATIONS: Final = (
     ALTER TABLE event ADD COLUMN previousparentuserid TEXT;
     ALTER TABLE event ADD COLUMN groupid TEXT;
     ALTER TABLE event ADD COLUMN direction TEXT;
-    -- In the order of arrival, so that one commit changes few pages. A look-up of a person reads all of it.
-    CREATE INDEX event_person ON event (received_at, subject, userid, waid, previoususerid, previouswaid);
+    -- In the order of arrival, so that one commit changes few pages. A look-up of a person reads all of it: `subject`
+    -- is the user id, if there is one.
+    CREATE INDEX event_person ON event (received_at, subject, waid);
+    CREATE INDEX event_identity_change ON event (previoususerid, previouswaid)
+        WHERE previoususerid IS NOT NULL OR previouswaid IS NOT NULL;
     """,
 )
 

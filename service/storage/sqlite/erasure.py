@@ -52,7 +52,7 @@ class SqliteErasure:
                 marks = ",".join("?" * len(batch))
                 with transaction(self._db):
                     self._db.execute(
-                        f"UPDATE event SET {people.ERASE} WHERE position IN ({marks})",  # noqa: S608  constants
+                        f"UPDATE event SET people = NULL, {people.ERASE} WHERE position IN ({marks})",  # noqa: S608  constants
                         batch,
                     )
             try:

@@ -1,6 +1,5 @@
-"""Derive an update's attributes: type, key, subject, time (DESIGN section 5's tables)."""
+"""Derive an update's attributes: origin, type, natural key, time (DESIGN section 5's tables)."""
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -18,14 +17,10 @@ from service.events.event_types import (
     known,
     type_word,
 )
+from service.events.words import MAX_WORD_CHARACTERS, word
 
 ERRORS: Final = "errors"
 WHATSAPP: Final = "whatsapp_business_account"
-# Members that name the other party one level down: system messages, handovers, contacts of the app.
-_PARTY_OBJECTS: Final = ("system", "sender", "contact")
-_SENDERS: Final = ("from", "from_user_id", "wa_id", "phone_number", "user_id", "recipient_id", "recipient_user_id")
-_ADDRESSEES: Final = ("to", "to_user_id")
-_RECIPIENTS: Final = ("recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id")
 # A timestamp of up to 13 digits is a date of the calendar; from twelve digits on it is in milliseconds.
 MAX_TIME_DIGITS: Final = 13
 MIN_MILLISECONDS: Final = 100_000_000_000
@@ -46,8 +41,6 @@ _PARTNER_EVENTS: Final = "com.whatsapp.account_update.partner_"
 _NESTED_TYPES: Final = {"interactive": INTERACTIVE, "system": SYSTEM}
 # The members of an update that holds errors only, and of the value around it.
 _BESIDE_ERRORS: Final = frozenset(("messaging_product", "metadata", "contacts", ERRORS))
-MAX_WORD_CHARACTERS: Final = 256
-_FORBIDDEN_IN_WORDS: Final = re.compile(r"[^!-~]")
 
 
 class Origin(NamedTuple):
@@ -195,26 +188,6 @@ def _own_key(kind: str, item: Mapping[str, Any]) -> str:
     return ":".join(filter(None, words)) if own else ""
 
 
-def subject_of(kind: str, item: Mapping[str, Any]) -> str | None:
-    """Return the other party: a phone number, else a business-scoped user id, else None."""
-    if kind == "messaging":
-        return word(messaging.person_of(item)) or None
-    names: tuple[str, ...]
-    if kind == "call" and item.get("direction") == "BUSINESS_INITIATED":
-        names = _ADDRESSEES
-    elif "status" in item and kind != "call":
-        names = _RECIPIENTS
-    else:
-        names = _ADDRESSEES if kind == "echo" else _SENDERS
-    for name in names:
-        if name in item and (party := word(text(item[name]))):
-            return party
-    for name in _PARTY_OBJECTS:
-        if name in item and isinstance(item[name], dict) and (nested_party := subject_of("", item[name])):
-            return nested_party
-    return None
-
-
 def client_account(item: Any) -> str:
     """Return the account of a partner's client that a partner event is about; empty if it names none.
 
@@ -235,10 +208,3 @@ def milliseconds(stamp: str) -> int:
         return 0
     number = int(stamp)
     return number if number >= MIN_MILLISECONDS else number * 1000
-
-
-def word(value: str) -> str:
-    """Return *value* as ids and headers may contain it: printable ASCII without spaces, at most 256 characters."""
-    if value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_WORD_CHARACTERS:
-        return value
-    return _FORBIDDEN_IN_WORDS.sub("_", value[:MAX_WORD_CHARACTERS])

@@ -15,6 +15,20 @@ from service.events.event import UNRECOGNIZED, Event
 # Characters that a header contains unencoded: printable ASCII without space, double quote and percent.
 _UNENCODED: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _IS_UNENCODED: Final = re.compile(f"[{re.escape(_UNENCODED)}]*")
+# The attributes that an event has only if they are known.
+_OPTIONAL: Final = (
+    "subject",
+    "traceparent",
+    "businessid",
+    "userid",
+    "waid",
+    "parentuserid",
+    "previoususerid",
+    "previouswaid",
+    "previousparentuserid",
+    "groupid",
+    "direction",
+)
 
 
 def rfc3339(milliseconds: int) -> str:
@@ -35,13 +49,10 @@ def attributes_of(event: Event) -> dict[str, str]:
         "id": event.id,
         "type": event.type,
         "source": event.source,
-        "subject": event.subject,
         "time": rfc3339(event.time),
         "partitionkey": event.partitionkey,
-        "traceparent": event.traceparent,
-        "businessid": event.businessid,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    return values | {name: value for name in _OPTIONAL if (value := getattr(event, name)) is not None}
 
 
 def encode_attributes(event: Event) -> dict[str, str]:
@@ -56,16 +67,14 @@ def decode_event(attributes: Mapping[str, str], data: bytes) -> Event:
         id=attributes.get("id", ""),
         type=attributes.get("type", ""),
         source=attributes.get("source", ""),
-        subject=attributes.get("subject"),
         partitionkey=attributes.get("partitionkey", ""),
         time=_milliseconds(attributes.get("time")),
         own_time=0,
         received_at=_milliseconds(attributes.get("received")),
         field=attributes.get("field", ""),
         test=attributes.get("test") == "true",
-        traceparent=attributes.get("traceparent"),
-        businessid=attributes.get("businessid"),
         data=data,
+        **{name: attributes.get(name) for name in _OPTIONAL},
     )
 
 

@@ -13,6 +13,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     `data` is a valid notification with exactly this update, whose own JSON is byte for byte as received; for an
     unrecognized body it is the whole body. `field` is Meta's name of the webhook field, empty if there is none.
     `businessid` is the business portfolio, if an event is about the account of a partner's client.
+
+    The other party has `userid` (its business-scoped user id) and `waid` (its number), each only if known, and
+    `previous…` if its identity changed. `direction` is `inbound` if the other party wrote or called, `outbound` if the
+    business did.
     """
 
     id: str
@@ -27,4 +31,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     test: bool
     traceparent: str | None
     businessid: str | None = None
+    userid: str | None = None
+    waid: str | None = None
+    parentuserid: str | None = None
+    previoususerid: str | None = None
+    previouswaid: str | None = None
+    previousparentuserid: str | None = None
+    groupid: str | None = None
+    direction: str | None = None
     data: bytes

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from service.events import attributes, document, links, messaging, split
+from service.events import attributes, document, links, messaging, people, split
 from service.events.attributes import ERRORS, WHATSAPP, Origin
 from service.events.document import NotADocument
 from service.events.event import UNRECOGNIZED, Event
@@ -32,11 +32,15 @@ class _Receipt(NamedTuple):
 
 
 class _Update(NamedTuple):
-    """One update; `kind` is a key of `USUAL_FIELDS` or empty; `data` is a notification with only this update."""
+    """One update; `kind` is a key of `USUAL_FIELDS` or empty; `data` is a notification with only this update.
+
+    `value` is the value of its change, with the contacts that the update names; empty if there is none.
+    """
 
     origin: Origin
     kind: str
     item: Any
+    value: Any
     data: bytes
 
 
@@ -116,14 +120,15 @@ def _updates(name: str, top: dict[str, Any], body: bytes) -> Iterator[_Update]:
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(changes, list) or not changes:
             yield _Update(
-                attributes.origin_of(name, entry, None), "", entry, document.encode({**top, "entry": [raw_entry]})
+                attributes.origin_of(name, entry, None), "", entry, {}, document.encode({**top, "entry": [raw_entry]})
             )
             continue
         for change, raw_change in zip(changes, document.changes(raw_entry), strict=True):
             origin = attributes.origin_of(name, entry, change)
             prefix, suffix = _split_at_placeholder({**top, "entry": [{**entry, "changes": [_PLACEHOLDER]}]})
-            for kind, item, single_change in _updates_of_change(name, origin, change, raw_change):
-                yield _Update(origin, kind, item, b"".join((prefix, document.encode(single_change), suffix)))
+            for kind, item, single_value, single_change in _updates_of_change(name, origin, change, raw_change):
+                data = b"".join((prefix, document.encode(single_change), suffix))
+                yield _Update(origin, kind, item, single_value, data)
 
 
 def _messaging_updates(
@@ -136,7 +141,7 @@ def _messaging_updates(
     is_split = not frame.get("changes") and all(isinstance(item, dict) for array in arrays for item in entry[array])
     if not is_split:
         yield _Update(
-            attributes.origin_of(name, entry, None), "", entry, document.encode({**top, "entry": [raw_entry]})
+            attributes.origin_of(name, entry, None), "", entry, {}, document.encode({**top, "entry": [raw_entry]})
         )
         return
     for array in arrays:
@@ -147,6 +152,7 @@ def _messaging_updates(
                 origin._replace(change_type=messaging.type_of(name, array, item)),
                 "messaging",
                 item,
+                {},
                 document.encode(single),
             )
 
@@ -166,7 +172,7 @@ def _only_update(name: str, entries: list[Any], body: bytes) -> _Update | None:
     array, item = array_and_item
     origin = attributes.origin_of(name, entry, change)
     kind = attributes.kind_of(origin.field, (array,)) if isinstance(item, dict) else ""
-    return _Update(origin, kind, item, body)
+    return _Update(origin, kind, item, value, body)
 
 
 def _split_at_placeholder(notification: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -177,23 +183,26 @@ def _split_at_placeholder(notification: dict[str, Any]) -> tuple[bytes, bytes]:
 
 def _updates_of_change(
     name: str, origin: Origin, change: Any, raw_change: msgspec.Raw
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each update's kind, the update, and a change that contains only this update."""
+) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Yield each update's kind, the update, and a value and a change that contain only this update."""
     value = change.get("value") if isinstance(change, dict) else None
     parts = split.split(value, document.value_of(raw_change)) if name == WHATSAPP and isinstance(value, dict) else ()
     if len(parts) > MAX_UPDATES:  # before the work for each of them
         raise NotADocument
     for path, item, single_value in parts:
         kind = attributes.kind_of(origin.field, path) if isinstance(item, dict) else ""
-        yield kind, item, {**change, "value": single_value}
+        yield kind, item, single_value, {**change, "value": single_value}
     if not parts:
-        yield "", change if value is None else value, raw_change
+        yield "", change if value is None else value, {}, raw_change
 
 
 def _event(update: _Update, receipt: _Receipt) -> Event:
-    origin, kind, item, data = update
+    origin, kind, item, value, data = update
     account, phone = origin.account, origin.phone
-    subject = attributes.subject_of(kind, item) if isinstance(item, dict) else None
+    person, group, direction = people.NO_PERSON, None, None
+    if isinstance(item, dict):
+        person, group = people.person_of(kind, item, value), people.group_of(item)
+        direction = people.direction_of(kind, origin.field, item, value)
     client = attributes.client_account(item) if origin.is_partner_event else ""
     source = f"/{client}" if client else origin.source
     test = account == TEST_ACCOUNT
@@ -205,8 +214,8 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
         id=f"{phone or account}:{attributes.natural_key(origin, kind, item)}:{digest.hexdigest()[:DIGEST_DIGITS]}",
         type=attributes.type_of(origin, kind, item),
         source=source,
-        subject=subject,
-        partitionkey=f"{origin.owner}:{subject}" if origin.owner and subject else source,
+        subject=person.subject,
+        partitionkey=people.partition_key(origin.owner, kind, person.subject, group, source),
         time=own_time or attributes.milliseconds(origin.time) or receipt.received_at,
         own_time=own_time,
         received_at=receipt.received_at,
@@ -214,6 +223,14 @@ def _event(update: _Update, receipt: _Receipt) -> Event:
         test=test,
         traceparent=receipt.traceparent,
         businessid=account if client else None,
+        userid=person.userid,
+        waid=person.waid,
+        parentuserid=person.parentuserid,
+        previoususerid=person.previoususerid,
+        previouswaid=person.previouswaid,
+        previousparentuserid=person.previousparentuserid,
+        groupid=group,
+        direction=direction,
         data=data,
     )
 

@@ -104,8 +104,9 @@ class DestinationRegistry(Reloading[Destinations]):
 def _type_warnings(parsed: Sequence[Destination]) -> Iterator[str]:
     """Yield a warning for each pattern of a filter that matches no known event type, so that it may be misspelt."""
     for destination in parsed:
-        for warning in webhook_fields.unmatched(destination.types):
-            yield f"destination {destination.name!r}: types: {warning}"
+        for option, patterns in (("types", destination.types), ("notTypes", destination.not_types)):
+            for warning in webhook_fields.unmatched(patterns):
+                yield f"destination {destination.name!r}: {option}: {warning}"
 
 
 def _secret_warning(entry: Entry) -> str:

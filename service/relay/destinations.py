@@ -15,7 +15,8 @@ from urllib3.util import parse_url
 
 from service.config import duration
 from service.errors import ConfigurationError
-from service.events import UNRECOGNIZED, Event, matches
+from service.events import UNRECOGNIZED, Event
+from service.events.event_filter import EventFilter
 
 META_FORMAT: Final = "meta"
 CLOUDEVENTS_FORMAT: Final = "cloudevents"
@@ -45,19 +46,14 @@ class HeaderFile(BaseModel):
     file: Annotated[str, Field(min_length=1)]
 
 
-class Destination(BaseModel):
+class Destination(EventFilter):
     """One HTTP endpoint of the user's, with its filter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, strict=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     url: str
     format: Literal["meta", "cloudevents"]
     secret_file: str
-    types: list[str] = []
-    fields: list[str] = []
-    phone_number_ids: list[str] = []
-    headers: dict[str, str | HeaderFile] = {}
+    headers: dict[str, str | HeaderFile] = {}  # noqa: RUF012  pydantic copies it
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
     timeout: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = 10.0
     tests: bool = False
@@ -107,11 +103,7 @@ class Destination(BaseModel):
             return False
         if event.type == UNRECOGNIZED and self.format == META_FORMAT and UNRECOGNIZED not in self.types:
             return False  # its body is not a notification, which an application for Meta's format expects
-        if self.types and not any(matches(pattern, event.type) for pattern in self.types):
-            return False
-        if self.fields and event.field not in self.fields:
-            return False
-        return not self.phone_number_ids or event.source.rpartition("/")[2] in self.phone_number_ids
+        return self.selects(event)
 
 
 def parse(content: bytes, path: str) -> tuple[Destination, ...]:

@@ -8,11 +8,13 @@ from service.outcomes import DeadLetterReason
 from service.relay.destinations import Destination
 from service.storage.deliveries import (
     DeadLetterEvents,
-    Delivery,
     DeliveryCleanup,
+    DeliveryIdentities,
     DeliveryPlanning,
+    planned,
 )
 from service.storage.delivery_policy import DeliveryPolicy
+from service.storage.identities import Identities, by_identifiers
 from service.storage.protocols import Log, Record
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
@@ -20,12 +22,18 @@ from service.telemetry.metrics import RelayMetrics
 READ_BATCH_EVENTS: Final = 500
 TIDY_INTERVAL_MS: Final = 60_000  # between two expirations of what the log no longer holds
 SAVE_BATCH_EVENTS: Final = 200  # events of dead letters
+MAX_LEARNED_PAGES: Final = 20  # at once: a new relay has the whole log to learn from
 BEGINNING: Final = "beginning"
 MAX_POSITION: Final = 2**62  # no log reaches it
 
 
 class PlannerState(DeliveryPlanning, DeliveryCleanup, DeadLetterEvents, Protocol):
     """The part of the relay's state that the planner uses."""
+
+    @property
+    def identities(self) -> DeliveryIdentities:
+        """Return which numbers and user ids are one person's."""
+        ...
 
 
 class Planner:
@@ -46,6 +54,7 @@ class Planner:
         self._metrics = instruments.metrics
         self._now_ms = instruments.now_ms
         self._policy = policy
+        self._retention_ms = retention_ms
         self._dead_letter_age_ms = max(retention_ms, policy.min_dead_letter_age_ms)
         self._log = logs.get("relay")
         self._first_position = 0
@@ -61,19 +70,34 @@ class Planner:
 
     def plan(self, destinations: Mapping[str, Destination]) -> bool:
         """Store the deliveries for the next page of the log; return whether there is more to read."""
-        pages: dict[int, Sequence[Record]] = {}  # most destinations are at the same position
+        pages = _Pages(self._inbox())  # most destinations are at the same position
+        people: dict[int, Identities] = {}
         for name, since in self._state.positions().items():
-            if name not in destinations:
+            if name not in destinations or not pages[since]:
                 continue
-            if since not in pages:
-                pages[since] = self._inbox().read(since, READ_BATCH_EVENTS, data=False)
-            if pages[since]:
-                wants = destinations[name].wants
-                deliveries = [
-                    Delivery(at, event.partitionkey, event.received_at) for at, event in pages[since] if wants(event)
-                ]
-                self._state.plan(name, since, pages[since][-1].position, deliveries, now=self._now_ms())
-        return any(len(page) == READ_BATCH_EVENTS for page in pages.values())
+            until = pages[since][-1].position
+            if not self._learn(pages, until):
+                return True
+            if since not in people:
+                people[since] = Identities(self._state.identities.pairs(by_identifiers(pages[since])))
+            wants = destinations[name].wants
+            deliveries = [planned(record, people[since]) for record in pages[since] if wants(record.event)]
+            self._state.plan(name, since, until, deliveries, now=self._now_ms())
+        return pages.is_more
+
+    def _learn(self, pages: "_Pages", until: int) -> bool:
+        """Learn who is who up to a position of the log; return False if that needs another call."""
+        store, now = self._state.identities, self._now_ms()
+        for _ in range(MAX_LEARNED_PAGES):
+            since = store.learned()
+            if since >= until:
+                return True
+            page = pages[since]
+            identities = Identities(store.pairs(by_identifiers(page)))
+            for record in page:
+                identities.learn(record, now=now)
+            store.learn(since, page[-1].position if page else until, identities.changed)
+        return False
 
     def adopt(self, log: Log) -> None:
         """Adapt to the log that was just opened: it may be a different one, or one restored from a backup."""
@@ -92,7 +116,11 @@ class Planner:
         if self._expired_at is None or not 0 <= now - self._expired_at < TIDY_INTERVAL_MS:
             self._expired_at, self._first_position = now, self._inbox().first()
             for (name, reason), number in self._state.expire(
-                self._first_position, now=now, policy=self._policy, dead_letter_age_ms=self._dead_letter_age_ms
+                self._first_position,
+                now=now,
+                policy=self._policy,
+                dead_letter_age_ms=self._dead_letter_age_ms,
+                retention_ms=self._retention_ms,
             ).items():
                 self._metrics.died(name, reason, number)
                 self._log.error("events dead-lettered", destination=name, reason=reason, count=number)
@@ -114,3 +142,21 @@ class Planner:
             if missed > 0 and self._state.plan(name, since, self._first_position - 1, [], now=self._now_ms()):
                 self._metrics.died(name, DeadLetterReason.RETENTION, missed)
                 self._log.error("events purged before the relay read them", destination=name, count=missed)
+
+
+class _Pages:
+    """Pages of the log without data, by the position before them; each is read once."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._pages: dict[int, Sequence[Record]] = {}
+
+    def __getitem__(self, since: int) -> Sequence[Record]:
+        if since not in self._pages:
+            self._pages[since] = self._log.read(since, READ_BATCH_EVENTS, data=False)
+        return self._pages[since]
+
+    @property
+    def is_more(self) -> bool:
+        """Return whether a page was full, so that the log has more."""
+        return any(len(page) == READ_BATCH_EVENTS for page in self._pages.values())

@@ -4,23 +4,37 @@ Times are milliseconds since the epoch. A *queue* is the delivery queue of one p
 events are delivered one at a time, oldest first; while the first one waits for a retry, the whole queue waits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.storage.delivery_policy import DeliveryPolicy
+from service.storage.identities import Identifier, Identities, Pair, Sibling
+from service.storage.people import Appearance
 from service.storage.protocols import Record
+
+BLOCKED_MS: Final = 1000  # until a queue is tried again whose first event waits for another queue of its person
 
 
 class Delivery(NamedTuple):
-    """A pending event of one destination: its position in the log, its delivery queue, when it was received."""
+    """A pending event of one destination: its position in the log, its delivery queue, when it was received.
+
+    *siblings* are the other queues of its person: deliveries that come first there are attempted first.
+    """
 
     position: int
     queue: str
     received_at: int
+    siblings: Sequence[Sibling] = ()
+
+
+def planned(record: Record, identities: Identities) -> Delivery:
+    """Return the delivery of an event: its queue, and the other queues of its person, as known at its position."""
+    position, event = record
+    return Delivery(position, event.partitionkey, event.received_at, identities.siblings(record))
 
 
 class Claim(NamedTuple):
@@ -140,17 +154,37 @@ class DeliveryPlanning(Protocol):
         ...
 
 
+class DeliveryIdentities(Protocol):
+    """Stores which numbers and user ids are one person's; see `storage.identities`."""
+
+    def learned(self) -> int:
+        """Return the position up to which pairs were learned."""
+        ...
+
+    def pairs(self, identifiers: Collection[Identifier]) -> Sequence[Pair]:
+        """Return all pairs of the people who have one of these identifiers."""
+        ...
+
+    def learn(self, since: int, until: int, pairs: Sequence[Pair]) -> bool:
+        """Store the *pairs* that were learned between two positions, or that were used there.
+
+        Returns False, and stores nothing, if another relay has learned them already.
+        """
+        ...
+
+
 class DeliveryCleanup(Protocol):
     """Gives up undeliverable events, and prunes the attempt history."""
 
     def expire(
-        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int, retention_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Make dead letters of undeliverable events; return their number by destination and reason.
 
         Undeliverable are events that the log no longer has (positions before *first*), if their destination is disabled
         or gone; and events older than the *policy* allows, if their destination has accepted nothing for that long.
-        Also deletes dead letters older than *dead_letter_age_ms*.
+        Also deletes dead letters older than *dead_letter_age_ms*, and pairs of identifiers that no event has used for
+        *retention_ms*.
         """
         ...
 
@@ -217,6 +251,11 @@ class DeliveryClaims(Protocol):
 class DeliveryState(DeliveryPlanning, DeliveryCleanup, DeliveryClaims, DeadLetterEvents, Protocol):
     """The relay's whole state."""
 
+    @property
+    def identities(self) -> DeliveryIdentities:
+        """Return which numbers and user ids are one person's."""
+        ...
+
     def require_file(self) -> None:
         """Raise InboxUnavailable if the store is no longer the one that was opened."""
         ...
@@ -265,14 +304,22 @@ class DeadLetterAdmin(Protocol):
 class DeliveryErasure(Protocol):
     """Erases one person's data from the relay's state."""
 
-    def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of a person's saved events, and of pending deliveries in their queues."""
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the saved events, and the pending deliveries, in which one of these numbers or user ids appears."""
         ...
 
-    def erase(self, positions: Sequence[int]) -> bool:
-        """Delete everything about these events; False if the store's write-ahead log still has some of it."""
+    def erase(self, positions: Sequence[int], identifiers: Collection[str]) -> bool:
+        """Delete everything about these events, and the pairs with one of these numbers or user ids.
+
+        Returns False if the store's write-ahead log still has some of it.
+        """
         ...
 
 
 class DeliveryAdmin(DestinationAdmin, DeadLetterAdmin, DeliveryErasure, Protocol):
     """The operations of the commands."""
+
+    @property
+    def identities(self) -> DeliveryIdentities:
+        """Return which numbers and user ids are one person's."""
+        ...

@@ -1,11 +1,12 @@
 """The protocols of an inbox: a small one for each kind of caller."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from service.events import Event
+from service.storage.people import Appearance
 
 
 class Outcome(StrEnum):
@@ -114,6 +115,13 @@ class LogEvents(Protocol):
         """Return the event with this id, None if there is none; may read a whole index. Raises InboxUnavailable."""
         ...
 
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; reads a whole index.
+
+        Raises InboxUnavailable.
+        """
+        ...
+
 
 class LogPositions(Protocol):
     """The identity of a log, and its first and last position."""
@@ -160,8 +168,8 @@ class Stream(Closeable, Protocol):
 class Erasure(AbstractContextManager["Erasure"], Protocol):
     """Erases one person's events, in a process of its own beside the server; a server never calls it."""
 
-    def find(self, subject: str) -> Sequence[int]:
-        """Return the positions of the events of *subject*; reads the whole log. Raises InboxUnavailable."""
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; see `LogEvents`."""
         ...
 
     def erase(self, positions: Sequence[int]) -> bool:

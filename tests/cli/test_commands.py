@@ -178,8 +178,17 @@ def test_filters(filled: Server) -> None:
     assert len(listed(filled, "--number", catalogue.PHONE_NUMBER_ID)) == 3
     (template,) = listed(filled, "--type", "*template*")
     account = str(template["source"]).removeprefix("/")
-    assert listed(filled, "--number", account) == [template]
-    assert len(listed(filled, "--number", catalogue.ACCOUNT)) == 3
+    assert listed(filled, "--number", account) == listed(filled, "--account", account) == [template]
+    assert len(listed(filled, "--account", catalogue.ACCOUNT)) == 3
+    assert len(listed(filled, "--type", "com.whatsapp.message", "--type", "com.whatsapp.status")) == 2
+    assert (
+        listed(filled, "--not-type", "com.whatsapp.call", "--not-type", "com.whatsapp.*.*", "--account", account) == []
+    )
+    assert message in listed(filled, "--direction", "inbound", "--groups", "none", "--field", "messages")
+    assert (
+        listed(filled, "--groups", "only") == listed(filled, "--direction", "outbound", "--type", "*.message.*") == []
+    )
+    assert listed(filled, "--subject", f"+{message['waid']}") == [message], "the number of a person with a user id"
     assert listed(filled, "--number", "nobody") == []
     assert len(listed(filled, "--since", "1h")) == 4
     assert listed(filled, "--limit", "2") == listed(filled)[2:]

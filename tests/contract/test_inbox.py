@@ -264,10 +264,10 @@ def test_one_persons_events_are_erased(inbox: Inbox, subject: Subject) -> None:
     """They can't be read any more, but are duplicates if they are put again."""
     inbox.put([event(number) for number in range(10)])
     with engines.load(subject.url).open_erasure(subject.url) as erasure:
-        positions = erasure.find("16505551234")
+        positions = [each.position for each in erasure.appearances(["16505551234"])]
         assert len(positions) == 5
         assert erasure.erase(positions)
-        assert list(erasure.find("16505551234")) == []
+        assert list(erasure.appearances(["16505551234"])) == []
     assert subject.kept() == [event(number) for number in range(1, 10, 2)]
     assert inbox.put([event(0), event(1), event(10)]) == ["duplicate", "duplicate", "new"]
 

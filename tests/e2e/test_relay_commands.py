@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,50 @@ def test_a_person_is_erased(tmp_path: Path, stored: list[Event], app: Destinatio
         content = file.read_bytes()
         for secret in (person, *wamids):
             assert secret.encode() not in content, f"{secret} in {file.name}"
+
+
+def test_a_person_is_erased_by_any_identifier(tmp_path: Path) -> None:
+    """Over a change of number and user id, in every file; what another owner of the number wrote stays."""
+    ann, bob, old, new = "US.1111111111", "US.2222222222", "16505551111", "16505552222"
+    changed = {"type": "user_changed_number", "wa_id": new, "user_id": f"{ann}9", "previous_user_id": ann}
+    sent: list[dict[str, Any]] = [
+        {"from": old},
+        {"from": old, "from_user_id": ann},
+        {"from_user_id": ann, "group_id": "g"},
+        {"from": old, "type": "system", "system": changed},
+        {"from": new, "from_user_id": f"{ann}9"},
+        {"from": old, "from_user_id": bob},
+        {"from": old},
+    ]
+    with closing(opened(tmp_path)) as inbox:
+        keep(inbox, *(of_message({"id": f"wamid.{number}", **each}) for number, each in enumerate(sent)))
+    write(tmp_path, {"url": "http://127.0.0.1:9/"})
+    with Relay(tmp_path) as relay:
+        until(lambda: relay.backlog() == 7, "not planned")
+        relay.stop()
+        told = relay.command("events", "erase", "--subject", new, "--dry-run")
+        for words in (ann, f"{ann}9", f"{old}  from the beginning to position 4", f"{new}  from position 4 until now"):
+            assert words in told
+        assert "2 events of these numbers" in told
+        assert "Would erase 5 events." in told
+        assert len(relay.command("events", "list", "--json", "--subject", ann).splitlines()) == 5
+        assert "Erased 5 events." in relay.command("events", "erase", "--subject", ann, "--yes")
+        for file in tmp_path.glob("*.db*"):
+            for secret in (ann, new):
+                assert secret.encode() not in file.read_bytes(), f"{secret} in {file.name}"
+        assert "Would erase 2 events." in relay.command("events", "erase", "--subject", bob, "--dry-run")
+        done = relay.command("events", "erase", "--subject", bob, "--include-reassigned", "--yes")
+        assert "Erased 2 events." in done
+        for file in tmp_path.glob("*.db*"):
+            for secret in (bob, old):
+                assert secret.encode() not in file.read_bytes(), f"{secret} in {file.name}"
+
+
+def of_message(members: dict[str, Any]) -> bytes:
+    metadata = {"display_phone_number": catalogue.BUSINESS, "phone_number_id": catalogue.PHONE_NUMBER_ID}
+    value = {"metadata": metadata, "messages": [{"type": "text", "timestamp": "1795000000", **members}]}
+    entry = {"id": catalogue.ACCOUNT, "changes": [{"field": "messages", "value": value}]}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
 
 
 def test_erase_asks_for_confirmation(tmp_path: Path, stored: list[Event]) -> None:

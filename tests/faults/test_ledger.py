@@ -1,5 +1,6 @@
 """Whatever the destination does, and however often the relay is killed, every event is delivered."""
 
+import json
 import os
 import random
 import signal
@@ -148,6 +149,77 @@ def test_every_event_is_delivered_under_faults_and_kills(tmp_path: Path, url: st
         f"{len(events)} events, {kills} kills, {duplicates} duplicates, in {time.monotonic() - started:.0f} s; "
         f"faults of requests: {dict(faulty.faults)}"
     )
+
+
+class Crowd:
+    """People who write with their number, their user id or both, who change both, and who also write in groups."""
+
+    def __init__(self, people: int, groups: int) -> None:
+        self.random = random.Random(11)
+        self.people, self.groups = people, groups
+        self.changes = [0] * people  # how often each person changed number and user id
+        self.met: set[tuple[int, int]] = set()  # people whose pair was shown
+
+    def identifiers(self, person: int) -> tuple[str, str]:
+        version = self.changes[person]
+        return f"1650{version}55{person:04}", f"US.{version}9{person:04}"
+
+    def notification(self, number: int) -> tuple[str, bytes]:
+        """Return a random notification, and the person or group whose order it must keep."""
+        person = self.random.randrange(self.people)
+        group = self.random.randrange(self.groups) if self.random.random() < 0.2 else None
+        waid, userid = self.identifiers(person)
+        message: dict[str, Any] = {"id": f"wamid.{number:08}", "timestamp": "1795000000", "type": "text"}
+        message["text"] = {"body": str(number)}
+        is_change = group is None and self.changes[person] < 9 and self.random.random() < 0.03
+        if is_change:
+            self.changes[person] += 1
+            new_waid, new_userid = self.identifiers(person)
+            system = {"type": "user_changed_number", "wa_id": new_waid, "user_id": new_userid}
+            message |= {"from": waid, "type": "system", "system": {**system, "previous_user_id": userid}}
+        else:
+            first = (person, self.changes[person]) not in self.met
+            shown = 2 if first else self.random.randrange(3)
+            message |= {"from": waid} if shown != 1 else {}
+            message |= {"from_user_id": userid} if shown != 0 else {}
+            message |= {"group_id": f"group{group}"} if group is not None else {}
+        self.met.add((person, self.changes[person]))
+        value = {
+            "messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": catalogue.BUSINESS, "phone_number_id": catalogue.PHONE_NUMBER_ID},
+            "messages": [message],
+        }
+        entry = {"id": catalogue.ACCOUNT, "changes": [{"value": value, "field": "messages"}]}
+        body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+        return f"group {group}" if group is not None else f"person {person}", body
+
+
+@pytest.mark.timeout(1800)
+def test_one_order_per_person_and_group_over_identity_changes(tmp_path: Path, url: str) -> None:
+    """Although the relay is killed every three seconds, and destinations fail at random; nothing is lost."""
+    crowd = Crowd(people=30, groups=4)
+    number = EVENTS // 3
+    pairs = [crowd.notification(each) for each in range(number)]
+    with closing(opened(tmp_path, url)) as inbox:
+        events = keep(inbox, *(body for _, body in pairs))
+    assert len(events) == number
+    faulty = Faulty()
+    started = time.monotonic()
+    with destination(faulty) as app:
+        write(tmp_path, {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT, "concurrency": 16})
+        relay = Relay(tmp_path, WEBHOOK_INBOX=url)
+        while set(faulty.accepted) != {event.data for event in events} or relay.backlog():
+            assert time.monotonic() - started < 1500, f"{len(set(faulty.accepted))} of {number} delivered"
+            relay.start()
+            time.sleep(3)
+            relay.kill()
+    first = {body: at for at, body in reversed(list(enumerate(faulty.accepted)))}
+    orders: dict[str, list[int]] = {}
+    for (owner, _), event in zip(pairs, events, strict=True):
+        orders.setdefault(owner, []).append(first[event.data])
+    wrong = {owner: numbers for owner, numbers in orders.items() if numbers != sorted(numbers)}
+    assert not wrong
+    assert len({event.partitionkey for event in events}) > 2 * 30, "the identifiers did not change"
 
 
 def test_two_relays_share_and_one_takes_over(tmp_path: Path, url: str) -> None:

@@ -1,5 +1,6 @@
 """The relay in one process: a real inbox, real destinations, and a clock that the test moves."""
 
+import json
 import os
 import random
 import socket
@@ -15,6 +16,7 @@ import apsw
 import pytest
 
 from service.instruments import Instruments
+from service.meta import catalogue
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.loop import Relay
 from service.storage.deliveries import DeadLetter, Delivery, DestinationStatus
@@ -185,6 +187,26 @@ def test_a_destination_that_hangs_delays_no_other(setup: Setup, app: Destination
         assert setup.status("slow").backlog == 101
         write(setup.directory, to(app))  # so that stopping the relay need not wait for the slow one
         slow.close()
+
+
+def test_a_long_history_delays_no_live_message(setup: Setup, app: Destination) -> None:
+    """5,000 old messages of a customer are pending, one after the other: a new one arrives immediately."""
+    customer = "16505550001"
+    line = {"from": customer, "type": "text", "timestamp": "1790000000"}
+    thread = {"id": customer, "messages": [{**line, "id": f"wamid.old{number}"} for number in range(5000)]}
+    metadata = {"display_phone_number": catalogue.BUSINESS, "phone_number_id": catalogue.PHONE_NUMBER_ID}
+    change = {"field": "history", "value": {"metadata": metadata, "history": [{"threads": [thread]}]}}
+    entry = {"id": catalogue.ACCOUNT, "changes": [change]}
+    app.behave = saying(after=0.005)
+    setup.start({"url": f"http://127.0.0.1:{app.port}/"})
+    keep(setup.inbox, json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode())
+    until(lambda: setup.status().backlog > 4500, "not planned")
+    (live,) = keep(setup.inbox, message(1, 1))
+    assert live.subject == customer
+    before = len(app.requests)
+    until(lambda: live.data in app.bodies(), "not delivered")
+    assert len(app.requests) - before < 300, "it waited for old messages"
+    assert setup.status().backlog > 3000
 
 
 def test_a_410_disables_the_destination_until_it_is_enabled(setup: Setup) -> None:

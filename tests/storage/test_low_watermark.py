@@ -34,7 +34,7 @@ def test_the_low_watermark_is_that_of_the_slowest_destination(url: InboxUrl) -> 
     assert watermark(NOW) is None
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
+    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1, retention_ms=1)
     assert watermark(NOW) == 8
     state.close()
 
@@ -55,7 +55,7 @@ def test_a_relay_that_was_removed_does_not_stop_the_purge_forever(url: InboxUrl)
     """Its events are kept until its last heartbeat is older than the maximum delivery age plus a day."""
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1)
+    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1, retention_ms=1)
     state.close()
     watermark = low_watermark.of(url)
     assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms - 1) == 8

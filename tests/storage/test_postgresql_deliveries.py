@@ -11,11 +11,9 @@ from typing import cast
 
 import psycopg
 import pytest
-from prometheus_client import CollectorRegistry
 
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
-from service.instruments import Instruments
 from service.outcomes import StorageFailure
 from service.relay.planner import Planner
 from service.storage import engines, low_watermark
@@ -24,8 +22,6 @@ from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.protocols import Log
-from service.telemetry.metrics import RelayMetrics
-from service.telemetry.tracing import Tracing
 from tests.contract.test_deliveries import (
     BAD,
     DAY,
@@ -44,6 +40,7 @@ from tests.contract.test_deliveries import (
 )
 from tests.support.destination import destination
 from tests.support.engines import Servers
+from tests.support.instruments import relay_instruments
 from tests.support.relaying import Relay, keep, message, write
 from tests.support.relaying import opened as opened_inbox
 from tests.support.server import until
@@ -107,11 +104,10 @@ def test_a_relay_that_starts_while_others_plan(url: InboxUrl) -> None:
             plan_deliveries(other, "a", "b", "c")
             return 0
 
-    metrics = RelayMetrics(CollectorRegistry())
     planner = Planner(
         starting,
         lambda: log,
-        instruments=Instruments(metrics=metrics, tracing=Tracing(), now_ms=lambda: NOW),
+        instruments=relay_instruments(clock=lambda: NOW),
         policy=DELIVERY_POLICY,
         retention_ms=60_000,
     )
@@ -187,7 +183,9 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
     def clean_up() -> None:
         state = opened(url)
         while settled.total() < EVENTS and time.monotonic() < deadline:
-            state.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY)
+            state.expire(
+                0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
+            )
             state.prune_attempts(0)
             time.sleep(0.01)
         state.close()

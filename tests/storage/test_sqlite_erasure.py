@@ -64,7 +64,7 @@ def test_an_erased_person_is_in_no_file(count: int, order: str, running: bool, t
             if not running:
                 stack.close()
             with SqliteErasure(path) as erasure:
-                positions = erasure.find(PERSON)
+                positions = [each.position for each in erasure.appearances([PERSON])]
                 assert len(positions) == count
                 assert erasure.erase(positions)
             assert found(directory) == set()
@@ -82,7 +82,7 @@ def test_a_reader_that_prevents_the_erasure_is_reported(tmp_path: Path) -> None:
         inbox.put(arranged("first", 5, 300))
         reader.execute("BEGIN; SELECT count(*) FROM event").fetchall()
         with SqliteErasure(path, lock_timeout_ms=200) as erasure:
-            positions = erasure.find(PERSON)
+            positions = [each.position for each in erasure.appearances([PERSON])]
             assert not erasure.erase(positions)
             reader.execute("ROLLBACK")
             assert erasure.erase(positions)

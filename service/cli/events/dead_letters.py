@@ -22,7 +22,8 @@ from service.events import rfc3339
 from service.relay import destinations
 from service.relay.destinations import Destination
 from service.storage import engines
-from service.storage.deliveries import Delivery, DeliveryAdmin
+from service.storage.deliveries import DeliveryAdmin, planned
+from service.storage.identities import Identities, by_identifiers
 from service.storage.protocols import Log, Record
 
 DEFAULT_DEAD_LETTERS: Final = 50
@@ -126,6 +127,7 @@ def replay(
         raise click.UsageError("Give positions and ids, or options that select events, not both.")
     url = filters.inbox_of(inbox)
     with delivery_store.opened(url) as records, closing(engines.open_log(url)) as log:
+        wanted = wanted.in_log(log)
         receivers = _destinations(names, {status.name for status in records.statuses()})
         letters = records.dead_letters(limit=None) if only_dead else ()
         lost = {(letter.destination, letter.position) for letter in letters} if only_dead else None
@@ -135,11 +137,12 @@ def replay(
         else:
             selected = _of_dead_letters(log, which, wanted, records, lost, url)
         for page in _pages(selected):
+            identities = Identities(records.identities.pairs(by_identifiers(page)))
             for name, destination in receivers.items():
                 deliveries = [
-                    Delivery(position, event.partitionkey, event.received_at)
-                    for position, event in page
-                    if (destination.wants(event) if lost is None else (name, position) in lost)
+                    planned(record, identities)
+                    for record in page
+                    if (destination.wants(record.event) if lost is None else (name, record.position) in lost)
                 ]
                 counts[name] += len(deliveries) if dry_run else records.replay(name, deliveries, now=clock.now_ms())
     _print_counts(counts, dry_run=dry_run, no_dead_letters=only_dead and not letters)
@@ -179,7 +182,8 @@ def _of_dead_letters(
         page = positions[start : start + PAGE_EVENTS]
         events = {**records.saved(page), **dict(log.at(page))}
         gone += len(page) - len(events)
-        yield from (Record(position, event) for position, event in sorted(events.items()) if wanted.matches(event))
+        found = (Record(position, event) for position, event in sorted(events.items()))
+        yield from (record for record in found if wanted.matches(record.event, record.position))
     if gone:
         click.echo(f"{gone} dead letters cannot be replayed: their events are no longer stored.", err=True)
 

@@ -10,32 +10,39 @@ import click
 from service.cli.load_config import configured
 from service.cli.shared_options import option_group
 from service.config import InboxUrl, inbox_url
-from service.events import Event, matches
+from service.events import Event
+from service.events.event_filter import EventFilter
 from service.meta import webhook_fields
-from service.storage import engines
+from service.storage import engines, people
+from service.storage.people import PersonIdentifiers
+from service.storage.protocols import LogEvents
 
 
 class Filter(NamedTuple):
     """Which events are selected; None selects all. Times are milliseconds since the epoch."""
 
-    kind: str | None
-    subject: str | None
-    number: str | None
-    since: int | None
-    until: int | None
+    events: EventFilter
+    person: PersonIdentifiers | None = None
+    since: int | None = None
+    until: int | None = None
 
-    def matches(self, event: Event) -> bool:
-        """Return whether *event* is selected."""
+    def matches(self, event: Event, position: int | None = None) -> bool:
+        """Return whether *event* is selected; its *position* tells whose a number was."""
         return (
-            (self.kind is None or matches(self.kind, event.type))
-            and (self.subject is None or event.subject == self.subject.removeprefix("+"))
-            and (self.number is None or self.number in event.source.split("/"))
+            self.events.selects(event)
+            and (self.person is None or self.person.has(event, position))
             and (self.since is None or event.received_at >= self.since)
             and (self.until is None or event.received_at < self.until)
         )
 
+    def in_log(self, log: LogEvents) -> "Filter":
+        """Return this filter for a log: the person with all identifiers that its events tell."""
+        return (
+            self._replace(person=people.find(self.person.identifier, log.appearances).person) if self.person else self
+        )
 
-EVERYTHING: Final = Filter(None, None, None, None, None)
+
+EVERYTHING: Final = Filter(EventFilter())
 
 
 class Moment(click.ParamType[int]):
@@ -72,10 +79,33 @@ def inbox_of(value: str | None) -> InboxUrl:
     return url
 
 
-def _filter(kind: str | None, subject: str | None, number: str | None, since: int | None, until: int | None) -> Filter:
-    for warning in webhook_fields.unmatched([kind] if kind else []):
-        click.echo(f"warning: --type {warning}", err=True)
-    return Filter(kind, subject, number, since, until)
+def _filter(
+    types: tuple[str, ...],
+    not_types: tuple[str, ...],
+    fields: tuple[str, ...],
+    numbers: tuple[str, ...],
+    accounts: tuple[str, ...],
+    groups: str | None,
+    direction: str | None,
+    subject: str | None,
+    since: int | None,
+    until: int | None,
+) -> Filter:
+    for option, patterns in (("--type", types), ("--not-type", not_types)):
+        for warning in webhook_fields.unmatched(patterns):
+            click.echo(f"warning: {option} {warning}", err=True)
+    events = EventFilter.model_validate(
+        {
+            "types": list(types),
+            "notTypes": list(not_types),
+            "fields": list(fields),
+            "phoneNumberIds": list(numbers),
+            "accounts": list(accounts),
+            "groups": groups,
+            "direction": direction,
+        }
+    )
+    return Filter(events, people.named(subject) if subject else None, since, until)
 
 
 filtered = option_group(
@@ -83,12 +113,49 @@ filtered = option_group(
     _filter,
     (
         click.option(
-            "--type", "kind", metavar="TYPE", help="Only this type; * matches anything, as in 'com.whatsapp.message.*'."
+            "--type",
+            "types",
+            metavar="TYPE",
+            multiple=True,
+            help="Only this type and those below it; * matches anything, as in 'com.whatsapp.message.*'. "
+            "Can be repeated.",
         ),
         click.option(
-            "--subject", metavar="PERSON", help="Only this person: a phone number with country code, or a user id."
+            "--not-type",
+            "not_types",
+            metavar="TYPE",
+            multiple=True,
+            help="Not this type, such as com.whatsapp.history.",
         ),
-        click.option("--number", metavar="ID", help="Only this business phone number id or account id."),
+        click.option(
+            "--field", "fields", metavar="NAME", multiple=True, help="Only this webhook field of Meta's, such as calls."
+        ),
+        click.option(
+            "--number",
+            "numbers",
+            metavar="ID",
+            multiple=True,
+            help="Only this business phone number id, such as 106540352242922.",
+        ),
+        click.option(
+            "--account", "accounts", metavar="ID", multiple=True, help="Only this account, such as 102290129340398."
+        ),
+        click.option(
+            "--groups",
+            type=click.Choice(("only", "none")),
+            help="Only events of groups, or none of them: --groups none.",
+        ),
+        click.option(
+            "--direction",
+            type=click.Choice(("inbound", "outbound")),
+            help="Only what people wrote (inbound), or the business: --direction inbound.",
+        ),
+        click.option(
+            "--subject",
+            metavar="PERSON",
+            help="Only this person: a phone number with country code, or a user id. SQLite and PostgreSQL also find "
+            "the person's other numbers and user ids.",
+        ),
         click.option(
             "--since", type=Moment(), help="Received at or after this: 2026-11-23T10:00:00Z, or an age: 15m, 2h, 3d."
         ),

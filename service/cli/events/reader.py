@@ -72,7 +72,7 @@ def oldest_first(log: Log, stored: range, wanted: Filter) -> Iterator[Record]:
     """Yield every match, also what is stored meanwhile."""
     position = _received_since(log, stored, wanted).start - 1
     while page := log.read(position, READ_EVENTS):
-        yield from (record for record in page if wanted.matches(record.event))
+        yield from (record for record in page if wanted.matches(record.event, record.position))
         position = page[-1].position
 
 
@@ -83,7 +83,7 @@ def newest(log: Log, stored: range, wanted: Filter, limit: int) -> Sequence[Reco
     while unread and len(matches) < limit:
         page, unread = unread[-READ_EVENTS:], unread[:-READ_EVENTS]
         records = [record for record in log.read(page.start - 1, READ_EVENTS) if record.position in page]
-        matches.extendleft(record for record in reversed(records) if wanted.matches(record.event))
+        matches.extendleft(record for record in reversed(records) if wanted.matches(record.event, record.position))
     return list(matches)[-limit:]
 
 
@@ -120,7 +120,7 @@ class LogEventSource:
 
     def matching(self, wanted: Filter, limit: int | None) -> Iterable[StreamRecord]:
         """Return matches; see `EventSource`."""
-        log, stored = self._log, self._stored
+        log, stored, wanted = self._log, self._stored, wanted.in_log(self._log)
         if limit:
             records: Iterable[Record] = newest(log, stored, wanted, limit)
         else:
@@ -130,11 +130,11 @@ class LogEventSource:
 
     def follow(self, wanted: Filter) -> Iterator[StreamRecord]:
         """Poll the log for events behind those of `matching`; see `EventSource`."""
-        position = self._stored.stop - 1
+        position, wanted = self._stored.stop - 1, wanted.in_log(self._log)
         while True:
             page = self._log.read(position, READ_EVENTS)
             for position, event in page:
-                if wanted.matches(event):
+                if wanted.matches(event, position):
                     yield StreamRecord(str(position), event)
             if len(page) < READ_EVENTS:
                 time.sleep(POLL_SECONDS)

@@ -1,10 +1,11 @@
 """The relay's state for commands, and the low-watermark and heartbeat for the receivers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from service.config import InboxUrl
 from service.events import Event
+from service.storage import people
 from service.storage.deliveries import (
     Attempt,
     DeadLetter,
@@ -13,11 +14,13 @@ from service.storage.deliveries import (
     DestinationStatus,
 )
 from service.storage.delivery_policy import DeliveryPolicy
-from service.storage.postgresql import schema
+from service.storage.people import Appearance
+from service.storage.postgresql import delivery_identities, schema
 from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase, require_no_pre_release
+from service.storage.postgresql.delivery_identities import PostgresqlIdentities
 from service.storage.postgresql.delivery_planning import saved_events
-from service.storage.postgresql.delivery_queues import drop_empty_queues, lock_queues
+from service.storage.postgresql.delivery_queues import columns, drop_empty_queues, lock_queues
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA as T
 
@@ -29,6 +32,7 @@ class PostgresqlDeliveryAdmin:
 
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
+        self.identities = PostgresqlIdentities(store)
 
     def statuses(self) -> Sequence[DestinationStatus]:
         """Return the state of each destination; see `DeliveryAdmin`."""
@@ -73,12 +77,16 @@ class PostgresqlDeliveryAdmin:
         """Return the saved events of dead letters; see `DeliveryAdmin`."""
         return saved_events(self._store, positions)
 
-    def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of a person's events; see `DeliveryAdmin`."""
-        query = f"""SELECT position FROM {T}.saved_event WHERE subject = %s
-                    UNION SELECT position FROM {T}.delivery WHERE right(queue, length(%s) + 1) = ':' || %s
-                    ORDER BY position"""
-        return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return saved events and pending deliveries of a person; see `DeliveryErasure`."""
+        names = list(identifiers)
+        saved = f"""SELECT {people.COLUMNS} FROM {T}.saved_event WHERE subject = ANY(%s) OR userid = ANY(%s)
+                      OR waid = ANY(%s) OR previoususerid = ANY(%s) OR previouswaid = ANY(%s)"""
+        pending = f"""SELECT position, name FROM {T}.delivery
+                      JOIN unnest(%s::text[]) AS name ON strpos(queue || ':', ':' || name || ':') > 0
+                      ORDER BY position"""
+        found = [Appearance(*row) for row in self._store.rows(saved, (names,) * 5)]
+        return found + [people.pending(*row) for row in self._store.rows(pending, (names,))]
 
     def heartbeat(self) -> int:
         """Return the time of a relay's last heartbeat; see `DeliveryAdmin`."""
@@ -90,7 +98,7 @@ class PostgresqlDeliveryAdmin:
         with self._store.transaction() as db:
             for table in (*TABLES, "destination"):
                 db.execute(f"DELETE FROM {T}.{table}")
-            db.execute(f"UPDATE {T}.relay_state SET identity = NULL, seen = 0")
+            db.execute(f"UPDATE {T}.relay_state SET identity = NULL, seen = 0, learned = 0")
 
     def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
         """Store deliveries again as a replay; see `DeliveryAdmin`."""
@@ -109,8 +117,9 @@ class PostgresqlDeliveryAdmin:
                 f"""INSERT INTO {T}.delivery
                     SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
                     ON CONFLICT (destination, position) DO NOTHING""",
-                (key, now, *([each[column] for each in replayed] for column in range(3))),
+                (key, now, *columns(replayed, 3)),
             ).rowcount
+            delivery_identities.put_in_order(db, key, replayed)
             db.execute(
                 f"DELETE FROM {T}.dead_letter WHERE destination = %s AND position = ANY(%s)",
                 (key, [each.position for each in replayed]),
@@ -124,8 +133,8 @@ class PostgresqlDeliveryAdmin:
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
-    def erase(self, positions: Sequence[int]) -> bool:
-        """Delete everything about these events; see `DeliveryAdmin`."""
+    def erase(self, positions: Sequence[int], identifiers: Collection[str]) -> bool:
+        """Delete everything about these events and identifiers; see `DeliveryErasure`."""
         values = (list(positions),)
         with self._store.transaction() as db:
             queues = db.execute(
@@ -135,6 +144,7 @@ class PostgresqlDeliveryAdmin:
             for table in ("delivery", "dead_letter", "attempt", "saved_event"):
                 db.execute(f"DELETE FROM {T}.{table} WHERE position = ANY(%s)", values)
             drop_empty_queues(db, queues)
+            delivery_identities.erase(db, identifiers)
         return True
 
 

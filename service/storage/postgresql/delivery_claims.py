@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from service.storage.deliveries import Claim, QueueKind, Settlement, Verdict, next_queue_state
+from service.storage.deliveries import BLOCKED_MS, Claim, QueueKind, Settlement, Verdict, next_queue_state
 from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase
 from service.storage.postgresql.delivery_queues import LOCK_IN_ORDER, DestinationIds, columns, drop_empty_queues, rows
@@ -58,12 +58,26 @@ class PostgresqlDeliveryClaims:
             first_rows = rows(
                 db,
                 f"""SELECT claimed.queue, head.* FROM unnest(%s::text[]) AS claimed (queue), LATERAL (
-                      SELECT position, planned_at, replay FROM {T}.delivery
+                      SELECT position, planned_at, replay, after IS NOT NULL AND EXISTS (
+                        SELECT 1 FROM {T}.delivery AS earlier
+                        WHERE earlier.destination = delivery.destination AND earlier.position = ANY(delivery.after))
+                      FROM {T}.delivery
                       WHERE destination = %s AND delivery.queue = claimed.queue ORDER BY position LIMIT 1) AS head""",
                 [queue for queue, _, _ in queues],
                 key,
             )
-        first_deliveries = {queue: (position, planned_at, replay) for queue, position, planned_at, replay in first_rows}
+            blocked = [queue for queue, *_, is_blocked in first_rows if is_blocked]
+            if blocked:
+                db.execute(
+                    f"""UPDATE {T}.delivery_queue SET due = %s, token = NULL
+                        WHERE destination = %s AND queue = ANY(%s)""",
+                    (now + BLOCKED_MS, key, blocked),
+                )
+        first_deliveries = {
+            queue: (position, planned_at, replay)
+            for queue, position, planned_at, replay, is_blocked in first_rows
+            if not is_blocked
+        }
         return [
             Claim(name, queue, *first_deliveries[queue], attempts, first_attempt_at, token)
             for queue, attempts, first_attempt_at in queues

@@ -98,8 +98,32 @@ DELIVERIES_MIGRATIONS: Final = (
         """,
         works_with=1,
     ),
+    Migration(
+        """
+        ALTER TABLE whatsapp_webhook.relay_state ADD COLUMN learned bigint NOT NULL DEFAULT 0;
+        CREATE TABLE whatsapp_webhook.identity (
+            phone text NOT NULL,
+            waid text NOT NULL,
+            userid text NOT NULL,
+            since bigint NOT NULL,
+            until bigint,
+            person bigint NOT NULL,
+            used_at bigint NOT NULL,
+            PRIMARY KEY (phone, waid, userid, since)
+        );
+        CREATE INDEX identity_of_userid ON whatsapp_webhook.identity (phone, userid);
+        CREATE INDEX identity_of_person ON whatsapp_webhook.identity (person);
+        ALTER TABLE whatsapp_webhook.delivery ADD COLUMN after bigint[];
+        ALTER TABLE whatsapp_webhook.saved_event ADD COLUMN userid text, ADD COLUMN waid text,
+            ADD COLUMN previoususerid text, ADD COLUMN previouswaid text;
+        DROP INDEX whatsapp_webhook.saved_event_of_subject;
+        CREATE INDEX saved_event_person
+            ON whatsapp_webhook.saved_event (subject, userid, waid, previoususerid, previouswaid);
+        """,
+        works_with=1,
+    ),
 )
-TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 

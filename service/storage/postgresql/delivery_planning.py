@@ -8,11 +8,14 @@ import msgspec
 
 from service.events import Event
 from service.outcomes import DeadLetterReason
+from service.storage import people
 from service.storage.deliveries import Delivery
 from service.storage.delivery_policy import DeliveryPolicy
-from service.storage.postgresql import schema
+from service.storage.people import appearance
+from service.storage.postgresql import delivery_identities, schema
 from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.delivery_database import CLEANING_DELIVERIES, TABLES, PostgresqlDeliveryDatabase, Rows
+from service.storage.postgresql.delivery_identities import PostgresqlIdentities
 from service.storage.postgresql.delivery_queues import (
     LOCK_IN_ORDER,
     DestinationIds,
@@ -33,6 +36,7 @@ class PostgresqlDeliveryPlanning:
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
         self._keys = DestinationIds(store)
+        self.identities = PostgresqlIdentities(store)
 
     def require_file(self) -> None:
         """Raise InboxUnavailable if the inbox's URL has changed."""
@@ -53,6 +57,7 @@ class PostgresqlDeliveryPlanning:
                 for table in TABLES:
                     db.execute(f"DELETE FROM {T}.{table}")
                 db.execute(f"UPDATE {T}.destination SET position = 0")
+                db.execute(f"UPDATE {T}.relay_state SET learned = 0")
             db.execute(f"UPDATE {T}.relay_state SET identity = %s", (identity,))
             return count if stored is not None else 0
 
@@ -97,10 +102,11 @@ class PostgresqlDeliveryPlanning:
                     ON CONFLICT DO NOTHING""",
                 (key, now, *columns(deliveries, 3)),
             )
+            delivery_identities.put_in_order(db, key, deliveries)
             return True
 
     def expire(
-        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int, retention_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Make dead letters of undeliverable events, unless another relay is doing that; see `DeliveryCleanup`."""
         inactive = f"SELECT id FROM {T}.destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
@@ -111,6 +117,7 @@ class PostgresqlDeliveryPlanning:
                 return counts
             db.execute(f"UPDATE {T}.relay_state SET seen = %s", (now,))
             db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - dead_letter_age_ms,))
+            delivery_identities.prune(db, now - retention_ms)
             db.execute(
                 f"""DELETE FROM {T}.saved_event AS saved
                     WHERE NOT EXISTS (SELECT 1 FROM {T}.dead_letter WHERE dead_letter.position = saved.position)
@@ -179,15 +186,15 @@ class PostgresqlDeliveryPlanning:
     def save(self, positions: Sequence[int], events: Sequence[Record], *, now: int, max_bytes: int) -> None:
         """Save the events of dead letters; see `DeadLetterEvents`."""
         encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
-        saved = [(record.position, len(text), record.event.subject, text) for record, text in encoded]
+        saved = [(len(text), text, *appearance(record)) for record, text in encoded]
         with self._store.transaction() as db:
             if not schema.try_lock(db, CLEANING_DELIVERIES):
                 return
             db.execute(
-                f"""INSERT INTO {T}.saved_event (saved_at, position, bytes, subject, event)
-                    SELECT %s, * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bytea[])
-                    ON CONFLICT (position) DO NOTHING""",
-                (now, *columns(saved, 4)),
+                f"""INSERT INTO {T}.saved_event (saved_at, bytes, event, {people.COLUMNS})
+                    SELECT %s, * FROM unnest(%s::bigint[], %s::bytea[], %s::bigint[], %s::text[], %s::text[],
+                      %s::text[], %s::text[], %s::text[]) ON CONFLICT (position) DO NOTHING""",
+                (now, *columns(saved, 8)),
             )
             db.execute(f"UPDATE {T}.dead_letter SET saved = true WHERE position = ANY(%s)", (list(positions),))
             db.execute(

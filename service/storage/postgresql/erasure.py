@@ -1,10 +1,12 @@
 """Erase one person's events from the tables while servers write them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-from service.storage.postgresql import schema
+from service.storage import people
+from service.storage.people import Appearance
+from service.storage.postgresql import rows, schema
 from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA
@@ -27,21 +29,15 @@ class PostgresqlErasure:
     ) -> None:
         self._db.close()
 
-    def find(self, subject: str) -> Sequence[int]:
-        """Return the positions of the events of *subject*; reads the whole table."""
-        query = f"SELECT position FROM {SCHEMA}.event WHERE subject = %s ORDER BY position"
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; see `LogEvents`."""
         with map_errors(self._db):
-            return [position for (position,) in self._db.execute(query, (subject,))]
+            return rows.appearances(self._db, identifiers)
 
     def erase(self, positions: Sequence[int]) -> bool:
         """Remove all personal data of these events, except a hash of the id; see `Erasure`."""
         with map_errors(self._db):
-            self._db.execute(
-                f"""UPDATE {SCHEMA}.event
-                    SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
-                    WHERE position = ANY(%s)""",
-                (list(positions),),
-            )
+            self._db.execute(f"UPDATE {SCHEMA}.event SET {people.ERASE} WHERE position = ANY(%s)", (list(positions),))
             leaves = f"SELECT relid::regclass::text FROM pg_partition_tree('{SCHEMA}.event') WHERE isleaf"
             for (table,) in self._db.execute(leaves).fetchall():
                 self._db.execute(f"VACUUM {table}")

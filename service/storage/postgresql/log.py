@@ -1,8 +1,9 @@
 """The reader of the PostgreSQL inbox."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from service.storage.people import Appearance
 from service.storage.postgresql import rows, schema
 from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
@@ -57,6 +58,11 @@ class PostgresqlLog:
     def last(self) -> int:
         """Return the newest position; uncommitted events have higher ones; see `Log`."""
         return self._number(_LAST)
+
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; see `LogEvents`."""
+        with map_errors(self._db):
+            return rows.appearances(self._db, identifiers)
 
     def close(self) -> None:
         """Close the connection."""

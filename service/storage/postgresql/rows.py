@@ -1,6 +1,6 @@
 """Convert events to rows of the table, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,12 +10,16 @@ from service.clock import DAY_MS
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
+from service.storage import people
+from service.storage.people import Appearance
+from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.schema import APPENDING, LOCKS, TIMELESS
 from service.storage.protocols import Record
 
-COLUMNS: Final = (
-    "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid, data"
-)
+NAMES: Final = Event.__struct_fields__  # each is a column; `data` is the last
+COLUMNS: Final = ", ".join(NAMES)
+_TYPES: Final = {"time": "bigint", "own_time": "bigint", "received_at": "bigint", "test": "boolean"}
+_RECORD: Final = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in NAMES)
 # A time outside this range (a wrong clock, another unit) must not create a partition: such an event has no day.
 _FIRST_MS, _LAST_MS = 1_230_768_000_000, 4_102_444_800_000  # 2009, 2100
 # The events of a chat history arrive together and span many days: each day would create a partition.
@@ -30,13 +34,8 @@ APPEND: Final = f"""
         SELECT g.*, substring(sha256(convert_to(g.id, 'UTF8')) FOR 16) AS digest, decode(g.coded, 'base64') AS data,
             CASE WHEN g.field <> '{_HISTORY_FIELD}' AND g.own_time BETWEEN {_FIRST_MS} AND {_LAST_MS}
                 THEN (g.own_time / {DAY_MS})::integer ELSE {TIMELESS} END AS day
-        FROM turn, ROWS FROM (json_to_recordset(%s::json) AS (
-            id text, type text, source text, subject text, partitionkey text, time bigint, own_time bigint,
-            received_at bigint, field text, test boolean, traceparent text, businessid text, data text
-        )) WITH ORDINALITY AS g (
-            id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid,
-            coded, number
-        )
+        FROM turn, ROWS FROM (json_to_recordset(%s::json) AS ({_RECORD}))
+            WITH ORDINALITY AS g ({COLUMNS.removesuffix("data")}coded, number)
     ),
     added AS (
         INSERT INTO whatsapp_webhook.event (day, digest, {COLUMNS})
@@ -50,6 +49,20 @@ APPEND: Final = f"""
     )
     SELECT number FROM given WHERE digest NOT IN (SELECT digest FROM added)
 """
+
+
+# Reads the index `event_person`.
+_APPEARANCES: Final = f"""
+    SELECT {people.COLUMNS} FROM whatsapp_webhook.event WHERE subject = ANY(%(wanted)s) OR waid = ANY(%(wanted)s)
+    UNION SELECT {people.COLUMNS} FROM whatsapp_webhook.event
+    WHERE (previoususerid IS NOT NULL OR previouswaid IS NOT NULL)
+        AND (previoususerid = ANY(%(wanted)s) OR previouswaid = ANY(%(wanted)s))
+"""
+
+
+def appearances(db: PostgresqlConnection, identifiers: Collection[str]) -> list[Appearance]:
+    """Return the events in which one of these numbers or user ids appears."""
+    return [Appearance(*row) for row in db.execute(_APPEARANCES, {"wanted": list(identifiers)}).fetchall()]
 
 
 def day(event: Event) -> int:
@@ -91,4 +104,4 @@ def encode(events: Sequence[Event]) -> str:
 
 def record(row: tuple[Any, ...]) -> Record:
     """Return the event of a row, which is its position and `COLUMNS`."""
-    return Record(row[0], Event(**dict(zip(COLUMNS.split(", "), row[1:], strict=True))))
+    return Record(row[0], Event(**dict(zip(NAMES, row[1:], strict=True))))

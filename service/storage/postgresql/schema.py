@@ -61,6 +61,20 @@ MIGRATIONS: Final = (
         works_with=1,
     ),
     Migration("ALTER TABLE whatsapp_webhook.event ADD COLUMN businessid text", works_with=1),
+    Migration(
+        """
+        ALTER TABLE whatsapp_webhook.event
+            ADD COLUMN userid text, ADD COLUMN waid text, ADD COLUMN parentuserid text, ADD COLUMN previoususerid text,
+            ADD COLUMN previouswaid text, ADD COLUMN previousparentuserid text, ADD COLUMN groupid text,
+            ADD COLUMN direction text;
+        -- In the order of arrival, so that one commit changes few pages. A look-up of a person reads all: `subject`
+        -- is the user id, if there is one.
+        CREATE INDEX event_person ON whatsapp_webhook.event (received_at, subject, waid);
+        CREATE INDEX event_identity_change ON whatsapp_webhook.event (previoususerid, previouswaid)
+            WHERE previoususerid IS NOT NULL OR previouswaid IS NOT NULL;
+        """,
+        works_with=1,
+    ),
 )
 
 

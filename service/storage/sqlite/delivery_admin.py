@@ -1,6 +1,7 @@
 """The relay's state for commands, and the low-watermark and heartbeat for the receiver."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import apsw
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.outcomes import StorageFailure
+from service.storage import people
 from service.storage.deliveries import (
     Attempt,
     DeadLetter,
@@ -17,13 +19,17 @@ from service.storage.deliveries import (
     DestinationStatus,
 )
 from service.storage.delivery_policy import DeliveryPolicy
+from service.storage.people import Appearance
+from service.storage.sqlite import delivery_identities
 from service.storage.sqlite.delivery_database import (
     DELIVERIES_APPLICATION_ID,
+    INTO_DELIVERY,
     PRE_RELEASE_APPLICATION_ID,
     TABLES,
     Rows,
     SqliteDeliveryDatabase,
 )
+from service.storage.sqlite.delivery_identities import SqliteIdentities
 from service.storage.sqlite.delivery_queue import drop_empty_queues, saved_events
 from service.storage.sqlite.ownership import Owner, require_ours
 
@@ -33,6 +39,7 @@ class SqliteDeliveryAdmin:
 
     def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
+        self.identities = SqliteIdentities(store)
 
     def statuses(self) -> Sequence[DestinationStatus]:
         """Return the state of each destination; see `DeliveryAdmin`."""
@@ -74,12 +81,16 @@ class SqliteDeliveryAdmin:
         """Return the saved events of dead letters; see `DeliveryAdmin`."""
         return saved_events(self._store, positions)
 
-    def positions_of(self, subject: str) -> Sequence[int]:
-        """Return the positions of a person's events; see `DeliveryAdmin`."""
-        query = """SELECT position FROM saved_event WHERE subject = ?
-                   UNION SELECT position FROM delivery WHERE substr(queue, -length(?) - 1) = ':' || ?
-                   ORDER BY position"""
-        return [position for (position,) in self._store.rows(query, (subject, subject, subject))]
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return saved events and pending deliveries of a person; see `DeliveryErasure`."""
+        names = json.dumps(list(identifiers))
+        saved = f"""WITH wanted AS MATERIALIZED (SELECT value FROM json_each(?))
+                    SELECT {people.COLUMNS} FROM saved_event WHERE subject IN wanted OR userid IN wanted
+                      OR waid IN wanted OR previoususerid IN wanted OR previouswaid IN wanted"""  # noqa: S608  constants
+        pending = """SELECT position, value FROM delivery
+                     JOIN json_each(?) ON instr(queue || ':', ':' || value || ':') ORDER BY position"""
+        found = [Appearance(*row) for row in self._store.rows(saved, (names,))]
+        return found + [people.pending(*row) for row in self._store.rows(pending, (names,))]
 
     def heartbeat(self) -> int:
         """Return the time of a relay's last heartbeat; see `DeliveryAdmin`."""
@@ -91,7 +102,7 @@ class SqliteDeliveryAdmin:
         with self._store.transaction() as db:
             for table in (*TABLES, "destination", "origin"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  constants
-            db.execute("UPDATE heartbeat SET seen = 0")
+            db.execute("UPDATE heartbeat SET seen = 0, learned = 0")
         self._store.truncate_wal()
 
     def replay(self, name: str, deliveries: Sequence[Delivery], *, now: int) -> int:
@@ -102,8 +113,10 @@ class SqliteDeliveryAdmin:
             for each in deliveries:
                 if each.position > read:  # the relay has not read it yet, and will plan it
                     continue
-                insert = "INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?, 1) RETURNING 1"
-                added += len(db.execute(insert, (key, *each, now)).fetchall())
+                row = (key, each.position, each.queue, each.received_at, now, True)
+                new = db.execute(f"INSERT OR IGNORE {INTO_DELIVERY} RETURNING 1", row).fetchall()
+                added += len(new)
+                delivery_identities.put_in_order(db, key, [each] if new else [])
                 queue = "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)"
                 db.execute(queue, (key, each.queue, now))
                 db.execute("DELETE FROM dead_letter WHERE destination = ? AND position = ?", (key, each.position))
@@ -117,8 +130,8 @@ class SqliteDeliveryAdmin:
         with self._store.transaction() as db:
             return bool(db.execute(change, (reason, name, reason)).fetchall())
 
-    def erase(self, positions: Sequence[int]) -> bool:
-        """Delete everything about these events; see `DeliveryAdmin`."""
+    def erase(self, positions: Sequence[int], identifiers: Collection[str]) -> bool:
+        """Delete everything about these events and identifiers; see `DeliveryErasure`."""
         values = [(position,) for position in positions]
         condition = "WHERE (destination, position) IN (SELECT id, ? FROM destination)"
         delete_deliveries = f"DELETE FROM delivery {condition} RETURNING destination, queue"  # noqa: S608  constants
@@ -128,6 +141,7 @@ class SqliteDeliveryAdmin:
             db.executemany(f"DELETE FROM dead_letter {condition}", values)  # noqa: S608  constants
             for table in ("attempt", "saved_event"):
                 db.executemany(f"DELETE FROM {table} WHERE position = ?", values)  # noqa: S608  constants
+            delivery_identities.erase(db, identifiers)
         return self._store.truncate_wal()
 
 

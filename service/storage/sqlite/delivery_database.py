@@ -82,8 +82,36 @@ DELIVERIES_MIGRATIONS: Final = (
         PRIMARY KEY (position, destination, at)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE heartbeat ADD COLUMN learned INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE identity (
+        phone TEXT NOT NULL,
+        waid TEXT NOT NULL,
+        userid TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER,
+        person INTEGER NOT NULL,
+        used_at INTEGER NOT NULL,
+        PRIMARY KEY (phone, waid, userid, since)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX identity_of_userid ON identity (phone, userid);
+    CREATE INDEX identity_of_person ON identity (person);
+    ALTER TABLE delivery ADD COLUMN after TEXT;
+    DROP INDEX delivery_in_queue;
+    CREATE INDEX delivery_in_queue ON delivery (destination, queue, position, planned_at, replay, after);
+    ALTER TABLE saved_event ADD COLUMN userid TEXT;
+    ALTER TABLE saved_event ADD COLUMN waid TEXT;
+    ALTER TABLE saved_event ADD COLUMN previoususerid TEXT;
+    ALTER TABLE saved_event ADD COLUMN previouswaid TEXT;
+    DROP INDEX saved_event_of_subject;
+    CREATE INDEX saved_event_person ON saved_event (subject, userid, waid, previoususerid, previouswaid);
+    """,
 )
-TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity")
+
+INTO_DELIVERY: Final = """
+    INTO delivery (destination, position, queue, received_at, planned_at, replay) VALUES (?, ?, ?, ?, ?, ?)
+"""
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 

@@ -13,7 +13,9 @@ import msgspec
 
 from service.events import Event
 from service.outcomes import DeadLetterReason
+from service.storage import people
 from service.storage.deliveries import (
+    BLOCKED_MS,
     Claim,
     Delivery,
     QueueKind,
@@ -22,8 +24,11 @@ from service.storage.deliveries import (
     next_queue_state,
 )
 from service.storage.delivery_policy import DeliveryPolicy
+from service.storage.people import appearance
 from service.storage.protocols import Record
-from service.storage.sqlite.delivery_database import TABLES, Rows, SqliteDeliveryDatabase
+from service.storage.sqlite import delivery_identities
+from service.storage.sqlite.delivery_database import INTO_DELIVERY, TABLES, Rows, SqliteDeliveryDatabase
+from service.storage.sqlite.delivery_identities import SqliteIdentities
 
 PRUNE_BATCH_ATTEMPTS: Final = 4000
 # Must match the expression of the index `delivery_queue_due`.
@@ -42,6 +47,7 @@ class SqliteDeliveries:
         self._store = store
         self._tokens = itertools.count(secrets.randbits(48) << 14)  # unique across processes
         self._keys: dict[str, int] = {}
+        self.identities = SqliteIdentities(store)
 
     def require_file(self) -> None:
         """Raise InboxUnavailable if the file is no longer the one that was opened."""
@@ -57,11 +63,13 @@ class SqliteDeliveries:
                 deleted = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", last)
                 drop_empty_queues(db, deleted)
                 _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
+                delivery_identities.adopt(db, last)
                 return len(deleted)
             ((count,),) = _rows(db, "SELECT count(*) FROM delivery")
             for table in TABLES:
                 _rows(db, f"DELETE FROM {table}")  # noqa: S608  constants
             _rows(db, "UPDATE destination SET position = 0, backlog = 0")
+            _rows(db, "UPDATE heartbeat SET learned = 0")
             _rows(db, "UPDATE origin SET identity = ?", identity)
             return int(count)
 
@@ -93,7 +101,11 @@ class SqliteDeliveries:
             if not _rows(db, advance, until, len(deliveries), key, since):
                 return False
             queues = {each.queue: min(each.received_at, now) for each in reversed(deliveries)}
-            db.executemany("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, 0)", [(key, *each, now) for each in deliveries])
+            db.executemany(
+                f"INSERT {INTO_DELIVERY}",
+                [(key, each.position, each.queue, each.received_at, now, False) for each in deliveries],
+            )
+            delivery_identities.put_in_order(db, key, deliveries)
             db.executemany(
                 "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)",
                 [(key, queue, due) for queue, due in queues.items()],
@@ -101,7 +113,7 @@ class SqliteDeliveries:
             return True
 
     def expire(
-        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int
+        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int, retention_ms: int
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Make dead letters of undeliverable events; see `DeliveryCleanup`."""
         inactive = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
@@ -112,6 +124,7 @@ class SqliteDeliveries:
         with self._store.transaction() as db:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
             db.execute("DELETE FROM dead_letter WHERE at < ?", (now - dead_letter_age_ms,))
+            delivery_identities.prune(db, now - retention_ms)
             db.execute(
                 """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead_letter)
                      AND position NOT IN (SELECT position FROM delivery)"""
@@ -161,8 +174,9 @@ class SqliteDeliveries:
         encoded = [(record, msgspec.msgpack.encode(record.event)) for record in events]
         with self._store.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO saved_event VALUES (?, ?, ?, ?, ?)",
-                [(record.position, now, len(text), record.event.subject, text) for record, text in encoded],
+                f"""INSERT OR REPLACE INTO saved_event ({people.COLUMNS}, saved_at, bytes, event)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",  # noqa: S608  constants
+                [(*appearance(record), now, len(text), text) for record, text in encoded],
             )
             db.executemany(
                 "UPDATE dead_letter SET saved = 1 WHERE position = ?", [(position,) for position in positions]
@@ -210,17 +224,27 @@ class SqliteDeliveries:
                 *(now + lease, token, key),
                 *(key, now, key, most),
             )
-            return [
-                Claim(name, queue, *self._first_delivery(db, key, queue), attempts, first_attempt_at, token)
-                for queue, attempts, first_attempt_at in queues
-            ]
+            claims = []
+            for queue, attempts, first_attempt_at in queues:
+                position, planned_at, replay, after = self._first_delivery(db, key, queue)
+                if after and self._is_any_pending(db, key, after):
+                    postpone = "UPDATE delivery_queue SET due = ?, token = NULL WHERE destination = ? AND queue = ?"
+                    db.execute(postpone, (now + BLOCKED_MS, key, queue))
+                else:
+                    claims.append(Claim(name, queue, position, planned_at, replay, attempts, first_attempt_at, token))
+            return claims
 
-    def _first_delivery(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool]:
-        """Return the first delivery of a queue: its position, when it was planned, whether it is a replay."""
-        first = """SELECT position, planned_at, replay FROM delivery INDEXED BY delivery_in_queue
+    def _first_delivery(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool, str | None]:
+        """Return the first delivery of a queue: its position, when it was planned, if it is a replay, what is first."""
+        first = """SELECT position, planned_at, replay, after FROM delivery INDEXED BY delivery_in_queue
                    WHERE destination = ? AND queue = ? ORDER BY position LIMIT 1"""
-        ((position, planned_at, replay),) = _rows(db, first, key, queue)
-        return position, planned_at, bool(replay)
+        ((position, planned_at, replay, after),) = _rows(db, first, key, queue)
+        return position, planned_at, bool(replay), after
+
+    def _is_any_pending(self, db: apsw.Connection, key: int, positions: str) -> bool:
+        """Return whether one of *positions*, a JSON array, is pending for a destination."""
+        pending = "SELECT 1 FROM delivery JOIN json_each(?) ON position = value WHERE destination = ? LIMIT 1"
+        return bool(_rows(db, pending, positions, key))
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
         """Store the results of claims; see `DeliveryClaims`."""

@@ -1,13 +1,15 @@
 """Erase one person's events from the database while the server writes it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import apsw
 
-from service.storage.sqlite import schema
+from service.storage import people
+from service.storage.people import Appearance
+from service.storage.sqlite import rows, schema
 from service.storage.sqlite.database import transaction
 from service.storage.sqlite.errors import map_errors
 
@@ -34,10 +36,10 @@ class SqliteErasure:
     ) -> None:
         self._db.close()
 
-    def find(self, subject: str) -> Sequence[int]:
-        """Return the positions of the events of *subject*; reads the whole table."""
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; see `LogEvents`."""
         with map_errors(self._path):
-            return [row[0] for row in self._db.execute("SELECT position FROM event WHERE subject = ?", (subject,))]
+            return rows.appearances(self._db, identifiers)
 
     def erase(self, positions: Sequence[int]) -> bool:
         """Remove all personal data of these events; a hash of the id stays, so that duplicates are recognized.
@@ -50,8 +52,7 @@ class SqliteErasure:
                 marks = ",".join("?" * len(batch))
                 with transaction(self._db):
                     self._db.execute(
-                        f"""UPDATE event SET id = '', subject = NULL, partitionkey = '', traceparent = NULL, data = NULL
-                            WHERE position IN ({marks})""",  # noqa: S608  marks only
+                        f"UPDATE event SET people = NULL, {people.ERASE} WHERE position IN ({marks})",  # noqa: S608  constants
                         batch,
                     )
             try:

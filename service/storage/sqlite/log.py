@@ -1,12 +1,13 @@
 """The reader of the SQLite inbox."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import apsw
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
+from service.storage.people import Appearance
 from service.storage.protocols import Record
 from service.storage.sqlite import rows, schema
 from service.storage.sqlite.errors import map_errors
@@ -57,6 +58,11 @@ class SqliteLog:
         same_hash = f"SELECT position FROM event WHERE substr(digest, {rows.SECOND_BYTES + 1}) = ?"  # noqa: S608  no value is in the text
         condition = f"position IN ({same_hash}) AND data IS NOT NULL"
         return next(iter(self._records(condition, rows.hash_id(event_id))), None)
+
+    def appearances(self, identifiers: Collection[str]) -> Sequence[Appearance]:
+        """Return the events in which one of these numbers or user ids appears; see `LogEvents`."""
+        with map_errors(self._path):
+            return rows.appearances(self._db, identifiers)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,22 +1,28 @@
 """Convert events to rows of the table, and back."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import apsw
 
 from service.events import Event
+from service.storage import people
+from service.storage.people import Appearance
 from service.storage.protocols import Record
 
 Value: TypeAlias = int | bytes | str | None
 
-COLUMNS: Final = (
-    "id, type, source, subject, partitionkey, time, own_time, received_at, field, test, traceparent, businessid, data"
-)
-ROW: Final = f"({','.join('?' * 14)})"
+NAMES: Final = Event.__struct_fields__  # each is a column; `data` is the last
+COLUMNS: Final = ", ".join(NAMES)
+ROW: Final = f"({','.join('?' * (2 + len(NAMES)))})"
+_values: Final[Callable[[Event], tuple[Value, ...]]] = attrgetter(*NAMES)
 SECOND_BYTES: Final = 5
+HASH_BITS: Final = 24  # few enough that a hash fits hundreds of phone numbers
 ROWS_PER_STATEMENT: Final = 64  # each statement releases the GIL once, however many rows it inserts
 
 
@@ -38,33 +44,45 @@ def hash_id(event_id: str) -> bytes:
 
 def row(digest: bytes, event: Event) -> tuple[Value, ...]:
     """Return an event as a row."""
-    return (
-        digest,
-        event.id,
-        event.type,
-        event.source,
-        event.subject,
-        event.partitionkey,
-        event.time,
-        event.own_time,
-        event.received_at,
-        event.field,
-        event.test,
-        event.traceparent,
-        event.businessid,
-        event.data,
-    )
+    return digest, people_of(event), *_values(event)
 
 
 def record(row: tuple[Any, ...]) -> Record:
     """Return the event of a row, which is its position and `COLUMNS`."""
-    names = COLUMNS.split(", ")
-    attributes = dict(zip(names, row[1:], strict=True))
+    attributes = dict(zip(NAMES, row[1:], strict=True))
     return Record(row[0], Event(**{**attributes, "test": bool(attributes["test"])}))
+
+
+def people_of(event: Event) -> int | None:
+    """Return short hashes of an event's identifiers, for the index: of the subject, of the number, and of old ones.
+
+    The subject is the user id, if there is one. With old identifiers, the hash has its own bit and no value, since such
+    events are rare.
+    """
+    if not event.subject:
+        return None
+    has_old = bool(event.previoususerid or event.previouswaid)
+    return has_old << 2 * HASH_BITS | _hash(event.subject) << HASH_BITS | (_hash(event.waid) if event.waid else 0)
+
+
+def _hash(identifier: str) -> int:
+    return zlib.crc32(identifier.encode()) % (1 << HASH_BITS)
+
+
+def appearances(db: apsw.Connection, identifiers: Collection[str]) -> list[Appearance]:
+    """Return the events in which one of these numbers or user ids appears; reads the index `event_people`."""
+    query = f"""WITH hash AS MATERIALIZED (SELECT value FROM json_each(?)),
+                wanted AS MATERIALIZED (SELECT value FROM json_each(?))
+                SELECT {people.COLUMNS} FROM event WHERE position IN (
+                  SELECT position FROM event INDEXED BY event_people WHERE people >> {HASH_BITS} IN hash
+                    OR people & {(1 << HASH_BITS) - 1} IN hash OR people >> {2 * HASH_BITS} = 1)
+                  AND (subject IN wanted OR waid IN wanted OR previoususerid IN wanted OR previouswaid IN wanted)"""  # noqa: S608  no value is in the text
+    values = json.dumps([_hash(each) for each in identifiers]), json.dumps(list(identifiers))
+    return [Appearance(*row) for row in db.execute(query, values)]
 
 
 def insert(db: apsw.Connection, rows: Sequence[tuple[Value, ...]]) -> None:
     """Insert at most `ROWS_PER_STATEMENT` rows in one statement; raises apsw.ConstraintError if one is a duplicate."""
     placeholders = ",".join([ROW] * len(rows))
-    statement = f"INSERT INTO event (digest, {COLUMNS}) VALUES {placeholders}"  # noqa: S608  no value is in the text
+    statement = f"INSERT INTO event (digest, people, {COLUMNS}) VALUES {placeholders}"  # noqa: S608  no value is in the text
     db.execute(statement, tuple(chain.from_iterable(rows)))

@@ -41,6 +41,20 @@ MIGRATIONS: Final = (
     """,
     "INSERT INTO progress VALUES ('identity', random())",  # lets a reader notice that the log was replaced
     "ALTER TABLE event ADD COLUMN businessid TEXT",
+    """
+    ALTER TABLE event ADD COLUMN userid TEXT;
+    ALTER TABLE event ADD COLUMN waid TEXT;
+    ALTER TABLE event ADD COLUMN parentuserid TEXT;
+    ALTER TABLE event ADD COLUMN previoususerid TEXT;
+    ALTER TABLE event ADD COLUMN previouswaid TEXT;
+    ALTER TABLE event ADD COLUMN previousparentuserid TEXT;
+    ALTER TABLE event ADD COLUMN groupid TEXT;
+    ALTER TABLE event ADD COLUMN direction TEXT;
+    ALTER TABLE event ADD COLUMN people INTEGER;
+    -- In the order of arrival, so that a commit changes few pages; a look-up of a person reads all. It has hashes
+    -- of the identifiers: SQLite can leave copies of an index entry in unused parts of pages, that an erasure misses.
+    CREATE INDEX event_people ON event (received_at, people);
+    """,
 )
 
 

@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from service.config import inbox_url
 from service.events import Event
 from service.meta import catalogue
-from service.storage import low_watermark
+from service.storage import engines, low_watermark
 from service.storage.deliveries import Attempt, Delivery, DestinationStatus, QueueKind, Ruling, Settlement, Verdict
 from service.storage.protocols import Record, Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
@@ -21,6 +22,7 @@ from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from tests.support.destination import OK, Destination, destination, saying
+from tests.support.engines import Servers
 from tests.support.relaying import Relay, keep, message, messages, opened, write
 from tests.support.server import Server, free_port, until
 
@@ -187,8 +189,10 @@ def test_a_person_is_erased(tmp_path: Path, stored: list[Event], app: Destinatio
             assert secret.encode() not in content, f"{secret} in {file.name}"
 
 
-def test_a_person_is_erased_by_any_identifier(tmp_path: Path) -> None:
-    """Over a change of number and user id, in every file; what another owner of the number wrote stays."""
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
+def test_a_person_is_erased_by_any_identifier(tmp_path: Path, engine: str, servers: Servers) -> None:
+    """Over a change of number and user id, in every file or table; what another owner of the number wrote stays."""
+    url = servers.postgresql().new_database() if engine == "postgresql" else f"sqlite://{tmp_path}/inbox.db"
     ann, bob, old, new = "US.1111111111", "US.2222222222", "16505551111", "16505552222"
     changed = {"type": "user_changed_number", "wa_id": new, "user_id": f"{ann}9", "previous_user_id": ann}
     sent: list[dict[str, Any]] = [
@@ -200,28 +204,41 @@ def test_a_person_is_erased_by_any_identifier(tmp_path: Path) -> None:
         {"from": old, "from_user_id": bob},
         {"from": old},
     ]
-    with closing(opened(tmp_path)) as inbox:
+    with closing(opened(tmp_path, url)) as inbox:
         keep(inbox, *(of_message({"id": f"wamid.{number}", **each}) for number, each in enumerate(sent)))
     write(tmp_path, {"url": "http://127.0.0.1:9/"})
-    with Relay(tmp_path) as relay:
+    with closing(engines.open_log(inbox_url(url))) as log:
+        first = log.first()
+    with Relay(tmp_path, WEBHOOK_INBOX=url) as relay:
         until(lambda: relay.backlog() == 7, "not planned")
         relay.stop()
         told = relay.command("events", "erase", "--subject", new, "--dry-run")
-        for words in (ann, f"{ann}9", f"{old}  from the beginning to position 4", f"{new}  from position 4 until now"):
+        intervals = f"{old}  from the beginning to position {first + 3}", f"{new}  from position {first + 3} until now"
+        for words in (ann, f"{ann}9", *intervals):
             assert words in told
         assert "2 events of these numbers" in told
         assert "Would erase 5 events." in told
         assert len(relay.command("events", "list", "--json", "--subject", ann).splitlines()) == 5
         assert "Erased 5 events." in relay.command("events", "erase", "--subject", ann, "--yes")
-        for file in tmp_path.glob("*.db*"):
-            for secret in (ann, new):
-                assert secret.encode() not in file.read_bytes(), f"{secret} in {file.name}"
+        assert found_in(tmp_path, url, bob), "the search finds nothing at all"
+        assert found_in(tmp_path, url, ann) == found_in(tmp_path, url, new) == []
         assert "Would erase 2 events." in relay.command("events", "erase", "--subject", bob, "--dry-run")
         done = relay.command("events", "erase", "--subject", bob, "--include-reassigned", "--yes")
         assert "Erased 2 events." in done
-        for file in tmp_path.glob("*.db*"):
-            for secret in (bob, old):
-                assert secret.encode() not in file.read_bytes(), f"{secret} in {file.name}"
+        assert found_in(tmp_path, url, bob) == found_in(tmp_path, url, old) == []
+
+
+def found_in(directory: Path, url: str, secret: str) -> list[str]:
+    """Return the files, and the tables of a PostgreSQL database, that contain a text."""
+    found = [file.name for file in directory.glob("*.db*") if secret.encode() in file.read_bytes()]
+    if url.startswith("postgresql"):
+        with psycopg.connect(url) as db:
+            tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'whatsapp_webhook'").fetchall()
+            for (table,) in tables:
+                rows = db.execute(f"SELECT t::text FROM whatsapp_webhook.{table} AS t").fetchall()
+                if any(secret in row or secret.encode().hex() in row for (row,) in rows):
+                    found.append(table)
+    return found
 
 
 def of_message(members: dict[str, Any]) -> bytes:

@@ -39,8 +39,9 @@ _WAL_NOT_CLEAN = (
 def erase(inbox: str | None, subject: str, *, include_reassigned: bool, dry_run: bool, yes: bool) -> None:
     """Erase one person's events: messages in both directions, the person's identifiers, and pending deliveries.
 
-    A person can have several numbers and user ids over time. Give one of them: the stored events tell the others. A
-    number that later belonged to somebody else is followed only up to then; --dry-run shows which events are left out.
+    A person can have several numbers and user ids over time. Give one of them: the stored events tell the others. If a
+    number belonged to several people one after the other, it means the first of them; --dry-run shows how many events
+    are left out. Give a user id to mean somebody else.
     The receiver can keep running meanwhile. Erased events cannot be restored.
 
     \b

@@ -130,6 +130,7 @@ def test_all_headers() -> None:
     headers = compose(event_with(), "cloudevents", own, KEYS, now=NOW, replay=False, traceparent=None).headers
     others = {"X-Key", "Content-Type", "webhook-id", "webhook-timestamp", "webhook-signature"}
     attributes = {"specversion", "id", "type", "source", "subject", "time", "partitionkey"}
+    attributes |= {"userid", "waid", "direction"}
     assert set(headers) == others | {f"ce-{name}" for name in attributes}
     assert all(isinstance(value, str) for value in headers.values())
     assert headers["webhook-timestamp"] == str(NOW)

@@ -108,10 +108,12 @@ class Relay:
                     tidied_at = now
                     self._state.require_file()
                     self._planner.tidy()
-                is_full_plan = now - full_plan_at >= FULL_PLAN_INTERVAL_SECONDS
-                has_more = now - read_at >= LOG_INTERVAL_SECONDS and self._plan(all_destinations=is_full_plan)
-                read_at = read_at if has_more else now
-                full_plan_at = now if is_full_plan else full_plan_at
+                has_more = False
+                if now - read_at >= LOG_INTERVAL_SECONDS:
+                    is_full_plan = now - full_plan_at >= FULL_PLAN_INTERVAL_SECONDS
+                    has_more = self._plan(all_destinations=is_full_plan)
+                    read_at = read_at if has_more else now
+                    full_plan_at = now if is_full_plan else full_plan_at
                 wait = min(self._dispatcher.turn(), 0 if has_more else LOG_INTERVAL_SECONDS)
                 self._inbox_problem = None
                 self._lasting.resolve()

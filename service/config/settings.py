@@ -74,7 +74,7 @@ SETTINGS = (
         "WEBHOOK_RUN_DIR",
         "/run/whatsapp-webhook",
         Path,
-        "Directory for runtime files (heartbeat, drain mark, metrics of workers), preferably on tmpfs. "
+        "Directory for runtime files (drain mark, metrics and liveness of workers), preferably on tmpfs. "
         "The service's user must own it, or it must be a mount.",
     ),
     Setting(

@@ -258,7 +258,8 @@ def test_a_node_that_is_drained(ready: Namespace) -> None:
 def test_a_rollback_after_a_failed_upgrade(ready: Namespace, bad: str) -> None:
     """After a wrong image or an invalid configuration, a rollback restores the service with its data."""
     stored, before = ready.kept(), ready.uid()
-    ready.kubectl("create", "configmap", "wrong", "--from-literal=WEBHOOK_RETENTION_DAYS=8")
+    wrong = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "wrong"}, "data": {"WEBHOOK_DAYS": "8"}}
+    ready.kubectl("apply", "-f", "-", text=json.dumps(wrong))
     ready.install("--set", bad)
     until(lambda: ready.uid() not in ("", before), "the pod was not replaced")
     time.sleep(3)

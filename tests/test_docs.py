@@ -1,20 +1,17 @@
 """The documents say what the code does."""
 
 import re
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 
-from service import cli
 from service.config import INBOX_FILE, SETTINGS, Config
 from service.doctor import Finding
 from service.errors import InboxUnavailable, NotificationRefused
 from service.meta import webhook_fields
 from service.outcomes import INBOX_FAILURES, CheckId, NotificationOutcome
 from service.receiver import responses
-from tests.support import doc_tables, transcript
+from tests.support import command_lines, doc_tables, transcript
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -176,15 +173,7 @@ def test_every_command_on_the_page_is_there(path: str) -> None:
     said = "\n".join(text for language, text in _blocks((ROOT / path).read_text()) if language == "sh")
     lines = re.findall(r"(?:^| )whatsapp-webhook ([a-z].*)$", said.replace("\\\n", " "), re.MULTILINE)
     assert len(lines) > 10
-    for line in lines:
-        command: click.Command = cli.commands
-        arguments = shlex.split(line)
-        context = click.Context(command)
-        while isinstance(command, click.Group):
-            command = command.commands[arguments.pop(0)]
-            context = click.Context(command, parent=context)
-        _, left, _ = command.make_parser(context).parse_args(arguments)
-        assert not left, line
+    command_lines.require_valid(lines)
 
 
 def _links(page: str) -> list[str]:

@@ -2,18 +2,16 @@
 
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-import click
 import dashboard
 import kubernetes_validate
 import pytest
 import yaml
 
-from service import __version__, cli
+from service import __version__
 from service.relay import destinations
 from service.relay.destinations import Destination
 from service.relay.forbidden_addresses import FORBIDDEN
@@ -34,6 +32,7 @@ from tests.chart.helm import (
     one,
     rendered,
 )
+from tests.support import command_lines
 
 pytestmark = pytest.mark.needs("helm")
 GOLDEN = Path(__file__).parent / "golden.yaml"
@@ -369,15 +368,7 @@ def test_every_command_in_the_runbook_exists() -> None:
     text = re.sub(r"^wh\(\) .*", "", RUNBOOK, flags=re.MULTILINE)
     lines = re.findall(r"(?:whatsapp-webhook|^wh|`wh) ((?!whatsapp-webhook)[a-z][^`|\n]*)", text, re.MULTILINE)
     assert len(lines) > 40
-    for line in lines:
-        command: click.Command = cli.commands
-        arguments = shlex.split(line)
-        context = click.Context(command)
-        while isinstance(command, click.Group):
-            command = command.commands[arguments.pop(0)]
-            context = click.Context(command, parent=context)
-        _, left, _ = command.make_parser(context).parse_args(arguments)
-        assert not left, line
+    command_lines.require_valid(lines)
 
 
 def test_without_destinations_nothing_mentions_a_relay() -> None:

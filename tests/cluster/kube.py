@@ -38,11 +38,15 @@ def image_values() -> list[str]:
 
 
 class Load(NamedTuple):
-    """The result of load: the number of each answer, the longest time without a 200, and the ids answered 200."""
+    """The result of load: the number of each answer, the longest time without a 200, and ids of messages.
+
+    *acknowledged* were answered 200; the connections of *unanswered* ones were closed without an answer.
+    """
 
     answers: dict[str, int]
     gap: float
     acknowledged: list[str]
+    unanswered: list[str]
 
 
 class Namespace:

@@ -25,15 +25,21 @@ http = urllib3.PoolManager(retries=False, timeout=5, maxsize=32)
 due: "queue.SimpleQueue[str | None]" = queue.SimpleQueue()
 answers: Counter[str] = Counter()
 acknowledged: list[str] = []
+unanswered: list[str] = []  # sent on a connection that was closed before any byte of a response
 accepted_at: list[float] = []
 
 
 def notify() -> str:
     body = catalogue.notification("message text")
     header = {signature.HEADER: signature.header_for(body, os.environ["SECRET"].encode())}
-    status = http.request("POST", URL, body=body, headers=header).status
+    message = re.findall(rb'"id":"(wamid[^"]+)"', body)[0].decode().replace("\\/", "/")
+    try:
+        status = http.request("POST", URL, body=body, headers=header).status
+    except urllib3.exceptions.ProtocolError:
+        unanswered.append(message)
+        raise
     if status == 200:
-        acknowledged.append(re.findall(rb'"id":"(wamid[^"]+)"', body)[0].decode().replace("\\/", "/"))
+        acknowledged.append(message)
         accepted_at.append(time.monotonic())
     return f"notification {status}"
 
@@ -75,4 +81,4 @@ for worker in workers:
     worker.join()
 accepted_at.sort()
 gap = max((after - before for before, after in itertools.pairwise(accepted_at)), default=SECONDS)
-print(json.dumps({"answers": answers, "gap": gap, "acknowledged": acknowledged}))
+print(json.dumps({"answers": answers, "gap": gap, "acknowledged": acknowledged, "unanswered": unanswered}))

@@ -162,7 +162,7 @@ def _of_objects(item: Mapping[str, Any]) -> Identifiers:
 
 
 def _chat_partner(item: Mapping[str, Any], value: Mapping[str, Any]) -> Identifiers:
-    """Return the customer of a message in `history` or `standby`, whoever of both wrote it."""
+    """Return the customer of a message in `history` or `standby`, also if the business wrote it."""
     thread = _thread_of(value)
     if "status" in item:
         return _identifiers(item, _RECIPIENT)

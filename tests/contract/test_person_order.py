@@ -233,7 +233,7 @@ def test_pairs_are_learned_from_events_that_nobody_gets(world: World) -> None:
 
 
 def test_an_identity_change_joins_old_and_new(world: World) -> None:
-    """The new identifiers continue the old person's order; whoever gets the old number is somebody else."""
+    """The new identifiers continue the old person's order; the next owner of the old number is another person."""
     world.put(
         seen(1, ANN, NUMBER),
         seen(2, NEW_ANN, NEW_NUMBER, previoususerid=ANN, previouswaid=NUMBER),

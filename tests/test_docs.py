@@ -16,7 +16,12 @@ from tests.support import command_lines, doc_tables, transcript
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 META, META_ES = "docs/meta.md", "docs/es/meta.md"
-PAGES = ["README.md", *sorted(str(each.relative_to(ROOT)) for each in (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *sorted(str(each.relative_to(ROOT)) for each in (ROOT / "docs").rglob("*.md")),
+]
 
 
 def test_every_setting_is_a_field() -> None:

@@ -192,6 +192,7 @@ def _disturb(here: Namespace, label: str, *command: str) -> None:
     # A request on an idle connection that was closed just then was not accepted either: its event is not stored.
     closed = {"notification ProtocolError", "handshake ProtocolError"}
     assert load.answers.keys() <= NOT_ACCEPTED | closed | {"notification 200", "handshake 200"}, load.answers
+    assert sum(load.answers.get(each, 0) for each in closed) <= sum(load.answers.values()) / 100, load.answers
     stored = here.kept().intersection(load.unanswered)
     assert not stored, f"{len(stored)} were accepted and not answered"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
+MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
 
 

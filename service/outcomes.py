@@ -74,6 +74,7 @@ class AttemptOutcome(StrEnum):
     SERVER_ERROR = "5xx"
     TIMEOUT = "timeout"
     CONNECTION = "connection"
+    STALE = "stale"
     TLS = "tls"
     FORBIDDEN = "forbidden"
     STOPPED = "stopped"
@@ -81,10 +82,20 @@ class AttemptOutcome(StrEnum):
 
 
 class DeadLetterReason(StrEnum):
-    """Why a delivery became a dead letter: the label of `relay_dead_letters_total`."""
+    """Why a delivery became a dead letter."""
 
     EXPIRED = "expired"
+    ATTEMPTS = "attempts"
+    REJECTED = "rejected"
     RETENTION = "retention"
+    DROPPED = "dropped"
+    FILTERED = "filtered"
+
+
+# The label of `relay_dead_letters_total`: the other reasons are those of commands.
+RELAY_REASONS: Final = tuple(
+    each for each in DeadLetterReason if each not in (DeadLetterReason.DROPPED, DeadLetterReason.FILTERED)
+)
 
 
 class CheckId(StrEnum):

@@ -40,6 +40,8 @@ MODULES = {
     "meta/graph/urls": "meta/test_urls.py",
     "meta/graph/plan": "meta/test_plan.py",
     "relay/policy": "relay/test_policy.py",
+    "relay/breaker": "relay/test_breaker.py",
+    "relay/rate_limit": "relay/test_rate_limit.py",
     "relay/message": "relay/test_message.py",
     "relay/destinations": "relay/test_destinations.py",
     "relay/forbidden_addresses": "relay/test_forbidden_addresses.py",
@@ -68,6 +70,7 @@ _BOUNDED = "the maximum wait is reached earlier"
 _LEAST = "our own wait is never below 0, and the longer one is used"
 _RAISES = "the library may raise it, but not for any input of a test"
 _UNASKED = "it is read only while the breaker is open"
+_SET_FIRST = "it is set at the first answer that counts"
 _FAILED_FIRST = "a breaker opens only after a failure, and stores its time"
 _EMBEDDED = "an IPv4 address of 0.0.0.0/8 is in it; the chart's list, which is the same, needs the line"
 _DEADLINE = "the worker and the webhook use the same constant, whatever its value"
@@ -105,8 +108,8 @@ EQUIVALENT = {
     'meta/graph/urls._ascii: return tuple(each.encode() if each.isascii() else b"xn--" + each.encode("PUNYCODE") '
     "for each in labels)": _ANY_CASE,
     "meta/graph/plan._is_elsewhere: return override and not same(override, url)": _FALSY,
-    "relay/policy.rule: backoff = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 31)))": _BOUNDED,  # noqa: E501  as it is told
-    "relay/policy.rule: backoff = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 29)))": _BOUNDED,  # noqa: E501  as it is told
+    "relay/policy._delay_ms: backoff = int(chance() * min(max_backoff, policy.first_backoff_ms * 2 ** min(attempts, 31)))": _BOUNDED,  # noqa: E501  as it is told
+    "relay/policy._delay_ms: backoff = int(chance() * min(max_backoff, policy.first_backoff_ms * 2 ** min(attempts, 29)))": _BOUNDED,  # noqa: E501  as it is told
     "relay/policy._retry_after_ms: return -1": _LEAST,
     "relay/policy._retry_after_ms: return int(text[:10]) * 1000": _BOUNDED,
     "relay/policy._retry_after_ms: return int(text[:8]) * 1000": _BOUNDED,
@@ -114,19 +117,55 @@ EQUIVALENT = {
     "relay/policy._retry_after_ms: except (ValueError, OverflowError):": _RAISES,
     "relay/policy._retry_after_ms: except (ValueError, TypeError, ):": _RAISES,
     "relay/policy._retry_after_ms: return -1 (2)": _LEAST,
-    "relay/policy.Breaker.__init__: self._has_succeeded = None": _FALSY,
-    "relay/policy.Breaker.record: self._failed[queue] = self._failed.pop(queue, None) or not (failed_before and "
-    "self._has_succeeded)": _FALSY,
-    "relay/policy.Breaker.record: self._failed.popitem(last=None)": _FALSY,
-    "relay/policy.Breaker._record_success: was_short = 0 <= now - self._failing_since < SHORT_OUTAGE_MS": _FAILED_FIRST,
+    "relay/breaker.Breaker.__init__: self._has_succeeded = None": _FALSY,
+    "relay/breaker.Breaker._record_failure: self._failed[queue] = self._failed.pop(queue, None) or not "
+    "(failed_before and self._has_succeeded)": _FALSY,
+    "relay/breaker.Breaker._record_failure: self._failed.popitem(last=None)": _FALSY,
+    "relay/breaker.Breaker._record_success: was_short = 0 <= now - self._failing_since < SHORT_OUTAGE_MS": (
+        _FAILED_FIRST
+    ),
     "receiver/request_body.read_body: if time.monotonic() >= deadline:": "no clock is read at the very deadline",
     "relay/forbidden_addresses: Address: TypeAlias = None": "a name for types",
     'relay/forbidden_addresses: without "::/128",': _EMBEDDED,
     'relay/forbidden_addresses: without "::1/128",': _EMBEDDED,
-    "relay/policy.Breaker.__init__: self.next_probe_at = 1": _UNASKED,
-    "relay/policy.Breaker.__init__: self.next_probe_at = -1": _UNASKED,
+    "relay/policy: _REDIRECTION: Final = range(299, 400)": "299 is a success, which is looked up first",
+    "relay/policy.kind_of: if 1 < status < 500 and status != _TOO_MANY_REQUESTS:  # noqa: PLR2004  not a server "
+    "error": ("there is no status 1"),
+    "relay/policy._reason_to_give_up: without return None": _ENDS,
+    "relay/policy._is_too_old: return claim.queue_failing_since and now - failing_since >= policy.max_age_ms": _FALSY,
+    "relay/breaker.Breaker.__init__: without self._misconfigured_since = 0": _SET_FIRST,
+    "relay/breaker.Breaker.__init__: self._misconfigured_since = None": _SET_FIRST,
+    "relay/breaker.Breaker.__init__: self._misconfigured_since = 1": _SET_FIRST,
+    "relay/breaker.Breaker.__init__: self._misconfigured_since = -1": _SET_FIRST,
+    "relay/breaker.Breaker._pause: pause = min(max((now - since) / PAUSE_DIVISOR, MIN_PAUSE_MS), most)": (
+        "the time of the probe is rounded to milliseconds anyway"
+    ),
+    "relay/breaker.Breaker.__init__: self.next_probe_at = 1": _UNASKED,
+    "relay/breaker.Breaker.__init__: self.next_probe_at = -1": _UNASKED,
 }
 
+EQUIVALENT.update(
+    {
+        f"relay/policy.AnswerKind: {kind} = None{comment}": "the values are never used, only the members"
+        for kind, comment in {
+            "DELIVERED": "",
+            "MISCONFIGURED": "  # the destination is; never counted against a message",
+            "PERMANENT": "  # for this message",
+            "DISABLED": "",
+            "RETRY": "  # the destination is up, and may accept it later",
+            "FAILED": "  # the destination may be down",
+        }.items()
+    }
+)
+EQUIVALENT.update(
+    {
+        f"relay/rate_limit.RateLimit.capacity: {change}  # the clock may be set back": "a millisecond makes no attempt"
+        for change in (
+            "elapsed = 1 if self._refilled_at is None else max(now - self._refilled_at, 0)",
+            "elapsed = 0 if self._refilled_at is None else max(now - self._refilled_at, 1)",
+        )
+    }
+)
 EQUIVALENT.update(
     {
         f"receiver/request_body: {change}": _DEADLINE

@@ -188,7 +188,12 @@ PANELS: Final[dict[str, list[Panel]]] = {
             title="Undelivered events",
             description="Waiting for delivery, by destination. If it rises, the destination is too slow or down.",
             unit="short",
-            queries={DESTINATION: _over_pods("max", P + "relay_backlog_events", "destination")},
+            queries={
+                DESTINATION: _over_pods("max", P + "relay_backlog_events", "destination"),
+                "not read yet, at most: {{destination}}": _over_pods(
+                    "max", P + "relay_unread_positions", "destination"
+                ),
+            },
         ),
         Graph(
             title="Age of the oldest undelivered event",
@@ -209,11 +214,15 @@ PANELS: Final[dict[str, list[Panel]]] = {
             queries={DESTINATION: f"histogram_quantile(0.99, {_rate(ATTEMPT + '_bucket', 'le, destination')})"},
         ),
         Graph(
-            title="Paused or disabled",
-            description="1: paused by its circuit breaker, or disabled until somebody enables it.",
+            title="Paused, misconfigured or disabled",
+            description="1: paused by its circuit breaker, misconfigured, or disabled until somebody enables it.",
             unit="short",
             queries={
                 "paused {{destination}}": f"1 - {_breaker_in('closed')}",
+                "misconfigured {{destination}}": (
+                    f"{_over_pods('max', P + 'relay_destination_misconfigured', 'destination')} or "
+                    f"0 * {_over_pods('max', P + 'relay_destination_disabled', 'destination')}"
+                ),
                 "disabled {{destination}}": _over_pods("max", P + "relay_destination_disabled", "destination"),
             },
         ),

@@ -45,6 +45,11 @@ def wrapped(line: str, screen: Console, indent: int) -> str:
     )
 
 
+def in_seconds(due: int, now: int) -> str:
+    """Return when something is due, in words; both times are milliseconds since the epoch."""
+    return "now" if due <= now else f"in {(due - now + 999) // 1000} s"
+
+
 class Shorten(Enum):
     """Where a value that is too long gets its ellipsis."""
 

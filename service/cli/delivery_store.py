@@ -1,13 +1,20 @@
-"""Opening the relay's state for commands, which never create it."""
+"""Opening the relay's state for commands, which never create it, and what they do with pending deliveries."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import click
 
+from service import clock
 from service.config import InboxUrl
+from service.outcomes import DeadLetterReason
 from service.storage import engines
-from service.storage.deliveries import DeliveryAdmin
+from service.storage.deliveries import DeliveryAdmin, DestinationStatus
+
+PAGE_EVENTS: Final = 500
+RUNNING_POLL_SECONDS: Final = 0.1  # between two looks at a delivery whose attempt runs
 
 
 @contextmanager
@@ -32,3 +39,26 @@ def opened_if_any(url: InboxUrl) -> Iterator[DeliveryAdmin | None]:
         yield store.records
     finally:
         store.close()
+
+
+def status_of(records: DeliveryAdmin, name: str) -> DestinationStatus:
+    """Return the state of a destination; raises ClickException with the known names if there is none."""
+    known = {each.name: each for each in records.statuses()}
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none yet"
+        raise click.ClickException(f"There is no destination {name!r}. Destinations: {there}.")
+    return known[name]
+
+
+def give_up(records: DeliveryAdmin, name: str, positions: Sequence[int], reason: DeadLetterReason) -> Sequence[int]:
+    """Make dead letters of pending deliveries, and return their positions.
+
+    Waits for running attempts, each of which ends at its timeout: what is delivered meanwhile is no dead letter.
+    """
+    given_up, running = records.give_up(name, positions, reason, now=clock.now_ms())
+    done = [*given_up]
+    while running:
+        time.sleep(RUNNING_POLL_SECONDS)
+        given_up, running = records.give_up(name, running, reason, now=clock.now_ms())
+        done += given_up
+    return sorted(done)

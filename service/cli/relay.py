@@ -10,7 +10,7 @@ import click
 from service import __version__
 from service.cli.bind_listener import listen
 from service.cli.load_config import configured
-from service.errors import ConfigurationError
+from service.cli.load_destinations import destinations_file
 from service.foreign_environment import Ignored
 from service.relay.lifecycle import running
 from service.storage import engines
@@ -33,8 +33,7 @@ def relay(ignored: Ignored) -> None:
       whatsapp-webhook relay
     """  # noqa: D301  click requires the character
     config = configured(os.environ)
-    if not config.destinations:
-        raise ConfigurationError(["WEBHOOK_DESTINATIONS is not set. Set it to the path of the destinations file."])
+    destinations_file(os.environ)
     engines.deliveries(config.inbox)
     logs.configure(level=config.log_level, form=config.log_format, stream=sys.stdout)
     if overridden := ignored.descriptions():

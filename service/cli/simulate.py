@@ -1,9 +1,12 @@
 """`simulate`: send to a running service what Meta sends."""
 
+import difflib
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import SplitResult, urlsplit
 
 import click
@@ -13,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from service.credentials import Credentials, CredentialsDirectory
 from service.loopback import is_loopback
+from service.meta import catalogue
 from service.meta import load_generator as load_of
 from service.meta.simulator import NOBODY, SimulatedStep, Simulator
 
@@ -28,6 +32,34 @@ class NumberRange(click.FloatRange):
         return number
 
 
+class KindOfNotification(click.ParamType[str]):
+    """The name of a sample of the catalogue, such as message.text."""
+
+    name = "kind"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the catalogue's name of the sample; `list` prints all names."""
+        known = {dotted(each): each for each in catalogue.kinds()}
+        if value == "list":
+            click.echo("\n".join(known))
+            raise SystemExit
+        if value not in known and value not in catalogue.kinds():
+            near = difflib.get_close_matches(value, known, n=3)
+            self.fail(
+                f"{value!r} is no kind. " + (f"Similar: {', '.join(near)}." if near else "--kind list prints all."),
+                param,
+                ctx,
+            )
+        return known.get(value, value)
+
+
+def dotted(kind: str) -> str:
+    """Return the name of a sample as one word: `message.text.reply` for "message text, reply"."""
+    return re.sub("[^a-z]+", ".", kind)
+
+
+BATCH = 20
+MAX_BATCH = 1000
 RATE = NumberRange(0, 100_000, min_open=True)
 DURATION = NumberRange(0, 86_400, min_open=True)
 
@@ -64,6 +96,29 @@ DURATION = NumberRange(0, 86_400, min_open=True)
     help="Send and store one event only, marked as a test like those of Meta's Test button, and send requests that "
     "must be rejected.",
 )
+@click.option(
+    "--kind",
+    type=KindOfNotification(),
+    help="Send only notifications of this kind, such as message.text or status.read. --kind list prints all kinds.",
+)
+@click.option("--from", "person", metavar="NUMBER", help="With --kind: the sender, a phone number without +.")
+@click.option("--text", help="With --kind message.text: the text.")
+@click.option(
+    "--count",
+    metavar="NUMBER",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    help="With --kind: how many notifications to send, each with new ids.",
+)
+@click.option(
+    "--file",
+    "body",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="Sign the bytes of FILE and send them, as they are.",
+)
+@click.option("--all", "large", is_flag=True, help=f"Send a batch of {MAX_BATCH} messages, not {BATCH}.")
 @click.option("--unrecognized", is_flag=True, help="Also send a signed body that is not a notification.")
 @click.option(
     "--metrics",
@@ -76,8 +131,14 @@ def simulate(
     directory: Path,
     rate: float | None,
     duration: float,
+    kind: str | None,
+    person: str | None,
+    text: str | None,
+    count: int,
+    body: BinaryIO | None,
     *,
     only_test: bool,
+    large: bool,
     unrecognized: bool,
     metrics: str | None,
     yes: bool,
@@ -85,16 +146,19 @@ def simulate(
     """Send to the webhook at URL what Meta sends, and check its answers.
 
     Does the handshake, then sends a signed notification of every kind with new ids, duplicates, a notification with
-    1000 messages, and requests that must be rejected. Prints a table of requests with the answer and the expected
-    answer. With --rate it sends a constant load instead, and prints the latency from the time at which each request was
-    due.
+    20 messages, and requests that must be rejected. Prints a table of requests with the answer and the expected
+    answer. With --kind or --file it sends only that after the handshake. With --rate it sends a constant load instead,
+    and prints the latency from the time at which each request was due.
 
     The events are stored and delivered like real ones. If URL is on another machine, the command asks first.
 
     \b
     whatsapp-webhook simulate http://127.0.0.1:8080/webhooks
-    whatsapp-webhook simulate http://127.0.0.1:8080/webhooks --rate 200
+    whatsapp-webhook simulate URL --kind message.text --from 16505550123
+    whatsapp-webhook simulate URL --file body.json
+    whatsapp-webhook simulate URL --rate 200
     """  # noqa: D301  click requires the character
+    _require_consistent(kind, person, text, body=body is not None, alone=bool(rate) or only_test or large)
     target = _target(url)
     if target is None:
         raise click.BadParameter("must be a URL such as http://127.0.0.1:8080/webhooks", param_hint="URL")
@@ -110,9 +174,30 @@ def simulate(
         good = _load(console, url, credentials, rate, duration)
     else:
         simulator = Simulator(url, credentials)
-        steps = simulator.test() if only_test else simulator.tour(unrecognized=unrecognized)
+        if kind:
+            steps = simulator.kind(kind, count, person=person, text=text)
+        elif body:
+            steps = simulator.file(body.name, body.read())
+        elif only_test:
+            steps = simulator.test()
+        else:
+            steps = simulator.tour(batch=MAX_BATCH if large else BATCH, unrecognized=unrecognized)
         good = _run_steps(console, simulator, steps, metrics)
     raise SystemExit(0 if good else 1)
+
+
+def _require_consistent(kind: str | None, person: str | None, text: str | None, *, body: bool, alone: bool) -> None:
+    """Raise UsageError if options exclude each other, or the kind has no sender or no text."""
+    if (kind is not None) + body + alone > 1:
+        raise click.UsageError("Use one of --kind, --file, --only-test, --all and --rate.")
+    if kind is None:
+        if person is not None or text is not None:
+            raise click.UsageError("--from and --text need --kind, such as --kind message.text.")
+        return
+    try:
+        catalogue.written(kind, person=person, text=text)
+    except ValueError as ex:
+        raise click.UsageError(f"--kind {dotted(kind)} {ex}.") from ex
 
 
 def _target(url: str) -> SplitResult | None:

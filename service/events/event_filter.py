@@ -1,5 +1,6 @@
 """Which events a destination or a command selects."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -30,13 +31,25 @@ class EventFilter(BaseModel):
 
     def selects(self, event: Event) -> bool:
         """Return whether *event* matches."""
+        return self.mismatch(event) is None
+
+    def mismatch(self, event: Event) -> str | None:
+        """Return the first option that *event* does not match; None if it matches all."""
+        return next(self._mismatches(event), None)
+
+    def _mismatches(self, event: Event) -> Iterator[str]:
         account, _, number = event.source[1:].partition("/")
-        return (
-            (not self.types or any(matches(pattern, event.type) for pattern in self.types))
-            and not any(matches(pattern, event.type) for pattern in self.not_types)
-            and (not self.fields or event.field in self.fields)
-            and (not self.phone_number_ids or (number or account) in self.phone_number_ids)
-            and (not self.accounts or account in self.accounts)
-            and (self.groups is None or (event.groupid is not None) == (self.groups == "only"))
-            and (self.direction is None or event.direction == self.direction)
-        )
+        if self.types and not any(matches(pattern, event.type) for pattern in self.types):
+            yield "types"
+        if any(matches(pattern, event.type) for pattern in self.not_types):
+            yield "notTypes"
+        if self.fields and event.field not in self.fields:
+            yield "fields"
+        if self.phone_number_ids and (number or account) not in self.phone_number_ids:
+            yield "phoneNumberIds"
+        if self.accounts and account not in self.accounts:
+            yield "accounts"
+        if self.groups is not None and (event.groupid is not None) != (self.groups == "only"):
+            yield "groups"
+        if self.direction is not None and event.direction != self.direction:
+            yield "direction"

@@ -36,6 +36,29 @@ def notification(kind: str, *, now: float | None = None) -> bytes:
     return body([change(kind, now)])
 
 
+def written(kind: str, *, person: str | None, text: str | None) -> bytes:
+    """Return a notification with one update of this *kind*, from this *person* and with this *text*.
+
+    *person* is a phone number without `+`; None leaves the sample's. Raises ValueError if the kind has no sender or no
+    text.
+    """
+    made = change(kind)
+    value = made["change"]["value"]
+    message = (value.get("messages") or [{}])[0]
+    if person is not None:
+        if "from" not in message:
+            raise ValueError("has no sender")
+        message["from"] = person
+        value["contacts"] = [
+            {**contact, "wa_id": person, "user_id": f"US.9{person}"} for contact in value.get("contacts", ())
+        ]
+    if text is not None:
+        if "body" not in message.get("text", ()):
+            raise ValueError("has no text")
+        message["text"]["body"] = text
+    return body([made])
+
+
 def test_notification() -> bytes:
     """Return what Meta's "Test" button sends: the entry's id is 0, so that its event is marked `test`."""
     return body([_test()])

@@ -50,15 +50,27 @@ class Simulator:
         yield self._post("test notification", catalogue.test_notification(), "200")
         yield from self._forged(catalogue.test_notification())
 
-    def tour(self, *, unrecognized: bool = False) -> Iterator[SimulatedStep]:
-        """Send every kind of request once; with *unrecognized* also a signed body that is not a notification."""
+    def kind(self, kind: str, count: int, *, person: str | None, text: str | None) -> Iterator[SimulatedStep]:
+        """Send *count* notifications of a kind, from a person and with a text; see `catalogue.written`."""
+        for _ in range(count):
+            yield self._post(kind, catalogue.written(kind, person=person, text=text), "200")
+
+    def file(self, name: str, body: bytes) -> Iterator[SimulatedStep]:
+        """Send a body as it is, signed."""
+        yield self._post(name, body, "200")
+
+    def tour(self, *, batch: int, unrecognized: bool = False) -> Iterator[SimulatedStep]:
+        """Send every kind of request once, and a notification with *batch* messages.
+
+        With *unrecognized* also a signed body that is not a notification.
+        """
         yield self._handshake("handshake with a wrong token", secrets.token_urlsafe(), expect_challenge=False)
         for kind in catalogue.kinds():
             yield self._post(kind, catalogue.notification(kind), "200")
         message = catalogue.notification("message text")
         yield self._post("another message", message, "200")
         yield self._post("the same message again (a retry)", message, "200")
-        yield self._post("batch of 1000 messages", catalogue.batch(1000), "200")
+        yield self._post(f"batch of {batch} messages", catalogue.batch(batch), "200")
         if unrecognized:
             unrecognized_body = b'["not a notification", "%s"]' % secrets.token_hex(8).encode()
             yield self._post("signed body that is not a notification", unrecognized_body, "200")

@@ -17,6 +17,7 @@ from service.config import duration
 from service.errors import ConfigurationError
 from service.events import UNRECOGNIZED, Event
 from service.events.event_filter import EventFilter
+from service.relay.delivery_options import Backoff, DeliveryOptions
 
 META_FORMAT: Final = "meta"
 CLOUDEVENTS_FORMAT: Final = "cloudevents"
@@ -59,6 +60,8 @@ class Destination(EventFilter):
     tests: bool = False
     internal: bool = False
     begin: Annotated[Literal["now", "beginning"], Field(alias="from")] = "now"
+    delivery: DeliveryOptions = DeliveryOptions()
+    keep_responses: bool = True
 
     @field_validator("url")
     @classmethod
@@ -97,13 +100,13 @@ class Destination(EventFilter):
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}"
 
-    def wants(self, event: Event) -> bool:
-        """Return whether *event* passes the filter."""
+    def mismatch(self, event: Event) -> str | None:
+        """Return the first option because of which *event* is not delivered; None if it is."""
         if event.test and not self.tests:
-            return False
+            return "tests"
         if event.type == UNRECOGNIZED and self.format == META_FORMAT and UNRECOGNIZED not in self.types:
-            return False  # its body is not a notification, which an application for Meta's format expects
-        return self.selects(event)
+            return "format"  # its body is not a notification, which an application for Meta's format expects
+        return super().mismatch(event)
 
 
 def parse(content: bytes, path: str) -> tuple[Destination, ...]:
@@ -153,11 +156,18 @@ def _syntax_problem(ex: Exception) -> str:
     return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else f"{text} ({type(ex).__name__})"
 
 
+_NESTED: Final[Mapping[tuple[int | str, ...], type[BaseModel]]] = {
+    ("delivery",): DeliveryOptions,
+    ("delivery", "backoff"): Backoff,
+}
+
+
 def _problem(error: ErrorDetails) -> str:
     location = ".".join(str(step) for step in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = [to_camel(name) if name != "begin" else "from" for name in Destination.model_fields]
-        near = difflib.get_close_matches(location, known, n=1)
+        model = _NESTED.get(error["loc"][:-1], Destination)
+        known = [to_camel(name) if name != "begin" else "from" for name in model.model_fields]
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"unknown key {location}" + (f": did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
     text = error["msg"].removeprefix("Value error, ")
     return f"{location}: {text[0].lower()}{text[1:]}" if location else text

@@ -10,29 +10,34 @@ from service.events import Event
 from service.instruments import Instruments
 from service.outcomes import DeadLetterReason
 from service.relay import policy
+from service.relay.breaker import BreakerState, Shares
+from service.relay.delivery_response import NO_ANSWER
 from service.relay.delivery_worker import AttemptReport, DeliveryWorker
 from service.relay.destination_registry import Entry
-from service.relay.sender import NO_ANSWER
 from service.storage.deliveries import (
+    REPORT_AGE_MS,
     Attempt,
+    AttemptEvidence,
     Claim,
     DeadLetterEvents,
     DeliveryClaims,
+    DeliveryReports,
     QueueKind,
     Ruling,
     Settlement,
     Verdict,
+    WorkerReport,
 )
-from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.protocols import Log
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
 STOP_TIMEOUT_SECONDS: Final = 5.0  # while a pod stops, nothing is delivered until the next one starts
 MAX_WAIT_SECONDS: Final = 1.0  # between two checks for due deliveries
+REPORT_INTERVAL_MS: Final = 10_000  # between two reports of a worker in which nothing changed
 
 
-class DispatcherState(DeliveryClaims, DeadLetterEvents, Protocol):
+class DispatcherState(DeliveryClaims, DeliveryReports, DeadLetterEvents, Protocol):
     """The part of the relay's state that the dispatcher uses."""
 
 
@@ -46,7 +51,6 @@ class Dispatcher:
         wake: Callable[[], None],
         *,
         instruments: Instruments[RelayMetrics],
-        policy: DeliveryPolicy,
     ) -> None:
         """*log* returns the log, opened; *wake* is called after each report."""
         self._state = state
@@ -55,11 +59,12 @@ class Dispatcher:
         self._instruments = instruments
         self._metrics = instruments.metrics
         self._now_ms = instruments.now_ms
-        self._policy = policy
         self._log = logs.get("relay")
         self._reports: list[AttemptReport] = []
         self._settlements: list[Settlement] = []
         self._workers: dict[str, DeliveryWorker] = {}
+        self._reported: dict[str, WorkerReport] = {}
+        self._retried_at: Mapping[str, int] | None = None
         self._stopping: list[DeliveryWorker] = []
         self.problems: tuple[str, ...] = ()  # why the worker of a configured destination can't be started
 
@@ -87,6 +92,28 @@ class Dispatcher:
         """Return the state of each destination's circuit breaker; any thread may call it."""
         return {name: str(worker.breaker.state) for name, worker in list(self._workers.items())}
 
+    def states(self) -> Mapping[str, WorkerReport]:
+        """Return how deliveries to each destination go; any thread may call it."""
+        now = self._now_ms()
+        return {name: worker.state(now) for name, worker in list(self._workers.items())}
+
+    def exchange(self) -> None:
+        """Report to other relays and commands how deliveries go, and obey `destinations retry`; call it often."""
+        now = self._now_ms()
+        news = {name: each for name, each in self.states().items() if _is_news(self._reported.get(name), each)}
+        if news:
+            self._state.report(news)
+            self._reported |= news
+            relays = self._state.count_relays(now - REPORT_AGE_MS)
+            for worker in self._workers.values():
+                worker.rate_limit.relays = max(relays, 1)
+        retried_at = self._state.retried_at()
+        for name, at in retried_at.items():
+            if self._retried_at is not None and name in self._workers and self._retried_at.get(name) != at:
+                self._workers[name].breaker.retry_now(now)
+                self._log.info("pending deliveries are retried now", destination=name)
+        self._retried_at = retried_at
+
     def turn(self) -> float:
         """Settle the reported attempts and claim due deliveries in one transaction, then start their attempts.
 
@@ -105,7 +132,8 @@ class Dispatcher:
             if event:
                 self._workers[claim.destination].start_attempt(claim, event)
             else:
-                no_attempt = Attempt(self._now_ms(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION)
+                evidence = AttemptEvidence("the event is no longer stored")
+                no_attempt = Attempt(self._now_ms(), 0.0, NO_ANSWER, DeadLetterReason.RETENTION, evidence)
                 self._settlements.append(
                     Settlement(claim, no_attempt, Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.RETENTION))
                 )
@@ -132,7 +160,7 @@ class Dispatcher:
     def _finish_settlements(self, expired: Collection[Claim]) -> None:
         """Log and count what was settled; *expired* are the claims whose lease expired before."""
         settlements, self._settlements = self._settlements, []
-        for claim, _, (_, _, reason), disables in settlements:
+        for claim, _, ruling, disables, _ in settlements:
             if claim in expired:
                 self._log.warning(
                     "lease expired during the attempt", destination=claim.destination, position=claim.position
@@ -140,11 +168,13 @@ class Dispatcher:
                 continue
             if disables:
                 self._log.error("destination disabled", destination=claim.destination, reason=disables)
-            if reason:
-                self._metrics.died(claim.destination, reason)
+            if ruling.reason:
+                self._metrics.died(claim.destination, ruling.reason)
                 self._log.error(
-                    "event dead-lettered", destination=claim.destination, position=claim.position, reason=reason
+                    "event dead-lettered", destination=claim.destination, position=claim.position, reason=ruling.reason
                 )
+            if ruling.verdict is Verdict.SKIP:
+                self._log.warning("event skipped", destination=claim.destination, position=claim.position)
 
     def _is_due(self, names: Iterable[str]) -> bool:
         return any(due <= self._now_ms() for name in names for due in self._due_times(name))
@@ -157,7 +187,7 @@ class Dispatcher:
         """Yield when the next queue is due, for each kind of queue that may be claimed now."""
         worker = self._workers[name]
         kinds = [QueueKind.HEALTHY]
-        if worker.breaker.state is not policy.BreakerState.CLOSED or worker.shares().most:
+        if worker.breaker.state is not BreakerState.CLOSED or worker.shares().most:
             kinds.append(QueueKind.FAILED)
         for kind in kinds:
             if (due := self._state.next_due(name, kind)) is not None:
@@ -165,7 +195,7 @@ class Dispatcher:
 
     def _claim(self, name: str, capacity: int) -> Sequence[Claim]:
         worker, now = self._workers[name], self._now_ms()
-        if worker.breaker.state is not policy.BreakerState.CLOSED:  # the probe
+        if worker.breaker.state is not BreakerState.CLOSED:  # the probe
             return self._state.claim(
                 name, capacity, QueueKind.HEALTHY, now=now, lease=worker.lease_ms, at_random=True
             ) or self._state.claim(name, capacity, QueueKind.FAILED, now=now, lease=worker.lease_ms, at_random=True)
@@ -197,27 +227,33 @@ class Dispatcher:
         self._wake()
 
     def _settlement_of(self, report: AttemptReport) -> Settlement:
-        now = self._now_ms()
-        worker, claim, attempt, answer = report
+        worker, claim, _, (*_, answer) = report
         name, breaker = claim.destination, worker.breaker
-        before = breaker.state
-        breaker.record(answer, now, queue=claim.queue, failed_before=claim.attempts > 0)
-        if breaker.state is not before:
+        was_closed = breaker.state is BreakerState.CLOSED
+        ruling = worker.rule(claim, answer, self._now_ms())
+        if (breaker.state is BreakerState.CLOSED) is not was_closed:  # not each probe
             self._log.warning(
                 "circuit breaker changed state", destination=name, state=str(breaker.state), outcome=answer.outcome
             )
-        self._metrics.attempted(name, answer.outcome, attempt.seconds)
+        for each in report.answers:
+            self._metrics.attempted(name, each.outcome, each.seconds)
         # A late response from a URL that was replaced must not disable the new one.
         disables = answer.status == policy.GONE and self._workers.get(name) is worker
-        ruling = policy.rule(claim, answer, policy=self._policy, now=now, chance=self._instruments.chance)
-        return Settlement(claim, attempt, ruling, f"responded with status {answer.status}" if disables else None)
+        *earlier, attempt = report.attempts()
+        reason = f"responded with status {answer.status}" if disables else None
+        return Settlement(claim, attempt, ruling, reason, earlier)
+
+
+def _is_news(before: WorkerReport | None, now: WorkerReport) -> bool:
+    """Return whether a report differs from the last one, or that is old."""
+    return before is None or before[1:] != now[1:] or not 0 <= now.at - before.at < REPORT_INTERVAL_MS
 
 
 def claim_shares(
     state: DeliveryClaims,
     name: str,
     capacity: int,
-    shares: policy.Shares,
+    shares: Shares,
     *,
     now: int,
     lease: int,

@@ -1,11 +1,28 @@
 """The gauges of the relay's checks and destinations."""
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from service.errors import InboxUnavailable
 from service.instruments import Instruments
-from service.storage.deliveries import DeliveryAdmin
+from service.storage.deliveries import DeliveryAdmin, DeliveryHealth, WorkerReport
 from service.telemetry.metrics import RelayMetrics
+
+
+class Deliveries(Protocol):
+    """What a relay knows of its destinations; each method may be called in any thread."""
+
+    def breakers(self) -> Mapping[str, str]:
+        """Return the state of each destination's circuit breaker."""
+        ...
+
+    def states(self) -> Mapping[str, WorkerReport]:
+        """Return how deliveries to each destination go."""
+        ...
+
+    def unread(self) -> Mapping[str, int]:
+        """Return how many positions of the log were not read yet for each destination."""
+        ...
 
 
 class RelayGauges:
@@ -14,13 +31,13 @@ class RelayGauges:
     def __init__(
         self,
         records: DeliveryAdmin,
-        breakers: Callable[[], Mapping[str, str]],
+        deliveries: Deliveries,
         checks: Mapping[str, Callable[[], str | None]],
         instruments: Instruments[RelayMetrics],
     ) -> None:
-        """*breakers* returns the state of each destination's circuit breaker; a check returns its problem or None."""
+        """A check returns its problem or None."""
         self._records = records
-        self._breakers = breakers
+        self._deliveries = deliveries
         self._checks = checks
         self._metrics = instruments.metrics
         self._now_ms = instruments.now_ms
@@ -29,7 +46,8 @@ class RelayGauges:
         """Publish the gauges."""
         for name, check in self._checks.items():
             self._metrics.checked(name, failing=check() is not None)
-        breakers, now = self._breakers(), self._now_ms()
+        breakers, states, now = self._deliveries.breakers(), self._deliveries.states(), self._now_ms()
+        unread = self._deliveries.unread()
         try:
             statuses = self._records.statuses()
         except InboxUnavailable:  # the check `inbox` reports it
@@ -40,7 +58,11 @@ class RelayGauges:
                 self._metrics.stands(
                     status.name,
                     backlog=status.backlog,
+                    unread=unread.get(status.name, 0),
                     oldest=max(now - status.oldest, 0) / 1000 if status.oldest else 0,
                     breaker=breakers.get(status.name, "open"),  # without a secret there are no attempts
                     disabled=status.disabled is not None,
                 )
+        for name, state in states.items():
+            if state.health is DeliveryHealth.MISCONFIGURED and state.status is not None:
+                self._metrics.misconfigured(name, str(state.status or "none"))

@@ -46,7 +46,7 @@ def running(config: Config, environ: Mapping[str, str], *, version: str, listene
             prepare=use_idle_scheduling,
         )
         checks = {"inbox": relay.inbox_problem, "destinations": relay.destinations_problem}
-        gauges = RelayGauges(reported.records, relay.breakers, checks, instruments)
+        gauges = RelayGauges(reported.records, relay, checks, instruments)
 
         def refresh() -> None:
             with suppress(InboxUnavailable):  # the check `inbox` reports it

@@ -21,7 +21,7 @@ from service.relay.destination_registry import DestinationRegistry
 from service.relay.dispatcher import Dispatcher
 from service.relay.planner import Planner
 from service.reloading import Report
-from service.storage.deliveries import DeliveryState
+from service.storage.deliveries import DeliveryState, WorkerReport
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.protocols import Log
 from service.telemetry import logs
@@ -60,7 +60,7 @@ class Relay:
         self._planner = Planner(
             state, self._opened_log, instruments=instruments, policy=policy, retention_ms=retention_ms
         )
-        self._dispatcher = Dispatcher(state, self._opened_log, self._wake, instruments=instruments, policy=policy)
+        self._dispatcher = Dispatcher(state, self._opened_log, self._wake, instruments=instruments)
         self._report = Report(self._log, "destinations")
         self._lasting = logs.ProblemLog(self._log)
         self._logged_warnings: tuple[str, ...] = ()
@@ -91,6 +91,14 @@ class Relay:
         """Return the state of each destination's circuit breaker."""
         return self._dispatcher.breakers()
 
+    def states(self) -> Mapping[str, WorkerReport]:
+        """Return how deliveries to each destination go."""
+        return self._dispatcher.states()
+
+    def unread(self) -> Mapping[str, int]:
+        """Return how many positions of the log were not read yet for each destination, at most two seconds ago."""
+        return self._planner.unread
+
     def _run(self) -> None:
         self._prepare()
         self._stopping, self._woken = Event(), Event()
@@ -107,7 +115,7 @@ class Relay:
                 if now - tidied_at >= TIDY_INTERVAL_SECONDS:
                     tidied_at = now
                     self._state.require_file()
-                    self._planner.tidy()
+                    self._planner.tidy(self._registry.current.configured or {})
                 has_more = False
                 if now - read_at >= LOG_INTERVAL_SECONDS:
                     is_full_plan = now - full_plan_at >= FULL_PLAN_INTERVAL_SECONDS
@@ -150,11 +158,12 @@ class Relay:
         self._stop_signal.close()
 
     def _reload(self) -> None:
-        """Read the destinations file and its secrets again, and apply changes."""
+        """Read the destinations file, its secrets and what commands request again; apply changes, and report."""
         self._registry.look()
         if self._registry.current.configured is not None:
             self._planner.join(self._registry.current.configured)
             self._dispatcher.serve(self._registry.current.entries)
+            self._dispatcher.exchange()
         problems = (*self._registry.problems, *self._dispatcher.problems)
         self._report.update(problems)
         if self._registry.current.warnings != self._logged_warnings:

@@ -11,6 +11,7 @@ from service.storage.deliveries import (
     DeliveryCleanup,
     DeliveryIdentities,
     DeliveryPlanning,
+    ExpiryLimits,
     planned,
 )
 from service.storage.delivery_policy import DeliveryPolicy
@@ -53,12 +54,12 @@ class Planner:
         self._inbox = log
         self._metrics = instruments.metrics
         self._now_ms = instruments.now_ms
-        self._policy = policy
-        self._retention_ms = retention_ms
-        self._dead_letter_age_ms = max(retention_ms, policy.min_dead_letter_age_ms)
+        self._limits = ExpiryLimits(policy, max(retention_ms, policy.min_dead_letter_age_ms), retention_ms)
         self._log = logs.get("relay")
         self._first_position = 0
         self._expired_at: int | None = None
+        # Positions of the log that were not read yet, by destination: at most so many deliveries will be planned.
+        self.unread: Mapping[str, int] = {}
 
     def join(self, destinations: Mapping[str, Destination]) -> None:
         """Read for exactly these *destinations*; a new one starts at the end of the log, unless it sets `from`."""
@@ -80,8 +81,8 @@ class Planner:
                 return True
             if since not in people:
                 people[since] = Identities(self._state.identities.pairs(by_identifiers(pages[since])))
-            wants = destinations[name].wants
-            deliveries = [planned(record, people[since]) for record in pages[since] if wants(record.event)]
+            selects = destinations[name].selects
+            deliveries = [planned(record, people[since]) for record in pages[since] if selects(record.event)]
             self._state.plan(name, since, until, deliveries, now=self._now_ms())
         return pages.is_more
 
@@ -110,17 +111,15 @@ class Planner:
                 "inbox was replaced or restored from a backup: pending deliveries of the old one dropped", count=dropped
             )
 
-    def tidy(self) -> None:
+    def tidy(self, destinations: Mapping[str, Destination]) -> None:
         """Expire undeliverable events once a minute, prune the attempt history, and save events of dead letters."""
-        now = self._now_ms()
+        now, last = self._now_ms(), self._inbox().last()
+        self.unread = {name: max(last - since, 0) for name, since in self._state.positions().items()}
         if self._expired_at is None or not 0 <= now - self._expired_at < TIDY_INTERVAL_MS:
             self._expired_at, self._first_position = now, self._inbox().first()
+            max_ages = {name: each.delivery.max_age for name, each in destinations.items()}
             for (name, reason), number in self._state.expire(
-                self._first_position,
-                now=now,
-                policy=self._policy,
-                dead_letter_age_ms=self._dead_letter_age_ms,
-                retention_ms=self._retention_ms,
+                self._first_position, self._limits, now=now, max_ages_ms=max_ages
             ).items():
                 self._metrics.died(name, reason, number)
                 self._log.error("events dead-lettered", destination=name, reason=reason, count=number)
@@ -133,7 +132,7 @@ class Planner:
         positions = self._state.unsaved(SAVE_BATCH_EVENTS)
         if positions:
             events = self._inbox().at(positions)
-            self._state.save(positions, events, now=self._now_ms(), max_bytes=self._policy.max_dead_letter_bytes)
+            self._state.save(positions, events, now=self._now_ms(), max_bytes=self._limits.policy.max_dead_letter_bytes)
 
     def _skip_purged(self) -> None:
         """Skip and report events that were purged unread: the destination was not in the file, or no relay ran."""

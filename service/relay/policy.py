@@ -1,53 +1,164 @@
-"""Decide what follows an attempt (delivered, retry or dead letter), and when a failing destination is paused.
+"""Decide what an answer means, and what follows from it: delivered, retry, skip or dead letter.
 
 Pure: time and randomness are arguments. Times are in milliseconds. Sources: "Exponential Backoff And Jitter" (AWS
-Architecture Blog: full jitter), RFC 9110 section 10.2.3 (Retry-After).
+Architecture Blog: full jitter), RFC 9110 section 10.2.3 (Retry-After), section 15 (status codes).
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
-from typing import Final, NamedTuple
+from enum import Enum, auto
+from typing import Final
 
-from service.outcomes import DeadLetterReason
-from service.relay.sender import DeliveryResponse
+from service.outcomes import AttemptOutcome, DeadLetterReason
+from service.relay.delivery_response import DeliveryResponse
 from service.storage.deliveries import Claim, Ruling, Verdict
 from service.storage.delivery_policy import DeliveryPolicy
 
 GONE: Final = 410
-TOO_MANY_REQUESTS: Final = 429
+MAX_MISCONFIGURED_BACKOFF_MS: Final = 60_000  # so that no queue waits long after somebody repaired the configuration
+_TOO_MANY_REQUESTS: Final = 429
+_SUCCESS: Final = range(200, 300)
+_REDIRECTION: Final = range(300, 400)
+_CHECK_CREDENTIALS: Final = (
+    "check the signing secret (secretFile) and the credentials in `headers`, here and in the application"
+)
+_CHECK_URL: Final = "check `url`: this path does not accept these POST requests"
+# The statuses that say that the destination, not an event, is wrong; with what to do.
+_REMEDIES: Final = {
+    401: _CHECK_CREDENTIALS,
+    403: _CHECK_CREDENTIALS,
+    404: _CHECK_URL,
+    405: _CHECK_URL,
+    414: "shorten `url`",
+    415: "check `format`, and which Content-Type the application accepts: application/json is sent",
+    501: _CHECK_URL,
+}
+_CHECK_REDIRECT: Final = "set `url` to the address that the redirect leads to: redirects are not followed"
 
-# The circuit breaker opens if the last attempts of this many queues all failed: fewer may be about single events.
-MIN_FAILED_QUEUES: Final = 5
-MAX_FAILED_QUEUES: Final = 40
-# A shorter outage is attributed to rejected events, not to the destination.
-SHORT_OUTAGE_MS: Final = 60_000
-MIN_PAUSE_MS: Final = 1_000
-PAUSE_DIVISOR: Final = 4  # a pause lasts a quarter of the time since the first failure
-MAX_PAUSE_MS: Final = 60_000
-INTERNAL_ERROR: Final = 500  # an application that answers 500 is running: the cause may be a single event
-MAX_PAUSE_AFTER_500_MS: Final = 1_000
-MIN_SHARE_DIVISOR: Final = 4  # a quarter of the concurrent attempts is reserved for failed queues
-MAX_SHARE_DIVISOR: Final = 2  # and at most half may be for them, so that healthy queues need not wait for timeouts
-FIRST_CONCURRENCY: Final = 2
-MAX_CONCURRENCY: Final = 256
+
+class AnswerKind(Enum):
+    """What an answer means; `kind_of` is the table."""
+
+    DELIVERED = auto()
+    MISCONFIGURED = auto()  # the destination is; never counted against a message
+    PERMANENT = auto()  # for this message
+    DISABLED = auto()
+    RETRY = auto()  # the destination is up, and may accept it later
+    FAILED = auto()  # the destination may be down
+
+    @property
+    def shows_that_it_is_up(self) -> bool:
+        """Return whether the destination works, even if it did not accept this message."""
+        return self not in (AnswerKind.FAILED, AnswerKind.MISCONFIGURED)
+
+
+def kind_of(status: int, permanent: Collection[int]) -> AnswerKind:
+    """Return what a status means (0: no response); *permanent* are the destination's `permanentStatuses`."""
+    if status in _SUCCESS:
+        return AnswerKind.DELIVERED
+    if status == GONE:
+        return AnswerKind.DISABLED
+    if status in permanent:
+        return AnswerKind.PERMANENT
+    if status in _REMEDIES or status in _REDIRECTION:
+        return AnswerKind.MISCONFIGURED
+    if 0 < status < 500 and status != _TOO_MANY_REQUESTS:  # noqa: PLR2004  not a server error
+        return AnswerKind.RETRY
+    return AnswerKind.FAILED
+
+
+def outcome_of(status: int) -> AttemptOutcome:
+    """Return the outcome, a label of metrics, of an attempt that got this status."""
+    if status in _SUCCESS:
+        return AttemptOutcome.DELIVERED
+    if status in _REDIRECTION:
+        return AttemptOutcome.REDIRECT
+    if status < 600:  # noqa: PLR2004  the classes of RFC 9110
+        return AttemptOutcome(f"{status // 100}xx")
+    return AttemptOutcome.ERROR
+
+
+def remedy_of(status: int) -> str:
+    """Return what to do if the destination answers with a status that says that it is misconfigured."""
+    return _REMEDIES.get(status, _CHECK_REDIRECT)
 
 
 def rule(
-    claim: Claim, answer: DeliveryResponse, *, policy: DeliveryPolicy, now: int, chance: Callable[[], float]
+    claim: Claim,
+    answer: DeliveryResponse,
+    *,
+    policy: DeliveryPolicy,
+    accepted_at: int,
+    now: int,
+    chance: Callable[[], float],
 ) -> Ruling:
-    """Return what follows from the response to an attempt; *chance* returns a number from 0 to 1."""
-    if 200 <= answer.status < 300:  # noqa: PLR2004  success
+    """Return what follows from the answer to an attempt.
+
+    *accepted_at* is when the destination last accepted an event; *chance* returns a number from 0 to 1.
+    """
+    kind = kind_of(answer.status, policy.permanent_statuses)
+    if kind is AnswerKind.DELIVERED:
         return Ruling(Verdict.DELIVERED)
-    if answer.status == GONE:  # the destination is disabled, so none of its deliveries is due
-        return Ruling(Verdict.RETRY, now)
-    failing_since = max(claim.first_attempt_at, claim.planned_at)
-    if claim.first_attempt_at and now - failing_since >= policy.max_age_ms and claim.attempts >= policy.min_attempts:
-        return Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED)
-    backoff = int(chance() * min(policy.max_backoff_ms, policy.first_backoff_ms * 2 ** min(claim.attempts, 30)))
-    retry_after = _retry_after_ms(answer.retry_after, now)
-    return Ruling(Verdict.RETRY, now + max(backoff, min(retry_after, policy.max_retry_after_ms)))
+    if kind is AnswerKind.DISABLED or answer.outcome is AttemptOutcome.STOPPED:  # it is not due, or not its fault
+        return Ruling(Verdict.RETRY, now, counts=False)
+    if kind is AnswerKind.MISCONFIGURED:
+        return _rule_on_misconfigured(claim, answer, policy, now=now, chance=chance)
+    is_permanent = kind is AnswerKind.PERMANENT
+    reason = _reason_to_give_up(claim, policy, is_permanent=is_permanent, accepted_at=accepted_at, now=now)
+    if reason:
+        return Ruling(Verdict.DEAD_LETTER, reason=reason, is_permanent=is_permanent)
+    delay = _delay_ms(claim.attempts, answer, policy, policy.max_backoff_ms, now=now, chance=chance)
+    skips = policy.skip_after is not None and not claim.skipped and claim.attempts + 1 >= policy.skip_after
+    return Ruling(Verdict.SKIP if skips else Verdict.RETRY, now + delay, is_permanent=is_permanent)
+
+
+def _rule_on_misconfigured(
+    claim: Claim, answer: DeliveryResponse, policy: DeliveryPolicy, *, now: int, chance: Callable[[], float]
+) -> Ruling:
+    """Retry without counting the attempt; but nothing waits longer than the maximum age."""
+    if _is_too_old(claim, policy, now) and claim.queue_attempts >= policy.min_attempts:
+        return Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED, counts=False)
+    max_backoff = min(policy.max_backoff_ms, MAX_MISCONFIGURED_BACKOFF_MS)
+    delay = _delay_ms(claim.queue_attempts, answer, policy, max_backoff, now=now, chance=chance)
+    return Ruling(Verdict.RETRY, now + delay, counts=False)
+
+
+def _reason_to_give_up(
+    claim: Claim, policy: DeliveryPolicy, *, is_permanent: bool, accepted_at: int, now: int
+) -> DeadLetterReason | None:
+    attempts, first_attempt_at = claim.attempts + 1, claim.first_attempt_at or now
+    if (
+        is_permanent
+        and claim.rejections + 1 >= policy.permanent_attempts
+        and now - first_attempt_at >= policy.permanent_after_ms
+        and accepted_at > first_attempt_at
+    ):
+        return DeadLetterReason.REJECTED
+    if policy.max_attempts is not None and attempts >= policy.max_attempts:
+        return DeadLetterReason.ATTEMPTS
+    if _is_too_old(claim, policy, now) and claim.attempts >= policy.min_attempts:
+        return DeadLetterReason.EXPIRED
+    return None
+
+
+def _is_too_old(claim: Claim, policy: DeliveryPolicy, now: int) -> bool:
+    """Return whether the event has waited for the maximum age, and its queue has failed for that long."""
+    failing_since = max(claim.queue_failing_since, claim.planned_at)
+    return bool(claim.queue_failing_since) and now - failing_since >= policy.max_age_ms
+
+
+def _delay_ms(
+    attempts: int,
+    answer: DeliveryResponse,
+    policy: DeliveryPolicy,
+    max_backoff: int,
+    *,
+    now: int,
+    chance: Callable[[], float],
+) -> int:
+    """Return the milliseconds until the next attempt: a random backoff, or what Retry-After demands if it is longer."""
+    backoff = int(chance() * min(max_backoff, policy.first_backoff_ms * 2 ** min(attempts, 30)))
+    return max(backoff, min(_retry_after_ms(answer.retry_after, now), policy.max_retry_after_ms))
 
 
 def _retry_after_ms(header: str | None, now: int) -> int:
@@ -61,100 +172,3 @@ def _retry_after_ms(header: str | None, now: int) -> int:
         return max(int(parsedate_to_datetime(text).timestamp() * 1000) - now, 0)
     except (ValueError, TypeError, OverflowError):
         return 0
-
-
-class BreakerState(StrEnum):
-    """The states of a circuit breaker."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class Shares(NamedTuple):
-    """How many attempts of failed queues may start now: *first* before those of healthy queues, *most* in total."""
-
-    first: int
-    most: int
-
-
-def shares(concurrency: int, running_failed: int, healthy_since: int) -> Shares:
-    """Return how many of *concurrency* attempts are for failed queues (whose last attempt failed).
-
-    *running_failed* attempts of failed queues are running already. *healthy_since* counts the attempts of healthy
-    queues since the last one of a failed queue: with a concurrency of 1, every fourth attempt is for a failed queue.
-    """
-    if concurrency == 1:
-        return Shares(1 if healthy_since >= MIN_SHARE_DIVISOR - 1 else 0, 1)
-    first, most = max(concurrency // MIN_SHARE_DIVISOR, 1), concurrency // MAX_SHARE_DIVISOR
-    return Shares(max(first - running_failed, 0), max(most - running_failed, 0))
-
-
-class Breaker:
-    """The circuit breaker of one destination: pauses it while it fails in general, then probes it with one attempt.
-
-    It opens if the last attempts of several queues all failed and at least half of these queues were new or healthy
-    before. Five queues are enough at first. The number doubles, up to 40, each time the destination is back within a
-    minute, because then single events were the cause. A pause lasts a quarter of the time since the first failure,
-    within limits. After a pause, concurrency starts at two and doubles with each success, to avoid a stampede.
-    """
-
-    def __init__(self, chance: Callable[[], float]) -> None:
-        self._chance = chance
-        # The queues that failed last, without a success since; the value is whether the queue was new or healthy.
-        self._failed: OrderedDict[str, bool] = OrderedDict()
-        # Before the first success it is unknown which queues fail because of their own events.
-        self._has_succeeded = False
-        self._needed = MIN_FAILED_QUEUES
-        self._failing_since: int | None = None
-        self._concurrency = MAX_CONCURRENCY
-        self.state = BreakerState.CLOSED
-        # When the next probe may start, if the breaker is open.
-        self.next_probe_at = 0
-
-    def capacity(self, running: int, limit: int, *, now: int) -> int:
-        """Return how many attempts may start now if *running* are running already, of *limit* at the same time."""
-        self.next_probe_at = min(self.next_probe_at, now + MAX_PAUSE_MS)  # the clock may have been set back
-        if self.state is BreakerState.HALF_OPEN and not running:
-            self.state = BreakerState.OPEN  # the probe ended without a result
-        if self.state is BreakerState.CLOSED:
-            return max(self.concurrency(limit) - running, 0)
-        return int(self.state is BreakerState.OPEN and now >= self.next_probe_at)
-
-    def attempt_started(self) -> None:
-        """Record that an attempt started: if the breaker is open, it is the probe."""
-        if self.state is BreakerState.OPEN:
-            self.state = BreakerState.HALF_OPEN
-
-    def concurrency(self, limit: int) -> int:
-        """Return how many attempts may run at the same time now, at most *limit*."""
-        return min(limit, self._concurrency) if self.state is BreakerState.CLOSED else 1
-
-    def record(self, answer: DeliveryResponse, now: int, *, queue: str, failed_before: bool) -> None:
-        """Record the response to an attempt of *queue*; *failed_before* is whether its previous attempt failed."""
-        if answer.status and answer.status < 500 and answer.status != TOO_MANY_REQUESTS:  # noqa: PLR2004  it is up
-            self._record_success(now)
-            return
-        if self._failing_since is None:
-            self._failing_since = now
-        self._failed[queue] = self._failed.pop(queue, False) or not (failed_before and self._has_succeeded)
-        if len(self._failed) > self._needed:
-            self._failed.popitem(last=False)
-        is_general = len(self._failed) == self._needed and 2 * sum(self._failed.values()) >= self._needed
-        if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.CLOSED and is_general):
-            max_pause = MAX_PAUSE_AFTER_500_MS if answer.status == INTERNAL_ERROR else MAX_PAUSE_MS
-            pause = min(max((now - self._failing_since) // PAUSE_DIVISOR, MIN_PAUSE_MS), max_pause)
-            self.state = BreakerState.OPEN
-            self.next_probe_at = now + int(pause * (0.5 + self._chance() / 2))
-
-    def _record_success(self, now: int) -> None:
-        if self.state is BreakerState.CLOSED:
-            self._concurrency = min(2 * self._concurrency, MAX_CONCURRENCY)
-        else:
-            self._concurrency = FIRST_CONCURRENCY
-            was_short = self._failing_since is not None and 0 <= now - self._failing_since < SHORT_OUTAGE_MS
-            self._needed = min(2 * self._needed, MAX_FAILED_QUEUES) if was_short else MIN_FAILED_QUEUES
-        self._failed.clear()
-        self._failing_since = None
-        self._has_succeeded = True
-        self.state = BreakerState.CLOSED

@@ -7,10 +7,12 @@ it waits for: name resolution, connection, TLS handshake, or a slow response.
 import http
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import gevent
@@ -21,8 +23,11 @@ from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from service.outcomes import AttemptOutcome
+from service.relay.delivery_response import NO_ANSWER, DeliveryResponse
 from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
+from service.relay.policy import outcome_of
+from service.storage.deliveries import AttemptEvidence
 
 # The body is not used, but a connection can be reused only if the body was read.
 MAX_RESPONSE_BODY_BYTES: Final = 65_536
@@ -30,22 +35,20 @@ MAX_RESPONSE_HEAD_BYTES: Final = 65_536  # including the interim responses befor
 RESPONSE_PIECE_BYTES: Final = 8_192
 CHUNK_FRAMING_BYTES: Final = 6  # overhead per chunk
 RESPONSE_TURN_SECONDS: Final = 0.001  # how long reading one response may occupy the event loop
-NO_ANSWER: Final = 0
 MAX_INTERIM_RESPONSES: Final = 20  # 1xx responses before the final one
 # Threads per destination, so that a silent name server delays only its own destination.
 LOOKUP_THREADS: Final = 2
 
 
-class DeliveryResponse(NamedTuple):
-    """The result of an attempt: the status (0 if there was no response), the outcome, and its Retry-After header."""
-
-    status: int
-    outcome: AttemptOutcome
-    retry_after: str | None = None
-
-
 class Forbidden(OSError):
     """All addresses of the host require `internal: true`."""
+
+
+# The headers and the text of a failed attempt's response that are stored for `events show`.
+EVIDENCE_HEADERS: Final = ("Content-Type", "Content-Length", "Retry-After", "Server", "X-Request-Id")
+MAX_EVIDENCE_TEXT_BYTES: Final = 1024
+MAX_EVIDENCE_HEADER_CHARACTERS: Final = 200
+_TEXT_TYPE: Final = re.compile(r"(?i)text/.*|application/(.*\+)?(json|xml)|application/x-www-form-urlencoded")
 
 
 class _Late(gevent.Timeout):  # type: ignore[misc]
@@ -74,18 +77,26 @@ class Sender:
         )
         self._pool = pool
 
-    def send(self, message: Message) -> DeliveryResponse:
-        """POST *message* once, without following redirects."""
+    def send(self, message: Message) -> Sequence[DeliveryResponse]:
+        """POST *message*, without following redirects; return the result of each POST, the deciding one last.
+
+        There are two if the first one met a kept-alive connection that the destination had just closed.
+        """
         deadline = _Late.start_new(self._timeout)
         try:
-            answer = self._send_once(message, deadline)
-            # The reused connection had just been closed by the destination: send again on another one.
-            return self._send_once(message, deadline) if answer is _SEND_AGAIN else answer
+            answers = [self._timed(message, deadline)]
+            if answers[0].outcome is AttemptOutcome.STALE:
+                answers.append(self._timed(message, deadline))
+            return answers
         finally:
             deadline.close()
 
+    def _timed(self, message: Message, deadline: _Late) -> DeliveryResponse:
+        started = time.perf_counter()
+        return self._send_once(message, deadline)._replace(seconds=time.perf_counter() - started)
+
     def _send_once(self, message: Message, deadline: _Late) -> DeliveryResponse:
-        answer = None
+        answer, text = None, bytearray()
         try:
             answer = self._pool.urlopen(
                 "POST",
@@ -97,20 +108,21 @@ class Sender:
                 preload_content=False,
                 decode_content=False,
             )
-            if _read_to_end(answer):
+            if _read_to_end(answer, text):
                 answer.release_conn()
         except _Late as ex:
             if ex is not deadline:
                 raise
             if answer is None:
-                return DeliveryResponse(NO_ANSWER, AttemptOutcome.TIMEOUT)
+                reason = f"no response within {self._timeout:g} s"
+                return DeliveryResponse(NO_ANSWER, AttemptOutcome.TIMEOUT, evidence=AttemptEvidence(reason))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
-                return _SEND_AGAIN if any(isinstance(each, _Stale) for each in _causes(ex)) else _failure(ex)
+                return _failure(ex)
         finally:
             if answer is not None and answer.connection is not None:  # not read to its end
                 answer.close()
-        return DeliveryResponse(answer.status, _outcome_of(answer.status), answer.headers.get("Retry-After"))
+        return _response(answer, bytes(text))
 
     def close(self) -> None:
         """Close idle connections, without waiting for running name lookups."""
@@ -199,11 +211,33 @@ def _connect(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: float
     raise failure
 
 
-def _read_to_end(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Read the body up to a limit, giving other greenlets their turn; return whether it was read to its end."""
+def _response(answer: urllib3.BaseHTTPResponse, text: bytes) -> DeliveryResponse:
+    """Return the result of a POST that was answered; *text* is the start of the body."""
+    status, headers = answer.status, answer.headers
+    outcome = outcome_of(status)
+    if outcome is AttemptOutcome.DELIVERED:
+        return DeliveryResponse(status, outcome)
+    phrase = http.client.responses.get(status, "")
+    kept = {name: headers[name][:MAX_EVIDENCE_HEADER_CHARACTERS] for name in EVIDENCE_HEADERS if name in headers}
+    is_text = _TEXT_TYPE.match(headers.get("Content-Type", "")) and "Content-Encoding" not in headers
+    evidence = AttemptEvidence(
+        f"responded with {status} {phrase}".rstrip(),
+        kept,
+        text[:MAX_EVIDENCE_TEXT_BYTES].decode(errors="replace") if is_text and text else None,
+    )
+    return DeliveryResponse(status, outcome, headers.get("Retry-After"), evidence)
+
+
+def _read_to_end(answer: urllib3.BaseHTTPResponse, text: bytearray) -> bool:
+    """Read the body up to a limit, giving other greenlets their turn; return whether it was read to its end.
+
+    Adds the start of the body to *text*.
+    """
     read_bytes, turn_started = 0, time.perf_counter()
     for piece in answer.stream(RESPONSE_PIECE_BYTES):
         read_bytes += len(piece) + CHUNK_FRAMING_BYTES
+        if len(text) < MAX_EVIDENCE_TEXT_BYTES:
+            text += piece[:MAX_EVIDENCE_TEXT_BYTES]
         if read_bytes >= MAX_RESPONSE_BODY_BYTES:
             return False
         if time.perf_counter() - turn_started > RESPONSE_TURN_SECONDS:
@@ -236,7 +270,14 @@ class _Response(http.client.HTTPResponse):
         self.fp = _Head(self.fp.detach())
 
     def begin(self) -> None:
-        super().begin()
+        """Read the response's head; a complete status line decides, whatever follows it."""
+        try:
+            super().begin()
+        except (http.client.HTTPException, OSError, ValueError, _Late):
+            if not isinstance(self.status, int):
+                raise
+            self.headers = self.msg = http.client.HTTPMessage()
+            self.length, self.chunked, self.will_close = 0, False, True
         if isinstance(self.fp, _Head):  # None after a response without a body
             self.fp.left = None
 
@@ -251,26 +292,35 @@ class _Response(http.client.HTTPResponse):
         raise http.client.HTTPException("too many interim responses")
 
 
-def _outcome_of(status: int) -> AttemptOutcome:
-    if 200 <= status < 300:  # noqa: PLR2004  success
-        return AttemptOutcome.DELIVERED
-    if 300 <= status < 400:  # noqa: PLR2004  redirection
-        return AttemptOutcome.REDIRECT
-    if status < 600:  # noqa: PLR2004  the classes of RFC 9110
-        return AttemptOutcome(f"{status // 100}xx")
-    return AttemptOutcome.ERROR
-
-
 def _failure(ex: BaseException) -> DeliveryResponse:
-    for cause in _causes(ex):
+    """Return the result of a POST that was not answered, with the reason in words."""
+    outcome, causes = AttemptOutcome.CONNECTION, _causes(ex)
+    for cause in causes:
+        if isinstance(cause, _Stale):
+            reason = "the destination had closed the idle connection; sent again at once"
+            return DeliveryResponse(NO_ANSWER, AttemptOutcome.STALE, evidence=AttemptEvidence(reason))
         if isinstance(cause, Forbidden):
-            return DeliveryResponse(NO_ANSWER, AttemptOutcome.FORBIDDEN)
+            return DeliveryResponse(NO_ANSWER, AttemptOutcome.FORBIDDEN, evidence=AttemptEvidence(str(cause)))
         if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
-            return DeliveryResponse(NO_ANSWER, AttemptOutcome.TLS)
-    return DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION)
+            outcome = AttemptOutcome.TLS
+    return DeliveryResponse(NO_ANSWER, outcome, evidence=AttemptEvidence(_reason(causes, outcome)))
 
 
-_SEND_AGAIN: Final = DeliveryResponse(NO_ANSWER, AttemptOutcome.CONNECTION, "stale")  # compared by identity
+def _reason(causes: Sequence[BaseException], outcome: AttemptOutcome) -> str:
+    """Return in words why there was no response, from the most specific of the exceptions."""
+    certificate = next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None)
+    if certificate is not None:
+        return f"TLS: certificate verify failed: {certificate.verify_message}"
+    system = next((each for each in causes if isinstance(each, OSError) and each.strerror), None)
+    if isinstance(system, socket.gaierror):
+        return f"DNS: {system.strerror}"
+    if outcome is AttemptOutcome.TLS:
+        return f"TLS: {getattr(system, 'reason', None) or (system.strerror if system else 'handshake failed')}"
+    if system is not None:
+        return f"connection failed: {system.strerror}"
+    if any(isinstance(each, http.client.RemoteDisconnected) for each in causes):
+        return "connection closed without a response"
+    return f"no valid HTTP response: {causes[-1] if causes else 'unknown'}"[:MAX_EVIDENCE_HEADER_CHARACTERS]
 
 
 def _causes(ex: BaseException | None) -> list[BaseException]:

@@ -1,4 +1,6 @@
-"""The limits of delivery, all in one place: retries, backoff, age of dead letters and heartbeats.
+"""The limits of delivery, all in one place: retries, backoff, dead letters and heartbeats.
+
+A destination can override some of them; see `relay.delivery_options`.
 
 `relay.policy` applies them; SQL that must apply one gets it as a parameter.
 """
@@ -6,7 +8,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from service.clock import DAY_MS
+from service.clock import DAY_MS, MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,16 @@ class DeliveryPolicy:
     """Attempts of a destination or a queue before any of its events is given up: a clock may have jumped."""
     first_backoff_ms: int = 2_000
     max_backoff_ms: int = 3_600_000
+    max_attempts: int | None = None
+    """Attempts after which an event becomes a dead letter, even before `min_attempts`; None: only its age counts."""
+    permanent_statuses: frozenset[int] = frozenset({400, 413, 422})
+    """Statuses that say that the destination will never accept this event."""
+    permanent_attempts: int = 3
+    """Answers with such a status before the event becomes a dead letter."""
+    permanent_after_ms: int = 10 * MINUTE_MS
+    """Minimum time between its first attempt and that: a deployment may be in progress."""
+    skip_after: int | None = None
+    """Attempts after which an event no longer blocks its queue; None: it blocks until it is settled."""
     max_retry_after_ms: int = DAY_MS
     """Maximum delay that a response's Retry-After can request."""
     max_absence_ms: int = DAY_MS

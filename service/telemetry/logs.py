@@ -53,6 +53,7 @@ ALLOWED_KEYS: Final = frozenset(
         "position",
         "problems",
         "reason",
+        "remedy",
         "duplicates",
         "seconds",
         "signal",

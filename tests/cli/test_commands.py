@@ -244,10 +244,62 @@ def test_simulate(shared_server: Server) -> None:
         assert done.returncode == 0, done.stdout
         assert "Every answer was as expected." in done.stdout
         assert "wrong " not in done.stdout.replace("wrong token", "")
-    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 1000)  # one kind has two events
+    assert len(shared_server.kept()) == before + 2 * (len(catalogue.kinds()) + 1 + 1 + 20)  # one kind has two events
+    assert (
+        "batch of 1000 messages"
+        in run("simulate", url, "--credentials", str(shared_server.credentials), "--all").stdout
+    )
     done = run("simulate", url, "--credentials", str(shared_server.credentials), "--unrecognized")
     assert done.returncode == 0, done.stdout
     assert shared_server.kept()[-1].type == "com.whatsapp.unrecognized"
+
+
+def test_simulate_one_kind(shared_server: Server) -> None:
+    """With a sender and a text, as often as wanted; the kinds are those of the catalogue."""
+    url, options = f"http://127.0.0.1:{shared_server.port}/webhooks", ("--credentials", str(shared_server.credentials))
+    before = len(shared_server.kept())
+    message = ("--kind", "message.text", "--from", "16505550199", "--text", "Grüße / 🙂", "--count", "3")
+    done = run("simulate", url, *options, *message)
+    assert done.returncode == 0, done.stdout
+    new = shared_server.kept()[before:]
+    assert [(event.type, event.waid) for event in new] == [("com.whatsapp.message.text", "16505550199")] * 3
+    assert len({event.id for event in new}) == 3
+    bodies = [json.loads(event.data)["entry"][0]["changes"][0]["value"]["messages"][0]["text"]["body"] for event in new]
+    assert bodies == ["Grüße / 🙂"] * 3
+    kinds = run("simulate", url, "--kind", "list").stdout.split()
+    assert len(kinds) == len(set(kinds)) == len(catalogue.kinds())
+    assert "message.text.reply" in kinds
+
+
+def test_simulate_a_file(shared_server: Server, tmp_path: Path) -> None:
+    """It is signed and sent byte for byte, also if it is no notification."""
+    url, options = f"http://127.0.0.1:{shared_server.port}/webhooks", ("--credentials", str(shared_server.credentials))
+    for number, body in enumerate((catalogue.notification("status read"), b'["no notification", 7]\n')):
+        (tmp_path / "body.json").write_bytes(body)
+        before = len(shared_server.kept())
+        done = run("simulate", url, *options, "--file", str(tmp_path / "body.json"))
+        assert done.returncode == 0, done.stdout
+        (event,) = shared_server.kept()[before:]
+        assert event.type == ("com.whatsapp.status.read", "com.whatsapp.unrecognized")[number]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--kind", "message.txt"), "'message.txt' is no kind. Similar: message.text"),
+        (("--kind", "xyzzy"), "--kind list prints all"),
+        (("--from", "1"), "need --kind"),
+        (("--kind", "template.approved", "--from", "1"), "--kind template.approved has no sender"),
+        (("--kind", "message.image", "--text", "x"), "--kind message.image has no text"),
+        (("--kind", "message.text", "--all"), "Use one of"),
+        (("--file", "/dev/null", "--rate", "5"), "Use one of"),
+    ],
+)
+def test_simulate_rejects_options_without_effect(options: tuple[str, ...], problem: str) -> None:
+    """With what to write instead; nothing is sent."""
+    done = run("simulate", "http://127.0.0.1:9/webhooks", *options)
+    assert done.returncode == 2
+    assert problem in " ".join(done.stderr.split())
 
 
 def test_simulate_load(shared_server: Server) -> None:

@@ -13,18 +13,23 @@ import pytest
 from service.config import InboxUrl, inbox_url
 from service.storage import engines
 from service.storage.deliveries import (
+    REPORT_AGE_MS,
     Attempt,
+    AttemptEvidence,
     Claim,
     Delivery,
     DeliveryAdmin,
+    DeliveryHealth,
     DeliveryHistory,
+    ExpiryLimits,
     QueueKind,
     Ruling,
     Settlement,
     Verdict,
+    WorkerReport,
 )
 from service.storage.deliveries import DeliveryState as Work
-from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
+from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.postgresql import PostgresqlDeliveries
 from service.storage.postgresql import delivery_database as postgresql_database
 from service.storage.postgresql.delivery_admin import PostgresqlDeliveryAdmin
@@ -42,6 +47,7 @@ OK = Attempt(NOW, 0.1, 200, "delivered")
 BAD = Attempt(NOW + 1, 0.1, 500, "5xx")
 DELIVERED = Ruling(Verdict.DELIVERED)
 EXPIRED = Ruling(Verdict.DEAD_LETTER, reason="expired")
+LIMITS = ExpiryLimits(DELIVERY_POLICY, dead_letter_age_ms=DAY, retention_ms=9 * DAY)
 
 
 class State(Work, DeliveryAdmin, Protocol):
@@ -126,6 +132,10 @@ def settle(state: State, claim: Claim, attempt: Attempt = OK, ruling: Ruling = D
     return not expired
 
 
+def ages(max_age: int) -> dict[str, int]:
+    return dict.fromkeys(("bot", "other"), max_age)
+
+
 def retry_at(due: int) -> Ruling:
     return Ruling(Verdict.RETRY, due)
 
@@ -181,9 +191,7 @@ def test_failures_are_counted_per_destination(state: State) -> None:
         plan_deliveries(state, *(f"key {number}" for number in range(12)), name=name)
     for bad, good in zip(claim_some(state, most=12), claim_some(state, name="other", most=12), strict=True):
         state.settle([Settlement(bad, BAD, retry_at(NOW)), Settlement(good, OK, DELIVERED)])
-    assert state.expire(
-        0, now=NOW + DAY * 2, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-    ) == {("bot", "expired"): 12}
+    assert state.expire(0, LIMITS, now=NOW + DAY * 2, max_ages_ms=ages(DAY)) == {("bot", "expired"): 12}
 
 
 def test_a_dead_letter_unblocks_its_queue(state: State) -> None:
@@ -194,7 +202,33 @@ def test_a_dead_letter_unblocks_its_queue(state: State) -> None:
     (dead,) = state.dead_letters(limit=9)
     assert (dead.destination, dead.position, dead.reason, dead.attempts) == ("bot", 1, "expired", 2)
     claim = claim_one(state)
-    assert (claim.position, claim.attempts, claim.first_attempt_at) == (2, 2, BAD.at)
+    assert (claim.position, claim.attempts, claim.queue_attempts, claim.queue_failing_since) == (2, 0, 2, BAD.at)
+
+
+def test_a_skipped_delivery_does_not_block_its_queue(state: State) -> None:
+    """It waits in a queue of its own, with its own attempts, and the next event of its queue is due."""
+    plan_deliveries(state, "a", "a")
+    assert settle(state, claim_one(state), BAD, Ruling(Verdict.SKIP, NOW + 90_000, is_permanent=True))
+    (second,) = claim_some(state, most=9)
+    assert (second.position, second.attempts, second.queue_attempts) == (2, 0, 0)
+    assert settle(state, second)
+    skipped = claim_one(state, NOW + 90_000)
+    assert (skipped.position, skipped.queue, skipped.skipped) == (1, "a#1", True)
+    assert (skipped.attempts, skipped.rejections, skipped.first_attempt_at) == (1, 1, BAD.at)
+    assert state.statuses()[0].backlog == 1
+    assert settle(state, skipped)
+    assert (state.statuses()[0].backlog, next_due(state)) == (0, None)
+
+
+def test_the_evidence_of_an_attempt(state: State) -> None:
+    """The reason, headers and text are in the history, also of a POST that was sent again at once."""
+    plan_deliveries(state, "a")
+    evidence = AttemptEvidence("responded with 500", {"Server": "x"}, "stack trace")
+    stale = BAD._replace(at=NOW, status=0, outcome="stale", evidence=AttemptEvidence("closed"))
+    bad = BAD._replace(evidence=evidence)
+    state.settle([Settlement(claim_one(state), bad, retry_at(NOW), None, [stale])])
+    (history,) = state.history(1)
+    assert list(history.attempts) == [stale, bad]
 
 
 def test_an_expired_claim_cannot_settle(state: State) -> None:
@@ -376,9 +410,7 @@ def test_events_past_the_retention_of_a_disabled_destination_become_dead_letters
     plan_deliveries(state, "a", "a", "b")
     plan_deliveries(state, "a", "a", "b", name="other")
     state.disable("bot", "by hand")
-    assert state.expire(
-        3, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-    ) == {("bot", "retention"): 2}
+    assert state.expire(3, LIMITS, now=NOW, max_ages_ms=ages(DAY)) == {("bot", "retention"): 2}
     assert [(dead.destination, dead.position, dead.reason, dead.attempts) for dead in state.dead_letters(limit=9)] == [
         ("bot", 1, "retention", 0),
         ("bot", 2, "retention", 0),
@@ -386,13 +418,9 @@ def test_events_past_the_retention_of_a_disabled_destination_become_dead_letters
     assert {each.name: each.backlog for each in state.statuses()} == {"bot": 1, "other": 3}
     state.disable("bot", None)
     assert [claim.position for claim in claim_some(state, most=9)] == [3]
-    state.expire(
-        3, now=NOW + DAY, policy=DeliveryPolicy(max_age_ms=9 * DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-    )
+    state.expire(3, LIMITS, now=NOW + DAY, max_ages_ms=ages(9 * DAY))
     assert len(state.dead_letters(limit=9)) == 2
-    state.expire(
-        3, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=9 * DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-    )
+    state.expire(3, LIMITS, now=NOW + DAY + 1, max_ages_ms=ages(9 * DAY))
     assert state.dead_letters(limit=9) == []
 
 
@@ -401,24 +429,12 @@ def test_events_of_a_destination_that_fails_for_too_long_become_dead_letters(sta
     plan_deliveries(state, *(f"key {number}" for number in range(20)))
     for number in range(9):
         assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY * 9 + number))
-    assert (
-        state.expire(
-            0, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-        )
-        == {}
-    )
+    assert state.expire(0, LIMITS, now=NOW + DAY + 1, max_ages_ms=ages(DAY)) == {}
     assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY * 9))
-    assert (
-        state.expire(
-            0, now=NOW + DAY, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-        )
-        == {}
-    )
+    assert state.expire(0, LIMITS, now=NOW + DAY, max_ages_ms=ages(DAY)) == {}
     assert state.plan("bot", 20, 21, [Delivery(21, "new", NOW)], now=NOW + DAY // 2)
     assert claim_one(state, NOW + DAY).position < 21  # a claimed event is decided by its own attempt
-    assert state.expire(
-        0, now=NOW + DAY + 1, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-    ) == {("bot", "expired"): 19}
+    assert state.expire(0, LIMITS, now=NOW + DAY + 1, max_ages_ms=ages(DAY)) == {("bot", "expired"): 19}
     assert 21 in [claim.position for claim in claim_some(state, NOW + DAY * 9, most=99)]
     assert {dead.reason for dead in state.dead_letters(limit=99)} == {"expired"}
 
@@ -429,22 +445,12 @@ def test_events_of_a_destination_that_accepts_some_are_kept(state: State) -> Non
     for _ in range(12):
         assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY * 9))
     assert settle(state, claim_one(state), OK)
-    assert (
-        state.expire(
-            0, now=NOW + DAY * 2, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-        )
-        == {}
-    )
+    assert state.expire(0, LIMITS, now=NOW + DAY * 2, max_ages_ms=ages(DAY)) == {}
     for _ in range(5):
         assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY * 9))
     assert state.disable("bot", "by hand")
     assert state.disable("bot", None)
-    assert (
-        state.expire(
-            0, now=NOW + DAY * 4, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-        )
-        == {}
-    )
+    assert state.expire(0, LIMITS, now=NOW + DAY * 4, max_ages_ms=ages(DAY)) == {}
 
 
 def test_a_clock_that_was_ahead(state: State) -> None:
@@ -452,7 +458,7 @@ def test_a_clock_that_was_ahead(state: State) -> None:
     assert state.plan("bot", 0, 1, [Delivery(1, "a", NOW + DAY)], now=NOW)
     assert next_due(state) == NOW
     assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY * 30))
-    state.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY)
+    state.expire(0, LIMITS, now=NOW, max_ages_ms=ages(DAY))
     assert next_due(state) == NOW
 
 
@@ -606,23 +612,11 @@ def test_a_saved_event_is_deleted_with_its_dead_letter(state: State) -> None:
         add_dead_letter(state, position)
     state.save([1, 2], [record(1), record(2)], now=NOW, max_bytes=10_000)
     assert state.replay("bot", [Delivery(2, "a", NOW)], now=NOW) == 1
-    state.expire(
-        0,
-        now=NOW + 9 * DAY,
-        policy=DeliveryPolicy(max_age_ms=99 * DAY),
-        dead_letter_age_ms=8 * DAY,
-        retention_ms=9 * DAY,
-    )
+    state.expire(0, LIMITS, now=NOW + 9 * DAY, max_ages_ms=ages(99 * DAY))
     assert set(state.saved([1, 2])) == {2}
     assert state.dead_letters(limit=None) == []
     assert settle(state, claim_one(state))
-    state.expire(
-        0,
-        now=NOW + 9 * DAY,
-        policy=DeliveryPolicy(max_age_ms=99 * DAY),
-        dead_letter_age_ms=8 * DAY,
-        retention_ms=9 * DAY,
-    )
+    state.expire(0, LIMITS, now=NOW + 9 * DAY, max_ages_ms=ages(99 * DAY))
     assert state.saved([1, 2]) == {}
 
 
@@ -644,3 +638,79 @@ def test_the_whole_state_can_be_deleted(state: State, url: InboxUrl) -> None:
     assert needed(url, now=NOW) is None
     assert state.statuses() == []
     assert state.heartbeat() == 0
+
+
+def test_a_pending_delivery_is_given_up_by_hand(state: State) -> None:
+    """One whose attempt runs stays pending; what waited behind the other is due at once."""
+    plan_deliveries(state, "a", "a", "b", "c")
+    claims = {claim.queue: claim for claim in claim_some(state, most=3)}
+    assert settle(state, claims["a"], BAD, retry_at(NOW + DAY))
+    assert settle(state, claims["c"], BAD, retry_at(NOW + DAY))
+    assert state.give_up("bot", [1, 3, 4, 99], "dropped", now=NOW + 2000) == ([1, 4], [3])
+    assert [(each.position, each.first, each.leased) for each in state.pending("bot", after=0, limit=9, now=NOW)] == [
+        (2, 2, False),
+        (3, 3, True),
+    ]
+    assert claim_one(state, NOW + 2000).position == 2
+    assert settle(state, claims["b"])
+    assert state.give_up("bot", [3], "dropped", now=NOW + 2000) == ([], [])
+    assert [(each.position, each.reason, each.attempts, each.status) for each in state.dead_letters(limit=None)] == [
+        (1, "dropped", 1, 500),
+        (4, "dropped", 1, 500),
+    ]
+
+
+def test_giving_up_a_later_delivery_leaves_the_first_one_waiting(state: State) -> None:
+    """Its backoff is not over."""
+    plan_deliveries(state, "a", "a")
+    assert settle(state, claim_one(state), BAD, retry_at(NOW + DAY))
+    assert state.give_up("bot", [2], "dropped", now=NOW + 2000) == ([2], [])
+    assert next_due(state) == NOW + DAY
+
+
+def test_retry_now(state: State) -> None:
+    """All queues are due, except those whose attempt runs; relays are told when."""
+    plan_deliveries(state, "a", "b")
+    state.join({"bot": 0, "other": 0}, now=NOW)
+    plan_deliveries(state, "a", name="other")
+    first, second = claim_some(state, most=2)
+    (third,) = claim_some(state, name="other")
+    for claim in (first, third):
+        assert settle(state, claim, BAD, retry_at(NOW + DAY))
+    assert state.retried_at() == {}
+    state.retry("bot", now=NOW + 5000)
+    assert state.retried_at() == {"bot": NOW + 5000}
+    assert next_due(state) == NOW + 5000
+    assert [claim.position for claim in claim_some(state, NOW + 5000, most=2)] == [first.position]
+    assert next_due(state, "other") == NOW + DAY
+    assert settle(state, second)
+
+
+def test_reports_of_workers(state: State) -> None:
+    """The newest of each relay is kept, and an old one is deleted."""
+    assert state.count_relays(0) == 0
+    for at, status in ((NOW, None), (NOW + 1, 401)):
+        state.report({"bot": WorkerReport(at, DeliveryHealth.MISCONFIGURED, status, NOW + 9)})
+    (status,) = state.statuses()
+    assert status.reports == [WorkerReport(NOW + 1, DeliveryHealth.MISCONFIGURED, 401, NOW + 9)]
+    assert (state.count_relays(NOW + 1), state.count_relays(NOW + 2)) == (1, 0)
+    state.expire(0, LIMITS, now=NOW + 2 + REPORT_AGE_MS, max_ages_ms=ages(DAY))
+    assert state.statuses()[0].reports == []
+
+
+def test_dead_letters_are_grouped(state: State) -> None:
+    """By destination, reason and last status, with the newest of each group."""
+    state.join({"bot": 0, "a": 0}, now=NOW)
+    plan_deliveries(state, "a", "b", "c")
+    plan_deliveries(state, "a", name="a")
+    rejected = Ruling(Verdict.DEAD_LETTER, reason="rejected")
+    statuses = {1: 422, 2: 400, 3: 422}
+    for claim in claim_some(state, most=3):
+        attempt = Attempt(NOW + claim.position, 0.1, statuses[claim.position], "4xx")
+        assert settle(state, claim, attempt, rejected)
+    assert settle(state, claim_one(state, name="a"), BAD, EXPIRED)
+    assert state.dead_letter_groups() == [
+        ("a", "expired", 500, 1, BAD.at, 1),
+        ("bot", "rejected", 400, 1, NOW + 2, 2),
+        ("bot", "rejected", 422, 2, NOW + 3, 3),
+    ]

@@ -13,7 +13,7 @@ from service.outcomes import DeadLetterReason
 from service.relay.destinations import Destination
 from service.relay.planner import Planner
 from service.storage import engines
-from service.storage.deliveries import Attempt, Claim, QueueKind, Ruling, Settlement, Verdict, planned
+from service.storage.deliveries import Attempt, Claim, ExpiryLimits, QueueKind, Ruling, Settlement, Verdict, planned
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.engine import DeliveryStore
 from service.storage.identities import Identities, by_identifiers
@@ -268,7 +268,7 @@ def test_pairs_are_pruned_and_erased(world: World) -> None:
     state.records.erase((), [ANN])
     assert [pair.userid for pair in state.work.identities.pairs([("106", ANN), ("106", NUMBER), ("106", BOB)])] == [BOB]
     for later, left in ((DAY - 1, 1), (DAY + 1, 0)):
-        state.work.expire(0, now=NOW + later, policy=DELIVERY_POLICY, dead_letter_age_ms=DAY, retention_ms=DAY)
+        state.work.expire(0, ExpiryLimits(DELIVERY_POLICY, DAY, DAY), now=NOW + later, max_ages_ms={})
         assert len(state.work.identities.pairs([("106", BOB)])) == left
 
 

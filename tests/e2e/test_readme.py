@@ -92,10 +92,10 @@ def test_from_the_first_event_to_a_replay(run: Run, tmp_path: Path) -> None:
     simulate = "whatsapp-webhook simulate http://127.0.0.1:8080/webhooks"
     with shell.started(start) as application:
         shell.run(simulate)
-        until(lambda: len(application()) > 1000, lambda: f"{len(application())} arrived")
+        until(lambda: len(application()) > 80, lambda: f"{len(application())} arrived")
     shell.run(simulate)
     with shell.started(start) as application:
-        until(lambda: len(application()) > 1000, lambda: f"{len(application())} arrived")
+        until(lambda: len(application()) > 80, lambda: f"{len(application())} arrived")
         until(lambda: shell.pending("mine") == 0, lambda: f"{shell.pending('mine')} pending")
     listed = shell.run(replay.splitlines()[1])
     position = re.findall(r"^ *(\d+) ", listed, re.MULTILINE)[-1]

@@ -151,6 +151,79 @@ def test_every_event_is_delivered_under_faults_and_kills(tmp_path: Path, url: st
     )
 
 
+class Rejecting(Faulty):
+    """As `Faulty`, but it rejects some events with 422, whatever happens, and others the first time only."""
+
+    def __init__(self, forever: set[bytes], once: set[bytes]) -> None:
+        super().__init__()
+        self.forever, self.once = forever, once
+
+    def __call__(self, request: Request, client: Any) -> None:
+        with self.lock:
+            is_rejected = request.body in self.forever | self.once
+            self.once.discard(request.body)
+            self.faults["rejected"] += is_rejected
+        if is_rejected:
+            with suppress(OSError):
+                client.sendall(answer("422 X"))
+        else:
+            super().__call__(request, client)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("url", "on_failure"),
+    [
+        ("sqlite", "block"),
+        pytest.param("postgresql", "skip", marks=pytest.mark.needs("postgresql")),
+        pytest.param("sqlite", "skip", marks=pytest.mark.long),
+        pytest.param("postgresql", "block", marks=[pytest.mark.long, pytest.mark.needs("postgresql")]),
+    ],
+    indirect=["url"],
+)
+def test_permanent_failures_become_dead_letters_and_nothing_else(tmp_path: Path, url: str, on_failure: str) -> None:
+    """One event in fifty is never accepted, one in ten only the second time; the relay is killed every two seconds.
+
+    Each event is delivered or a dead letter. With `skip` the others keep their order, except those that failed.
+    """
+    number = EVENTS if url.startswith("sqlite") else EVENTS // 3
+    with closing(opened(tmp_path, url)) as inbox:
+        events = keep(inbox, *messages(number, max(number // 10, 20)))
+    forever = {event.data for event in events[7::50]}
+    rejecting = Rejecting(forever, {event.data for event in events[3::10]} - forever)
+    limits = {"permanentAttempts": 3, "permanentAfter": "1s", "backoff": {"first": "200ms", "max": "1s"}}
+    if on_failure == "skip":
+        limits |= {"onFailure": "skip", "skipAfter": 2}
+    started, kills = time.monotonic(), 0
+    with destination(rejecting) as app:
+        entry = {"url": f"http://127.0.0.1:{app.port}/", "timeout": TIMEOUT, "concurrency": 16, "delivery": limits}
+        write(tmp_path, entry)
+        relay = Relay(tmp_path, WEBHOOK_INBOX=url)
+        while not kills or relay.backlog():
+            assert time.monotonic() - started < 1500, f"{relay.backlog()} pending, {rejecting.faults}"
+            if not rejecting.faults["rejected"] or len(set(rejecting.accepted)) + len(forever) >= len(events):
+                # A permanent failure is given up only if another event is accepted.
+                with closing(opened(tmp_path, url)) as inbox:
+                    events += keep(inbox, message(9000 + kills, 10_000_000 + kills))
+            relay.start()
+            time.sleep(2)
+            relay.kill()
+            kills += 1
+        relay.start()
+        relay.wait_until_ready()
+        dead = [line.split() for line in relay.command("events", "dead-letters").splitlines()[1:]]
+        assert [(row[:3], int(row[3])) for row in dead] == [(["app", "rejected", "422"], len(forever))]
+        relay.stop()
+    assert set(rejecting.accepted) == {event.data for event in events} - forever
+    delivered = [event for event in events if event.data not in forever]
+    if on_failure == "block":
+        check_order(delivered, rejecting.accepted)
+    print(
+        f"{on_failure}: {len(events)} events, {kills} kills, {len(forever)} dead letters, "
+        f"{len(rejecting.accepted) - len(delivered)} duplicates, in {time.monotonic() - started:.0f} s"
+    )
+
+
 class Crowd:
     """People who write with their number, their user id or both, who change both, and who also write in groups."""
 

@@ -1,5 +1,6 @@
 """The destinations file: every problem is reported, and nothing ambiguous is accepted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.errors import ConfigurationError
 from service.events import Event
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.destinations import Destination, parse
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from tests.support.events import event
 
 GOOD = """
@@ -157,7 +159,7 @@ def test_rejected_files(text: str, problem: str) -> None:
 )
 def test_the_filter(entry: dict[str, Any], changes: dict[str, Any], *, wants: bool) -> None:
     """Every condition must match; a condition matches if any of its values does."""
-    assert destination(**entry).wants(text_message(**changes)) is wants
+    assert destination(**entry).selects(text_message(**changes)) is wants
 
 
 class TestRegistry:
@@ -260,3 +262,68 @@ class TestRegistry:
         registry.look()
         assert set(registry.current.entries) == {"bot", "other"}
         assert "can't be read" in registry.problems[0]
+
+
+def test_the_delivery_options_of_the_documentation() -> None:
+    """Durations are in milliseconds, and a rate is per second."""
+    options = {
+        "maxAge": "12h",
+        "maxAttempts": 20,
+        "backoff": {"first": "1s", "max": "10m"},
+        "permanentStatuses": [400, 404],
+        "permanentAttempts": 5,
+        "permanentAfter": "90s",
+        "onFailure": "skip",
+        "rateLimit": "600/m",
+    }
+    bot = destination(delivery=options, keepResponses=False)
+    assert bot.delivery.policy() == DeliveryPolicy(
+        max_age_ms=43_200_000,
+        max_attempts=20,
+        first_backoff_ms=1000,
+        max_backoff_ms=600_000,
+        permanent_statuses=frozenset({400, 404}),
+        permanent_attempts=5,
+        permanent_after_ms=90_000,
+        skip_after=5,
+    )
+    assert bot.delivery.rate_limit == 10
+    assert not bot.keep_responses
+    assert destination(delivery={"onFailure": "skip", "skipAfter": 2}).delivery.policy().skip_after == 2
+
+
+def test_without_delivery_options_the_defaults_apply() -> None:
+    """Those of the policy, also if the key is there but empty."""
+    assert destination().delivery.policy() == destination(delivery={}).delivery.policy() == DELIVERY_POLICY
+    assert destination().delivery.rate_limit is None
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"maxAge": 3}, "maxAge: must be a duration from 1m to 30d with a unit"),
+        ({"maxAge": "3"}, "maxAge: must be a duration from 1m to 30d with a unit"),
+        ({"maxAge": "59s"}, "maxAge: must be a duration from 1m to 30d"),
+        ({"maxAge": "31d"}, "maxAge: must be a duration from 1m to 30d"),
+        ({"backoff": {"first": "2h"}}, "first must not be longer than max"),
+        ({"backoff": {"first": "1ms"}}, "backoff.first: must be a duration from 100ms"),
+        ({"permanentStatuses": [410]}, "without 410"),
+        ({"permanentStatuses": [429]}, "429 (retried)"),
+        ({"permanentStatuses": [500]}, "statuses from 400 to 499"),
+        ({"permanentStatuses": ["400"]}, "permanentStatuses.0"),
+        ({"maxAttempts": 0}, "maxAttempts: input should be greater than or equal to 1"),
+        ({"onFailure": "drop"}, "'block' or 'skip'"),
+        ({"skipAfter": 3}, "skipAfter requires `onFailure: skip`"),
+        ({"rateLimit": "50"}, "such as 50/s, 600/m or 1000/h"),
+        ({"rateLimit": 50}, "such as 50/s, 600/m or 1000/h"),
+        ({"rateLimit": "0/s"}, "such as 50/s, 600/m or 1000/h"),
+        ({"maxAges": "3d"}, "unknown key delivery.maxAges: did you mean maxAge?"),
+        ({"backoff": {"initial": "1s"}}, "unknown key delivery.backoff.initial"),
+    ],
+)
+def test_a_wrong_delivery_option_is_reported(options: dict[str, Any], problem: str) -> None:
+    """With the name of the option, and what is allowed."""
+    entry = {"name": "bot", "url": "https://bot.example.com/", "format": "meta", "secretFile": "bot"}
+    (told,) = problems_of(json.dumps({"destinations": [{**entry, "delivery": options}]}))
+    assert problem in told
+    assert "destination 'bot'" in told

@@ -1,50 +1,129 @@
-"""The retry rule and the circuit breaker: pure, so every edge case is one line."""
+"""What an answer means, and what follows from it: pure, so every edge case is one line."""
 
-import itertools
+import dataclasses
 
 import pytest
 
-from service.outcomes import DeadLetterReason
-from service.relay.policy import (
-    FIRST_CONCURRENCY,
-    MAX_CONCURRENCY,
-    MAX_FAILED_QUEUES,
-    MAX_PAUSE_MS,
-    MIN_FAILED_QUEUES,
-    MIN_PAUSE_MS,
-    Breaker,
-    BreakerState,
-    rule,
-    shares,
-)
-from service.relay.sender import DeliveryResponse
+from service.outcomes import AttemptOutcome, DeadLetterReason
+from service.relay.delivery_response import DeliveryResponse
+from service.relay.policy import AnswerKind, kind_of, outcome_of, remedy_of, rule
 from service.storage.deliveries import Claim, Ruling, Verdict
-from service.storage.delivery_policy import DELIVERY_POLICY
-from service.telemetry.metrics import relay as metrics
+from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 
 NOW = 1_795_000_000_000
+PERMANENT_AFTER = DELIVERY_POLICY.permanent_after_ms
 
 
-def claim(attempts: int = 0, first_attempt_at: int = 0, planned_at: int = 0) -> Claim:
+def claim(
+    queue_attempts: int = 0,
+    queue_failing_since: int = 0,
+    *,
+    attempts: int | None = None,
+    rejections: int = 0,
+    first_attempt_at: int = 0,
+    planned_at: int = 0,
+    skipped: bool = False,
+) -> Claim:
+    """Return a claim; without *attempts*, all attempts of its queue were of this delivery."""
     return Claim(
-        "bot", "queue", 1, planned_at, replay=False, attempts=attempts, first_attempt_at=first_attempt_at, token=1
+        "bot",
+        "queue",
+        1,
+        planned_at,
+        replay=False,
+        token=1,
+        queue_attempts=queue_attempts,
+        queue_failing_since=queue_failing_since,
+        attempts=queue_attempts if attempts is None else attempts,
+        rejections=rejections,
+        first_attempt_at=first_attempt_at,
+        skipped=skipped,
     )
 
 
-def ruling(
-    status: int, *, attempts: int = 0, first_attempt_at: int = 0, retry_after: str | None = None, chance: float = 1.0
+def ruled(
+    status: int,
+    of: Claim,
+    *,
+    policy: DeliveryPolicy = DELIVERY_POLICY,
+    accepted_at: int = 0,
+    retry_after: str | None = None,
+    chance: float = 1.0,
 ) -> Ruling:
-    answer = DeliveryResponse(status, "word", retry_after)
-    return rule(claim(attempts, first_attempt_at), answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: chance)
+    answer = DeliveryResponse(status, AttemptOutcome.ERROR, retry_after)
+    return rule(of, answer, policy=policy, accepted_at=accepted_at, now=NOW, chance=lambda: chance)
 
 
-@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def ruling(status: int, *, attempts: int = 0, retry_after: str | None = None, chance: float = 1.0) -> Ruling:
+    return ruled(status, claim(attempts), retry_after=retry_after, chance=chance)
+
+
+KINDS = {
+    AnswerKind.DELIVERED: (200, 201, 204, 299),
+    AnswerKind.MISCONFIGURED: (300, 302, 307, 399, 401, 403, 404, 405, 414, 415, 501),
+    AnswerKind.PERMANENT: (400, 413, 422),
+    AnswerKind.DISABLED: (410,),
+    AnswerKind.RETRY: (101, 199, 402, 408, 409, 423, 499),
+    AnswerKind.FAILED: (0, 429, 500, 502, 503, 504, 599, 600, 999),
+}
+
+
+@pytest.mark.parametrize(("kind", "status"), [(kind, status) for kind, all_ in KINDS.items() for status in all_])
+def test_the_status_table(kind: AnswerKind, status: int) -> None:
+    """The table of docs/receive-events.md."""
+    assert kind_of(status, DELIVERY_POLICY.permanent_statuses) is kind
+
+
+def test_a_destination_is_up_if_it_answered_about_the_message() -> None:
+    """Not if it may be down, and not if it is misconfigured."""
+    down = {kind for kind in AnswerKind if not kind.shows_that_it_is_up}
+    assert down == {AnswerKind.FAILED, AnswerKind.MISCONFIGURED}
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "delivered"),
+        (299, "delivered"),
+        (300, "redirect"),
+        (399, "redirect"),
+        (101, "1xx"),
+        (199, "1xx"),
+        (400, "4xx"),
+        (500, "5xx"),
+        (599, "5xx"),
+        (600, "error"),
+        (999, "error"),
+    ],
+)
+def test_the_outcome_is_the_class_of_the_status(status: int, outcome: str) -> None:
+    """Or `error`, if HTTP does not define the class."""
+    assert outcome_of(status) is AttemptOutcome(outcome)
+
+
+def test_permanent_statuses_of_a_destination() -> None:
+    """They replace the default, and come before the statuses of a misconfigured destination."""
+    assert kind_of(404, {404}) is AnswerKind.PERMANENT
+    assert kind_of(400, {404}) is AnswerKind.RETRY
+
+
+@pytest.mark.parametrize("status", KINDS[AnswerKind.MISCONFIGURED])
+def test_each_status_of_a_misconfigured_destination_has_a_remedy(status: int) -> None:
+    """It says what to look at."""
+    word = {401: "secretFile", 403: "secretFile", 414: "shorten", 415: "Content-Type"}.get(
+        status, "redirect" if status < 400 else "POST requests"
+    )
+    assert word in remedy_of(status)
+    assert remedy_of(status)[0].islower()
+
+
+@pytest.mark.parametrize("status", KINDS[AnswerKind.DELIVERED])
 def test_success(status: int) -> None:
     """Any 2xx is delivered."""
     assert ruling(status) == Ruling(Verdict.DELIVERED)
 
 
-@pytest.mark.parametrize("status", [0, 199, 300, 302, 400, 401, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize("status", [0, 199, 409, 429, 500, 503])
 def test_everything_else_is_retried(status: int) -> None:
     """After a random backoff, whose upper limit doubles with each attempt."""
     assert ruling(status, chance=1.0) == Ruling(Verdict.RETRY, NOW + DELIVERY_POLICY.first_backoff_ms)
@@ -55,31 +134,137 @@ def test_everything_else_is_retried(status: int) -> None:
 
 def test_gone_has_no_backoff() -> None:
     """The destination is disabled, and the delivery stays pending."""
-    assert ruling(410) == Ruling(Verdict.RETRY, NOW)
+    assert ruling(410) == Ruling(Verdict.RETRY, NOW, counts=False)
+
+
+def test_an_attempt_that_the_relay_stopped_is_due_at_once() -> None:
+    """It is not the destination's fault, so it does not count."""
+    answer = DeliveryResponse(0, AttemptOutcome.STOPPED)
+    assert rule(claim(3), answer, policy=DELIVERY_POLICY, accepted_at=0, now=NOW, chance=lambda: 1.0) == Ruling(
+        Verdict.RETRY, NOW, counts=False
+    )
 
 
 def test_an_event_expires() -> None:
     """Three days after the queue's first failure, if there were enough attempts; a success then is still a success."""
-    expired = NOW - DELIVERY_POLICY.max_age_ms
-    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired + 1).verdict is Verdict.RETRY
-    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired) == Ruling(
-        Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED
-    )
-    assert ruling(500, attempts=DELIVERY_POLICY.min_attempts - 1, first_attempt_at=expired).verdict is Verdict.RETRY, (
-        "the clock may have jumped"
-    )
-    assert ruling(200, attempts=DELIVERY_POLICY.min_attempts, first_attempt_at=expired).verdict is Verdict.DELIVERED
+    expired, enough = NOW - DELIVERY_POLICY.max_age_ms, DELIVERY_POLICY.min_attempts
+    assert ruled(500, claim(enough, expired + 1)).verdict is Verdict.RETRY
+    assert ruled(500, claim(enough, expired)) == Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED)
+    assert ruled(500, claim(enough - 1, expired)).verdict is Verdict.RETRY, "the clock may have jumped"
+    assert ruled(200, claim(enough, expired)).verdict is Verdict.DELIVERED
 
 
-def test_an_event_that_waited_behind_an_expired_one_gets_one_attempt() -> None:
-    """It has waited three days as well; an event that was planned later has its own three days."""
-    answer = DeliveryResponse(500, "5xx")
+def test_an_event_that_waited_behind_an_expired_one_has_attempts_of_its_own() -> None:
+    """It does not inherit the count of its predecessor; one that was planned later has its own three days, too."""
+    expired, enough = NOW - 2 * DELIVERY_POLICY.max_age_ms, DELIVERY_POLICY.min_attempts
+    assert ruled(500, claim(99, expired, attempts=0)).verdict is Verdict.RETRY
+    assert ruled(500, claim(99, expired, attempts=enough - 1)).verdict is Verdict.RETRY
+    assert ruled(500, claim(99, expired, attempts=enough)).verdict is Verdict.DEAD_LETTER
     for planned_at, verdict in (
         (NOW - DELIVERY_POLICY.max_age_ms, Verdict.DEAD_LETTER),
         (NOW - DELIVERY_POLICY.max_age_ms + 1, Verdict.RETRY),
     ):
-        next_claim = claim(attempts=99, first_attempt_at=NOW - 2 * DELIVERY_POLICY.max_age_ms, planned_at=planned_at)
-        assert rule(next_claim, answer, policy=DELIVERY_POLICY, now=NOW, chance=lambda: 1.0).verdict is verdict
+        assert ruled(500, claim(99, expired, planned_at=planned_at)).verdict is verdict
+
+
+def test_max_attempts() -> None:
+    """They win over the minimum of ten, and count per delivery."""
+    policy = dataclasses.replace(DELIVERY_POLICY, max_attempts=2)
+    assert ruled(500, claim(99, attempts=0), policy=policy).verdict is Verdict.RETRY
+    assert ruled(500, claim(1), policy=policy) == Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.ATTEMPTS)
+    assert ruled(200, claim(1), policy=policy).verdict is Verdict.DELIVERED
+    assert ruled(401, claim(99), policy=policy).verdict is Verdict.RETRY, "a misconfigured destination never counts"
+
+
+def test_the_backoff_of_a_destination() -> None:
+    """It replaces the default; its random delay grows with the attempts of the delivery."""
+    policy = dataclasses.replace(DELIVERY_POLICY, first_backoff_ms=100, max_backoff_ms=500)
+    delays = [ruled(500, claim(99, attempts=attempts), policy=policy).due - NOW for attempts in range(5)]
+    assert delays == [100, 200, 400, 500, 500]
+
+
+def rejected(
+    rejections: int = 2, first_attempt_at: int = NOW - PERMANENT_AFTER, accepted_at: int = NOW, status: int = 422
+) -> Ruling:
+    """Return the ruling on an answer with a permanent status."""
+    delivery = claim(2, rejections=rejections, first_attempt_at=first_attempt_at)
+    return ruled(status, delivery, accepted_at=accepted_at)
+
+
+class TestPermanentFailure:
+    """A message that the destination will never accept, while it accepts others."""
+
+    def test_three_answers_over_ten_minutes(self) -> None:
+        """Then it is a dead letter."""
+        assert rejected() == Ruling(Verdict.DEAD_LETTER, reason=DeadLetterReason.REJECTED, is_permanent=True)
+
+    @pytest.mark.parametrize(
+        "too_early",
+        [
+            {"rejections": 1},
+            {"first_attempt_at": NOW - PERMANENT_AFTER + 1},
+            {"accepted_at": 0},
+            {"accepted_at": NOW - PERMANENT_AFTER},
+        ],
+    )
+    def test_a_deployment_in_progress_kills_nothing(self, too_early: dict[str, int]) -> None:
+        """Too few answers, too early, or no other event was accepted since the first attempt: it is retried."""
+        ruling = rejected(**too_early)
+        assert (ruling.verdict, ruling.is_permanent, ruling.counts) == (Verdict.RETRY, True, True)
+
+    def test_an_answer_in_the_first_attempt_is_too_early(self) -> None:
+        """Even if one answer is enough: it has just begun."""
+        policy = dataclasses.replace(DELIVERY_POLICY, permanent_attempts=1)
+        assert ruled(422, claim(), policy=policy, accepted_at=NOW).verdict is Verdict.RETRY
+
+    def test_another_status_is_no_rejection(self) -> None:
+        """It is retried like any other."""
+        assert rejected(status=500) == Ruling(Verdict.RETRY, NOW + 4 * DELIVERY_POLICY.first_backoff_ms)
+
+    def test_it_expires_like_any_other(self) -> None:
+        """The destination may accept nothing at all for three days."""
+        old = claim(10, NOW - DELIVERY_POLICY.max_age_ms, first_attempt_at=NOW - 1)
+        assert ruled(422, old).reason is DeadLetterReason.EXPIRED
+
+
+class TestMisconfigured:
+    """A misconfigured destination is never counted against a message."""
+
+    @pytest.mark.parametrize("status", KINDS[AnswerKind.MISCONFIGURED])
+    def test_it_is_retried_within_a_minute(self, status: int) -> None:
+        """However often it was attempted."""
+        assert ruled(status, claim(99, attempts=0)) == Ruling(Verdict.RETRY, NOW + 60_000, counts=False)
+
+    def test_retry_after_is_obeyed(self) -> None:
+        """Also as a date."""
+        ruling = ruled(403, claim(), retry_after="Wed, 18 Nov 2026 11:07:20 GMT")
+        assert ruling == Ruling(Verdict.RETRY, 1_795_000_040_000, counts=False)
+
+    def test_nothing_waits_longer_than_the_maximum_age(self) -> None:
+        """Otherwise one wrong path would stop the purge of the inbox forever."""
+        expired = NOW - DELIVERY_POLICY.max_age_ms
+        assert ruled(404, claim(10, expired, attempts=0)) == Ruling(
+            Verdict.DEAD_LETTER, reason=DeadLetterReason.EXPIRED, counts=False
+        )
+        assert ruled(404, claim(9, expired, attempts=0)).verdict is Verdict.RETRY
+        assert ruled(404, claim(10, expired + 1, attempts=0)).verdict is Verdict.RETRY
+
+
+class TestSkip:
+    """With `onFailure: skip`, a delivery that fails stops blocking its queue."""
+
+    policy = dataclasses.replace(DELIVERY_POLICY, skip_after=3)
+
+    def test_after_so_many_attempts(self) -> None:
+        """Once: then it waits in a queue of its own."""
+        due = NOW + 4 * DELIVERY_POLICY.first_backoff_ms
+        assert ruled(500, claim(1), policy=self.policy).verdict is Verdict.RETRY
+        assert ruled(500, claim(2), policy=self.policy) == Ruling(Verdict.SKIP, due)
+        assert ruled(500, claim(2, skipped=True), policy=self.policy) == Ruling(Verdict.RETRY, due)
+
+    def test_a_misconfigured_destination_skips_nothing(self) -> None:
+        """Its order can be kept: it accepts nothing."""
+        assert ruled(401, claim(99), policy=self.policy).verdict is Verdict.RETRY
 
 
 @pytest.mark.parametrize(
@@ -102,21 +287,8 @@ def test_retry_after(header: str, delay: int) -> None:
     assert ruling(503, retry_after=header).due == NOW + delay
 
 
-QUEUES = itertools.count()
-
-
-def fail(breaker: Breaker, times: int, now: int = NOW, status: int = 503, *, failed_before: bool = False) -> None:
-    """Record one failure for each of so many new queues."""
-    for _ in range(times):
-        breaker.record(DeliveryResponse(status, "5xx"), now, queue=f"queue {next(QUEUES)}", failed_before=failed_before)
-
-
-def succeed(breaker: Breaker, status: int = 200) -> None:
-    breaker.record(DeliveryResponse(status, "word"), NOW, queue="good", failed_before=False)
-
-
 def test_the_documented_limits() -> None:
-    """The limits of docs/receive-events.md, in milliseconds, and the breaker states of the metrics."""
+    """The limits of docs/receive-events.md, in milliseconds."""
     assert (
         DELIVERY_POLICY.first_backoff_ms,
         DELIVERY_POLICY.max_backoff_ms,
@@ -124,240 +296,16 @@ def test_the_documented_limits() -> None:
         DELIVERY_POLICY.max_age_ms,
     ) == (2_000, 3_600_000, 86_400_000, 259_200_000)
     assert DELIVERY_POLICY.min_attempts == 10
-    assert (MIN_FAILED_QUEUES, MAX_FAILED_QUEUES, MAX_CONCURRENCY) == (5, 40, 256)
-    assert (MIN_PAUSE_MS, MAX_PAUSE_MS) == (1_000, 60_000)
-    assert sorted(BreakerState) == sorted(metrics.BREAKER_STATES)
+    assert (DELIVERY_POLICY.permanent_attempts, DELIVERY_POLICY.permanent_after_ms) == (3, 600_000)
 
 
 def test_stored_times_are_integers() -> None:
     """SQLite rejects other types."""
     assert isinstance(ruling(500, chance=0.3).due, int)
     assert isinstance(ruling(500, chance=0.0, retry_after="Wed, 18 Nov 2026 11:07:20 GMT").due, int)
-    breaker = Breaker(lambda: 0.3)
-    fail(breaker, MIN_FAILED_QUEUES)
-    assert isinstance(breaker.next_probe_at, int)
-    assert [type(breaker.capacity(0, 4, now=now)) for now in (NOW, breaker.next_probe_at)] == [int, int]
 
 
 @pytest.mark.parametrize("header", ["", "soon", "Wed, 18 Nov 2020 11:06:40 GMT", "Wed, 99 Nov 9999 99:99:99 GMT", "²"])
 def test_an_invalid_retry_after_adds_no_delay(header: str) -> None:
     """Nor does a date in the past."""
     assert ruling(503, retry_after=header, chance=0.0).due == NOW
-
-
-def admits(breaker: Breaker, now: int) -> bool:
-    """Start an attempt if the breaker allows one; return whether it does."""
-    if not breaker.capacity(0, 4, now=now):
-        return False
-    breaker.attempt_started()
-    return True
-
-
-@pytest.mark.parametrize(
-    ("concurrency", "running_failed", "healthy_since", "expected"),
-    [
-        (8, 0, 0, (2, 4)),
-        (8, 1, 0, (1, 3)),
-        (8, 2, 9, (0, 2)),
-        (8, 9, 9, (0, 0)),
-        (256, 0, 0, (64, 128)),
-        (3, 0, 0, (1, 1)),
-        (5, 0, 0, (1, 2)),
-        (2, 1, 0, (0, 0)),
-        (1, 0, 2, (0, 1)),
-        (1, 0, 3, (1, 1)),
-    ],
-)
-def test_the_share_of_failed_queues(
-    concurrency: int, running_failed: int, healthy_since: int, expected: tuple[int, int]
-) -> None:
-    """A quarter is reserved for them, and at most half; with a concurrency of 1, every fourth attempt."""
-    assert shares(concurrency, running_failed, healthy_since) == expected
-
-
-class TestBreaker:
-    """The circuit breaker pauses a destination that is down, and detects that it is back."""
-
-    @pytest.mark.parametrize("status", [0, 429, 500, 503])
-    def test_it_opens_after_consecutive_failures(self, status: int) -> None:
-        """It admits nothing until its pause is over."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES - 1, status=status)
-        assert admits(breaker, NOW)
-        fail(breaker, 1, status=status)
-        assert breaker.state is BreakerState.OPEN
-        assert breaker.next_probe_at == NOW + MIN_PAUSE_MS
-        assert not admits(breaker, NOW + MIN_PAUSE_MS - 1)
-
-    def test_one_attempt_probes_the_destination(self) -> None:
-        """While the probe runs, no other attempt starts."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert admits(breaker, NOW + MIN_PAUSE_MS)
-        assert breaker.state is BreakerState.HALF_OPEN
-        assert breaker.capacity(1, 4, now=NOW + MIN_PAUSE_MS * 100) == 0
-        succeed(breaker)
-        assert breaker.state is BreakerState.CLOSED
-        fail(breaker, MIN_FAILED_QUEUES - 1)
-        assert admits(breaker, NOW)
-
-    @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (1.0, 1.0)])
-    def test_pauses_grow_with_jitter(self, chance: float, share: float) -> None:
-        """A pause is a quarter of the time since the first failure, at most a minute; jitter takes off up to half."""
-        breaker = Breaker(lambda: chance)
-        fail(breaker, MIN_FAILED_QUEUES)
-        for failed_for, pause in ((0, 1), (3_999, 1), (4_000, 1), (40_000, 10), (240_000, 60), (9_000_000, 60)):
-            assert admits(breaker, NOW + failed_for + MAX_PAUSE_MS)
-            fail(breaker, 1, now=NOW + failed_for)
-            assert breaker.next_probe_at - (NOW + failed_for) == int(pause * 1000 * share)
-
-    def test_short_outages_raise_the_number_of_failed_queues(self) -> None:
-        """After each one more queues have to fail before the breaker opens; a real outage resets the number."""
-        breaker = Breaker(lambda: 1.0)
-        for needed in (
-            MIN_FAILED_QUEUES,
-            2 * MIN_FAILED_QUEUES,
-            4 * MIN_FAILED_QUEUES,
-            MAX_FAILED_QUEUES,
-            MAX_FAILED_QUEUES,
-        ):
-            fail(breaker, needed - 1)
-            assert breaker.state is BreakerState.CLOSED
-            fail(breaker, 1)
-            assert admits(breaker, NOW + MIN_PAUSE_MS)
-            succeed(breaker)
-        fail(breaker, MAX_FAILED_QUEUES, now=NOW - 60_000)
-        assert admits(breaker, NOW)
-        succeed(breaker)
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.state is BreakerState.OPEN
-
-    @pytest.mark.parametrize(
-        ("duration", "needed"), [(-1, MIN_FAILED_QUEUES), (0, 10), (59_999, 10), (60_000, MIN_FAILED_QUEUES)]
-    )
-    def test_an_outage_is_real_from_one_minute_on(self, duration: int, needed: int) -> None:
-        """A shorter one is attributed to the events, unless the clock was set back."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES, now=NOW - duration)
-        breaker.attempt_started()
-        succeed(breaker)
-        fail(breaker, needed - 1)
-        assert breaker.state is BreakerState.CLOSED
-        fail(breaker, 1)
-        assert breaker.state is BreakerState.OPEN
-
-    @pytest.mark.parametrize("status", [200, 302, 400, 404, 410, 499])
-    def test_a_rejected_event_is_no_failure_of_the_destination(self, status: int) -> None:
-        """The destination responds, so it is up."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES - 1)
-        succeed(breaker, status)
-        fail(breaker, MIN_FAILED_QUEUES - 1)
-        assert breaker.state is BreakerState.CLOSED
-
-    def test_failures_of_attempts_that_were_running_do_not_extend_the_pause(self) -> None:
-        """Sixteen concurrent failures are one failure of the destination, not sixteen pauses."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES)
-        fail(breaker, 11, now=NOW + MIN_PAUSE_MS // 2)
-        assert breaker.next_probe_at == NOW + MIN_PAUSE_MS
-
-    def test_one_failing_queue_does_not_open_it(self) -> None:
-        """However often its first event is rejected."""
-        breaker = Breaker(lambda: 1.0)
-        for _ in range(MIN_FAILED_QUEUES * 10):
-            breaker.record(DeliveryResponse(503, "5xx"), NOW, queue="poisoned", failed_before=True)
-        fail(breaker, MIN_FAILED_QUEUES - 2)
-        assert breaker.state is BreakerState.CLOSED
-
-    @pytest.mark.parametrize(("healthy", "state"), [(0, "closed"), (2, "closed"), (3, "open"), (5, "open")])
-    def test_queues_that_failed_before_do_not_open_it_alone(self, healthy: int, state: str) -> None:
-        """At least half of the queues whose last attempts failed must have been new or healthy."""
-        breaker = Breaker(lambda: 1.0)
-        succeed(breaker)
-        fail(breaker, 3 * MIN_FAILED_QUEUES, failed_before=True)
-        fail(breaker, healthy)
-        assert breaker.state == state
-
-    def test_exactly_half_new_queues_is_enough(self) -> None:
-        """If the number of queues is even."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert admits(breaker, NOW + MIN_PAUSE_MS)
-        succeed(breaker)
-        fail(breaker, MIN_FAILED_QUEUES, failed_before=True)
-        fail(breaker, MIN_FAILED_QUEUES - 1)
-        assert breaker.state is BreakerState.CLOSED
-        fail(breaker, 1)
-        assert breaker.state is BreakerState.OPEN
-
-    def test_a_healthy_queue_counts_as_healthy_until_the_next_success(self) -> None:
-        """Its second consecutive failure does not make it a queue that failed before."""
-        breaker = Breaker(lambda: 1.0)
-        succeed(breaker)
-        for failed_before in (False, True):
-            for number in range(MIN_FAILED_QUEUES - 1):
-                breaker.record(DeliveryResponse(503, "5xx"), NOW, queue=f"same {number}", failed_before=failed_before)
-        fail(breaker, 1, failed_before=True)
-        assert breaker.state is BreakerState.OPEN
-
-    def test_before_the_first_success_every_failed_queue_counts(self) -> None:
-        """A relay that is restarted while the destination is down pauses as well."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES, failed_before=True)
-        assert breaker.state is BreakerState.OPEN
-
-    def test_after_a_500_the_next_probe_is_within_a_second(self) -> None:
-        """The application is running, and the cause may be a single event."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES, status=500)
-        for _ in range(10):
-            probed_at = breaker.next_probe_at
-            assert admits(breaker, probed_at)
-            fail(breaker, 1, now=probed_at, status=500)
-            assert breaker.next_probe_at == probed_at + 1000
-        assert admits(breaker, breaker.next_probe_at)
-        fail(breaker, 1, now=NOW + 100_000, status=501)
-        assert breaker.next_probe_at == NOW + 125_000, "after any other failure, a quarter of the outage"
-
-    def test_a_probe_without_a_result_is_repeated(self) -> None:
-        """Otherwise the breaker would stay half-open forever."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert admits(breaker, NOW + MIN_PAUSE_MS)
-        assert breaker.capacity(1, 4, now=NOW + MIN_PAUSE_MS) == 0
-        assert breaker.capacity(0, 4, now=NOW + MIN_PAUSE_MS) == 1
-
-    def test_a_clock_that_is_set_back(self) -> None:
-        """The pause never exceeds its limit."""
-        breaker = Breaker(lambda: 1.0)
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.capacity(0, 4, now=NOW - 9_000_000) == 0
-        assert breaker.capacity(0, 4, now=NOW - 9_000_000 + MAX_PAUSE_MS) == 1
-
-    def test_an_attempt_leaves_it_closed(self) -> None:
-        """Only an attempt while it is open is a probe."""
-        breaker = Breaker(lambda: 1.0)
-        breaker.attempt_started()
-        assert breaker.state is BreakerState.CLOSED
-
-    def test_running_attempts_reduce_the_capacity(self) -> None:
-        """While it is open, the capacity is one probe."""
-        breaker = Breaker(lambda: 1.0)
-        assert breaker.capacity(0, 4, now=NOW) == 4
-        assert breaker.capacity(3, 4, now=NOW) == 1
-        assert breaker.capacity(4, 4, now=NOW) == breaker.capacity(9, 4, now=NOW) == 0
-        fail(breaker, MIN_FAILED_QUEUES)
-        assert breaker.capacity(0, 4, now=NOW + MIN_PAUSE_MS) == breaker.concurrency(4) == 1
-
-    def test_concurrency_grows_slowly_after_an_outage(self) -> None:
-        """It starts at two, doubles with each success, and starts at two again after the next outage."""
-        breaker = Breaker(lambda: 1.0)
-        for number in range(2):
-            fail(breaker, MIN_FAILED_QUEUES * (number + 1))
-            assert admits(breaker, breaker.next_probe_at)
-            capacities = []
-            for _ in range(5):
-                succeed(breaker)
-                capacities.append(breaker.capacity(0, 20, now=NOW))
-            assert capacities == [FIRST_CONCURRENCY, 4, 8, 16, 20]

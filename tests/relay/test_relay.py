@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -19,10 +20,10 @@ from service.instruments import Instruments
 from service.meta import catalogue
 from service.relay.destination_registry import DestinationRegistry
 from service.relay.loop import Relay
-from service.storage.deliveries import DeadLetter, Delivery, DestinationStatus
+from service.storage.deliveries import AttemptEvidence, DeadLetter, Delivery, DeliveryHealth, DestinationStatus
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite import SqliteInbox, SqliteLog
-from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin
+from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin, low_watermark
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
 from service.telemetry import metrics
@@ -33,6 +34,11 @@ from tests.support.server import until
 
 HOUR = 3600.0
 WEEK = 7 * 86_400.0
+
+
+REJECTED = OK.replace(b"200 OK", b"422 X")
+FAILED = OK.replace(b"200 OK", b"500 X")
+UNAUTHORIZED = OK.replace(b"200 OK", b"401 X")
 
 
 class Setup:
@@ -476,3 +482,103 @@ def test_events_that_were_purged_unread_are_counted(setup: Setup, app: Destinati
     until(lambda: len(app.requests) == 2, "not both were received")
     purged = {"destination": "app", "reason": "retention"}
     until(lambda: setup.metric("dead_letters_total", purged) == 3, "the purged events were not counted")
+
+
+@pytest.mark.parametrize(
+    ("reason", "limits"),
+    [
+        ("rejected", {"permanentAttempts": 3, "permanentAfter": "1s"}),
+        ("attempts", {"maxAttempts": 3}),
+    ],
+)
+def test_after_a_permanent_failure_the_events_behind_it_are_delivered(
+    setup: Setup, reason: str, limits: dict[str, Any]
+) -> None:
+    """Ten events of the same customer fail twice each: they do not inherit the count of the dead letter."""
+    bad, *others = keep(setup.inbox, *(message(1, number) for number in range(11)))
+    keep(setup.inbox, message(2, 100))  # another customer's event, which is accepted
+    attempts = Counter[bytes]()
+
+    def answer(request: Request, client: Any) -> None:
+        attempts[request.body] += 1
+        is_accepted = request.headers["ce-partitionkey"] != bad.partitionkey or attempts[request.body] > 2
+        client.sendall(OK if is_accepted and request.body != bad.data else REJECTED)
+
+    with destination(answer) as app:
+        setup.start(to(app, delivery={**limits, "backoff": {"first": "100ms", "max": "200ms"}}))
+        until(lambda: app.requests, "nothing was received")
+        while setup.status().backlog:
+            keep(setup.inbox, message(2, 101 + len(app.requests)))
+            time.sleep(0.5)
+    assert [(dead.position, dead.reason, dead.status) for dead in setup.dead_letters()] == [(1, reason, 422)]
+    assert [attempts[event.data] for event in others] == [3] * 10
+
+
+def test_with_skip_the_events_behind_a_failing_one_are_delivered(setup: Setup) -> None:
+    """It waits in a queue of its own, holds the low-watermark, and arrives late."""
+    bad, *others = keep(setup.inbox, *(message(1, number) for number in range(5)))
+    with destination() as app:
+        app.behave = lambda request, client: client.sendall(FAILED if request.body == bad.data else OK)
+        skip = {"onFailure": "skip", "skipAfter": 2, "backoff": {"first": "100ms", "max": "1s"}}
+        setup.start(to(app, delivery=skip))
+        until(lambda: len(set(app.bodies())) == 5 and setup.status().backlog == 1, lambda: str(app.bodies()))
+        received = [body for body in app.bodies() if body != bad.data]
+        assert received == [event.data for event in others]
+        (pending,) = SqliteDeliveryAdmin(setup.store).pending("app", after=0, limit=9, now=0)
+        assert (pending.position, pending.skipped) == (1, True)
+        assert SqliteDeliveryAdmin(setup.store).history(1)[0].state == "skipped"
+        assert low_watermark(setup.directory / "relay.db", now=int(setup.now() * 1000), policy=DELIVERY_POLICY) == 1
+        app.behave = saying()
+        until(lambda: setup.status().backlog == 0, lambda: str(setup.status()))
+        assert app.bodies()[-1] == bad.data
+
+
+def test_a_misconfigured_destination(setup: Setup, app: Destination, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is attempted once at a time, no message is counted, and "retry now" delivers everything at once."""
+    app.behave = saying(UNAUTHORIZED)
+    keep(setup.inbox, *messages(40, 20))
+    relay = setup.start(to(app, concurrency=8))
+    until(lambda: "app" in relay.states(), "the destinations file was not read")
+    until(lambda: relay.states()["app"].health is DeliveryHealth.MISCONFIGURED, lambda: str(relay.states()))
+    assert relay.states()["app"].status == 401
+    time.sleep(1)
+    before = len(app.requests)
+    assert before < 60
+    warnings = [line for line in capfd.readouterr().out.splitlines() if "destination is misconfigured" in line]
+    assert len(warnings) == 1, "once in ten minutes"
+    assert "401" in warnings[0]
+    assert "check the signing secret" in warnings[0]
+    assert {each.attempts for each in SqliteDeliveryAdmin(setup.store).pending("app", after=0, limit=99, now=0)} == {0}
+    app.behave = saying()
+    repaired = time.monotonic()
+    SqliteDeliveryAdmin(setup.store).retry("app", now=int(setup.now() * 1000))
+    until(lambda: setup.status().backlog == 0, lambda: str(setup.status()))
+    assert time.monotonic() - repaired < 3
+    assert relay.states()["app"].health is DeliveryHealth.OK
+
+
+def test_evidence_of_failed_attempts(setup: Setup, app: Destination) -> None:
+    """`keepResponses: false` keeps the reason only; what was delivered has none."""
+    keep(setup.inbox, message(1, 1))
+    answer = b"HTTP/1.1 500 X\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nwhy?"
+    app.behave = saying(answer)
+    with destination(saying(answer)) as other:
+        setup.start(to(app), to(other, name="other", keepResponses=False))
+        until(lambda: app.requests and other.requests, "nothing was received")
+        app.behave = other.behave = saying()
+        until(lambda: setup.status().backlog == setup.status("other").backlog == 0, "not delivered")
+    own, others = SqliteDeliveryAdmin(setup.store).history(1)
+    failed, delivered = own.attempts
+    assert failed.evidence is not None
+    assert (failed.evidence.reason, failed.evidence.text) == ("responded with 500 Internal Server Error", "why?")
+    assert (delivered.status, delivered.evidence) == (200, None)
+    assert others.attempts[0].evidence == AttemptEvidence("responded with 500 Internal Server Error")
+
+
+def test_the_rate_limit_of_a_destination(setup: Setup, app: Destination) -> None:
+    """It holds from the first second on."""
+    keep(setup.inbox, *messages(200, 100))
+    setup.start(to(app, concurrency=8, delivery={"rateLimit": "20/s"}))
+    until(lambda: app.requests, "nothing was received")
+    time.sleep(3)
+    assert 50 <= len(app.requests) <= 66

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from service.outcomes import AttemptOutcome
+from service.relay.breaker import shares
+from service.relay.delivery_response import DeliveryResponse
 from service.relay.dispatcher import claim_shares
-from service.relay.policy import rule, shares
-from service.relay.sender import DeliveryResponse
+from service.relay.policy import rule
 from service.storage.deliveries import Attempt, Claim, Delivery, Settlement, Verdict
 from service.storage.delivery_policy import DELIVERY_POLICY
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
@@ -54,7 +55,7 @@ def test_no_failed_queue_starves(work: SqliteDeliveries) -> None:
                 break
             settlements = []
             for claim in claims:
-                if claim.attempts:
+                if claim.queue_attempts:
                     was_due, backoff = due.pop(claim.queue)
                     assert now - was_due <= backoff, claim
                 status = 500 if is_poisoned(claim) else 200
@@ -62,6 +63,7 @@ def test_no_failed_queue_starves(work: SqliteDeliveries) -> None:
                     claim,
                     DeliveryResponse(status, AttemptOutcome.ERROR),
                     policy=DELIVERY_POLICY,
+                    accepted_at=0,
                     now=now,
                     chance=lambda: 1.0,
                 )

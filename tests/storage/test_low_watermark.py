@@ -11,6 +11,7 @@ import pytest
 from service.config import InboxUrl, inbox_url
 from service.errors import InboxUnavailable
 from service.storage import engines, low_watermark
+from service.storage.deliveries import ExpiryLimits
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.low_watermark import LowWatermark
 from service.storage.sqlite.delivery_database import PRE_RELEASE_APPLICATION_ID
@@ -34,7 +35,7 @@ def test_the_low_watermark_is_that_of_the_slowest_destination(url: InboxUrl) -> 
     assert watermark(NOW) is None
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1, retention_ms=1)
+    state.work.expire(0, ExpiryLimits(DeliveryPolicy(max_age_ms=1), 1, 1), now=NOW, max_ages_ms={})
     assert watermark(NOW) == 8
     state.close()
 
@@ -55,7 +56,7 @@ def test_a_relay_that_was_removed_does_not_stop_the_purge_forever(url: InboxUrl)
     """Its events are kept until its last heartbeat is older than the maximum delivery age plus a day."""
     state = engines.deliveries(url).open(url)
     state.work.join({"bot": 7}, now=NOW)
-    state.work.expire(0, now=NOW, policy=DeliveryPolicy(max_age_ms=1), dead_letter_age_ms=1, retention_ms=1)
+    state.work.expire(0, ExpiryLimits(DeliveryPolicy(max_age_ms=1), 1, 1), now=NOW, max_ages_ms={})
     state.close()
     watermark = low_watermark.of(url)
     assert watermark(NOW + DELIVERY_POLICY.max_heartbeat_age_ms - 1) == 8

@@ -17,7 +17,7 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.relay.planner import Planner
 from service.storage import engines, low_watermark
-from service.storage.deliveries import Delivery, Settlement
+from service.storage.deliveries import Delivery, ExpiryLimits, Settlement
 from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import ServerAddress, connect
@@ -183,9 +183,8 @@ def test_many_relays_at_once(url: InboxUrl) -> None:
     def clean_up() -> None:
         state = opened(url)
         while settled.total() < EVENTS and time.monotonic() < deadline:
-            state.expire(
-                0, now=NOW, policy=DeliveryPolicy(max_age_ms=DAY), dead_letter_age_ms=DAY, retention_ms=9 * DAY
-            )
+            limits = ExpiryLimits(DeliveryPolicy(max_age_ms=DAY), DAY, 9 * DAY)
+            state.expire(0, limits, now=NOW, max_ages_ms={"bot": DAY})
             state.prune_attempts(0)
             time.sleep(0.01)
         state.close()

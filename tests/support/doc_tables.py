@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from service.config import SETTINGS
 from service.doctor.check_table import CHECKS
 from service.meta import webhook_fields
-from service.outcomes import INBOX_FAILURES, AttemptOutcome, DeadLetterReason, HandshakeOutcome, NotificationOutcome
+from service.outcomes import INBOX_FAILURES, RELAY_REASONS, AttemptOutcome, HandshakeOutcome, NotificationOutcome
 from service.telemetry import metrics
 from service.telemetry.metrics.relay import BREAKER_STATES
 
@@ -22,7 +22,7 @@ LABEL_VALUES: Final[dict[str, Iterable[str]]] = {
     "whatsapp_webhook_events_total": ("new", "duplicate", "unknown", "ignored"),
     "whatsapp_webhook_inbox_errors_total": INBOX_FAILURES,
     "whatsapp_webhook_relay_attempts_total": AttemptOutcome,
-    "whatsapp_webhook_relay_dead_letters_total": DeadLetterReason,
+    "whatsapp_webhook_relay_dead_letters_total": RELAY_REASONS,
     "whatsapp_webhook_relay_breaker_state": BREAKER_STATES,
 }
 

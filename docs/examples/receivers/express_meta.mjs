@@ -12,7 +12,8 @@ app.post("/webhook", express.raw({ type: () => true, limit: "4mb" }), (req, res)
   const actual = Buffer.from(req.get("X-Hub-Signature-256") ?? "");
   if (!isSigned(req.body ?? "", actual)) return res.sendStatus(401); // the raw body
   const { field, value } = JSON.parse(req.body).entry[0].changes[0]; // exactly one update
-  console.log("got", field, JSON.stringify(value));
+  const update = (value.messages ?? value.statuses ?? [value])[0];
+  console.log("got", field, JSON.stringify(update).slice(0, 120));
   res.sendStatus(200);
 });
 app.listen(Number(process.argv[2]), "127.0.0.1");

@@ -12,7 +12,8 @@ def receive():
     if not any(hmac.compare_digest(actual, f"sha256={digest}".encode()) for digest in digests):
         abort(401)
     change = request.get_json()["entry"][0]["changes"][0]  # exactly one update
-    print(f"got {change['field']} {change['value']}\n", end="", flush=True)  # one write: threads don't mix lines
+    update = (change["value"].get("messages") or change["value"].get("statuses") or [change["value"]])[0]
+    print(f"got {change['field']} {str(update)[:120]}\n", end="", flush=True)  # one write: threads don't mix lines
     return "", 200
 
 

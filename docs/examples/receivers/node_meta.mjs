@@ -12,6 +12,7 @@ createServer(async (req, res) => {
   const actual = Buffer.from(req.headers["x-hub-signature-256"] ?? "");
   if (!isSigned(body, actual)) return res.writeHead(401).end();
   const { field, value } = JSON.parse(body).entry[0].changes[0]; // exactly one update
-  console.log("got", field, JSON.stringify(value));
+  const update = (value.messages ?? value.statuses ?? [value])[0];
+  console.log("got", field, JSON.stringify(update).slice(0, 120));
   res.writeHead(200).end();
 }).listen(Number(process.argv[2]), "127.0.0.1");

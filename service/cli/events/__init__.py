@@ -1,12 +1,13 @@
-"""`events`: list, show, replay and erase stored events."""
+"""`events`: list, show, replay, drop and erase stored events."""
 
 import signal
 
 import click
 
-from service.cli.events.dead_letters import dead_letters, replay
+from service.cli.events.dead_letters import dead_letters, drop
 from service.cli.events.erase import erase
 from service.cli.events.list_show import list_, show
+from service.cli.events.replay import replay
 
 
 @click.group(short_help="List, show, replay and erase stored events.")
@@ -19,5 +20,5 @@ def events() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may close the pipe
 
 
-for command in (list_, show, dead_letters, replay, erase):
+for command in (list_, show, dead_letters, replay, drop, erase):
     events.add_command(command)

@@ -4,21 +4,21 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from service.cli import delivery_store
 from service.cli.console import Column, Shorten, TableLayout, print_header, print_line, print_table, terminal_width
 from service.cli.events import filters, reader
+from service.cli.events.delivery_history import histories
 from service.cli.events.event_summary import MAX_SUMMARY_CHARACTERS, summary
 from service.cli.events.filters import Filter
+from service.cli.events.pending import print_pending
 from service.cli.events.reader import EventSource
 from service.cli.shared_options import wide_option
-from service.config import InboxUrl
 from service.events import rfc3339, structured
 from service.storage import engines
 from service.storage.protocols import StreamRecord
@@ -53,6 +53,11 @@ MIN_ID_BESIDE_TEXT: Final = 40  # columns; on a narrower terminal the text gets 
     help="Add a column with the start of each message's text, or the status. Without this option the table shows no "
     "text that people wrote.",
 )
+@click.option(
+    "--pending",
+    metavar="NAME",
+    help="Only events that are pending for this destination, the oldest COUNT, with attempts and next attempt.",
+)
 @wide_option
 @click.option(
     "--json",
@@ -67,6 +72,7 @@ def list_(
     *,
     follow: bool,
     show_text: bool,
+    pending: str | None,
     wide: bool,
     as_json: bool,
 ) -> None:
@@ -79,8 +85,14 @@ def list_(
     whatsapp-webhook events list --since 1h
     whatsapp-webhook events list --follow --show-text
     whatsapp-webhook events list --type 'com.whatsapp.message.*' --json
+    whatsapp-webhook events list --pending bot
     """  # noqa: D301  click requires the character
     url = filters.inbox_of(inbox)
+    if pending:
+        if follow or show_text:
+            raise click.UsageError("--pending can't be combined with --follow or --show-text.")
+        print_pending(url, pending, wanted, limit, wide=wide, as_json=as_json)
+        return
     with reader.opened(url) as events, suppress(KeyboardInterrupt) if follow else nullcontext():
         if as_json:
             _print_json(events, wanted, limit, follow=follow)
@@ -96,7 +108,9 @@ def list_(
 def show(inbox: str | None, which: str) -> None:
     """Show one event as JSON: its attributes, its data, and each delivery with every attempt.
 
-    POSITION is the first column of `events list`.
+    A failed attempt has the reason, and what the destination answered: some headers, and the start of a text. If a
+    destination of the file of WEBHOOK_DESTINATIONS got no delivery, its state says why, such as the option of its
+    filter that excludes the event. POSITION is the first column of `events list`.
 
     \b
     whatsapp-webhook events show 42
@@ -113,7 +127,7 @@ def show(inbox: str | None, which: str) -> None:
     document["received"] = rfc3339(event.received_at)
     document["position"] = int(position) if position.isdecimal() else position
     if engines.load(url).deliveries:
-        document["deliveries"] = _delivery_history(url, int(position))
+        document["deliveries"] = histories(url, int(position), event)
     text = json.dumps(document, indent=2, ensure_ascii=False)
     Console(soft_wrap=True).print(JSONHighlighter()(Text(text)))
 
@@ -134,22 +148,6 @@ def _write(line: bytes) -> None:
         click.echo(line.decode(errors="backslashreplace"))
     else:
         sys.stdout.buffer.write(line + b"\n")
-
-
-def _delivery_history(url: InboxUrl, position: int) -> list[dict[str, Any]]:
-    with delivery_store.opened_if_any(url) as records:
-        histories = records.history(position) if records else []
-    return [
-        {
-            "destination": history.destination,
-            "state": history.state,
-            "attempts": [
-                attempt._asdict() | {"at": rfc3339(attempt.at), "seconds": round(attempt.seconds, 3)}
-                for attempt in history.attempts
-            ],
-        }
-        for history in histories
-    ]
 
 
 def _print_table(events: EventSource, wanted: Filter, limit: int, *, show_text: bool, wide: bool) -> None:

@@ -5,13 +5,19 @@ from typing import Final
 
 from service.config import InboxUrl
 from service.events import Event
+from service.outcomes import DeadLetterReason
 from service.storage import people
 from service.storage.deliveries import (
     Attempt,
     DeadLetter,
+    DeadLetterGroup,
     Delivery,
+    DeliveryHealth,
     DeliveryHistory,
     DestinationStatus,
+    PendingDelivery,
+    WorkerReport,
+    decode_evidence,
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.people import Appearance
@@ -20,11 +26,30 @@ from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.delivery_database import TABLES, PostgresqlDeliveryDatabase, require_no_pre_release
 from service.storage.postgresql.delivery_identities import PostgresqlIdentities
 from service.storage.postgresql.delivery_planning import saved_events
-from service.storage.postgresql.delivery_queues import columns, drop_empty_queues, lock_queues
+from service.storage.postgresql.delivery_queues import (
+    LOCK_IN_ORDER,
+    columns,
+    drop_empty_queues,
+    lock_queues,
+    store_dead_letters,
+)
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA as T
 
 WATERMARK_TIMEOUT_SECONDS: Final = 0.5  # notifications wait for this query
+# The position of the first delivery of a pending delivery's queue.
+_FIRST: Final = f"""(SELECT min(position) FROM {T}.delivery AS first
+    WHERE first.destination = delivery.destination AND first.queue = delivery.queue)"""
+# Pending deliveries: position, queue, attempts, last status, and whether the attempt runs.
+_PENDING: Final = f"""
+    SELECT delivery.position, delivery.queue, delivery.attempts,
+        (SELECT status FROM {T}.attempt WHERE attempt.position = delivery.position
+           AND attempt.destination = delivery.destination ORDER BY at DESC LIMIT 1),
+        token IS NOT NULL AND due > %s AND delivery.position = {_FIRST}
+    FROM {T}.delivery JOIN {T}.delivery_queue AS queue
+        ON queue.destination = delivery.destination AND queue.queue = delivery.queue
+    WHERE delivery.destination = %s AND delivery.position = ANY(%s) ORDER BY delivery.position
+"""
 
 
 class PostgresqlDeliveryAdmin:
@@ -37,18 +62,82 @@ class PostgresqlDeliveryAdmin:
     def statuses(self) -> Sequence[DestinationStatus]:
         """Return the state of each destination; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            f"""SELECT name, position, disabled, gone_since,
-                  (SELECT count(*) FROM {T}.delivery WHERE destination = id),
-                  (SELECT received_at FROM {T}.delivery WHERE destination = id ORDER BY position LIMIT 1),
+            f"""SELECT id, name, destination.position, disabled, gone_since,
+                  (SELECT count(*) FROM {T}.delivery WHERE destination = id), oldest.received_at, oldest.position,
+                  (SELECT min(due) FROM {T}.delivery_queue WHERE destination = id),
                   (SELECT count(*) FROM {T}.dead_letter WHERE destination = id)
-                FROM {T}.destination ORDER BY name"""
+                FROM {T}.destination LEFT JOIN LATERAL (
+                  SELECT received_at, delivery.position FROM {T}.delivery WHERE delivery.destination = id
+                  ORDER BY delivery.position LIMIT 1) AS oldest ON true
+                ORDER BY name"""
         )
-        return [DestinationStatus(*row) for row in rows]
+        return [DestinationStatus(*row)._replace(reports=self._reports(key)) for key, *row in rows]
+
+    def _reports(self, key: int) -> Sequence[WorkerReport]:
+        rows = self._store.rows(
+            f"""SELECT at, health, status, next_probe_at FROM {T}.worker_report
+                WHERE destination = %s ORDER BY at DESC""",
+            (key,),
+        )
+        return [WorkerReport(at, DeliveryHealth(health), *state) for at, health, *state in rows]
+
+    def pending(self, name: str, *, after: int, limit: int, now: int) -> Sequence[PendingDelivery]:
+        """Return pending deliveries; see `PendingAdmin`."""
+        rows = self._store.rows(
+            f"""SELECT delivery.position, delivery.attempts, due, {_FIRST}, skipped,
+                  token IS NOT NULL AND due > %s AND delivery.position = {_FIRST}
+                FROM {T}.destination JOIN {T}.delivery ON delivery.destination = id
+                JOIN {T}.delivery_queue AS queue ON queue.destination = id AND queue.queue = delivery.queue
+                WHERE name = %s AND delivery.position > %s ORDER BY delivery.position LIMIT %s""",
+            (now, name, after, limit),
+        )
+        return [PendingDelivery(*row) for row in rows]
+
+    def retry(self, name: str, *, now: int) -> None:
+        """Make all pending deliveries due; see `PendingAdmin`."""
+        with self._store.transaction() as db:
+            db.execute(
+                f"""UPDATE {T}.delivery_queue SET due = %s FROM (
+                      SELECT destination, queue FROM {T}.delivery_queue WHERE token IS NULL AND due > %s
+                        AND destination = (SELECT id FROM {T}.destination WHERE name = %s) {LOCK_IN_ORDER}
+                    ) AS waiting
+                    WHERE delivery_queue.destination = waiting.destination AND delivery_queue.queue = waiting.queue""",
+                (now, now, name),
+            )
+            db.execute(f"UPDATE {T}.destination SET retried_at = %s WHERE name = %s", (now, name))
+
+    def give_up(
+        self, name: str, positions: Sequence[int], reason: DeadLetterReason, *, now: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Make dead letters of pending deliveries; see `PendingAdmin`."""
+        with self._store.transaction() as db:
+            ((key,),) = db.execute(f"SELECT id FROM {T}.destination WHERE name = %s", (name,)).fetchall()
+            pending = f"SELECT destination, queue FROM {T}.delivery WHERE destination = %s AND position = ANY(%s)"
+            lock_queues(db, db.execute(pending, (key, list(positions))).fetchall())
+            found = db.execute(_PENDING, (now, key, list(positions))).fetchall()
+            given_up = [row for row in found if not row[-1]]
+            db.execute(
+                f"""UPDATE {T}.delivery_queue AS queue SET due = least(due, %s) FROM {T}.delivery
+                    WHERE delivery.destination = %s AND delivery.position = ANY(%s)
+                      AND queue.destination = delivery.destination AND queue.queue = delivery.queue
+                      AND delivery.position = {_FIRST}""",
+                (now, key, [position for position, *_ in given_up]),
+            )
+            db.execute(
+                f"DELETE FROM {T}.delivery WHERE destination = %s AND position = ANY(%s)",
+                (key, [position for position, *_ in given_up]),
+            )
+            drop_empty_queues(db, [(key, queue) for _, queue, *_ in given_up])
+            store_dead_letters(
+                db,
+                [(key, position, reason, attempts, now, status or 0) for position, _, attempts, status, _ in given_up],
+            )
+        return [position for position, *_ in given_up], [position for position, *_, leased in found if leased]
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
         """Return the newest dead letters; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            f"""SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM {T}.dead_letter
+            f"""SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at, status FROM {T}.dead_letter
                   JOIN {T}.destination ON id = destination
                   ORDER BY at DESC, dead_letter.position DESC LIMIT %s) AS newest
                 ORDER BY at, position""",
@@ -56,20 +145,38 @@ class PostgresqlDeliveryAdmin:
         )
         return [DeadLetter(*row) for row in rows]
 
+    def dead_letter_groups(self) -> Sequence[DeadLetterGroup]:
+        """Return all dead letters in groups; see `DeliveryAdmin`."""
+        return [
+            DeadLetterGroup(*row)
+            for row in self._store.rows(
+                f"""SELECT name, reason, status, count(*), max(at),
+                      (array_agg(dead_letter.position ORDER BY at DESC))[1]
+                    FROM {T}.dead_letter JOIN {T}.destination ON id = destination
+                    GROUP BY name, reason, status ORDER BY name COLLATE "C", reason, status"""
+            )
+        ]
+
     def history(self, position: int) -> Sequence[DeliveryHistory]:
         """Return the delivery history of the event at *position*; see `DeliveryAdmin`."""
         attempts = self._store.rows(
-            f"""SELECT name, at, seconds, status, outcome FROM {T}.attempt JOIN {T}.destination ON id = destination
+            f"""SELECT name, evidence, at, seconds, status, outcome
+                FROM {T}.attempt JOIN {T}.destination ON id = destination
                 WHERE attempt.position = %s ORDER BY at""",
             (position,),
         )
         states = {name: "delivered" for name, *_ in attempts}
-        for table, state in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
+        waiting = "CASE WHEN skipped THEN 'skipped' ELSE 'waiting' END"
+        for table, state in (("delivery", waiting), ("dead_letter", "'dead: ' || reason")):
             query = f"""SELECT name, {state} FROM {T}.destination
                         JOIN {T}.{table} AS t ON t.destination = id AND t.position = %s"""
             states |= dict(self._store.rows(query, (position,)))
         return [
-            DeliveryHistory(name, states[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            DeliveryHistory(
+                name,
+                states[name],
+                [Attempt(*row)._replace(evidence=decode_evidence(text)) for of, text, *row in attempts if of == name],
+            )
             for name in sorted(states)
         ]
 
@@ -82,8 +189,11 @@ class PostgresqlDeliveryAdmin:
         names = list(identifiers)
         saved = f"""SELECT {people.COLUMNS} FROM {T}.saved_event WHERE subject = ANY(%s) OR userid = ANY(%s)
                       OR waid = ANY(%s) OR previoususerid = ANY(%s) OR previouswaid = ANY(%s)"""
+        # The queue of a skipped delivery is its partition key, `#` and its position.
         pending = f"""SELECT position, name FROM {T}.delivery
-                      JOIN unnest(%s::text[]) AS name ON strpos(queue || ':', ':' || name || ':') > 0
+                      JOIN unnest(%s::text[]) AS name ON strpos(
+                        CASE WHEN skipped THEN left(queue, -length(position::text) - 1) ELSE queue END || ':',
+                        ':' || name || ':') > 0
                       ORDER BY position"""
         found = [Appearance(*row) for row in self._store.rows(saved, (names,) * 5)]
         return found + [people.pending(*row) for row in self._store.rows(pending, (names,))]
@@ -114,11 +224,12 @@ class PostgresqlDeliveryAdmin:
                 (key, now, queues),
             )
             added = db.execute(
-                f"""INSERT INTO {T}.delivery
+                f"""INSERT INTO {T}.delivery (destination, position, queue, received_at, planned_at, replay)
                     SELECT %s, *, %s, true FROM unnest(%s::bigint[], %s::text[], %s::bigint[])
                     ON CONFLICT (destination, position) DO NOTHING""",
                 (key, now, *columns(replayed, 3)),
             ).rowcount
+            drop_empty_queues(db, [(key, queue) for queue in queues])  # of deliveries that are skipped
             delivery_identities.put_in_order(db, key, replayed)
             db.execute(
                 f"DELETE FROM {T}.dead_letter WHERE destination = %s AND position = ANY(%s)",

@@ -1,14 +1,33 @@
 """Lease delivery queues for attempts, and store the results."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from service.storage.deliveries import BLOCKED_MS, Claim, QueueKind, Settlement, Verdict, next_queue_state
+from service.storage.deliveries import (
+    BLOCKED_MS,
+    Claim,
+    QueueKind,
+    Settlement,
+    Verdict,
+    WorkerReport,
+    encode_evidence,
+    failed_queue_state,
+    next_counts,
+    next_queue_state,
+    parked_queue,
+)
 from service.storage.postgresql.connection import PostgresqlConnection
 from service.storage.postgresql.delivery_database import PostgresqlDeliveryDatabase
-from service.storage.postgresql.delivery_queues import LOCK_IN_ORDER, DestinationIds, columns, drop_empty_queues, rows
+from service.storage.postgresql.delivery_queues import (
+    LOCK_IN_ORDER,
+    DestinationIds,
+    columns,
+    drop_empty_queues,
+    rows,
+    store_dead_letters,
+)
 from service.storage.postgresql.schema import SCHEMA as T
 
 # Must match the expression of the index; PostgreSQL rewrites a negated condition so that it no longer matches.
@@ -16,7 +35,7 @@ _CONDITIONS: Final = {QueueKind.HEALTHY: "least(attempts, 1) = 0", QueueKind.FAI
 
 
 class PostgresqlDeliveryClaims:
-    """Implements `DeliveryClaims`."""
+    """Implements `DeliveryClaims` and `DeliveryReports`."""
 
     def __init__(self, store: PostgresqlDeliveryDatabase) -> None:
         self._store = store
@@ -58,12 +77,13 @@ class PostgresqlDeliveryClaims:
             first_rows = rows(
                 db,
                 f"""SELECT claimed.queue, head.* FROM unnest(%s::text[]) AS claimed (queue), LATERAL (
-                      SELECT position, planned_at, replay, after IS NOT NULL AND EXISTS (
-                        SELECT 1 FROM {T}.delivery AS earlier
-                        WHERE earlier.destination = delivery.destination AND earlier.position = ANY(delivery.after))
+                      SELECT position, planned_at, replay, attempts, rejections, first_attempt_at, skipped,
+                        after IS NOT NULL AND EXISTS (
+                          SELECT 1 FROM {T}.delivery AS earlier WHERE earlier.destination = delivery.destination
+                            AND earlier.position = ANY(delivery.after) AND NOT earlier.skipped)
                       FROM {T}.delivery
                       WHERE destination = %s AND delivery.queue = claimed.queue ORDER BY position LIMIT 1) AS head""",
-                [queue for queue, _, _ in queues],
+                [queue for queue, *_ in queues],
                 key,
             )
             blocked = [queue for queue, *_, is_blocked in first_rows if is_blocked]
@@ -73,16 +93,14 @@ class PostgresqlDeliveryClaims:
                         WHERE destination = %s AND queue = ANY(%s)""",
                     (now + BLOCKED_MS, key, blocked),
                 )
-        first_deliveries = {
-            queue: (position, planned_at, replay)
-            for queue, position, planned_at, replay, is_blocked in first_rows
-            if not is_blocked
-        }
-        return [
-            Claim(name, queue, *first_deliveries[queue], attempts, first_attempt_at, token)
-            for queue, attempts, first_attempt_at in queues
-            if queue in first_deliveries
-        ]
+        first_deliveries = {queue: delivery for queue, *delivery, is_blocked in first_rows if not is_blocked}
+        claims = []
+        for queue, queue_attempts, failing_since in queues:
+            if queue in first_deliveries:
+                position, planned_at, replay, *counts = first_deliveries[queue]
+                claim = Claim(name, queue, position, planned_at, replay, token, queue_attempts, failing_since)
+                claims.append(claim.with_counts(*counts))
+        return claims
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
         """Store the results of claims; see `DeliveryClaims`."""
@@ -100,7 +118,8 @@ class PostgresqlDeliveryClaims:
             }
             ours = [each for each in settlements if (*self._queue_of(each), each.claim.token) in current_leases]
             self._release_queues(db, ours)
-            self._finish(db, [each for each in ours if each.ruling.verdict is not Verdict.RETRY])
+            self._put_back(db, [each for each in ours if each.ruling.verdict in (Verdict.RETRY, Verdict.SKIP)])
+            self._finish(db, [each for each in ours if each.ruling.verdict in (Verdict.DELIVERED, Verdict.DEAD_LETTER)])
             self._record_failures(db, ours)
             for each in ours:
                 if each.disables:
@@ -121,29 +140,57 @@ class PostgresqlDeliveryClaims:
                 WHERE delivery_queue.destination = new.destination AND delivery_queue.queue = new.queue""",
             columns([(*self._queue_of(each), *next_queue_state(each)) for each in ours], 5),
         )
-        attempts = [(each.claim.position, self._keys[each.claim.destination], *each.attempt) for each in ours]
+        attempts = [
+            (each.claim.position, self._keys[each.claim.destination], *fields, encode_evidence(evidence))
+            for each in ours
+            for *fields, evidence in (*each.before, each.attempt)
+        ]
         db.execute(
-            f"""INSERT INTO {T}.attempt
-                SELECT * FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::float8[], %s::int[], %s::text[])
+            f"""INSERT INTO {T}.attempt SELECT * FROM unnest(
+                  %s::bigint[], %s::int[], %s::bigint[], %s::float8[], %s::int[], %s::text[], %s::text[])
                 ON CONFLICT DO NOTHING""",
-            columns(attempts, 6),
+            columns(attempts, 7),
         )
+
+    def _put_back(self, db: PostgresqlConnection, retried: Sequence[Settlement]) -> None:
+        """Store the counts of deliveries that stay pending; give those that are skipped queues of their own."""
+        if not retried:
+            return
+        db.execute(
+            f"""UPDATE {T}.delivery SET attempts = new.attempts, rejections = new.rejections,
+                  first_attempt_at = new.first_attempt_at
+                FROM unnest(%s::int[], %s::bigint[], %s::int[], %s::int[], %s::bigint[])
+                  AS new (destination, position, attempts, rejections, first_attempt_at)
+                WHERE delivery.destination = new.destination AND delivery.position = new.position""",
+            columns(
+                [(self._keys[each.claim.destination], each.claim.position, *next_counts(each)) for each in retried], 5
+            ),
+        )
+        skipped = [each for each in retried if each.ruling.verdict is Verdict.SKIP]
+        for each in skipped:
+            key, queue = self._keys[each.claim.destination], parked_queue(each.claim)
+            skip = f"""UPDATE {T}.delivery SET queue = %s, skipped = true
+                       WHERE destination = %s AND position = %s RETURNING 1"""
+            if rows(db, skip, queue, key, each.claim.position):
+                db.execute(
+                    f"""INSERT INTO {T}.delivery_queue (destination, queue, due, attempts, first_attempt_at)
+                        VALUES (%s, %s, %s, %s, %s)""",
+                    (key, queue, *failed_queue_state(each, each.ruling.due)),
+                )
+        drop_empty_queues(db, [self._queue_of(each) for each in skipped])
 
     def _finish(self, db: PostgresqlConnection, finished: Sequence[Settlement]) -> None:
         """Delete the deliveries that were delivered or given up, and store the dead letters."""
         dead_letters = [
-            (self._keys[claim.destination], claim.position, ruling.reason, claim.attempts + 1, attempt.at)
-            for claim, attempt, ruling, _ in finished
+            (
+                *(self._keys[claim.destination], claim.position, ruling.reason),
+                *(claim.attempts + ruling.counts, attempt.at, attempt.status),
+            )
+            for claim, attempt, ruling, *_ in finished
             if ruling.verdict is Verdict.DEAD_LETTER
         ]
         if dead_letters:
-            db.execute(
-                f"""INSERT INTO {T}.dead_letter (destination, position, reason, attempts, at)
-                    SELECT * FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
-                    ON CONFLICT (destination, position)
-                    DO UPDATE SET reason = excluded.reason, attempts = excluded.attempts, at = excluded.at""",
-                columns(dead_letters, 5),
-            )
+            store_dead_letters(db, dead_letters)
         db.execute(
             f"""DELETE FROM {T}.delivery
                 WHERE (destination, position) IN (SELECT * FROM unnest(%s::int[], %s::bigint[]))""",
@@ -162,3 +209,24 @@ class PostgresqlDeliveryClaims:
                 count = f"""UPDATE {T}.destination
                             SET failing_since = coalesce(failing_since, %s), failures = failures + %s WHERE id = %s"""
                 db.execute(count, (own[0].attempt.at, len(own), self._keys[name]))
+
+    def report(self, reports: Mapping[str, WorkerReport]) -> None:
+        """Store the reports of this relay's workers; see `DeliveryReports`."""
+        values = [(self._keys[name], self._store.relay, *report) for name, report in sorted(reports.items())]
+        with self._store.transaction() as db:
+            db.execute(
+                f"""INSERT INTO {T}.worker_report SELECT * FROM unnest(
+                      %s::int[], %s::bigint[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
+                    ON CONFLICT (destination, relay) DO UPDATE SET at = excluded.at, health = excluded.health,
+                      status = excluded.status, next_probe_at = excluded.next_probe_at""",
+                columns(values, 6),
+            )
+
+    def count_relays(self, since: int) -> int:
+        """Return how many relays have reported since a time; see `DeliveryReports`."""
+        ((count,),) = self._store.rows(f"SELECT count(DISTINCT relay) FROM {T}.worker_report WHERE at >= %s", (since,))
+        return int(count)
+
+    def retried_at(self) -> Mapping[str, int]:
+        """Return when `destinations retry` was run; see `DeliveryReports`."""
+        return dict(self._store.rows(f"SELECT name, retried_at FROM {T}.destination WHERE retried_at > 0"))

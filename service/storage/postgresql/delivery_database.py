@@ -4,6 +4,7 @@ Every transaction locks rows in one order, so that relays never deadlock: first 
 name; then destinations.
 """
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,8 +123,28 @@ DELIVERIES_MIGRATIONS: Final = (
         """,
         works_with=1,
     ),
+    Migration(
+        """
+        ALTER TABLE whatsapp_webhook.destination ADD COLUMN retried_at bigint NOT NULL DEFAULT 0;
+        ALTER TABLE whatsapp_webhook.delivery ADD COLUMN attempts integer NOT NULL DEFAULT 0,
+            ADD COLUMN rejections integer NOT NULL DEFAULT 0, ADD COLUMN first_attempt_at bigint NOT NULL DEFAULT 0,
+            ADD COLUMN skipped boolean NOT NULL DEFAULT false;
+        ALTER TABLE whatsapp_webhook.dead_letter ADD COLUMN status integer NOT NULL DEFAULT 0;
+        ALTER TABLE whatsapp_webhook.attempt ADD COLUMN evidence text;
+        CREATE TABLE whatsapp_webhook.worker_report (
+            destination integer NOT NULL,
+            relay bigint NOT NULL,
+            at bigint NOT NULL,
+            health text NOT NULL,
+            status integer,
+            next_probe_at bigint NOT NULL,
+            PRIMARY KEY (destination, relay)
+        );
+        """,
+        works_with=1,
+    ),
 )
-TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity", "worker_report")
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -135,6 +156,7 @@ class PostgresqlDeliveryDatabase:
         """Connect, and create the tables if there are none; raises InboxUnavailable."""
         self.url = url
         self.connections = 0  # how many were opened
+        self.relay = secrets.randbits(62)  # identifies this process in the reports of relays
         self._lock = threading.RLock()
         self._db: PostgresqlConnection | None = None
         with self._connected():

@@ -9,8 +9,7 @@ import msgspec
 from service.events import Event
 from service.outcomes import DeadLetterReason
 from service.storage import people
-from service.storage.deliveries import Delivery
-from service.storage.delivery_policy import DeliveryPolicy
+from service.storage.deliveries import REPORT_AGE_MS, Delivery, ExpiryLimits
 from service.storage.people import appearance
 from service.storage.postgresql import delivery_identities, schema
 from service.storage.postgresql.connection import PostgresqlConnection
@@ -23,6 +22,7 @@ from service.storage.postgresql.delivery_queues import (
     drop_empty_queues,
     row,
     rows,
+    store_dead_letters,
 )
 from service.storage.postgresql.schema import SCHEMA as T
 from service.storage.protocols import Record
@@ -106,18 +106,28 @@ class PostgresqlDeliveryPlanning:
             return True
 
     def expire(
-        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int, retention_ms: int
+        self, first: int, limits: ExpiryLimits, *, now: int, max_ages_ms: Mapping[str, int]
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Make dead letters of undeliverable events, unless another relay is doing that; see `DeliveryCleanup`."""
         inactive = f"SELECT id FROM {T}.destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
-        failing = f"SELECT id FROM {T}.destination WHERE disabled IS NULL AND failing_since <= %s AND failures >= %s"
+        failing = f"""SELECT id FROM {T}.destination
+                      WHERE name = %s AND disabled IS NULL AND failing_since <= %s AND failures >= %s"""
+        conditions: list[tuple[DeadLetterReason, str, tuple[str | int, ...]]] = [
+            (DeadLetterReason.RETENTION, f"position < %s AND destination IN ({inactive})", (first,))
+        ]
+        for name, max_age in max_ages_ms.items():
+            failing_for = (now - max_age, name, now - max_age, limits.policy.min_attempts)
+            conditions.append(
+                (DeadLetterReason.EXPIRED, f"planned_at <= %s AND destination IN ({failing})", failing_for)
+            )
         counts: Counter[tuple[str, DeadLetterReason]] = Counter()
         with self._store.transaction() as db:
             if not schema.try_lock(db, CLEANING_DELIVERIES):
                 return counts
             db.execute(f"UPDATE {T}.relay_state SET seen = %s", (now,))
-            db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - dead_letter_age_ms,))
-            delivery_identities.prune(db, now - retention_ms)
+            db.execute(f"DELETE FROM {T}.dead_letter WHERE at < %s", (now - limits.dead_letter_age_ms,))
+            delivery_identities.prune(db, now - limits.retention_ms)
+            db.execute(f"DELETE FROM {T}.worker_report WHERE at < %s", (now - REPORT_AGE_MS,))
             db.execute(
                 f"""DELETE FROM {T}.saved_event AS saved
                     WHERE NOT EXISTS (SELECT 1 FROM {T}.dead_letter WHERE dead_letter.position = saved.position)
@@ -126,29 +136,20 @@ class PostgresqlDeliveryPlanning:
             # A due time beyond the maximum wait was written by a clock that was ahead.
             db.execute(
                 f"UPDATE {T}.delivery_queue SET due = %s WHERE due > %s",
-                (now, now + policy.max_wait_ms),
+                (now, now + limits.policy.max_wait_ms),
             )
             names: dict[int, str] = dict(rows(db, f"SELECT id, name FROM {T}.destination"))
-            cutoff = now - policy.max_age_ms
-            for reason, condition, values in (
-                (DeadLetterReason.RETENTION, f"position < %s AND destination IN ({inactive})", (first,)),
-                (
-                    DeadLetterReason.EXPIRED,
-                    f"planned_at <= %s AND destination IN ({failing})",
-                    (cutoff, cutoff, policy.min_attempts),
-                ),
-            ):
+            for reason, condition, values in conditions:
                 given_up = self._delete_unclaimed(db, condition, values, now)
-                db.execute(
-                    f"""INSERT INTO {T}.dead_letter (reason, attempts, at, destination, position)
-                        SELECT %s, 0, %s, * FROM unnest(%s::int[], %s::bigint[])
-                        ON CONFLICT (destination, position) DO UPDATE SET reason = excluded.reason, at = excluded.at""",
-                    (reason, now, [key for key, _, _ in given_up], [position for _, _, position in given_up]),
+                store_dead_letters(
+                    db, [(key, position, reason, attempts, now, 0) for key, _, position, attempts in given_up]
                 )
-                counts.update((names[key], reason) for key, _, _ in given_up)
+                counts.update((names[key], reason) for key, *_ in given_up)
         return counts
 
-    def _delete_unclaimed(self, db: PostgresqlConnection, condition: str, values: tuple[int, ...], now: int) -> Rows:
+    def _delete_unclaimed(
+        self, db: PostgresqlConnection, condition: str, values: tuple[str | int, ...], now: int
+    ) -> Rows:
         """Delete the deliveries that match *condition*, except those of leased queues; return the deleted rows."""
         queues = rows(db, f"SELECT DISTINCT destination, queue FROM {T}.delivery WHERE {condition}", *values)
         unclaimed = rows(
@@ -161,11 +162,11 @@ class PostgresqlDeliveryPlanning:
         deleted = rows(
             db,
             f"""DELETE FROM {T}.delivery WHERE {condition} AND (destination, queue) IN (
-                  SELECT * FROM unnest(%s::int[], %s::text[])) RETURNING destination, queue, position""",
+                  SELECT * FROM unnest(%s::int[], %s::text[])) RETURNING destination, queue, position, attempts""",
             *values,
             *columns(unclaimed, 2),
         )
-        drop_empty_queues(db, [(key, queue) for key, queue, _ in deleted])
+        drop_empty_queues(db, [(key, queue) for key, queue, *_ in deleted])
         return deleted
 
     def prune_attempts(self, first: int) -> None:

@@ -47,6 +47,17 @@ def drop_empty_queues(db: PostgresqlConnection, queues: Iterable[tuple[Any, ...]
     )
 
 
+def store_dead_letters(db: PostgresqlConnection, dead_letters: Sequence[tuple[Any, ...]]) -> None:
+    """Store dead letters: destination, position, reason, attempts, time and last status."""
+    db.execute(
+        f"""INSERT INTO {T}.dead_letter (destination, position, reason, attempts, at, status)
+            SELECT * FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::int[], %s::bigint[], %s::int[])
+            ON CONFLICT (destination, position) DO UPDATE SET reason = excluded.reason,
+              attempts = excluded.attempts, at = excluded.at, status = excluded.status""",
+        columns(dead_letters, 6),
+    )
+
+
 def columns(rows: Sequence[tuple[Any, ...]], number: int) -> list[list[Any]]:
     """Return rows of *number* columns as one array per column."""
     return [[row[column] for row in rows] for column in range(number)]

@@ -4,19 +4,25 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from service.errors import InboxUnavailable
 from service.events import Event
-from service.outcomes import StorageFailure
+from service.outcomes import DeadLetterReason, StorageFailure
 from service.storage import people
 from service.storage.deliveries import (
     Attempt,
     DeadLetter,
+    DeadLetterGroup,
     Delivery,
+    DeliveryHealth,
     DeliveryHistory,
     DestinationStatus,
+    PendingDelivery,
+    WorkerReport,
+    decode_evidence,
 )
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.people import Appearance
@@ -30,8 +36,22 @@ from service.storage.sqlite.delivery_database import (
     SqliteDeliveryDatabase,
 )
 from service.storage.sqlite.delivery_identities import SqliteIdentities
-from service.storage.sqlite.delivery_queue import drop_empty_queues, saved_events
+from service.storage.sqlite.delivery_queue import INSERT_DEAD_LETTER, drop_empty_queues, saved_events
 from service.storage.sqlite.ownership import Owner, require_ours
+
+# The position of the first delivery of a pending delivery's queue.
+_FIRST: Final = """(SELECT min(position) FROM delivery AS first
+    WHERE first.destination = delivery.destination AND first.queue = delivery.queue)"""
+# A pending delivery: its queue, attempts, last status, and whether its attempt runs.
+_PENDING: Final = f"""
+    SELECT delivery.queue, delivery.attempts,
+        (SELECT status FROM attempt WHERE attempt.position = delivery.position
+           AND attempt.destination = delivery.destination ORDER BY at DESC LIMIT 1),
+        token IS NOT NULL AND due > ? AND delivery.position = {_FIRST}
+    FROM delivery JOIN delivery_queue AS queue
+        ON queue.destination = delivery.destination AND queue.queue = delivery.queue
+    WHERE delivery.destination = ? AND delivery.position = ?
+"""  # noqa: S608  constants
 
 
 class SqliteDeliveryAdmin:
@@ -44,36 +64,110 @@ class SqliteDeliveryAdmin:
     def statuses(self) -> Sequence[DestinationStatus]:
         """Return the state of each destination; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            """SELECT name, position, disabled, gone_since, backlog,
-                 (SELECT received_at FROM delivery WHERE destination = id ORDER BY position LIMIT 1),
+            """SELECT id, name, destination.position, disabled, gone_since, backlog, oldest.received_at,
+                 oldest.position, (SELECT min(due) FROM delivery_queue WHERE destination = id),
                  (SELECT count(*) FROM dead_letter WHERE destination = id)
-               FROM destination ORDER BY name"""
+               FROM destination LEFT JOIN delivery AS oldest ON (oldest.destination, oldest.position) =
+                 (id, (SELECT min(position) FROM delivery WHERE destination = id))
+               ORDER BY name"""
         )
-        return [DestinationStatus(*row) for row in rows]
+        return [DestinationStatus(*row)._replace(reports=self._reports(key)) for key, *row in rows]
+
+    def _reports(self, key: int) -> Sequence[WorkerReport]:
+        query = "SELECT at, health, status, next_probe_at FROM worker_report WHERE destination = ? ORDER BY at DESC"
+        rows = self._store.rows(query, (key,))
+        return [WorkerReport(at, DeliveryHealth(health), *state) for at, health, *state in rows]
+
+    def pending(self, name: str, *, after: int, limit: int, now: int) -> Sequence[PendingDelivery]:
+        """Return pending deliveries; see `PendingAdmin`."""
+        rows = self._store.rows(
+            f"""SELECT delivery.position, delivery.attempts, due, {_FIRST}, skipped, token IS NOT NULL AND due > ?
+               FROM destination JOIN delivery ON delivery.destination = id
+               JOIN delivery_queue AS queue ON queue.destination = id AND queue.queue = delivery.queue
+               WHERE name = ? AND delivery.position > ? ORDER BY delivery.position LIMIT ?""",  # noqa: S608  constants
+            (now, name, after, limit),
+        )
+        return [
+            PendingDelivery(position, attempts, due, first, bool(skipped), bool(leased) and position == first)
+            for position, attempts, due, first, skipped, leased in rows
+        ]
+
+    def retry(self, name: str, *, now: int) -> None:
+        """Make all pending deliveries due; see `PendingAdmin`."""
+        with self._store.transaction() as db:
+            ((key,),) = db.execute("UPDATE destination SET retried_at = ? WHERE name = ? RETURNING id", (now, name))
+            due = "UPDATE delivery_queue SET due = ? WHERE destination = ? AND token IS NULL AND due > ?"
+            db.execute(due, (now, key, now))
+
+    def give_up(
+        self, name: str, positions: Sequence[int], reason: DeadLetterReason, *, now: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Make dead letters of pending deliveries; see `PendingAdmin`."""
+        given_up: list[tuple[str, int, int, int]] = []
+        leased: list[int] = []
+        with self._store.transaction() as db:
+            ((key,),) = db.execute("SELECT id FROM destination WHERE name = ?", (name,))
+            for position in positions:
+                found: Rows = db.execute(_PENDING, (now, key, position)).fetchall()
+                for queue, attempts, status, is_leased in found:
+                    if is_leased:
+                        leased.append(position)
+                    else:
+                        given_up.append((queue, position, attempts, status or 0))
+            due = f"""UPDATE delivery_queue SET due = min(due, ?) WHERE destination = ? AND queue = ?
+                        AND EXISTS (SELECT 1 FROM delivery WHERE destination = ? AND position = ?
+                          AND delivery.queue = delivery_queue.queue AND position = {_FIRST})"""  # noqa: S608  constants
+            db.executemany(due, [(now, key, queue, key, position) for queue, position, *_ in given_up])
+            db.executemany(
+                "DELETE FROM delivery WHERE destination = ? AND position = ?",
+                [(key, position) for _, position, *_ in given_up],
+            )
+            drop_empty_queues(db, [(key, queue) for queue, *_ in given_up])
+            db.executemany(
+                INSERT_DEAD_LETTER,
+                [(key, position, reason, attempts, now, status) for _, position, attempts, status in given_up],
+            )
+        return [position for _, position, *_ in given_up], leased
 
     def dead_letters(self, *, limit: int | None) -> Sequence[DeadLetter]:
         """Return the newest dead letters; see `DeliveryAdmin`."""
         rows = self._store.rows(
-            """SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at FROM dead_letter
+            """SELECT * FROM (SELECT name, dead_letter.position, reason, attempts, at, status FROM dead_letter
                  JOIN destination ON id = destination ORDER BY at DESC, dead_letter.position DESC LIMIT ?)
                ORDER BY at, position""",
             (-1 if limit is None else limit,),
         )
         return [DeadLetter(*row) for row in rows]
 
+    def dead_letter_groups(self) -> Sequence[DeadLetterGroup]:
+        """Return all dead letters in groups; see `DeliveryAdmin`."""
+        return [
+            DeadLetterGroup(*row)
+            for row in self._store.rows(
+                """SELECT name, reason, status, count(*), max(at), dead_letter.position
+                   FROM dead_letter JOIN destination ON id = destination
+                   GROUP BY name, reason, status ORDER BY name, reason, status"""  # position: of the row with max(at)
+            )
+        ]
+
     def history(self, position: int) -> Sequence[DeliveryHistory]:
         """Return the delivery history of the event at *position*; see `DeliveryAdmin`."""
         attempts = self._store.rows(
-            """SELECT name, at, seconds, status, outcome FROM attempt JOIN destination ON id = destination
+            """SELECT name, evidence, at, seconds, status, outcome FROM attempt JOIN destination ON id = destination
                WHERE attempt.position = ? ORDER BY at""",
             (position,),
         )
         states = {name: "delivered" for name, *_ in attempts}
-        for table, state in (("delivery", "'waiting'"), ("dead_letter", "'dead: ' || reason")):
+        waiting = "iif(skipped, 'skipped', 'waiting')"
+        for table, state in (("delivery", waiting), ("dead_letter", "'dead: ' || reason")):
             query = f"SELECT name, {state} FROM destination JOIN {table} AS t ON t.destination = id AND t.position = ?"  # noqa: S608  constants
             states |= dict(self._store.rows(query, (position,)))
         return [
-            DeliveryHistory(name, states[name], [Attempt(*row[1:]) for row in attempts if row[0] == name])
+            DeliveryHistory(
+                name,
+                states[name],
+                [Attempt(*row)._replace(evidence=decode_evidence(text)) for of, text, *row in attempts if of == name],
+            )
             for name in sorted(states)
         ]
 
@@ -87,8 +181,11 @@ class SqliteDeliveryAdmin:
         saved = f"""WITH wanted AS MATERIALIZED (SELECT value FROM json_each(?))
                     SELECT {people.COLUMNS} FROM saved_event WHERE subject IN wanted OR userid IN wanted
                       OR waid IN wanted OR previoususerid IN wanted OR previouswaid IN wanted"""  # noqa: S608  constants
-        pending = """SELECT position, value FROM delivery
-                     JOIN json_each(?) ON instr(queue || ':', ':' || value || ':') ORDER BY position"""
+        # The queue of a skipped delivery is its partition key, `#` and its position.
+        pending = """SELECT position, value FROM (
+                       SELECT position, iif(skipped, substr(queue, 1, length(queue) - length(position) - 1), queue)
+                         AS partitionkey FROM delivery
+                     ) JOIN json_each(?) ON instr(partitionkey || ':', ':' || value || ':') ORDER BY position"""
         found = [Appearance(*row) for row in self._store.rows(saved, (names,))]
         return found + [people.pending(*row) for row in self._store.rows(pending, (names,))]
 
@@ -116,9 +213,10 @@ class SqliteDeliveryAdmin:
                 row = (key, each.position, each.queue, each.received_at, now, True)
                 new = db.execute(f"INSERT OR IGNORE {INTO_DELIVERY} RETURNING 1", row).fetchall()
                 added += len(new)
-                delivery_identities.put_in_order(db, key, [each] if new else [])
-                queue = "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)"
-                db.execute(queue, (key, each.queue, now))
+                if new:
+                    delivery_identities.put_in_order(db, key, [each])
+                    queue = "INSERT OR IGNORE INTO delivery_queue (destination, queue, due) VALUES (?, ?, ?)"
+                    db.execute(queue, (key, each.queue, now))
                 db.execute("DELETE FROM dead_letter WHERE destination = ? AND position = ?", (key, each.position))
             db.execute("UPDATE destination SET backlog = backlog + ? WHERE id = ?", (added, key))
         return added

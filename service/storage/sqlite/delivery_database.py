@@ -106,8 +106,29 @@ DELIVERIES_MIGRATIONS: Final = (
     DROP INDEX saved_event_of_subject;
     CREATE INDEX saved_event_person ON saved_event (subject, userid, waid, previoususerid, previouswaid);
     """,
+    """
+    ALTER TABLE destination ADD COLUMN retried_at INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delivery ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delivery ADD COLUMN rejections INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delivery ADD COLUMN first_attempt_at INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delivery ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX delivery_in_queue;
+    CREATE INDEX delivery_in_queue ON delivery
+        (destination, queue, position, planned_at, replay, after, attempts, rejections, first_attempt_at, skipped);
+    ALTER TABLE dead_letter ADD COLUMN status INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attempt ADD COLUMN evidence TEXT;
+    CREATE TABLE worker_report (
+        destination INTEGER NOT NULL,
+        relay INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        health TEXT NOT NULL,
+        status INTEGER,
+        next_probe_at INTEGER NOT NULL,
+        PRIMARY KEY (destination, relay)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
-TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity")
+TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity", "worker_report")
 
 INTO_DELIVERY: Final = """
     INTO delivery (destination, position, queue, received_at, planned_at, replay) VALUES (?, ?, ?, ?, ?, ?)

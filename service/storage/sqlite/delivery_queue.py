@@ -16,14 +16,20 @@ from service.outcomes import DeadLetterReason
 from service.storage import people
 from service.storage.deliveries import (
     BLOCKED_MS,
+    REPORT_AGE_MS,
     Claim,
     Delivery,
+    ExpiryLimits,
     QueueKind,
     Settlement,
     Verdict,
+    WorkerReport,
+    encode_evidence,
+    failed_queue_state,
+    next_counts,
     next_queue_state,
+    parked_queue,
 )
-from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.people import appearance
 from service.storage.protocols import Record
 from service.storage.sqlite import delivery_identities
@@ -36,8 +42,8 @@ _CONDITIONS: Final = {
     QueueKind.HEALTHY: "(attempts > 0) = 0",
     QueueKind.FAILED: "(attempts > 0) = 1",
 }
-_INSERT_DEAD_LETTER: Final = """INSERT OR REPLACE INTO dead_letter (destination, position, reason, attempts, at)
-                               VALUES (?, ?, ?, ?, ?)"""
+INSERT_DEAD_LETTER: Final = """INSERT OR REPLACE INTO dead_letter (destination, position, reason, attempts, at, status)
+                              VALUES (?, ?, ?, ?, ?, ?)"""
 
 
 class SqliteDeliveries:
@@ -46,6 +52,7 @@ class SqliteDeliveries:
     def __init__(self, store: SqliteDeliveryDatabase) -> None:
         self._store = store
         self._tokens = itertools.count(secrets.randbits(48) << 14)  # unique across processes
+        self._relay = secrets.randbits(62)
         self._keys: dict[str, int] = {}
         self.identities = SqliteIdentities(store)
 
@@ -113,46 +120,49 @@ class SqliteDeliveries:
             return True
 
     def expire(
-        self, first: int, *, now: int, policy: DeliveryPolicy, dead_letter_age_ms: int, retention_ms: int
+        self, first: int, limits: ExpiryLimits, *, now: int, max_ages_ms: Mapping[str, int]
     ) -> Mapping[tuple[str, DeadLetterReason], int]:
         """Make dead letters of undeliverable events; see `DeliveryCleanup`."""
         inactive = "SELECT id FROM destination WHERE disabled IS NOT NULL OR gone_since IS NOT NULL"
-        failing = "SELECT id FROM destination WHERE disabled IS NULL AND failing_since <= ? AND failures >= ?"
+        failing = """SELECT id FROM destination
+                     WHERE name = ? AND disabled IS NULL AND failing_since <= ? AND failures >= ?"""
         is_unclaimed = """(destination, queue) NOT IN (
                             SELECT destination, queue FROM delivery_queue WHERE token IS NOT NULL AND due > ?)"""
-        cutoff = now - policy.max_age_ms
+        conditions: list[tuple[DeadLetterReason, str, tuple[str | int, ...]]] = [
+            (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({inactive})", (first,))
+        ]
+        for name, max_age in max_ages_ms.items():
+            failing_for = (now - max_age, name, now - max_age, limits.policy.min_attempts)
+            conditions.append(
+                (DeadLetterReason.EXPIRED, f"planned_at <= ? AND destination IN ({failing})", failing_for)
+            )
         with self._store.transaction() as db:
             db.execute("UPDATE heartbeat SET seen = ?", (now,))
-            db.execute("DELETE FROM dead_letter WHERE at < ?", (now - dead_letter_age_ms,))
-            delivery_identities.prune(db, now - retention_ms)
+            db.execute("DELETE FROM dead_letter WHERE at < ?", (now - limits.dead_letter_age_ms,))
+            delivery_identities.prune(db, now - limits.retention_ms)
+            db.execute("DELETE FROM worker_report WHERE at < ?", (now - REPORT_AGE_MS,))
             db.execute(
                 """DELETE FROM saved_event WHERE position NOT IN (SELECT position FROM dead_letter)
                      AND position NOT IN (SELECT position FROM delivery)"""
             )
             # A due time beyond the maximum wait was written by a clock that was ahead.
-            db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + policy.max_wait_ms))
+            db.execute("UPDATE delivery_queue SET due = ? WHERE due > ?", (now, now + limits.policy.max_wait_ms))
             names: dict[int, str] = dict(_rows(db, "SELECT id, name FROM destination"))
             counts: Counter[tuple[str, DeadLetterReason]] = Counter()
-            for reason, condition, values in (
-                (DeadLetterReason.RETENTION, f"position < ? AND destination IN ({inactive})", (first,)),
-                (
-                    DeadLetterReason.EXPIRED,
-                    f"planned_at <= ? AND destination IN ({failing})",
-                    (cutoff, cutoff, policy.min_attempts),
-                ),
-            ):
+            for reason, condition, values in conditions:
                 given_up = _rows(
                     db,
-                    f"DELETE FROM delivery WHERE {condition} AND {is_unclaimed} RETURNING destination, queue, position",  # noqa: S608  constants
+                    f"""DELETE FROM delivery WHERE {condition} AND {is_unclaimed}
+                        RETURNING destination, queue, position, attempts""",  # noqa: S608  constants
                     *values,
                     now,
                 )
-                drop_empty_queues(db, [(key, queue) for key, queue, _ in given_up])
+                drop_empty_queues(db, [(key, queue) for key, queue, *_ in given_up])
                 db.executemany(
-                    _INSERT_DEAD_LETTER,
-                    [(key, position, reason, 0, now) for key, _, position in given_up],
+                    INSERT_DEAD_LETTER,
+                    [(key, position, reason, attempts, now, 0) for key, _, position, attempts in given_up],
                 )
-                counts.update((names[key], reason) for key, _, _ in given_up)
+                counts.update((names[key], reason) for key, *_ in given_up)
         return counts
 
     def prune_attempts(self, first: int) -> None:
@@ -225,25 +235,29 @@ class SqliteDeliveries:
                 *(key, now, key, most),
             )
             claims = []
-            for queue, attempts, first_attempt_at in queues:
-                position, planned_at, replay, after = self._first_delivery(db, key, queue)
+            for queue, queue_attempts, failing_since in queues:
+                first, after = self._first_delivery(db, key, queue)
                 if after and self._is_any_pending(db, key, after):
                     postpone = "UPDATE delivery_queue SET due = ?, token = NULL WHERE destination = ? AND queue = ?"
                     db.execute(postpone, (now + BLOCKED_MS, key, queue))
                 else:
-                    claims.append(Claim(name, queue, position, planned_at, replay, attempts, first_attempt_at, token))
+                    position, planned_at, replay, *counts = first
+                    claim = Claim(name, queue, position, planned_at, bool(replay), token, queue_attempts, failing_since)
+                    claims.append(claim.with_counts(*counts))
             return claims
 
-    def _first_delivery(self, db: apsw.Connection, key: int, queue: str) -> tuple[int, int, bool, str | None]:
-        """Return the first delivery of a queue: its position, when it was planned, if it is a replay, what is first."""
-        first = """SELECT position, planned_at, replay, after FROM delivery INDEXED BY delivery_in_queue
+    def _first_delivery(self, db: apsw.Connection, key: int, queue: str) -> tuple[Sequence[int], str | None]:
+        """Return the first delivery of a queue, and the positions, a JSON array, that come before it."""
+        first = """SELECT position, planned_at, replay, attempts, rejections, first_attempt_at, skipped, after
+                   FROM delivery INDEXED BY delivery_in_queue
                    WHERE destination = ? AND queue = ? ORDER BY position LIMIT 1"""
-        ((position, planned_at, replay, after),) = _rows(db, first, key, queue)
-        return position, planned_at, bool(replay), after
+        ((*delivery, after),) = _rows(db, first, key, queue)
+        return delivery, after
 
     def _is_any_pending(self, db: apsw.Connection, key: int, positions: str) -> bool:
-        """Return whether one of *positions*, a JSON array, is pending for a destination."""
-        pending = "SELECT 1 FROM delivery JOIN json_each(?) ON position = value WHERE destination = ? LIMIT 1"
+        """Return whether one of *positions*, a JSON array, is pending for a destination, and not skipped."""
+        pending = """SELECT 1 FROM delivery JOIN json_each(?) ON position = value
+                     WHERE destination = ? AND skipped = 0 LIMIT 1"""
         return bool(_rows(db, pending, positions, key))
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Claim]:
@@ -251,10 +265,15 @@ class SqliteDeliveries:
         with self._store.transaction() as db:
             are_ours = [self._release_queue(db, settlement) for settlement in settlements]
             ours = list(compress(settlements, are_ours))
-            attempts = [(each.claim.position, self._key(each.claim.destination), *each.attempt) for each in ours]
-            db.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?)", attempts)
-            finished = [each for each in ours if each.ruling.verdict is not Verdict.RETRY]
-            db.executemany(_INSERT_DEAD_LETTER, self._dead_letter_rows(finished))
+            attempts = [
+                (each.claim.position, self._key(each.claim.destination), *fields, encode_evidence(evidence))
+                for each in ours
+                for *fields, evidence in (*each.before, each.attempt)
+            ]
+            db.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?)", attempts)
+            self._put_back(db, [each for each in ours if each.ruling.verdict in (Verdict.RETRY, Verdict.SKIP)])
+            finished = [each for each in ours if each.ruling.verdict in (Verdict.DELIVERED, Verdict.DEAD_LETTER)]
+            db.executemany(INSERT_DEAD_LETTER, self._dead_letter_rows(finished))
             deleted: Rows = db.executemany(
                 "DELETE FROM delivery WHERE destination = ? AND position = ? RETURNING destination, queue",
                 [(self._key(each.claim.destination), each.claim.position) for each in finished],
@@ -279,6 +298,26 @@ class SqliteDeliveries:
             )
         )
 
+    def _put_back(self, db: apsw.Connection, retried: Sequence[Settlement]) -> None:
+        """Store the counts of deliveries that stay pending; give those that are skipped queues of their own."""
+        for each in retried:
+            claim, key = each.claim, self._key(each.claim.destination)
+            db.execute(
+                """UPDATE delivery SET attempts = ?, rejections = ?, first_attempt_at = ?
+                   WHERE destination = ? AND position = ?""",
+                (*next_counts(each), key, claim.position),
+            )
+            if each.ruling.verdict is Verdict.SKIP:
+                skip = "UPDATE delivery SET queue = ?, skipped = 1 WHERE destination = ? AND position = ? RETURNING 1"
+                if not _rows(db, skip, parked_queue(claim), key, claim.position):
+                    continue
+                db.execute(
+                    """INSERT OR REPLACE INTO delivery_queue (destination, queue, due, attempts, first_attempt_at)
+                       VALUES (?, ?, ?, ?, ?)""",
+                    (key, parked_queue(claim), *failed_queue_state(each, each.ruling.due)),
+                )
+                delete_if_empty(db, [(key, claim.queue)])
+
     def _record_failures(self, db: apsw.Connection, ours: Sequence[Settlement]) -> None:
         """Count the failed attempts of each destination since its last success, and when they started."""
         for name in {each.claim.destination for each in ours}:
@@ -291,12 +330,35 @@ class SqliteDeliveries:
                            WHERE id = ?"""
                 _rows(db, count, own[0].attempt.at, len(own), self._key(name))
 
-    def _dead_letter_rows(self, finished: Sequence[Settlement]) -> list[tuple[int, int, str, int, int]]:
+    def _dead_letter_rows(self, finished: Sequence[Settlement]) -> list[tuple[int, int, str, int, int, int]]:
         return [
-            (self._key(claim.destination), claim.position, ruling.reason, claim.attempts + 1, attempt.at)
-            for claim, attempt, ruling, _ in finished
+            (
+                *(self._key(claim.destination), claim.position, ruling.reason),
+                *(claim.attempts + ruling.counts, attempt.at, attempt.status),
+            )
+            for claim, attempt, ruling, *_ in finished
             if ruling.reason
         ]
+
+    def report(self, reports: Mapping[str, WorkerReport]) -> None:
+        """Store the reports of this relay's workers; see `DeliveryReports`."""
+        with self._store.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO worker_report VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (self._key(name), self._relay, at, health, status, next_probe_at)
+                    for name, (at, health, status, next_probe_at) in reports.items()
+                ],
+            )
+
+    def count_relays(self, since: int) -> int:
+        """Return how many relays have reported since a time; see `DeliveryReports`."""
+        ((count,),) = self._store.rows("SELECT count(DISTINCT relay) FROM worker_report WHERE at >= ?", (since,))
+        return int(count)
+
+    def retried_at(self) -> Mapping[str, int]:
+        """Return when `destinations retry` was run; see `DeliveryReports`."""
+        return dict(self._store.rows("SELECT name, retried_at FROM destination WHERE retried_at > 0"))
 
     def _key(self, name: str) -> int:
         if name not in self._keys:
@@ -314,11 +376,16 @@ def drop_empty_queues(db: apsw.Connection, deleted: Sequence[tuple[Any, ...]]) -
     """Subtract deleted deliveries (rows of destination and queue) from the backlogs, and drop queues that are empty."""
     for key, number in Counter(key for key, _ in deleted).items():
         db.execute("UPDATE destination SET backlog = backlog - ? WHERE id = ?", (number, key))
+    delete_if_empty(db, deleted)
+
+
+def delete_if_empty(db: apsw.Connection, queues: Sequence[tuple[Any, ...]]) -> None:
+    """Delete those of the queues (rows of destination and queue) that are empty."""
     db.executemany(
         """DELETE FROM delivery_queue WHERE destination = ? AND queue = ? AND NOT EXISTS (
              SELECT 1 FROM delivery
              WHERE delivery.destination = delivery_queue.destination AND delivery.queue = delivery_queue.queue)""",
-        deleted,
+        queues,
     )
 
 

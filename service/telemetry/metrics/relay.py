@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.outcomes import AttemptOutcome, DeadLetterReason
+from service.outcomes import RELAY_REASONS, AttemptOutcome, DeadLetterReason
 from service.telemetry.metrics.receiver import METRIC_PREFIX
 
 _DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -32,6 +32,12 @@ class RelayMetrics:
             ("destination",),
             registry=registry,
         )
+        self._unread = Gauge(
+            METRIC_PREFIX + "relay_unread_positions",
+            "Positions of the log not yet read for a destination: at most so many events join its backlog.",
+            ("destination",),
+            registry=registry,
+        )
         self._oldest = Gauge(
             METRIC_PREFIX + "relay_oldest_event_seconds",
             "Age of the oldest event that is pending for a destination; 0 if there is none.",
@@ -56,7 +62,12 @@ class RelayMetrics:
             ("destination",),
             registry=registry,
         )
-
+        self._misconfigured = Gauge(
+            METRIC_PREFIX + "relay_destination_misconfigured",
+            "1 while a destination is misconfigured: with the status of its last response, such as 401 or 404.",
+            ("destination", "status"),
+            registry=registry,
+        )
         self._failing = Gauge(
             METRIC_PREFIX + "relay_failing",
             "1 while a check of /readyz fails.",
@@ -68,7 +79,7 @@ class RelayMetrics:
         """Create the counters of a destination at 0: a rate does not see the first increment of a new series."""
         for outcome in AttemptOutcome:
             self._attempts.labels(destination, outcome)
-        for reason in DeadLetterReason:
+        for reason in RELAY_REASONS:
             self._dead.labels(destination, reason)
 
     def checked(self, check: str, *, failing: bool) -> None:
@@ -84,15 +95,22 @@ class RelayMetrics:
         """Count deliveries that became dead letters."""
         self._dead.labels(destination, reason).inc(number)
 
-    def stands(self, destination: str, *, backlog: int, oldest: float, breaker: str, disabled: bool) -> None:
+    def stands(
+        self, destination: str, *, backlog: int, unread: int, oldest: float, breaker: str, disabled: bool
+    ) -> None:
         """Publish the state of a destination; *oldest* is in seconds."""
         self._backlog.labels(destination).set(backlog)
+        self._unread.labels(destination).set(unread)
         self._oldest.labels(destination).set(oldest)
         self._disabled.labels(destination).set(disabled)
         for state in BREAKER_STATES:
             self._breaker.labels(destination, state).set(state == breaker)
 
+    def misconfigured(self, destination: str, status: str) -> None:
+        """Publish that a destination is misconfigured, with the status of its last response."""
+        self._misconfigured.labels(destination, status).set(1)
+
     def forget_all(self) -> None:
         """Delete the state of all destinations, before it is published again for those that are still in the file."""
-        for gauge in (self._backlog, self._oldest, self._disabled, self._breaker):
+        for gauge in (self._backlog, self._unread, self._oldest, self._disabled, self._misconfigured, self._breaker):
             gauge.clear()

@@ -104,11 +104,17 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
 
 # Only one of each can exist on a machine at a time: its tests run one after the other in one process.
 ONE_AT_A_TIME = ("kafka", "loop", "npm")
+# Tests that take longest: they start first, so that no process runs one alone at the end.
+SLOWEST = ("tests/faults/test_ledger.py", "tests/chart/test_monitoring.py", "tests/e2e/test_relay_commands.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests whose requirements are missing, or make them fail if `TEST_REQUIRE` names the requirement."""
+    """Skip tests whose requirements are missing, or make them fail if `TEST_REQUIRE` names the requirement.
+
+    The slowest come first.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOWEST))
     required = os.environ.get("TEST_REQUIRE", "").split()
     is_available = cache(lambda name: REQUIREMENTS[name][0]())
     for item in items:

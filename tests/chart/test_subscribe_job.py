@@ -112,7 +112,7 @@ def test_the_job_does_not_get_the_inboxs_url() -> None:
         assert [volume["name"] for volume in pod(values)["spec"]["volumes"]] == ["credentials"]
     assert environ()["WEBHOOK_GRAPH_URL"] == names["WEBHOOK_GRAPH_URL"]
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["subscribe"]["properties"]
-    assert schema["fields"] == {"$ref": "#/properties/fields"}
+    assert schema["fields"]["$ref"] == "#/properties/fields"
 
 
 def test_extra_values_apply_to_the_job() -> None:

@@ -33,16 +33,21 @@ from tests.chart.helm import (
     rendered,
     validation_error,
 )
+from tests.support import chart_docs
 
 pytestmark = pytest.mark.needs("helm")
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 RELABEL = [{"action": "labeldrop", "regex": "x"}]
+LOAD_BALANCER = {"service": {"type": "LoadBalancer"}}
 PEER = [{"ports": [{"port": 5432}]}]
 # For each value: another value that must change the rendered objects, and other values that it depends on.
 OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "nameOverride": ("other", {}),
     "fullnameOverride": ("other", {}),
     "commonLabels": ({"team": "x"}, {}),
+    "commonAnnotations": ({"team": "x"}, {}),
+    "global.imageRegistry": ("registry.example.com", {}),
+    "image.registry": ("registry.example.com", {}),
     "image.repository": ("registry.example.com/wh", {}),
     "image.tag": ("2", {}),
     "image.digest": ("sha256:" + "0" * 64, {}),
@@ -90,6 +95,9 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "persistence.storageClass": ("fast", {}),
     "persistence.accessMode": ("ReadWriteOnce", {}),
     "persistence.annotations": ({"a": "b"}, {}),
+    "persistence.labels": ({"a": "b"}, {}),
+    "persistence.existingClaim": ("mine", {}),
+    "persistence.dataSource": ({"kind": "PersistentVolumeClaim", "name": "old"}, {}),
     "log.level": ("debug", {}),
     "log.format": ("console", {}),
     "tracing.endpoint": ("http://collector:4318", {}),
@@ -98,7 +106,12 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "service.type": ("LoadBalancer", {}),
     "service.port": (8000, {}),
     "service.nodePort": (30080, {"service": {"type": "NodePort"}}),
+    "service.loadBalancerClass": ("example.com/lb", LOAD_BALANCER),
+    "service.loadBalancerIP": ("203.0.113.9", LOAD_BALANCER),
+    "service.loadBalancerSourceRanges": (["203.0.113.0/24"], LOAD_BALANCER),
+    "service.externalTrafficPolicy": ("Local", LOAD_BALANCER),
     "service.annotations": ({"a": "b"}, {}),
+    "service.labels": ({"a": "b"}, {}),
     "service.ipFamilyPolicy": ("PreferDualStack", {}),
     "service.ipFamilies": (["IPv6", "IPv4"], {}),
     "ingress.enabled": (True, {"ingress": {"host": "a.example.com"}}),
@@ -122,9 +135,12 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "subscribe.graphVersion": ("v25.0", SUBSCRIBE),
     "subscribe.backoffLimit": (0, SUBSCRIBE),
     "subscribe.activeDeadlineSeconds": (600, SUBSCRIBE),
+    "subscribe.podAnnotations": ({"a": "b"}, SUBSCRIBE),
+    "subscribe.podLabels": ({"a": "b"}, SUBSCRIBE),
     "subscribe.resources.requests.cpu": ("1", SUBSCRIBE),
     "subscribe.resources.requests.memory": ("1Gi", SUBSCRIBE),
     "subscribe.resources.limits.memory": ("1Gi", SUBSCRIBE),
+    "tests.enabled": (False, {}),
     "networkPolicy.enabled": (False, {}),
     "networkPolicy.from": ([{"namespaceSelector": {}}], {}),
     "networkPolicy.metricsNamespace": ("prometheus", {}),
@@ -148,10 +164,29 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "prometheusRule.labels": ({"release": "x"}, RULE),
     "prometheusRule.runbook": ("https://wiki.example.com/runbook", RULE),
     "prometheusRule.noTrafficFor": ("30m", RULE),
+    "prometheusRule.alertLabels": ({"team": "x"}, RULE),
+    "prometheusRule.disabledAlerts": (["WebhookNoTraffic"], RULE),
+    "prometheusRule.severities": ({"WebhookNoTraffic": "critical"}, RULE),
+    "prometheusRule.additionalRules": ([{"record": "x", "expr": "1"}], RULE),
     "dashboard.enabled": (True, {}),
     "dashboard.labels.grafana_dashboard": ("yes", DASHBOARD),
     "dashboard.annotations": ({"grafana_folder": "x"}, DASHBOARD),
     "drainSeconds": (20, {}),
+    "terminationGracePeriodSeconds": (120, {}),
+    "probes.startup.periodSeconds": (9, {}),
+    "probes.startup.timeoutSeconds": (9, {}),
+    "probes.startup.failureThreshold": (9, {}),
+    "probes.liveness.periodSeconds": (9, {}),
+    "probes.liveness.timeoutSeconds": (9, {}),
+    "probes.liveness.failureThreshold": (9, {}),
+    "probes.readiness.periodSeconds": (9, {}),
+    "probes.readiness.timeoutSeconds": (9, {}),
+    "probes.readiness.failureThreshold": (9, {}),
+    "updateStrategy": ({"type": "OnDelete"}, {}),
+    "revisionHistoryLimit": (9, {}),
+    "podDisruptionBudget.enabled": (False, POSTGRESQL),
+    "podDisruptionBudget.maxUnavailable": ("50%", POSTGRESQL),
+    "podDisruptionBudget.minAvailable": (2, POSTGRESQL),
     "resources.requests.cpu": ("1", {}),
     "resources.requests.memory": ("1Gi", {}),
     "resources.limits.memory": ("1Gi", {}),
@@ -175,7 +210,9 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "affinity": ({"nodeAffinity": {}}, {}),
     "topologySpreadConstraints": ([{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}], {}),
     "priorityClassName": ("high", {}),
+    "schedulerName": ("mine", {}),
     "runtimeClassName": ("gvisor", {}),
+    "dnsPolicy": ("Default", {}),
     "dnsConfig": ({"searches": ["x"]}, {}),
     "hostAliases": ([{"ip": "10.0.0.1", "hostnames": ["x"]}], {}),
     "extraEnv": ([{"name": "OTEL_BSP_SCHEDULE_DELAY", "value": "1000"}], {}),
@@ -194,13 +231,17 @@ REJECTED = {
 }
 
 
-def leaves(values: Any, path: str = "") -> Iterator[str]:
+def leaves(values: Any) -> Iterator[str]:
+    return (path for path, _ in pairs(values))
+
+
+def pairs(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         here = f"{path}.{name}" if path else name
         if isinstance(value, dict) and value:
-            yield from leaves(value, here)
+            yield from pairs(value, here)
         else:
-            yield here
+            yield here, value
 
 
 def blocks(values: Any, path: str = "") -> Iterator[str]:
@@ -240,7 +281,102 @@ def test_every_value_is_documented() -> None:
             assert "# --" in block, line
 
 
+EMPTY = [path for path, value in pairs(VALUES) if value in ({}, [], "", None)]
+
+
+@pytest.mark.parametrize("path", EMPTY)
+def test_an_empty_key_means_the_default(path: str) -> None:
+    """`nodeSelector:` without a value, as it is left when the lines below it are commented out."""
+    assert rendered(merged({}, path, None)) == rendered()
+
+
+def test_the_schema_describes_every_property() -> None:
+    """With the comments of values.yaml, and the tables about destinations; `make docs` writes them."""
+    schema = json.loads(chart_docs.SCHEMA.read_text())
+    assert [path for path, inner in chart_docs.properties(schema) if not inner.get("description")] == []
+    assert chart_docs.SCHEMA.read_text() == chart_docs.schema_with_descriptions(), "run `make docs`"
+
+
+def test_images_of_a_registry() -> None:
+    """The chart's own value comes before the one that a parent chart shares; all pods use it."""
+    both = {"global": {"imageRegistry": "a.example"}, "image": {"registry": "b.example/x"}, **SUBSCRIBE, **APART}
+    images = re.findall(r'"image": "(.*?)"', json.dumps(rendered(both)))
+    assert len(images) == 4
+    assert set(images) == {"b.example/x/whatsapp-webhook:0.1.0"}
+    del both["image"]
+    assert "a.example/whatsapp-webhook:0.1.0" in json.dumps(rendered(both))
+
+
+def test_common_annotations_and_namespace() -> None:
+    """Every object has them, but not pods and volume claims: those can't change, or would restart."""
+    values = merged(EVERYTHING, "commonAnnotations", {"owner": "messaging"})
+    for manifest in rendered(values):
+        if not manifest["metadata"]["name"].endswith("-more"):
+            assert manifest["metadata"]["namespace"] == "here", manifest["kind"]
+            assert manifest["metadata"]["annotations"]["owner"] == "messaging", manifest["kind"]
+    (before,), (after,) = (
+        [each["spec"] for each in rendered(each) if each["kind"] == "StatefulSet"] for each in (EVERYTHING, values)
+    )
+    assert before == after
+
+
+def test_volume_claim_templates_have_what_kubernetes_adds() -> None:
+    """Argo CD would show a difference forever; and labels that may change stay out, because it could not be applied."""
+    values = {"commonLabels": {"team": "x"}, "commonAnnotations": {"a": "b"}}
+    claims = [each["spec"]["volumeClaimTemplates"] for each in rendered(values) if each["kind"] == "StatefulSet"]
+    ((claim,),) = claims
+    assert (claim["apiVersion"], claim["kind"], claim["spec"]["volumeMode"]) == (
+        "v1",
+        "PersistentVolumeClaim",
+        "Filesystem",
+    )
+    assert set(claim["metadata"]) == {"name", "labels"}
+    assert set(claim["metadata"]["labels"]) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}
+
+
+def test_an_existing_claim_replaces_the_charts() -> None:
+    """The pod mounts it."""
+    (spec,) = [
+        each["spec"] for each in rendered({"persistence": {"existingClaim": "mine"}}) if each["kind"] == "StatefulSet"
+    ]
+    assert "volumeClaimTemplates" not in spec
+    volumes = {each["name"]: each for each in spec["template"]["spec"]["volumes"]}
+    assert volumes["inbox"]["persistentVolumeClaim"] == {"claimName": "mine"}
+
+
+def test_alerts_can_be_changed_one_by_one() -> None:
+    """Off, of another severity, with labels; an alert that does not exist is refused."""
+    rule = {"enabled": True, "disabledAlerts": ["WebhookNoTraffic"], "severities": {"WebhookHighLatency": "page"}}
+    values = {"prometheusRule": {**rule, "alertLabels": {"team": "x", "severity": "never"}}, **RELAY}
+    (spec,) = [each["spec"] for each in rendered(values) if each["kind"] == "PrometheusRule"]
+    alerts = [each for group in spec["groups"] for each in group["rules"] if "alert" in each]
+    names = {each["alert"] for each in alerts}
+    assert "WebhookNoTraffic" not in names
+    assert len(names) > 15
+    for each in alerts:
+        assert each["labels"]["team"] == "x"
+        assert (each["labels"]["severity"] == "page") is (each["alert"] == "WebhookHighLatency")
+        assert each["labels"]["severity"] in ("page", "critical", "warning")
+    for wrong in ({"disabledAlerts": ["WebhookNothing"]}, {"severities": {"WebhookNothing": "x"}}):
+        assert "there is no alert WebhookNothing" in validation_error({"prometheusRule": {"enabled": True, **wrong}})
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"terminationGracePeriodSeconds": 21}, "terminationGracePeriodSeconds is below 22"),
+        ({"persistence": {"existingClaim": "x"}, **POSTGRESQL}, "persistence.existingClaim has no effect"),
+        ({"service": {"loadBalancerIP": "203.0.113.9"}}, "have no effect without service.type LoadBalancer"),
+        ({"updateStrategy": {"type": "Recreate"}}, "with SQLite it is RollingUpdate or OnDelete"),
+    ],
+)
+def test_values_that_contradict_each_other(values: dict[str, Any], problem: str) -> None:
+    """Each is rejected with what to do."""
+    assert problem in " ".join(validation_error(values).split())
+
+
 ANY = (
+    "global",
     "autoscaling.behavior.",
     "dashboard.labels",
     "resources.requests",

@@ -13,6 +13,7 @@ from service.meta import webhook_fields
 from service.outcomes import INBOX_FAILURES, RELAY_REASONS, AttemptOutcome, HandshakeOutcome, NotificationOutcome
 from service.telemetry import metrics
 from service.telemetry.metrics.relay import BREAKER_STATES
+from tests.support import chart_docs
 
 ROOT: Final = Path(__file__).parents[2]
 # The label values of closed sets, by metric.
@@ -91,6 +92,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "settings": ("docs/configuration.md", settings),
     "receiver-metrics": ("docs/metrics.md", receiver_metrics),
     "relay-metrics": ("docs/metrics.md", relay_metrics),
+    "chart-values": ("deploy/helm/README.md", chart_docs.table),
 }
 
 
@@ -104,3 +106,4 @@ if __name__ == "__main__":
     for name, (path, make) in TABLES.items():
         file = ROOT / path
         file.write_text(written(file.read_text(), name, make()))
+    chart_docs.SCHEMA.write_text(chart_docs.schema_with_descriptions())

@@ -14,38 +14,33 @@
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "whatsapp-webhook.labels" (list . (dict "app.kubernetes.io/component" $component)) | nindent 4 }}
-  {{- with merge $engine .Values.annotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "whatsapp-webhook.metadata" (list . $name (dict "app.kubernetes.io/component" $component) (merge $engine (.Values.annotations | default dict))) | nindent 2 }}
 spec:
   {{- with $replicas }}
   replicas: {{ . }}
   {{- end }}
-  revisionHistoryLimit: 3
-  # A new pod is ready before an old one is stopped.
+  revisionHistoryLimit: {{ .Values.revisionHistoryLimit }}
+  # By default a new pod is ready before an old one is stopped.
   strategy:
-    type: RollingUpdate
-    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+    {{- toYaml (.Values.updateStrategy | default (dict "type" "RollingUpdate" "rollingUpdate" (dict "maxUnavailable" 0 "maxSurge" 1))) | nindent 4 }}
   selector:
     matchLabels:
       {{- include "whatsapp-webhook.selector" . | nindent 6 }}
       app.kubernetes.io/component: {{ $component }}
   template:
     {{- include "whatsapp-webhook.pod" (list . $component) | nindent 4 }}
-{{- if ne (toString $replicas) "1" }}
+{{- if and .Values.podDisruptionBudget.enabled (ne (toString $replicas) "1") }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "whatsapp-webhook.labels" (list . (dict "app.kubernetes.io/component" $component)) | nindent 4 }}
+  {{- include "whatsapp-webhook.metadata" (list . $name (dict "app.kubernetes.io/component" $component) dict) | nindent 2 }}
 spec:
-  maxUnavailable: 1
+  {{- with .Values.podDisruptionBudget.minAvailable }}
+  minAvailable: {{ . }}
+  {{- else }}
+  maxUnavailable: {{ .Values.podDisruptionBudget.maxUnavailable }}
+  {{- end }}
   # A pod that is not ready does not block the drain of a node.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:

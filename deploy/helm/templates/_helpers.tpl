@@ -26,22 +26,35 @@ app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io
 {{- define "whatsapp-webhook.labels" -}}
 {{- $root := first . }}
 {{- $labels := dict }}
-{{- range rest . }}{{ $labels = merge $labels . }}{{ end }}
+{{- range rest . }}{{ $labels = merge $labels (. | default dict) }}{{ end }}
 {{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- $standard := dict "helm.sh/chart" $chart "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/managed-by" $root.Release.Service }}
-{{- merge $labels (include "whatsapp-webhook.selector" $root | fromYaml) $root.Values.commonLabels $standard | toYaml }}
+{{- merge $labels (include "whatsapp-webhook.selector" $root | fromYaml) ($root.Values.commonLabels | default dict) $standard | toYaml }}
 {{- end }}
 
-{{/* The labels of a pod, without the chart's version: a new version alone must not restart pods. */}}
+{{/* The metadata of an object. Arguments: the context, the name, and dicts of its own labels and annotations. */}}
+{{- define "whatsapp-webhook.metadata" -}}
+{{- $root := first . }}
+{{- $labels := include "whatsapp-webhook.labels" (list $root (index . 2 | default dict)) | fromYaml }}
+{{- $metadata := dict "name" (index . 1) "namespace" $root.Release.Namespace "labels" $labels }}
+{{- with merge dict (index . 3 | default dict) ($root.Values.commonAnnotations | default dict) }}{{ $_ := set $metadata "annotations" . }}{{ end }}
+{{- toYaml $metadata }}
+{{- end }}
+
+{{/*
+The labels of a pod, without the chart's version: a new version alone must not restart pods. Arguments: the context, the
+component, and a dict of its own labels, if it has any.
+*/}}
 {{- define "whatsapp-webhook.podLabels" -}}
-{{- $component := dict "app.kubernetes.io/component" (last .) }}
-{{- omit (include "whatsapp-webhook.labels" (list (first .) $component (first .).Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
+{{- $component := dict "app.kubernetes.io/component" (index . 1) }}
+{{- $own := index (append . dict) 2 }}
+{{- omit (include "whatsapp-webhook.labels" (list (first .) $component $own (first .).Values.podLabels) | fromYaml) "helm.sh/chart" | toYaml }}
 {{- end }}
 
 {{/* The fields of a pod that decide where it runs. */}}
 {{- define "whatsapp-webhook.placement" -}}
 {{- $found := dict }}
-{{- range list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "dnsConfig" "hostAliases" }}
+{{- range list "nodeSelector" "tolerations" "affinity" "priorityClassName" "schedulerName" "runtimeClassName" "dnsPolicy" "dnsConfig" "hostAliases" }}
 {{- $value := get $.Values . }}
 {{- if $value }}{{ $_ := set $found . $value }}{{ end }}
 {{- end }}
@@ -51,7 +64,8 @@ app.kubernetes.io/name={{ include "whatsapp-webhook.name" . }},app.kubernetes.io
 
 {{- define "whatsapp-webhook.image" -}}
 {{- with .Values.image }}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- with .registry | default (dig "imageRegistry" "" ($.Values.global | default dict)) }}{{ . }}/{{ end }}{{ .repository }}
+{{- if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -160,11 +174,15 @@ WEBHOOK_ACCESS_TOKEN="$(value access-token{{ with .Values.subscribe.existingSecr
 {{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary 443 80) }}
 {{- end }}
 
-{{/* The drain, the timeouts of the last request, and 10 s for the shutdown itself. */}}
-{{- define "whatsapp-webhook.gracePeriod" -}}
+{{/* The least grace period of the receiver: the drain, the timeouts of the last request, and 10 s for the shutdown itself. */}}
+{{- define "whatsapp-webhook.minGracePeriod" -}}
 {{- $read := include "whatsapp-webhook.seconds" .Values.limits.readTimeout | int }}
 {{- $accept := include "whatsapp-webhook.seconds" .Values.limits.acceptTimeout | int }}
 {{- add (include "whatsapp-webhook.drainSeconds" . | int) $read $accept 10 }}
+{{- end }}
+
+{{- define "whatsapp-webhook.gracePeriod" -}}
+{{- .Values.terminationGracePeriodSeconds | default (include "whatsapp-webhook.minGracePeriod" .) | int }}
 {{- end }}
 
 {{/* The Secret with the destinations' secrets. */}}
@@ -235,7 +253,7 @@ kubectl --namespace {{ .Release.Namespace }} create secret generic {{ .Values.in
 - name: WEBHOOK_PATH
   value: {{ .Values.path | quote }}
 - name: WEBHOOK_HEALTH_PATH
-  value: {{ .Values.healthPath | quote }}
+  value: {{ .Values.healthPath | default "" | quote }}
 - name: WEBHOOK_CREDENTIALS_HINT
   value: {{ printf "Create the Secret: %s" (include "whatsapp-webhook.createSecretCommand" .) | quote }}
 {{- if include "whatsapp-webhook.external" . }}

@@ -8,7 +8,7 @@ metadata:
     {{- include "whatsapp-webhook.podLabels" (list . $component) | nindent 4 }}
   annotations:
     # The service reads changed Secrets itself; a restart would only be an outage.
-    {{- merge (dict) .Values.podAnnotations (dict "kubectl.kubernetes.io/default-container" $component "reloader.stakater.com/auto" "false") | toYaml | nindent 4 }}
+    {{- merge (dict) (.Values.podAnnotations | default dict) (dict "kubectl.kubernetes.io/default-container" $component "reloader.stakater.com/auto" "false") | toYaml | nindent 4 }}
 spec:
   automountServiceAccountToken: false
   enableServiceLinks: false
@@ -55,6 +55,11 @@ spec:
           - {key: app-secret, path: app-secret}
           - {key: log-key, path: log-key}
     {{- end }}
+    {{- if and (not (include "whatsapp-webhook.external" .)) .Values.persistence.existingClaim }}
+    - name: inbox
+      persistentVolumeClaim:
+        claimName: {{ .Values.persistence.existingClaim | quote }}
+    {{- end }}
     {{- if include "whatsapp-webhook.external" . }}
     # All keys, since the URL may name a file beside it. Not optional: without it the pod waits.
     - name: inbox
@@ -95,12 +100,10 @@ spec:
     - name: admin
       containerPort: 9090
   # The probes that can restart the container check neither credentials nor the inbox.
-  {{- include "whatsapp-webhook.liveness" "admin" | nindent 2 }}
+  {{- include "whatsapp-webhook.liveness" (list . "admin") | nindent 2 }}
   readinessProbe:
     httpGet: {path: /readyz, port: admin}
-    periodSeconds: 2
-    timeoutSeconds: 2
-    failureThreshold: 2
+    {{- toYaml .Values.probes.readiness | nindent 4 }}
   lifecycle:
     preStop:
       exec:
@@ -131,7 +134,7 @@ spec:
   ports:
     - name: relay
       containerPort: 9091
-  {{- include "whatsapp-webhook.liveness" "relay" | nindent 2 }}
+  {{- include "whatsapp-webhook.liveness" (list . "relay") | nindent 2 }}
   {{- if eq $component "relay" }}
   # The relay gets no traffic, but a rollout must not replace relays that work with relays that do not.
   readinessProbe:
@@ -176,18 +179,15 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* The probes that can restart a container. Argument: the name of its port. */}}
+{{/* The probes that can restart a container. Arguments: the context, and the name of its port. */}}
 {{- define "whatsapp-webhook.liveness" -}}
+{{- $probes := (first .).Values.probes -}}
 startupProbe:
-  httpGet: {path: /livez, port: {{ . }}}
-  periodSeconds: 1
-  timeoutSeconds: 2
-  failureThreshold: 60
+  httpGet: {path: /livez, port: {{ last . }}}
+  {{- toYaml $probes.startup | nindent 2 }}
 livenessProbe:
-  httpGet: {path: /livez, port: {{ . }}}
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 6
+  httpGet: {path: /livez, port: {{ last . }}}
+  {{- toYaml $probes.liveness | nindent 2 }}
 {{- end }}
 
 {{/* The mount of the volume with the events, or of the Secret with the inbox's URL. */}}

@@ -6,7 +6,7 @@
 {{- end }}
 {{- range $of, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels }}
 {{- range list "name" "instance" "component" }}
-{{- if hasKey $labels (printf "app.kubernetes.io/%s" .) }}
+{{- if hasKey ($labels | default dict) (printf "app.kubernetes.io/%s" .) }}
 {{- fail (printf "%s: the chart selects its pods by app.kubernetes.io/%s. Remove this label." $of .) }}
 {{- end }}
 {{- end }}
@@ -82,6 +82,19 @@
 {{- if ne (toJson $was) (toJson $is) }}
 {{- fail (printf "persistence: the volume claim was created with %s, and Kubernetes does not allow a change to %s here. docs/kubernetes.md has the steps, under \"The size of the volume\"." (toJson $was) (toJson $is)) }}
 {{- end }}
+{{- end }}
+{{- $grace := include "whatsapp-webhook.minGracePeriod" . | int }}
+{{- if and .Values.terminationGracePeriodSeconds (lt (int .Values.terminationGracePeriodSeconds) $grace) }}
+{{- fail (printf "terminationGracePeriodSeconds is below %d, the sum of drainSeconds, limits.readTimeout, limits.acceptTimeout and 10 s for the shutdown: requests would be cut. Raise it to %d, or leave it empty." $grace $grace) }}
+{{- end }}
+{{- if and (not $external) .Values.updateStrategy (ne (get .Values.updateStrategy "type") "OnDelete") (ne (get .Values.updateStrategy "type") "RollingUpdate") }}
+{{- fail "updateStrategy.type: with SQLite it is RollingUpdate or OnDelete." }}
+{{- end }}
+{{- if and .Values.persistence.existingClaim $external }}
+{{- fail "persistence.existingClaim has no effect with an external inbox: remove it." }}
+{{- end }}
+{{- if and (ne .Values.service.type "LoadBalancer") (or .Values.service.loadBalancerClass .Values.service.loadBalancerIP .Values.service.loadBalancerSourceRanges) }}
+{{- fail "service: loadBalancerClass, loadBalancerIP and loadBalancerSourceRanges have no effect without service.type LoadBalancer." }}
 {{- end }}
 {{- if eq .Values.healthPath .Values.path }}
 {{- fail "healthPath is the same as path, which is the webhook's: set another one." }}

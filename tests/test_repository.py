@@ -50,3 +50,29 @@ def test_the_hooks_run_what_make_check_runs() -> None:
     for hook in repository["hooks"]:
         assert hook["entry"].removeprefix(".venv/bin/") in checks
         assert hook["pass_filenames"] is False, "the files that are excluded would be checked"
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.name))
+def test_a_workflow_runs_only_what_was_reviewed(path: Path) -> None:
+    """Each action is pinned to a commit, with its version beside it; a job has only the permissions that it names."""
+    text = path.read_text()
+    used = re.findall(r"^ +- uses: (.*)$", text, re.MULTILINE)
+    assert used
+    assert [each for each in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[0-9.]+", each)] == []
+    workflow = read(path)
+    assert workflow["permissions"] == {}
+    assert all("permissions" in job and job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.name))
+def test_a_workflow_runs_the_targets_of_the_makefile(path: Path) -> None:
+    """The same commands as on a developer's machine."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = [
+        name for line in re.findall(r"\bmake ([a-z -]+)$", path.read_text(), re.MULTILINE) for name in line.split()
+    ]
+    assert called
+    assert set(called) <= targets

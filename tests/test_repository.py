@@ -9,7 +9,12 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
-MANIFESTS = {"pip": "pyproject.toml", "docker": "Dockerfile", "npm": "package.json"}
+MANIFESTS = {
+    "pip": "pyproject.toml",
+    "docker": "Dockerfile",
+    "npm": "package.json",
+    "github-actions": ".github/workflows/ci.yml",
+}
 
 
 def read(path: str | Path) -> dict[str, Any]:

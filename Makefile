@@ -12,7 +12,7 @@ WEBHOOK_RELAY_BIND ?= 127.0.0.1:9091
 EXAMPLE_PORT ?= 9000
 DESTINATIONS := $(DEV)/destinations.yaml
 FUZZ_SECONDS ?= 3600
-# Programs that check the workflows, outside the tree.
+# Programs that only a release and the check of the workflows need, outside the tree.
 TOOLS ?= $(HOME)/.cache/whatsapp-webhook-tools
 # More than one process per core: tests wait more than they compute.
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
@@ -76,7 +76,7 @@ if moved != destinations:
 endef
 export CREATE_FILES
 
-.PHONY: help install run fresh test test-cluster test-cluster-long check workflow-tools bench faults fuzz mutants dashboard picture transcript docs golden lock clean
+.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release bench faults fuzz mutants dashboard picture transcript docs golden lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target meaning; do \
@@ -142,12 +142,20 @@ check: install ## lint code and language, check types and import contracts, buil
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_language.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $$(mktemp -d)
 	@if [ -x $(TOOLS)/bin/actionlint ]; then set -x; $(TOOLS)/bin/actionlint && $(TOOLS)/bin/zizmor --quiet --offline .github; \
-	  else echo "the workflows are not checked: make workflow-tools installs actionlint and zizmor"; fi
+	  else echo "the workflows are not checked: make release-tools installs actionlint and zizmor"; fi
 
-workflow-tools: ## install the programs with which make check checks the workflows (needs go)
+release-tools: ## install actionlint, zizmor and pip-audit, outside the tree (needs go)
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: zizmor==1.32.0
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check zizmor==1.32.0 pip-audit==2.10.1
 	GOBIN=$(abspath $(TOOLS))/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7
+
+audit: install ## licences and known vulnerabilities of the packages in the image; writes THIRD_PARTY.md
+	$(BIN)/python -m tests.support.third_party $(TOOLS)/bin/pip-audit
+
+release: install ## prepare a release: make release VERSION=1.2.3 (versions, changelog, golden files)
+	$(BIN)/python deploy/release.py "$(VERSION)"
+	$(MAKE) golden docs
+	@echo "Review the changes, commit them as \"Release $(VERSION)\", and tag that commit v$(VERSION)."
 
 bench: install ## measure CPU and throughput of receiver, relay and engines
 	$(BIN)/python bench/receiver.py

@@ -1,0 +1,58 @@
+"""Prepares a release, for `make release VERSION=1.2.3`: the version in each file that names it, and the changelog.
+
+The version of pyproject.toml is the one that counts; the others follow it.
+"""
+
+import re
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+VERSION: Final = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-rc\.[0-9]+)?")
+# The files that name the version, with the text before it.
+FILES: Final = {
+    "pyproject.toml": ('version = "',),
+    "deploy/helm/Chart.yaml": ("version: ", 'appVersion: "'),
+    "Dockerfile": ("whatsapp-webhook:", 'image.version="'),
+    "README.md": ("whatsapp-webhook:",),
+    "docs/vm.md": ("VERSION=", "whatsapp-webhook:"),
+    "docs/vm/compose.yaml": ("whatsapp-webhook:",),
+    "docs/examples/deploy/values-production.yaml": ('tag: "',),
+    "docs/examples/deploy/flux.yaml": ("tag: v",),
+    "docs/examples/deploy/argocd.yaml": ("targetRevision: v",),
+}
+
+
+def current(root: Path) -> str:
+    """Return the version of pyproject.toml."""
+    match = re.search(r'^version = "(.*)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    if match is None:
+        raise SystemExit("pyproject.toml has no line `version = ...`")
+    return match[1]
+
+
+def prepare(root: Path, version: str, today: date) -> None:
+    """Write *version* into each file, and date the changelog's section; raises SystemExit with what is wrong."""
+    before = current(root)
+    if not VERSION.fullmatch(version):
+        raise SystemExit(f"{version!r} is not a version: write it as 1.2.3 or 1.2.3-rc.1")
+    changelog = (root / "CHANGELOG.md").read_text()
+    if f"## {version} " in changelog:
+        raise SystemExit(f"CHANGELOG.md has a section for {version} already")
+    head, _, changes = changelog.partition("## Unreleased\n")
+    if not changes.partition("\n## ")[0].strip():
+        raise SystemExit("CHANGELOG.md has nothing under `## Unreleased`")
+    for name, prefixes in FILES.items():
+        text = (root / name).read_text()
+        for prefix in prefixes:
+            old, text = text, text.replace(f"{prefix}{before}", f"{prefix}{version}")
+            if old == text and before != version:
+                raise SystemExit(f"{name}: {prefix}{before} was not found")
+        (root / name).write_text(text)
+    (root / "CHANGELOG.md").write_text(f"{head}## Unreleased\n\n## {version} ({today.isoformat()})\n{changes}")
+
+
+if __name__ == "__main__":
+    prepare(ROOT, sys.argv[1], datetime.now(UTC).date())

@@ -7,7 +7,6 @@ it waits for: name resolution, connection, TLS handshake, or a slow response.
 import http
 import http.client
 import io
-import re
 import socket
 import ssl
 import time
@@ -23,10 +22,16 @@ from gevent.threadpool import ThreadPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from service.outcomes import AttemptOutcome
+from service.relay.attempt_result import (
+    MAX_EVIDENCE_TEXT_BYTES,
+    Forbidden,
+    StaleConnection,
+    answered,
+    unanswered,
+)
 from service.relay.delivery_response import NO_ANSWER, DeliveryResponse
 from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
-from service.relay.policy import outcome_of
 from service.storage.deliveries import AttemptEvidence
 
 # The body is not used, but a connection can be reused only if the body was read.
@@ -40,23 +45,8 @@ MAX_INTERIM_RESPONSES: Final = 20  # 1xx responses before the final one
 LOOKUP_THREADS: Final = 2
 
 
-class Forbidden(OSError):
-    """All addresses of the host require `internal: true`."""
-
-
-# The headers and the text of a failed attempt's response that are stored for `events show`.
-EVIDENCE_HEADERS: Final = ("Content-Type", "Content-Length", "Retry-After", "Server", "X-Request-Id")
-MAX_EVIDENCE_TEXT_BYTES: Final = 1024
-MAX_EVIDENCE_HEADER_CHARACTERS: Final = 200
-_TEXT_TYPE: Final = re.compile(r"(?i)text/.*|application/(.*\+)?(json|xml)|application/x-www-form-urlencoded")
-
-
 class _Late(gevent.Timeout):  # type: ignore[misc]
     """The attempt's timeout; not an Exception, so that no handler in urllib3 swallows it."""
-
-
-class _Stale(OSError):
-    """A reused connection was closed before any response: the destination had closed it as idle."""
 
 
 class Sender:
@@ -118,11 +108,11 @@ class Sender:
                 return DeliveryResponse(NO_ANSWER, AttemptOutcome.TIMEOUT, evidence=AttemptEvidence(reason))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as ex:
             if answer is None:
-                return _failure(ex)
+                return unanswered(ex)
         finally:
             if answer is not None and answer.connection is not None:  # not read to its end
                 answer.close()
-        return _response(answer, bytes(text))
+        return answered(answer, bytes(text))
 
     def close(self) -> None:
         """Close idle connections, without waiting for running name lookups."""
@@ -167,7 +157,7 @@ def _connection_type(
                 return super().getresponse()
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as ex:
                 if self._uses:
-                    raise _Stale from ex
+                    raise StaleConnection from ex
                 raise
 
         def send(self, data: bytes) -> None:
@@ -209,23 +199,6 @@ def _connect(addresses: list[tuple[Any, ...]], *, internal: bool, timeout: float
         else:
             return connection  # type: ignore[no-any-return]
     raise failure
-
-
-def _response(answer: urllib3.BaseHTTPResponse, text: bytes) -> DeliveryResponse:
-    """Return the result of a POST that was answered; *text* is the start of the body."""
-    status, headers = answer.status, answer.headers
-    outcome = outcome_of(status)
-    if outcome is AttemptOutcome.DELIVERED:
-        return DeliveryResponse(status, outcome)
-    phrase = http.client.responses.get(status, "")
-    kept = {name: headers[name][:MAX_EVIDENCE_HEADER_CHARACTERS] for name in EVIDENCE_HEADERS if name in headers}
-    is_text = _TEXT_TYPE.match(headers.get("Content-Type", "")) and "Content-Encoding" not in headers
-    evidence = AttemptEvidence(
-        f"responded with {status} {phrase}".rstrip(),
-        kept,
-        text[:MAX_EVIDENCE_TEXT_BYTES].decode(errors="replace") if is_text and text else None,
-    )
-    return DeliveryResponse(status, outcome, headers.get("Retry-After"), evidence)
 
 
 def _read_to_end(answer: urllib3.BaseHTTPResponse, text: bytearray) -> bool:
@@ -290,43 +263,3 @@ class _Response(http.client.HTTPResponse):
                 return version, status, reason
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException("too many interim responses")
-
-
-def _failure(ex: BaseException) -> DeliveryResponse:
-    """Return the result of a POST that was not answered, with the reason in words."""
-    outcome, causes = AttemptOutcome.CONNECTION, _causes(ex)
-    for cause in causes:
-        if isinstance(cause, _Stale):
-            reason = "the destination had closed the idle connection; sent again at once"
-            return DeliveryResponse(NO_ANSWER, AttemptOutcome.STALE, evidence=AttemptEvidence(reason))
-        if isinstance(cause, Forbidden):
-            return DeliveryResponse(NO_ANSWER, AttemptOutcome.FORBIDDEN, evidence=AttemptEvidence(str(cause)))
-        if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError):
-            outcome = AttemptOutcome.TLS
-    return DeliveryResponse(NO_ANSWER, outcome, evidence=AttemptEvidence(_reason(causes, outcome)))
-
-
-def _reason(causes: Sequence[BaseException], outcome: AttemptOutcome) -> str:
-    """Return in words why there was no response, from the most specific of the exceptions."""
-    certificate = next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None)
-    if certificate is not None:
-        return f"TLS: certificate verify failed: {certificate.verify_message}"
-    system = next((each for each in causes if isinstance(each, OSError) and each.strerror), None)
-    if isinstance(system, socket.gaierror):
-        return f"DNS: {system.strerror}"
-    if outcome is AttemptOutcome.TLS:
-        return f"TLS: {getattr(system, 'reason', None) or (system.strerror if system else 'handshake failed')}"
-    if system is not None:
-        return f"connection failed: {system.strerror}"
-    if any(isinstance(each, http.client.RemoteDisconnected) for each in causes):
-        return "connection closed without a response"
-    return f"no valid HTTP response: {causes[-1] if causes else 'unknown'}"[:MAX_EVIDENCE_HEADER_CHARACTERS]
-
-
-def _causes(ex: BaseException | None) -> list[BaseException]:
-    causes: list[BaseException] = []
-    while ex is not None and ex not in causes:
-        causes.append(ex)
-        reason = getattr(ex, "reason", None)
-        ex = ex.__cause__ or ex.__context__ or (reason if isinstance(reason, BaseException) else None)
-    return causes

@@ -13,8 +13,9 @@ import pytest
 import trustme
 
 from service.outcomes import AttemptOutcome
+from service.relay.attempt_result import MAX_EVIDENCE_TEXT_BYTES
 from service.relay.message import Message
-from service.relay.sender import MAX_EVIDENCE_TEXT_BYTES, MAX_RESPONSE_BODY_BYTES, Sender, _connect
+from service.relay.sender import MAX_RESPONSE_BODY_BYTES, Sender, _connect
 from service.storage.deliveries import AttemptEvidence
 
 MESSAGE = Message({"X-A": "1"}, b"body")

@@ -10,8 +10,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import gevent
@@ -34,6 +34,8 @@ from service.relay.forbidden_addresses import is_forbidden
 from service.relay.message import Message
 from service.storage.deliveries import AttemptEvidence
 
+Addresses: TypeAlias = list[tuple[Any, ...]]
+Resolve: TypeAlias = Callable[[str, int, int, int], Addresses]
 # The body is not used, but a connection can be reused only if the body was read.
 MAX_RESPONSE_BODY_BYTES: Final = 65_536
 MAX_RESPONSE_HEAD_BYTES: Final = 65_536  # including the interim responses before it
@@ -52,8 +54,10 @@ class _Late(gevent.Timeout):  # type: ignore[misc]
 class Sender:
     """The connections to one destination, kept alive between attempts; used by one thread only."""
 
-    def __init__(self, url: str, *, internal: bool, timeout: float, connections: int) -> None:
-        """*timeout* is in seconds, for a whole attempt."""
+    def __init__(
+        self, url: str, *, internal: bool, timeout: float, connections: int, resolve: Resolve = socket.getaddrinfo
+    ) -> None:
+        """*timeout* is in seconds, for a whole attempt; *resolve* looks names up like `socket.getaddrinfo`."""
         parts = urlsplit(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout = timeout
@@ -63,7 +67,10 @@ class Sender:
         tls_options: dict[str, Any] = {"ssl_context": _tls_context()} if is_https else {}
         pool = pool_type(parts.hostname or "", port=parts.port, maxsize=connections, retries=False, **tls_options)
         pool.ConnectionCls = _connection_type(
-            HTTPSConnection if is_https else HTTPConnection, self._lookups, internal=internal, timeout=timeout
+            HTTPSConnection if is_https else HTTPConnection,
+            lambda host, port: self._lookups.apply(_addresses, (resolve, host, port)),
+            internal=internal,
+            timeout=timeout,
         )
         self._pool = pool
 
@@ -128,7 +135,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _connection_type(
-    base: type[HTTPConnection], lookups: ThreadPool, *, internal: bool, timeout: float
+    base: type[HTTPConnection], look_up: Callable[[str, int], Addresses | OSError], *, internal: bool, timeout: float
 ) -> type[HTTPConnection]:
     class Cooperative(base):  # type: ignore[misc, valid-type]
         """Connects cooperatively, to allowed addresses only, and sends head and body in one piece."""
@@ -138,7 +145,7 @@ def _connection_type(
         _uses = 0
 
         def _new_conn(self) -> socket.socket:
-            addresses = lookups.apply(_addresses, (self.host.strip("[]"), self.port))
+            addresses = look_up(self.host.strip("[]"), self.port)
             if isinstance(addresses, OSError):
                 raise addresses
             return _connect(addresses, internal=internal, timeout=timeout)
@@ -169,10 +176,10 @@ def _connection_type(
     return Cooperative
 
 
-def _addresses(host: str, port: int) -> list[tuple[Any, ...]] | OSError:
+def _addresses(resolve: Resolve, host: str, port: int) -> Addresses | OSError:
     """Resolve a host name; return an error instead of raising it, because the pool would write it to stderr."""
     try:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        return resolve(host, port, 0, socket.SOCK_STREAM)
     except OSError as ex:
         return ex
     except ValueError:  # the name has an invalid label

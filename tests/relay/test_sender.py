@@ -351,30 +351,30 @@ def own_address() -> str:
 
 
 @pytest.mark.parametrize("first", ["forbidden", "allowed"])
-def test_a_host_with_several_addresses(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+def test_a_host_with_several_addresses(first: str) -> None:
     """Each address is checked; the attempt uses the allowed ones, and resolves the name once."""
     own, lookups = own_address(), list[str]()
 
-    def look_up(host: str, port: int, *_more: object) -> list[object]:
+    def look_up(host: str, port: int, *_more: object) -> list[tuple[object, ...]]:
         lookups.append(host)
         addresses = ["127.0.0.1", own] if first == "forbidden" else [own, "127.0.0.1"]
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with serving(saying(GOOD), host=own) as (port, received):
-        client = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        url = f"http://several.invalid:{port}/"
+        client = Sender(url, internal=False, timeout=TIMEOUT, connections=1, resolve=look_up)
         assert post(client) == Answer(200, "delivered")
         assert len(received) == 1
     assert lookups == ["several.invalid"]
 
 
-def test_a_forbidden_address_after_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forbidden_address_after_one_that_fails() -> None:
     """If nothing listens on the allowed address, the forbidden one is not used instead."""
     own = own_address()
     with serving(saying(GOOD)) as (port, received):
         addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in (own, "127.0.0.1")]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
-        client = Sender(f"http://several.invalid:{port}/", internal=False, timeout=TIMEOUT, connections=1)
+        url = f"http://several.invalid:{port}/"
+        client = Sender(url, internal=False, timeout=TIMEOUT, connections=1, resolve=lambda *_: addresses)
         assert post(client) == Answer(0, "connection")
         assert received == []
 

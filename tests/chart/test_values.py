@@ -369,6 +369,7 @@ def test_alerts_can_be_changed_one_by_one() -> None:
         ({"persistence": {"existingClaim": "x"}, **POSTGRESQL}, "persistence.existingClaim has no effect"),
         ({"service": {"loadBalancerIP": "203.0.113.9"}}, "have no effect without service.type LoadBalancer"),
         ({"updateStrategy": {"type": "Recreate"}}, "with SQLite it is RollingUpdate or OnDelete"),
+        ({"updateStrategy": {"type": "OnDelete"}, **POSTGRESQL}, "with an external inbox it is RollingUpdate or"),
     ],
 )
 def test_values_that_contradict_each_other(values: dict[str, Any], problem: str) -> None:

@@ -90,6 +90,9 @@
 {{- if and (not $external) .Values.updateStrategy (ne (get .Values.updateStrategy "type") "OnDelete") (ne (get .Values.updateStrategy "type") "RollingUpdate") }}
 {{- fail "updateStrategy.type: with SQLite it is RollingUpdate or OnDelete." }}
 {{- end }}
+{{- if and $external (eq (get (.Values.updateStrategy | default dict) "type") "OnDelete") }}
+{{- fail "updateStrategy.type: with an external inbox it is RollingUpdate or Recreate." }}
+{{- end }}
 {{- if and .Values.persistence.existingClaim $external }}
 {{- fail "persistence.existingClaim has no effect with an external inbox: remove it." }}
 {{- end }}

@@ -549,6 +549,8 @@ def test_a_misconfigured_destination(setup: Setup, app: Destination, capfd: pyte
     assert "401" in warnings[0]
     assert "check the signing secret" in warnings[0]
     assert {each.attempts for each in SqliteDeliveryAdmin(setup.store).pending("app", after=0, limit=99, now=0)} == {0}
+    setup.ahead += 601
+    until(lambda: "destination is misconfigured" in capfd.readouterr().out, "not logged again after ten minutes")
     app.behave = saying()
     repaired = time.monotonic()
     SqliteDeliveryAdmin(setup.store).retry("app", now=int(setup.now() * 1000))

@@ -17,6 +17,7 @@ from service.storage.deliveries import (
 from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.identities import Identities, by_identifiers
 from service.storage.protocols import Log, Record
+from service.storage.timelines import Timeline
 from service.telemetry import logs
 from service.telemetry.metrics import RelayMetrics
 
@@ -58,6 +59,7 @@ class Planner:
         self._log = logs.get("relay")
         self._first_position = 0
         self._expired_at: int | None = None
+        self._timelines: Sequence[Timeline] = ()
         # Positions of the log that were not read yet, by destination: at most so many deliveries will be planned.
         self.unread: Mapping[str, int] = {}
 
@@ -71,11 +73,15 @@ class Planner:
 
     def plan(self, destinations: Mapping[str, Destination]) -> bool:
         """Store the deliveries for the next page of the log; return whether there is more to read."""
-        pages = _Pages(self._inbox())  # most destinations are at the same position
+        log = self._inbox()
+        pages = _Pages(log)  # most destinations are at the same position
         people: dict[int, Identities] = {}
-        for name, since in self._state.positions().items():
-            if name not in destinations or not pages[since]:
-                continue
+        positions = {name: since for name, since in self._state.positions().items() if name in destinations}
+        positions = {name: since for name, since in positions.items() if pages[since]}
+        # After the pages were read, as they may be the first of a new timeline, and before their positions are stored.
+        if positions and log.timelines() != self._timelines:
+            self.adopt(log)
+        for name, since in positions.items():
             until = pages[since][-1].position
             if not self._learn(pages, until):
                 return True
@@ -104,8 +110,9 @@ class Planner:
         """Adapt to the log that was just opened: it may be a different one, or one restored from a backup."""
         # Read the positions before the log's end: other relays go on reading meanwhile.
         position = max(self._state.positions().values(), default=0)
-        last = log.last()
-        dropped = self._state.adopt(log.identity(), last if position > last else MAX_POSITION)
+        last, timelines = log.last(), log.timelines()
+        dropped = self._state.adopt(timelines, last if position > last else MAX_POSITION)
+        self._timelines = timelines
         if dropped:
             self._log.error(
                 "inbox was replaced or restored from a backup: pending deliveries of the old one dropped", count=dropped

@@ -16,6 +16,7 @@ from service.storage.delivery_policy import DeliveryPolicy
 from service.storage.identities import Identifier, Identities, Pair, Sibling
 from service.storage.people import Appearance
 from service.storage.protocols import Record
+from service.storage.timelines import Timeline
 
 REPORT_AGE_MS: Final = 30_000  # a relay whose last report is older has stopped
 BLOCKED_MS: Final = 1000  # until a queue is tried again whose first event waits for another queue of its person
@@ -249,11 +250,13 @@ class PendingDelivery(NamedTuple):
 class DeliveryPlanning(Protocol):
     """Turns events of the log into pending deliveries."""
 
-    def adopt(self, identity: int, last: int) -> int:
-        """Bind the state to the log of this *identity*, whose newest position is *last*; return the dropped deliveries.
+    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:
+        """Bind the state to the log with these *timelines*, whose newest position is *last*.
 
-        If the state belonged to another log, drop all of it; each destination then starts at the first position. If the
-        log was restored from a backup, reset positions above *last*, and drop the deliveries there.
+        Returns how many pending deliveries were dropped. If the state belonged to another log, drop all of it; each
+        destination then starts at the first position. If the log was restored from a backup, go back to the position
+        up to which it is the log that was read, and drop what belongs to other events at later positions. Dead letters
+        and pending deliveries whose event is saved get a negative position instead.
         """
         ...
 

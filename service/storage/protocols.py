@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from service.events import Event
 from service.storage.people import Appearance
+from service.storage.timelines import Timeline
 
 
 class Outcome(StrEnum):
@@ -124,10 +125,10 @@ class LogEvents(Protocol):
 
 
 class LogPositions(Protocol):
-    """The identity of a log, and its first and last position."""
+    """The timelines of a log, and its first and last position."""
 
-    def identity(self) -> int:
-        """Return a number that no other log has. Raises InboxUnavailable."""
+    def timelines(self) -> Sequence[Timeline]:
+        """Return the timelines, oldest first; no other log has the first one. Raises InboxUnavailable."""
         ...
 
     def first(self) -> int:

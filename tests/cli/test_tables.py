@@ -16,6 +16,7 @@ from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
+from service.storage.timelines import Timeline
 from tests.support import commands
 from tests.support.events import HOUR, NOW
 from tests.support.terminal import lines_on_terminal
@@ -34,7 +35,7 @@ def stored(tmp_path: Path) -> list[Event]:
     inbox.close()
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     work = SqliteDeliveries(store)
-    work.adopt(1, 5)
+    work.adopt([Timeline(1, 0)], 5)
     work.join({LONG_NAME: 0, "app": 0}, now=NOW)
     planned = [Delivery(at, event.partitionkey, NOW) for at, event in enumerate(events, start=1)]
     assert work.plan(LONG_NAME, 0, 5, planned, now=NOW)

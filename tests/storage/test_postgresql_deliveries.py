@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,7 @@ from service.storage.delivery_policy import DELIVERY_POLICY, DeliveryPolicy
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.protocols import Log
+from service.storage.timelines import Timeline
 from tests.contract.test_deliveries import (
     BAD,
     DAY,
@@ -97,8 +98,8 @@ def test_a_relay_that_starts_while_others_plan(url: InboxUrl) -> None:
     starting.join({"bot": 0}, now=NOW)
 
     class Growing:
-        def identity(self) -> int:
-            return 7
+        def timelines(self) -> Sequence[Timeline]:
+            return [Timeline(7, 0)]
 
         def last(self) -> int:
             plan_deliveries(other, "a", "b", "c")
@@ -281,12 +282,12 @@ def test_adopting_the_same_log_resets_no_positions(url: InboxUrl) -> None:
     """Others may have planned more since *last* was read. Adopting another log drops the whole state."""
     state = opened(url)
     state.join({"bot": 0}, now=NOW)
-    assert state.adopt(7, 0) == 0
+    assert state.adopt([Timeline(7, 0)], 0) == 0
     plan_deliveries(state, "a", "b", "c")
-    assert state.adopt(7, 1) == 0
+    assert state.adopt([Timeline(7, 0)], 1) == 0
     assert state.positions() == {"bot": 3}
     plan_deliveries(state, "d", since=3)
-    assert state.adopt(8, 9) == 4
+    assert state.adopt([Timeline(8, 0)], 9) == 4
     assert state.positions() == {"bot": 0}
     state.close()
 

@@ -149,11 +149,11 @@ def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
     with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
         assert inbox._db.pragma("user_version") == len(MIGRATIONS)
         inbox.put([event(1)])
-        identity = log.identity()
+        identity = log.timelines()[0]
     with closing(opened(path.with_name("other.db"))), closing(SqliteLog(path.with_name("other.db"))) as other:
-        assert other.identity() != identity
+        assert other.timelines()[0] != identity
     with closing(opened(path)), closing(SqliteLog(path)) as log:
-        assert log.identity() == identity
+        assert log.timelines()[0] == identity
 
 
 def test_a_log_that_was_replaced_is_noticed(path: Path) -> None:

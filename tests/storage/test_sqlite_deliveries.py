@@ -11,9 +11,18 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage.deliveries import Delivery
 from service.storage.delivery_policy import DELIVERY_POLICY
+from service.storage.identities import Sibling
+from service.storage.protocols import Record
 from service.storage.sqlite.delivery_admin import low_watermark
-from service.storage.sqlite.delivery_database import PRE_RELEASE_APPLICATION_ID, SqliteDeliveryDatabase
+from service.storage.sqlite.delivery_database import (
+    DELIVERIES_APPLICATION_ID,
+    DELIVERIES_MIGRATIONS,
+    PRE_RELEASE_APPLICATION_ID,
+    SqliteDeliveryDatabase,
+)
+from service.storage.timelines import Timeline
 from tests.contract.test_deliveries import NOW, SqliteState, claim_one, claim_some, next_due, plan_deliveries, settle
+from tests.support.events import event
 
 
 def opened(path: Path) -> SqliteState:
@@ -119,8 +128,34 @@ def test_the_low_watermark_of_a_missing_and_of_an_unreadable_file(path: Path) ->
 
 def test_a_log_that_was_restored_from_a_backup(state: SqliteState) -> None:
     """Deliveries after its last position are dropped, and new events at these positions are planned."""
-    state.adopt(7, 0)
+    state.adopt([Timeline(7, 0)], 0)
     plan_deliveries(state, "a", "b", "c")
-    assert state.adopt(7, 2) == 1
+    assert state.adopt([Timeline(7, 0)], 2) == 1
     assert state.positions() == {"bot": 2}
     assert [claim.position for claim in claim_some(state, most=9)] == [1, 2]
+
+
+def test_a_delivery_whose_event_is_saved_outlives_a_restored_log(state: SqliteState) -> None:
+    """It no longer waits for a delivery of the lost time, at whose position there is another one now."""
+    state.adopt([Timeline(7, 0), Timeline(1, 0)], 0)
+    deliveries = [Delivery(1, "a", NOW), Delivery(2, "b", NOW, (Sibling("a", 0, 9),))]
+    assert state.plan("bot", 0, 2, deliveries, now=NOW)
+    state.save([2], [Record(2, event(2))], now=NOW, max_bytes=1000)
+    assert state.adopt([Timeline(7, 0), Timeline(2, 0)], 9) == 1
+    plan_deliveries(state, "a")
+    assert sorted(claim.position for claim in claim_some(state, most=9)) == [-1, 1]
+    assert state.saved([-1]) == {-1: event(2)}
+
+
+def test_a_file_of_a_version_without_timelines_is_migrated(path: Path) -> None:
+    """It still belongs to the same log, so its deliveries stay."""
+    with closing(apsw.Connection(str(path))) as db:
+        for step in DELIVERIES_MIGRATIONS[:3]:
+            db.execute(step).fetchall()
+        db.execute("INSERT INTO origin VALUES (7)").fetchall()
+        db.execute("INSERT INTO destination (name, position) VALUES ('bot', 5)").fetchall()
+        db.pragma("user_version", 3)
+        db.pragma("application_id", DELIVERIES_APPLICATION_ID)
+    with closing(opened(path)) as state:
+        state.adopt([Timeline(7, 0), Timeline(1, 5)], 9)
+        assert state.positions() == {"bot": 5}

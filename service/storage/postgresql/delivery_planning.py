@@ -26,6 +26,7 @@ from service.storage.postgresql.delivery_queues import (
 )
 from service.storage.postgresql.schema import SCHEMA as T
 from service.storage.protocols import Record
+from service.storage.timelines import Timeline
 
 PRUNE_BATCH_ATTEMPTS: Final = 4000
 
@@ -42,11 +43,12 @@ class PostgresqlDeliveryPlanning:
         """Raise InboxUnavailable if the inbox's URL has changed."""
         self._store.require_url()
 
-    def adopt(self, identity: int, last: int) -> int:  # noqa: ARG002  as below
-        """Bind the state to the log of this identity; see `DeliveryPlanning`.
+    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:  # noqa: ARG002  as below
+        """Bind the state to the log with these timelines; see `DeliveryPlanning`.
 
         *last* is not used: the log is in the same database, so a restored backup resets both.
         """
+        identity = timelines[0].number
         with self._store.transaction() as db:
             (stored,) = row(db, f"SELECT identity FROM {T}.relay_state FOR UPDATE")
             if stored == identity:

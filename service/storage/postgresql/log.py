@@ -9,6 +9,7 @@ from service.storage.postgresql.connection import ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
 from service.storage.postgresql.schema import SCHEMA
 from service.storage.protocols import Record
+from service.storage.timelines import Timeline
 
 # Not the sequence's value: it includes uncommitted events, which a reader that starts there would skip.
 _LAST = f"""SELECT greatest((SELECT position FROM {SCHEMA}.event ORDER BY position DESC LIMIT 1),
@@ -44,9 +45,9 @@ class PostgresqlLog:
         digest = hashlib.sha256(event_id.encode()).digest()[:16]
         return next(iter(self._records("digest = %s AND data IS NOT NULL", digest)), None)
 
-    def identity(self) -> int:
-        """Return this log's unique number; see `Log`."""
-        return self._number(f"SELECT position FROM {SCHEMA}.progress WHERE name = 'identity'")
+    def timelines(self) -> Sequence[Timeline]:
+        """Return the only timeline; see `Log`. A backup of the database restores the relay's state with the log."""
+        return [Timeline(self._number(f"SELECT position FROM {SCHEMA}.progress WHERE name = 'identity'"), 0)]
 
     def first(self) -> int:
         """Return the oldest position, in one statement so that it is consistent with `last`; see `Log`."""

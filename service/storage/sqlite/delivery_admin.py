@@ -197,7 +197,7 @@ class SqliteDeliveryAdmin:
     def clear(self) -> None:
         """Delete the whole state; see `DeliveryAdmin`."""
         with self._store.transaction() as db:
-            for table in (*TABLES, "destination", "origin"):
+            for table in (*TABLES, "destination", "timeline"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  constants
             db.execute("UPDATE heartbeat SET seen = 0, learned = 0")
         self._store.truncate_wal()

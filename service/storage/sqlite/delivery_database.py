@@ -127,6 +127,11 @@ DELIVERIES_MIGRATIONS: Final = (
         PRIMARY KEY (destination, relay)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE timeline (number INTEGER NOT NULL, start INTEGER NOT NULL) STRICT;
+    INSERT INTO timeline SELECT identity, 0 FROM origin;
+    DROP TABLE origin;
+    """,
 )
 TABLES: Final = ("delivery", "delivery_queue", "dead_letter", "attempt", "saved_event", "identity", "worker_report")
 

@@ -35,6 +35,7 @@ from service.storage.protocols import Record
 from service.storage.sqlite import delivery_identities
 from service.storage.sqlite.delivery_database import INTO_DELIVERY, TABLES, Rows, SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_identities import SqliteIdentities
+from service.storage.timelines import Timeline, common_end
 
 PRUNE_BATCH_ATTEMPTS: Final = 4000
 # Must match the expression of the index `delivery_queue_due`.
@@ -60,24 +61,19 @@ class SqliteDeliveries:
         """Raise InboxUnavailable if the file is no longer the one that was opened."""
         self._store.require_file()
 
-    def adopt(self, identity: int, last: int) -> int:
-        """Bind the state to the log of this identity; see `DeliveryPlanning`."""
+    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:
+        """Bind the state to the log with these timelines; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
-            stored = _rows(db, "SELECT identity FROM origin")
-            if not stored:
-                _rows(db, "INSERT INTO origin (identity) VALUES (?)", identity)
-            if stored in ([], [(identity,)]):
-                deleted = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", last)
-                drop_empty_queues(db, deleted)
-                _rows(db, "UPDATE destination SET position = ? WHERE position > ?", last, last)
-                delivery_identities.adopt(db, last)
-                return len(deleted)
+            known = [Timeline(*row) for row in _rows(db, "SELECT number, start FROM timeline ORDER BY rowid")]
+            _rows(db, "DELETE FROM timeline")
+            db.executemany("INSERT INTO timeline (number, start) VALUES (?, ?)", timelines)
+            if not known or known[0] == timelines[0]:
+                return _go_back(db, common_end(known, timelines, last) if known else last)
             ((count,),) = _rows(db, "SELECT count(*) FROM delivery")
             for table in TABLES:
                 _rows(db, f"DELETE FROM {table}")  # noqa: S608  constants
             _rows(db, "UPDATE destination SET position = 0, backlog = 0")
             _rows(db, "UPDATE heartbeat SET learned = 0")
-            _rows(db, "UPDATE origin SET identity = ?", identity)
             return int(count)
 
     def join(self, names: Mapping[str, int], *, now: int) -> None:
@@ -364,6 +360,24 @@ class SqliteDeliveries:
         if name not in self._keys:
             ((self._keys[name],),) = self._store.rows("SELECT id FROM destination WHERE name = ?", (name,))
         return self._keys[name]
+
+
+def _go_back(db: apsw.Connection, end: int) -> int:
+    """Go back to a position, because the log has other events after it; return how many deliveries were dropped."""
+    # Saved events get negative positions, which no log has; their order stays.
+    bounds = "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM saved_event"
+    ((lowest, highest),) = _rows(db, bounds)
+    offset, is_saved = min(lowest, 0) - highest - 1, "position > ? AND position IN (SELECT position FROM saved_event)"
+    _rows(db, f"UPDATE delivery SET position = position + ?, after = NULL WHERE {is_saved}", offset, end)  # noqa: S608  constant
+    _rows(db, f"UPDATE dead_letter SET position = position + ? WHERE {is_saved}", offset, end)  # noqa: S608  constant
+    _rows(db, "UPDATE saved_event SET position = position + ? WHERE position > ?", offset, end)
+    deleted = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", end)
+    drop_empty_queues(db, deleted)
+    _rows(db, "DELETE FROM dead_letter WHERE position > ?", end)
+    _rows(db, "DELETE FROM attempt WHERE position > ?", end)
+    _rows(db, "UPDATE destination SET position = ? WHERE position > ?", end, end)
+    delivery_identities.adopt(db, end)
+    return len(deleted)
 
 
 def saved_events(store: SqliteDeliveryDatabase, positions: Sequence[int]) -> Mapping[int, Event]:

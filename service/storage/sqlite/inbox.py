@@ -44,6 +44,7 @@ class SqliteInbox:
         self._reserve = Reserve(path)
         self._volume = VolumeProbe(path.parent)
         self._is_checkpointed = False
+        self._has_timeline = False  # of this process; the first put starts it, as opening needs no room
         self._purge_batch_events = PURGE_BATCH_EVENTS
         self._is_purge_stuck = False  # old events can't be purged for lack of room
         try:
@@ -110,7 +111,7 @@ class SqliteInbox:
                 self._probe_full_volume()
             else:
                 with transaction(self._db):
-                    self._db.execute("UPDATE progress SET position = position")
+                    self._db.execute("UPDATE progress SET position = position WHERE name = 'identity'")
                     self._db.execute("DROP TABLE IF EXISTS scratch").fetchall()  # left by a killed process
         self._require_file()
 
@@ -269,12 +270,15 @@ class SqliteInbox:
         if not events:
             return
         new_rows = [rows.row(digest, event) for digest, event in events.items()]
-        if len(new_rows) <= rows.ROWS_PER_STATEMENT:
+        if self._has_timeline and len(new_rows) <= rows.ROWS_PER_STATEMENT:
             rows.insert(self._db, new_rows)  # one statement is a transaction by itself
         else:
             with transaction(self._db):
+                if not self._has_timeline:
+                    schema.start_timeline(self._db)
                 for start in range(0, len(new_rows), rows.ROWS_PER_STATEMENT):
                     rows.insert(self._db, new_rows[start : start + rows.ROWS_PER_STATEMENT])
+            self._has_timeline = True
         self._last = self._db.last_insert_rowid()
 
     def _known(self, digests: Sequence[bytes]) -> set[bytes]:

@@ -11,6 +11,7 @@ from service.storage.people import Appearance
 from service.storage.protocols import Record
 from service.storage.sqlite import rows, schema
 from service.storage.sqlite.errors import map_errors
+from service.storage.timelines import Timeline
 
 
 class SqliteLog:
@@ -37,10 +38,10 @@ class SqliteLog:
         marks = ",".join("?" * len(positions))
         return self._records(f"position IN ({marks}) AND data IS NOT NULL ORDER BY position", *positions)
 
-    def identity(self) -> int:
-        """Return this log's unique number; see `Log`."""
+    def timelines(self) -> Sequence[Timeline]:
+        """Return the timelines, oldest first; see `Log`."""
         with map_errors(self._path):
-            return schema.number(self._db, "SELECT position FROM progress WHERE name = 'identity'")
+            return schema.timelines(self._db)
 
     def first(self) -> int:
         """Return the oldest position; see `Log`."""

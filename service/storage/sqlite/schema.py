@@ -1,6 +1,7 @@
 """Open the inbox database: its schema and migrations, and the checks that reject an unsafe one."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +11,16 @@ from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage.sqlite.database import migrate, prepare, require_version
 from service.storage.sqlite.ownership import Owner, require_ours
+from service.storage.timelines import Timeline
 
 MIN_LIBRARY_VERSION: Final = (3, 51, 3)
 APPLICATION_ID: Final = 0x57484B31  # "WHK1"
 BUSY_TIMEOUT_MS: Final = 1000  # this process is the only writer, so only a backup tool can hold the lock
 MIN_CHECKPOINT_PAGES: Final = 50
 MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change repeatedly are copied once
+# Rows of `progress`, not a table, so that a version without timelines can still use the inbox.
+_TIMELINE: Final = "timeline "
+MAX_TIMELINES: Final = 1000
 LAST_POSITION: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
 # Step N migrates a database from version N to N + 1. Never change a step that was released.
 MIGRATIONS: Final = (
@@ -123,6 +128,23 @@ def number(db: apsw.Connection, query: str, *values: int) -> int:
     """Return the one number that *query* selects."""
     ((value,),) = db.execute(query, values)
     return int(value)
+
+
+def timelines(db: apsw.Connection) -> Sequence[Timeline]:
+    """Return the timelines, oldest first. The first one is the log itself."""
+    identity = number(db, "SELECT position FROM progress WHERE name = 'identity'")
+    rows = db.execute("SELECT name, position FROM progress WHERE name GLOB ? ORDER BY rowid", (f"{_TIMELINE}*",))
+    return [Timeline(identity, 0), *(Timeline(int(name.removeprefix(_TIMELINE)), start) for name, start in rows)]
+
+
+def start_timeline(db: apsw.Connection) -> None:
+    """Start a timeline after the newest position, and delete the oldest of too many."""
+    db.execute(f"INSERT INTO progress VALUES (? || abs(random() >> 1), ({LAST_POSITION}))", (_TIMELINE,))  # noqa: S608  constants
+    db.execute(
+        """DELETE FROM progress WHERE name GLOB ?1 AND rowid NOT IN (
+             SELECT rowid FROM progress WHERE name GLOB ?1 ORDER BY rowid DESC LIMIT ?2)""",
+        (f"{_TIMELINE}*", MAX_TIMELINES),
+    )
 
 
 def _sync_directory(path: Path) -> None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import apsw
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.relay.destinations import Destination
@@ -248,6 +248,7 @@ OPERATIONS = st.one_of(
 )
 
 
+@settings(max_examples=150, deadline=None)
 @given(operations=st.lists(OPERATIONS, max_size=25))
 @example(operations=[("receive", 3), ("deliver", 9), ("restore", "inbox", 0), ("receive", 5)])
 def test_no_stored_event_is_skipped(operations: Sequence[tuple[object, ...]]) -> None:

@@ -10,8 +10,10 @@ import apsw
 import pytest
 
 from service.errors import InboxUnavailable
+from service.storage.migration import Migration
 from service.storage.protocols import Terms
 from service.storage.sqlite import SqliteInbox, SqliteLog
+from service.storage.sqlite.database import migrate
 from service.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, require_library
 from tests.support.events import HOUR, NOW, event
 
@@ -139,10 +141,29 @@ def test_a_later_versions_database_is_rejected(path: Path) -> None:
         SqliteLog(path)
 
 
+def test_a_rollback_works_if_a_later_version_only_added_to_the_tables(path: Path) -> None:
+    """Its migration names the earliest version that still works; one that names a later version is rejected."""
+    opened(path).close()
+    for works_with, works in ((len(MIGRATIONS), True), (len(MIGRATIONS) + 1, False)):
+        later = (*MIGRATIONS, Migration("CREATE TABLE added (number)", works_with))
+        with closing(apsw.Connection(str(path))) as other:
+            other.execute("DROP TABLE IF EXISTS added").fetchall()
+            other.pragma("user_version", len(MIGRATIONS))
+            migrate(other, later, application_id=APPLICATION_ID)
+        if works:
+            with closing(opened(path)) as inbox, closing(SqliteLog(path)) as log:
+                inbox.put([event(works_with)])
+                assert len(log.read(0, 10)) == 1
+            with closing(apsw.Connection(str(path))) as other:
+                migrate(other, later, application_id=APPLICATION_ID)  # the later version has nothing to migrate
+        else:
+            assert rejection(path).reason == "newer"
+
+
 def test_a_database_of_the_first_version_is_migrated(path: Path) -> None:
     """The events stay, and the log gets an identity that no other log has."""
     db = apsw.Connection(str(path))
-    db.execute(MIGRATIONS[0]).fetchall()
+    db.execute(MIGRATIONS[0].statements).fetchall()
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", 1)
     db.close()

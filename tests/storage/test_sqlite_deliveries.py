@@ -151,7 +151,7 @@ def test_a_file_of_a_version_without_timelines_is_migrated(path: Path) -> None:
     """It still belongs to the same log, so its deliveries stay."""
     with closing(apsw.Connection(str(path))) as db:
         for step in DELIVERIES_MIGRATIONS[:3]:
-            db.execute(step).fetchall()
+            db.execute(step.statements).fetchall()
         db.execute("INSERT INTO origin VALUES (7)").fetchall()
         db.execute("INSERT INTO destination (name, position) VALUES ('bot', 5)").fetchall()
         db.pragma("user_version", 3)

@@ -14,10 +14,10 @@ from service.config import InboxUrl
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
 from service.storage import url_reload
+from service.storage.migration import Migration
 from service.storage.postgresql import schema
 from service.storage.postgresql.connection import PostgresqlConnection, ServerAddress, connect
 from service.storage.postgresql.errors import map_errors
-from service.storage.postgresql.schema import Migration
 
 PART: Final = "deliveries"
 PRE_RELEASE_PART: Final = "relay"  # tables that a version before the first release made
@@ -31,7 +31,7 @@ CLEANING_DELIVERIES: Final = 16  # key of an advisory lock, as the inbox's in `s
 _OFTEN_UPDATED: Final = (
     "WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05)"
 )
-# Step N migrates the tables from version N to N + 1. Never change a step that was released.
+# Step N migrates the tables from version N to N + 1.
 DELIVERIES_MIGRATIONS: Final = (
     Migration(
         f"""

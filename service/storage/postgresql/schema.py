@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
+from service.storage.migration import Migration
 from service.storage.postgresql.connection import PostgresqlConnection
 
 SCHEMA: Final = "whatsapp_webhook"
@@ -16,18 +17,7 @@ MIGRATION_TIMEOUT_SECONDS: Final = 600.0
 TIMELESS: Final = 0  # the day of events without a day of their own
 
 
-class Migration(NamedTuple):
-    """A step that migrates the tables from one version to the next.
-
-    A pod of version *works_with* or later still works with the migrated tables, so a rolling update needs no downtime.
-    A step that removes something must be released after the version that no longer needs it.
-    """
-
-    statements: str
-    works_with: int
-
-
-# Step N migrates the tables from version N to N + 1. Never change a step that was released.
+# Step N migrates the tables from version N to N + 1.
 MIGRATIONS: Final = (
     Migration(
         """

@@ -9,6 +9,7 @@ import apsw
 
 from service.errors import InboxUnavailable
 from service.outcomes import StorageFailure
+from service.storage.migration import Migration
 from service.storage.sqlite.database import migrate, prepare, require_version
 from service.storage.sqlite.ownership import Owner, require_ours
 from service.storage.timelines import Timeline
@@ -22,44 +23,52 @@ MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change repeatedly are c
 _TIMELINE: Final = "timeline "
 MAX_TIMELINES: Final = 1000
 LAST_POSITION: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
-# Step N migrates a database from version N to N + 1. Never change a step that was released.
+# Step N migrates a database from version N to N + 1.
 MIGRATIONS: Final = (
-    """
-    CREATE TABLE event (
-        position INTEGER PRIMARY KEY AUTOINCREMENT,
-        digest BLOB NOT NULL UNIQUE,
-        id TEXT NOT NULL,
-        type TEXT NOT NULL,
-        source TEXT NOT NULL,
-        subject TEXT,
-        partitionkey TEXT NOT NULL,
-        time INTEGER NOT NULL,
-        own_time INTEGER NOT NULL,
-        received_at INTEGER NOT NULL,
-        field TEXT NOT NULL,
-        test INTEGER NOT NULL,
-        traceparent TEXT,
-        data BLOB
-    ) STRICT;
-    CREATE TABLE progress (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
-    INSERT INTO progress VALUES ('bodies_dropped', 0);
-    """,
-    "INSERT INTO progress VALUES ('identity', random())",  # lets a reader notice that the log was replaced
-    "ALTER TABLE event ADD COLUMN businessid TEXT",
-    """
-    ALTER TABLE event ADD COLUMN userid TEXT;
-    ALTER TABLE event ADD COLUMN waid TEXT;
-    ALTER TABLE event ADD COLUMN parentuserid TEXT;
-    ALTER TABLE event ADD COLUMN previoususerid TEXT;
-    ALTER TABLE event ADD COLUMN previouswaid TEXT;
-    ALTER TABLE event ADD COLUMN previousparentuserid TEXT;
-    ALTER TABLE event ADD COLUMN groupid TEXT;
-    ALTER TABLE event ADD COLUMN direction TEXT;
-    ALTER TABLE event ADD COLUMN people INTEGER;
-    -- In the order of arrival, so that a commit changes few pages; a look-up of a person reads all. It has hashes
-    -- of the identifiers: SQLite can leave copies of an index entry in unused parts of pages, that an erasure misses.
-    CREATE INDEX event_people ON event (received_at, people);
-    """,
+    Migration(
+        """
+        CREATE TABLE event (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            digest BLOB NOT NULL UNIQUE,
+            id TEXT NOT NULL,
+            type TEXT NOT NULL,
+            source TEXT NOT NULL,
+            subject TEXT,
+            partitionkey TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            own_time INTEGER NOT NULL,
+            received_at INTEGER NOT NULL,
+            field TEXT NOT NULL,
+            test INTEGER NOT NULL,
+            traceparent TEXT,
+            data BLOB
+        ) STRICT;
+        CREATE TABLE progress (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
+        INSERT INTO progress VALUES ('bodies_dropped', 0);
+        """,
+        works_with=1,
+    ),
+    # With this number a reader notices that the log was replaced.
+    Migration("INSERT INTO progress VALUES ('identity', random())", works_with=2),
+    Migration("ALTER TABLE event ADD COLUMN businessid TEXT", works_with=3),
+    Migration(
+        """
+        ALTER TABLE event ADD COLUMN userid TEXT;
+        ALTER TABLE event ADD COLUMN waid TEXT;
+        ALTER TABLE event ADD COLUMN parentuserid TEXT;
+        ALTER TABLE event ADD COLUMN previoususerid TEXT;
+        ALTER TABLE event ADD COLUMN previouswaid TEXT;
+        ALTER TABLE event ADD COLUMN previousparentuserid TEXT;
+        ALTER TABLE event ADD COLUMN groupid TEXT;
+        ALTER TABLE event ADD COLUMN direction TEXT;
+        ALTER TABLE event ADD COLUMN people INTEGER;
+        -- In the order of arrival, so that a commit changes few pages; a look-up of a person reads all. It has hashes
+        -- of the identifiers: SQLite can leave copies of an index entry in unused parts of pages, which an erasure
+        -- misses.
+        CREATE INDEX event_people ON event (received_at, people);
+        """,
+        works_with=4,
+    ),
 )
 
 

@@ -76,7 +76,7 @@ if moved != destinations:
 endef
 export CREATE_FILES
 
-.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release bench faults fuzz mutants dashboard picture transcript docs golden lock clean
+.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release bench faults upgrade fuzz mutants dashboard picture transcript docs golden lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target meaning; do \
@@ -167,6 +167,9 @@ faults: install ## kill -9, power loss, attacks: the long form (about an hour; p
 	  $(BIN)/pytest tests/faults --timeout 7200
 	TEST_ATTACK_SECONDS=20 $(BIN)/pytest tests/faults/test_attacks.py -s --timeout 600
 	TEST_SIMULATED_SECONDS=3600 $(BIN)/pytest tests/relay/test_relay.py tests/relay/test_shares.py -m "long or not alone"
+
+upgrade: install ## upgrade and roll back under load on each engine: make upgrade FROM=v0.1.0
+	TEST_UPGRADE_FROM=$(FROM) $(BIN)/pytest tests/faults/test_upgrade.py -s
 
 mutants: install ## mutation tests of authentication, delivery policy and registration at Meta
 	$(BIN)/python -m tests.mutants

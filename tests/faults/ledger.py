@@ -14,9 +14,11 @@ from tests.support.traffic import Senders
 class Ledger(Senders):
     """Sends messages with unique ids on several connections, and records which were answered 200."""
 
-    def __init__(self, server: Server, *, connections: int = 8, size: int = 1) -> None:
+    def __init__(self, server: Server, *, connections: int = 8, size: int = 1, pause: float = 0.0) -> None:
+        """Each connection waits *pause* seconds after an answer; each notification has *size* messages."""
         self._server = server
         self._size = size
+        self._pause = pause
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
         self.answers: Counter[int] = Counter()  # by status; 0 if there was no response
@@ -57,6 +59,7 @@ class Ledger(Senders):
             self.answers[status] += 1
             if status == 200:
                 self.acknowledged.update(ids)
+                time.sleep(self._pause)
             else:
                 time.sleep(0.01)
         connection.close()

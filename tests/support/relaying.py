@@ -29,9 +29,10 @@ WEEK = 7 * 86_400_000
 class Relay:
     """One relay process, for the inbox in a directory; several may share one inbox."""
 
-    def __init__(self, directory: Path, **environ: str) -> None:
-        """*environ* overrides the settings of a test."""
+    def __init__(self, directory: Path, *, command: list[str] | None = None, **environ: str) -> None:
+        """*environ* overrides the settings of a test; *command* replaces `relay`."""
         self.directory = directory
+        self.command_line = command or [sys.executable, "-m", "service", "relay"]
         self.file = directory / "destinations.yaml"
         self.inbox = directory / "inbox.db"
         self.port = free_port()
@@ -57,9 +58,8 @@ class Relay:
 
     def start(self) -> None:
         """Start the process."""
-        command = [sys.executable, "-m", "service", "relay"]
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(command, env=os.environ | self.environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command_line, env=os.environ | self.environ, stdout=log, stderr=log)
 
     def stop(self) -> int:
         """Stop it as Kubernetes would; return its exit status."""

@@ -2,7 +2,9 @@
 # The same commit on the same base image gives the same files, and the same image if the builder sets the times:
 #   buildah build --timestamp 0 .    podman build --timestamp 0 .
 #   SOURCE_DATE_EPOCH=0 docker buildx build --output type=docker,rewrite-timestamp=true .
-FROM python:3.13-slim-trixie AS build
+# A release passes the digest of this image.
+ARG BASE=docker.io/library/python:3.13-slim-trixie
+FROM $BASE AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1
 WORKDIR /src
@@ -20,13 +22,14 @@ RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/venv/lib \
  && find /opt/venv -exec touch --no-dereference --date=@0 {} +
 
-FROM python:3.13-slim-trixie
+FROM $BASE
 
+ARG BASE
 LABEL org.opencontainers.image.title="whatsapp-webhook" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.description="Receives WhatsApp webhooks from Meta, stores every event before it answers 200, and delivers the events" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
+      org.opencontainers.image.base.name="$BASE"
 COPY --from=build /opt/venv /opt/venv
 # Remove pip: nothing is installed at run time. The two directories are for a container without volumes.
 RUN find / -xdev -depth \( -path '*/python3*/pip' -o -path '*/python3*/pip-*.dist-info' -o -path '*/python3*/ensurepip' \) -exec rm -rf {} + \

@@ -14,6 +14,10 @@ DESTINATIONS := $(DEV)/destinations.yaml
 FUZZ_SECONDS ?= 3600
 # Programs that only a release and the check of the workflows need, outside the tree.
 TOOLS ?= $(HOME)/.cache/whatsapp-webhook-tools
+PYTHON_TOOLS := zizmor==1.32.0 pip-audit==2.10.1 cyclonedx-python-lib[json-validation]==11.12.0 spdx-tools==0.8.5
+GO_TOOLS := github.com/rhysd/actionlint/cmd/actionlint@v1.7.7 \
+  github.com/google/go-containerregistry/cmd/crane@v0.20.6 github.com/sigstore/cosign/v2/cmd/cosign@v2.6.1 \
+  github.com/anchore/syft/cmd/syft@v1.38.0 github.com/distribution/distribution/v3/cmd/registry@v3.0.0
 # More than one process per core: tests wait more than they compute.
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
@@ -76,7 +80,7 @@ if moved != destinations:
 endef
 export CREATE_FILES
 
-.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release bench faults upgrade fuzz mutants dashboard picture transcript docs golden lock clean
+.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release publish bench faults upgrade fuzz mutants dashboard picture transcript docs golden lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target meaning; do \
@@ -144,18 +148,24 @@ check: install ## lint code and language, check types and import contracts, buil
 	@if [ -x $(TOOLS)/bin/actionlint ]; then set -x; $(TOOLS)/bin/actionlint && $(TOOLS)/bin/zizmor --quiet --offline .github; \
 	  else echo "the workflows are not checked: make release-tools installs actionlint and zizmor"; fi
 
-release-tools: ## install actionlint, zizmor and pip-audit, outside the tree (needs go)
-	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check zizmor==1.32.0 pip-audit==2.10.1
-	GOBIN=$(abspath $(TOOLS))/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7
+release-tools: ## install the programs that check workflows and publish a release, outside the tree (needs go)
+	@mkdir -p $(TOOLS)
+	@[ -e "$(TOOLS)/.$(PYTHON_TOOLS)" ] || { $(PYTHON) -m venv $(TOOLS) \
+	  && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOLS) && touch "$(TOOLS)/.$(PYTHON_TOOLS)"; }
+	@for tool in $(GO_TOOLS); do stamp=$(TOOLS)/.$$(basename $$tool); [ -e $$stamp ] \
+	  || { GOBIN=$(abspath $(TOOLS))/bin go install $$tool && touch $$stamp; } || exit 1; done
 
 audit: install ## licences and known vulnerabilities of the packages in the image; writes THIRD_PARTY.md
 	$(BIN)/python -m tests.support.third_party $(TOOLS)/bin/pip-audit
 
 release: install ## prepare a release: make release VERSION=1.2.3 (versions, changelog, golden files)
-	$(BIN)/python deploy/release.py "$(VERSION)"
+	PYTHONPATH=deploy $(BIN)/python -m release.prepare "$(VERSION)"
 	$(MAKE) golden docs
 	@echo "Review the changes, commit them as \"Release $(VERSION)\", and tag that commit v$(VERSION)."
+
+publish: ## publish chart, bills of materials and signatures of a pushed image: docs/releasing.md
+	PATH=$(abspath $(TOOLS))/bin:$$PATH PYTHONPATH=deploy $(TOOLS)/bin/python -m release.publish --image "$(IMAGE)" \
+	  --digest "$(DIGEST)" --charts "$(CHARTS)" --source "$(SOURCE)" $(PUBLISH_OPTIONS)
 
 bench: install ## measure CPU and throughput of receiver, relay and engines
 	$(BIN)/python bench/receiver.py
@@ -168,7 +178,7 @@ faults: install ## kill -9, power loss, attacks: the long form (about an hour; p
 	TEST_ATTACK_SECONDS=20 $(BIN)/pytest tests/faults/test_attacks.py -s --timeout 600
 	TEST_SIMULATED_SECONDS=3600 $(BIN)/pytest tests/relay/test_relay.py tests/relay/test_shares.py -m "long or not alone"
 
-upgrade: install ## upgrade and roll back under load on each engine: make upgrade FROM=v0.1.0
+upgrade: install ## upgrade and roll back under load on each engine: make upgrade FROM=v1.2.3
 	TEST_UPGRADE_FROM=$(FROM) $(BIN)/pytest tests/faults/test_upgrade.py -s
 
 mutants: install ## mutation tests of authentication, delivery policy and registration at Meta

@@ -93,6 +93,10 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: Path(os.environ.get("TEST_IMAGE_ARCHIVE", "")).is_file(),
         "the image as its builder saves it, a docker-archive: name the file in TEST_IMAGE_ARCHIVE",
     ),
+    "release_tools": (
+        lambda: all(map(shutil.which, ("cosign", "crane", "registry", "syft"))),
+        "the programs of make release-tools on the PATH",
+    ),
     "ss": (lambda: os.geteuid() == 0 and shutil.which("ss") is not None, "root, and the program ss of iproute2"),
     "strace": (lambda: shutil.which("strace") is not None, "the program strace"),
     "systemd-analyze": (lambda: shutil.which("systemd-analyze") is not None, "the program systemd-analyze"),

@@ -1,6 +1,6 @@
 """`make release` writes the version everywhere, and dates the changelog; tried on a copy."""
 
-import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -8,13 +8,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
+from release import chart, sbom
+from release import prepare as release
+from release import publish as publishing
 
 ROOT = Path(__file__).parent.parent
-SPEC = importlib.util.spec_from_file_location("release", ROOT / "deploy" / "release.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-release = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(release)
 TODAY = date(2026, 12, 24)
 
 
@@ -61,3 +60,92 @@ def test_a_release_needs_changes(copy: Path) -> None:
         release.prepare(copy, "7.9.0", TODAY)
     with pytest.raises(SystemExit, match=r"a section for 7\.8\.9 already"):
         release.prepare(copy, "7.8.9", TODAY)
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+SOURCE = "https://github.com/Example/whatsapp-webhook"
+
+
+@pytest.mark.needs("helm")
+def test_the_published_chart_names_the_image_by_digest(tmp_path: Path) -> None:
+    """Nothing else changes in its values, and Artifact Hub gets the changes, the image and links of this version."""
+    version, image = release.current(ROOT), "ghcr.io/example/whatsapp-webhook"
+    package = chart.package(image, DIGEST, version, SOURCE, ['One: "quoted"'], tmp_path)
+    shutil.unpack_archive(package, tmp_path)
+    values = yaml.safe_load((tmp_path / "whatsapp-webhook" / "values.yaml").read_text())
+    original = yaml.safe_load((ROOT / "deploy/helm/values.yaml").read_text())
+    assert values == original | {"image": original["image"] | {"digest": DIGEST, "repository": image}}
+    about = yaml.safe_load((tmp_path / "whatsapp-webhook" / "Chart.yaml").read_text())
+    assert about["home"] == SOURCE
+    hub = {name.removeprefix("artifacthub.io/"): text for name, text in about["annotations"].items()}
+    assert hub["license"] == "Apache-2.0"
+    assert json.loads(hub["changes"]) == ['One: "quoted"']
+    assert json.loads(hub["images"])[0]["image"] == f"{image}:{version}@{DIGEST}"
+    assert hub["prerelease"] == "false"
+    pages = [about["icon"], *(each["url"] for name in ("links", "screenshots") for each in json.loads(hub[name]))]
+    for page in pages:
+        path = re.sub(r"^https://[^/]+/Example/whatsapp-webhook/(blob/)?v[0-9.]+/", "", page)
+        assert (ROOT / path).is_file(), page
+
+
+def test_the_changes_are_those_of_the_version(copy: Path) -> None:
+    """Each item of the section on one line."""
+    release.prepare(copy, "7.8.9", TODAY)
+    text = (copy / "CHANGELOG.md").read_text()
+    changes = chart.changes("7.8.9 (", text)
+    assert len(changes) == text.partition("## 7.8.9")[2].partition("\n## ")[0].count("\n- ") > 20
+    assert changes[0].startswith("Answers Meta's verification handshake")
+    assert not [each for each in changes if "\n" in each or each.startswith("#")]
+    assert not chart.changes("Unreleased", text)
+    with pytest.raises(SystemExit, match=r"has no section `## 9\.9\.9 \("):
+        chart.changes("9.9.9 (", text)
+
+
+@pytest.mark.parametrize(
+    ("components", "expected"),
+    [
+        ({"whatsapp-webhook": "1", "falcon": "4.4.0", "zope_event": "6.2"}, []),
+        ({"whatsapp-webhook": "1", "falcon": "4.3.0"}, ["falcon 4.3.0"]),
+        ({"whatsapp-webhook": "1", "stranger": "1"}, ["stranger 1"]),
+        ({"falcon": "4.4.0"}, ["no whatsapp-webhook"]),
+    ],
+)
+def test_a_bill_of_other_packages_than_the_lock_is_refused(components: dict[str, str], expected: list[str]) -> None:
+    """Those of the base image do not count."""
+    lock = 'falcon==4.4.0 \\\n    --hash=sha256:1\nzope-event==6.2 ; sys_platform == "linux"\n'
+    bill = [
+        {
+            "name": name,
+            "version": version,
+            "properties": [{"name": "syft:location:0:path", "value": f"/opt/venv/{name}"}],
+        }
+        for name, version in components.items()
+    ]
+    base = {
+        "name": "wheel",
+        "version": "1",
+        "properties": [{"name": "syft:location:0:path", "value": "/usr/lib/wheel"}],
+    }
+    assert sbom.differences({"components": [*bill, base, {"name": "a file"}]}, lock) == expected
+
+
+def test_a_tag_that_is_not_the_version_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tag on the wrong commit must not publish another version under its name."""
+    monkeypatch.setenv("GITHUB_REF_NAME", "v9.9.9")
+    with pytest.raises(SystemExit):
+        publishing._target(["--image", "a/b", "--digest", DIGEST, "--charts", "a/c", "--source", SOURCE])
+    assert "the tag is v9.9.9, but pyproject.toml has the version" in capsys.readouterr().err
+
+
+def test_the_notes_of_a_release_verify_it(tmp_path: Path) -> None:
+    """They name what was published by digest, and whose signature to expect."""
+    target = ("ghcr.io/e/w", DIGEST, "ghcr.io/e/charts", "7.8.9", SOURCE, tmp_path, "")
+    notes = publishing._notes(
+        publishing.Target(*target, is_rehearsal=False), ["One"], {"image": f"ghcr.io/e/w@{DIGEST}"}
+    )
+    assert notes.startswith("- One\n")
+    assert "helm install wh oci://ghcr.io/e/charts/whatsapp-webhook --version 7.8.9\n" in notes
+    assert r"'^https://github\.com/Example/whatsapp\-webhook/\.github/workflows/release\.yml@refs/tags/v'" in notes
+    assert notes.rstrip().endswith(f"ghcr.io/e/w@{DIGEST}\n```")

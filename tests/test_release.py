@@ -42,7 +42,15 @@ def test_no_other_file_names_the_version() -> None:
     names = [name for name in listed if not name.endswith((".lock", ".png", ".json"))]
     version = re.compile(rf"(?<![0-9.]){re.escape(release.current(ROOT))}(?![0-9.])")
     found = {name for name in names if version.search((ROOT / name).read_text(errors="ignore"))}
-    assert found - set(release.FILES) <= {"tests/chart/golden.yaml"}
+    assert found - set(release.FILES) <= {"tests/chart/golden.yaml", "CHANGELOG.md", "docs/upgrading.md"}
+
+
+def test_the_version_has_upgrade_notes() -> None:
+    """And so has each earlier one, newest first."""
+    page = (ROOT / "docs/upgrading.md").read_text()
+    versions = re.findall(r"^## ([0-9.]+)$", page, re.MULTILINE)
+    assert versions[0] == release.current(ROOT)
+    assert versions == sorted(versions, key=lambda each: [-int(number) for number in each.split(".")])
 
 
 @pytest.mark.parametrize("version", ["1.2", "v1.2.3", "1.2.3+x", ""])

@@ -41,6 +41,8 @@ def prepare(root: Path, version: str, today: date) -> None:
     changelog = (root / "CHANGELOG.md").read_text()
     if f"## {version} " in changelog:
         raise SystemExit(f"CHANGELOG.md has a section for {version} already")
+    if f"\n## {version.partition('-')[0]}\n" not in (root / "docs/upgrading.md").read_text():
+        raise SystemExit(f"docs/upgrading.md has no section for {version.partition('-')[0]}: what must users know?")
     head, _, changes = changelog.partition("## Unreleased\n")
     if not changes.partition("\n## ")[0].strip():
         raise SystemExit("CHANGELOG.md has nothing under `## Unreleased`")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from release.prepare import ROOT, current
 
-from service import __version__
 from service.config import SETTINGS
 from service.meta.webhook_fields import FIELDS
 from tests.chart.helm import (
@@ -303,9 +303,9 @@ def test_images_of_a_registry() -> None:
     both = {"global": {"imageRegistry": "a.example"}, "image": {"registry": "b.example/x"}, **SUBSCRIBE, **APART}
     images = re.findall(r'"image": "(.*?)"', json.dumps(rendered(both)))
     assert len(images) == 4
-    assert set(images) == {f"b.example/x/whatsapp-webhook:{__version__}"}
+    assert set(images) == {f"b.example/x/whatsapp-webhook:{current(ROOT)}"}
     del both["image"]
-    assert f"a.example/whatsapp-webhook:{__version__}" in json.dumps(rendered(both))
+    assert f"a.example/whatsapp-webhook:{current(ROOT)}" in json.dumps(rendered(both))
 
 
 def test_common_annotations_and_namespace() -> None:

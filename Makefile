@@ -214,4 +214,4 @@ lock: ## update the lock files
 	$(LOCK) --group fuzz -o requirements-fuzz.lock
 
 clean: ## remove .venv, .dev and everything else that make created
-	rm -rf .venv .dev .fuzz build site *.egg-info
+	rm -rf .venv .dev .fuzz build dist site *.egg-info

@@ -75,7 +75,7 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "nginx": (lambda: shutil.which("nginx") is not None, "the program nginx"),
     "kafka": (
         lambda: kafka.program() is not None,
-        "Kafka: in TEST_KAFKA a program that starts one, see tests/support/servers/kafka.py",
+        "Kafka: TEST_KAFKA=.ci/kafka, which needs Java and Maven",
     ),
     "memory": (lambda: True, "nothing"),
     "postgresql": (

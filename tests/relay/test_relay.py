@@ -1,5 +1,6 @@
 """The relay in one process: a real inbox, real destinations, and a clock that the test moves."""
 
+import io
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from service.storage.sqlite import SqliteInbox, SqliteLog
 from service.storage.sqlite.delivery_admin import SqliteDeliveryAdmin, low_watermark
 from service.storage.sqlite.delivery_database import SqliteDeliveryDatabase
 from service.storage.sqlite.delivery_queue import SqliteDeliveries
-from service.telemetry import metrics
+from service.telemetry import logs, metrics
 from service.telemetry.tracing import Tracing
 from tests.support.destination import OK, Destination, Request, destination, saying
 from tests.support.relaying import keep, message, messages, opened, write
@@ -533,8 +534,10 @@ def test_with_skip_the_events_behind_a_failing_one_are_delivered(setup: Setup) -
         assert app.bodies()[-1] == bad.data
 
 
-def test_a_misconfigured_destination(setup: Setup, app: Destination, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_misconfigured_destination(setup: Setup, app: Destination) -> None:
     """It is attempted once at a time, no message is counted, and "retry now" delivers everything at once."""
+    logged = io.StringIO()
+    logs.configure(level="warning", form="json", stream=logged)
     app.behave = saying(UNAUTHORIZED)
     keep(setup.inbox, *messages(40, 20))
     relay = setup.start(to(app, concurrency=8))
@@ -544,13 +547,16 @@ def test_a_misconfigured_destination(setup: Setup, app: Destination, capfd: pyte
     time.sleep(1)
     before = len(app.requests)
     assert before < 60
-    warnings = [line for line in capfd.readouterr().out.splitlines() if "destination is misconfigured" in line]
-    assert len(warnings) == 1, "once in ten minutes"
-    assert "401" in warnings[0]
-    assert "check the signing secret" in warnings[0]
+
+    def warnings() -> list[str]:
+        return [line for line in logged.getvalue().splitlines() if "destination is misconfigured" in line]
+
+    assert len(warnings()) == 1, "once in ten minutes"
+    assert "401" in warnings()[0]
+    assert "check the signing secret" in warnings()[0]
     assert {each.attempts for each in SqliteDeliveryAdmin(setup.store).pending("app", after=0, limit=99, now=0)} == {0}
     setup.ahead += 601
-    until(lambda: "destination is misconfigured" in capfd.readouterr().out, "not logged again after ten minutes")
+    until(lambda: len(warnings()) == 2, "not logged again after ten minutes")
     app.behave = saying()
     repaired = time.monotonic()
     SqliteDeliveryAdmin(setup.store).retry("app", now=int(setup.now() * 1000))

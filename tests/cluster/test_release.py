@@ -282,3 +282,24 @@ def test_an_uninstall_keeps_the_volume_and_the_secret(ready: Namespace) -> None:
     ready.install()
     until(lambda: "1/1" in ready.kubectl("get", "pod", POD, check=False), "the pod does not start again")
     assert stored <= ready.kept()
+
+
+@pytest.mark.long
+def test_a_claim_that_exists() -> None:
+    """The release stores its events in it, an uninstall leaves it, and the next installation finds them."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "mine"}, "spec": spec}
+    with Namespace() as here:
+        here.kubectl("apply", "-f", "-", text=json.dumps(claim))
+        here.make_secret()
+        for _ in range(2):
+            here.install("--set", "persistence.existingClaim=mine")
+            here.wait_ready()
+            here.simulate()
+            stored = here.kept()
+            here.helm("uninstall", "wh", "--wait")
+            assert here.kubectl("get", "pvc", "-o", "name").split() == ["persistentvolumeclaim/mine"]
+        here.install("--set", "persistence.existingClaim=mine")
+        here.wait_ready()
+        assert here.kept() == stored
+        assert len(stored) > 20

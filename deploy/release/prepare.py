@@ -41,11 +41,12 @@ def prepare(root: Path, version: str, today: date) -> None:
     changelog = (root / "CHANGELOG.md").read_text()
     if f"## {version} " in changelog:
         raise SystemExit(f"CHANGELOG.md has a section for {version} already")
-    if f"\n## {version.partition('-')[0]}\n" not in (root / "docs/upgrading.md").read_text():
-        raise SystemExit(f"docs/upgrading.md has no section for {version.partition('-')[0]}: what must users know?")
-    head, _, changes = changelog.partition("## Unreleased\n")
+    head, _, changes = _of_release_candidates(changelog, version).partition("## Unreleased\n")
     if not changes.partition("\n## ")[0].strip():
         raise SystemExit("CHANGELOG.md has nothing under `## Unreleased`")
+    notes = (root / "docs/upgrading.md").read_text()
+    if "\n## Unreleased\n" not in notes:
+        raise SystemExit("docs/upgrading.md has no section `## Unreleased`: write what users must know, or `Nothing.`")
     for name, prefixes in FILES.items():
         text = (root / name).read_text()
         for prefix in prefixes:
@@ -54,7 +55,27 @@ def prepare(root: Path, version: str, today: date) -> None:
                 raise SystemExit(f"{name}: {prefix}{before} was not found")
         (root / name).write_text(text)
     (root / "CHANGELOG.md").write_text(f"{head}## Unreleased\n\n## {version} ({today.isoformat()})\n{changes}")
+    if "-" not in version:
+        notes = notes.replace("\n## Unreleased\n", f"\n## Unreleased\n\nNothing.\n\n## {version}\n")
+        (root / "docs/upgrading.md").write_text(notes)
+
+
+def _of_release_candidates(changelog: str, version: str) -> str:
+    """Move the changes of the release candidates of a final version to those that are not released."""
+    return changelog if "-" in version else re.sub(rf"\n## {re.escape(version)}-rc\S* \(.*\)\n", "", changelog)
+
+
+def check(root: Path, tag: str) -> None:
+    """Check that a tag names the version of its commit, and that the version is prepared; raises SystemExit."""
+    version = current(root)
+    if tag != f"v{version}":
+        raise SystemExit(f"the tag is {tag}, but pyproject.toml has the version {version}")
+    if f"\n## {version} (" not in (root / "CHANGELOG.md").read_text():
+        raise SystemExit(f"CHANGELOG.md has no section for {version}: make release VERSION={version} writes it")
 
 
 if __name__ == "__main__":
-    prepare(ROOT, sys.argv[1], datetime.now(UTC).date())
+    if sys.argv[1] == "--check":
+        check(ROOT, sys.argv[2])
+    else:
+        prepare(ROOT, sys.argv[1], datetime.now(UTC).date())

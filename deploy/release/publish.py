@@ -14,26 +14,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from release import chart, prepare, sbom
+from release.target import Target
 
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 CHANGELOG: Final = prepare.ROOT / "CHANGELOG.md"
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class Target(NamedTuple):
-    """What is published where: *image* and *charts* are `registry/name`."""
-
-    image: str
-    digest: str
-    charts: str
-    version: str
-    source: str  # the URL of the repository
-    out: Path
-    key: str  # prefix of the files of a key pair; empty: keyless
-    is_rehearsal: bool  # with a registry on this machine, before the changes have a version
 
 
 def publish(to: Target) -> Mapping[str, str]:
@@ -42,7 +31,7 @@ def publish(to: Target) -> Mapping[str, str]:
     image = f"{to.image}@{to.digest}"
     bills = sbom.make(image, to.out, plain_http=to.is_rehearsal)
     changes = chart.changes("Unreleased" if to.is_rehearsal else f"{to.version} (", CHANGELOG.read_text())
-    package = chart.package(to.image, to.digest, to.version, to.source, changes, to.out)
+    package = chart.package(to, changes)
     pushed = _run("helm", "push", str(package), f"oci://{to.charts}", *["--plain-http"] * to.is_rehearsal)
     found = DIGEST.search(pushed)
     if found is None:
@@ -58,20 +47,24 @@ def publish(to: Target) -> Mapping[str, str]:
 
 
 def verify(to: Target, references: Mapping[str, str]) -> None:
-    """Check the signatures of image, chart and bills of materials; raises SystemExit if one is missing or wrong."""
-    if to.key:
-        who = ["--key", f"{to.key}.pub", "--insecure-ignore-tlog=true"]
-    else:
-        who = [*_identity(to.source), "--certificate-oidc-issuer", ISSUER]
+    """Check the signatures of image, chart and bills of materials as a user does, without a login at the registry.
+
+    Raises SystemExit if one is missing, wrong, or not public.
+    """
+    who = ["--key", f"{to.key}.pub", "--insecure-ignore-tlog=true"] if to.key else _identity(to)
     registry = ["--allow-http-registry"] * to.is_rehearsal
-    for reference in references.values():
-        _run("cosign", "verify", *who, *registry, reference)
-    for kind in sbom.KINDS:
-        _run("cosign", "verify-attestation", "--type", kind, *who, *registry, references["image"])
+    with TemporaryDirectory() as nobody:
+        for reference in references.values():
+            _run("cosign", "verify", *who, *registry, reference, DOCKER_CONFIG=nobody)
+        for kind in sbom.KINDS:
+            command = ("cosign", "verify-attestation", "--type", kind, *who, *registry, references["image"])
+            _run(*command, DOCKER_CONFIG=nobody)
 
 
-def _identity(source: str) -> list[str]:
-    return ["--certificate-identity-regexp", f"^{re.escape(source)}/\\.github/workflows/release\\.yml@refs/tags/v"]
+def _identity(to: Target) -> list[str]:
+    """Return cosign's options for a signature that the release workflow made for this version's tag."""
+    workflow = f"{to.source}/.github/workflows/release.yml@refs/tags/v{to.version}"
+    return ["--certificate-identity", workflow, "--certificate-oidc-issuer", ISSUER]
 
 
 def _cosign(to: Target, command: str, *arguments: str) -> None:
@@ -80,20 +73,19 @@ def _cosign(to: Target, command: str, *arguments: str) -> None:
 
 
 def _notes(to: Target, changes: Sequence[str], references: Mapping[str, str]) -> str:
-    """Return the text of the release: what changed, how to install it, how to verify it."""
+    """Return the text of the release: what changed, how to verify it, how to install what was verified."""
     items = "\n".join(f"- {each}" for each in changes)
-    identity = " ".join(f"'{each}'" if each.startswith("^") else each for each in _identity(to.source))
-    check = f"cosign verify {identity} --certificate-oidc-issuer {ISSUER}"
+    check = f"cosign verify {' '.join(_identity(to))}"
     commands = [
-        f"helm install wh oci://{to.charts}/whatsapp-webhook --version {to.version}",
         *(f"{check} {reference}" for reference in references.values()),
+        f"helm install wh oci://{references['chart']} --namespace whatsapp --create-namespace",
     ]
     return f"{items}\n\n```sh\n" + "\n".join(commands) + "\n```\n"
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, **environ: str) -> str:
     """Run a program and return both of its outputs; raises SystemExit with them if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
@@ -109,12 +101,9 @@ def _target(arguments: list[str]) -> Target:
     parser.add_argument("--key", default="")
     parser.add_argument("--rehearse", action="store_true", help="use a registry on this machine, which has no TLS")
     given = parser.parse_args(arguments)
-    version = prepare.current(prepare.ROOT)
     if not DIGEST.fullmatch(given.digest):
         parser.error(f"{given.digest!r} is not a digest: it is sha256: and 64 hex digits")
-    tag = os.environ.get("GITHUB_REF_NAME", f"v{version}")
-    if tag != f"v{version}":
-        parser.error(f"the tag is {tag}, but pyproject.toml has the version {version}: make release VERSION=...")
+    version = prepare.current(prepare.ROOT)
     image, charts = given.image.lower(), given.charts.lower()  # a registry accepts no other names
     return Target(image, given.digest, charts, version, given.source, given.out, given.key, given.rehearse)
 

@@ -365,6 +365,10 @@ def test_alerts_can_be_changed_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
+        (
+            {"image": {"tag": "1.0", "digest": "sha256:" + "0" * 64}},
+            "image.tag: 1.0 would have no effect beside image.digest",
+        ),
         ({"terminationGracePeriodSeconds": 21}, "terminationGracePeriodSeconds is below 22"),
         ({"persistence": {"existingClaim": "x"}, **POSTGRESQL}, "persistence.existingClaim has no effect"),
         ({"service": {"loadBalancerIP": "203.0.113.9"}}, "have no effect without service.type LoadBalancer"),

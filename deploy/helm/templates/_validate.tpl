@@ -1,5 +1,8 @@
 {{/* Fail for values that can't work, with what to set instead. */}}
 {{- define "whatsapp-webhook.validate" -}}
+{{- if and .Values.image.tag .Values.image.digest }}
+{{- fail (printf "image.tag: %s would have no effect beside image.digest, which a released chart sets. Set image.tag to \"\"; or set image.digest to \"\", and image.repository to your own image." .Values.image.tag) }}
+{{- end }}
 {{- $name := include "whatsapp-webhook.fullname" . }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
 {{- fail (printf "%s is not a valid name of a Service. Set fullnameOverride to lower-case letters, digits and -, starting with a letter." $name) }}

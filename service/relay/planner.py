@@ -1,6 +1,7 @@
 """Reads the log and stores which deliveries each destination is to get."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from service.instruments import Instruments
@@ -26,11 +27,14 @@ TIDY_INTERVAL_MS: Final = 60_000  # between two expirations of what the log no l
 SAVE_BATCH_EVENTS: Final = 200  # events of dead letters
 MAX_LEARNED_PAGES: Final = 20  # at once: a new relay has the whole log to learn from
 BEGINNING: Final = "beginning"
-MAX_POSITION: Final = 2**62  # no log reaches it
 
 
 class PlannerState(DeliveryPlanning, DeliveryCleanup, DeadLetterEvents, Protocol):
     """The part of the relay's state that the planner uses."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Run the block in one transaction; see `DeliveryClaims`."""
+        ...
 
     @property
     def identities(self) -> DeliveryIdentities:
@@ -110,14 +114,14 @@ class Planner:
 
     def adopt(self, log: Log) -> None:
         """Adapt to the log that was just opened: it may be a different one, or one restored from a backup."""
-        # Read the positions before the log's end: other relays go on reading meanwhile.
-        position = max(self._state.positions().values(), default=0)
-        last, timelines = log.last(), log.timelines()
-        dropped = self._state.adopt(timelines, last if position > last else MAX_POSITION)
+        with self._state.together():  # else another relay could store newer timelines meanwhile
+            timelines = log.timelines()
+            dropped = self._state.adopt(timelines)
         self._timelines = timelines
         if dropped:
             self._log.error(
-                "inbox was replaced or restored from a backup: pending deliveries of the old one dropped", count=dropped
+                "inbox was replaced or restored from a backup: deliveries and dead letters of the old one dropped",
+                count=dropped,
             )
 
     def _adopt_changes(self, log: Log) -> None:

@@ -250,13 +250,11 @@ class PendingDelivery(NamedTuple):
 class DeliveryPlanning(Protocol):
     """Turns events of the log into pending deliveries."""
 
-    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:
-        """Bind the state to the log with these *timelines*, whose newest position is *last*.
+    def adopt(self, timelines: Sequence[Timeline]) -> int:
+        """Bind the state to the log with these *timelines*; return how many deliveries and dead letters were dropped.
 
-        Returns how many pending deliveries were dropped. If the state belonged to another log, drop all of it; each
-        destination then starts at the first position. If the log was restored from a backup, go back to the position
-        up to which it is the log that was read, and drop what belongs to other events at later positions. Dead letters
-        and pending deliveries whose event is saved get a negative position instead.
+        If the state belonged to another log, drop all of it; each destination then starts at the first position. If the
+        log has other events after some position than those that were read, go back to it, and drop what is after it.
         """
         ...
 

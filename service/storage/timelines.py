@@ -1,8 +1,8 @@
-"""The timelines of a log: they show from which position on it differs from the log that a relay has read.
+"""The timelines of a log: they show whether a log, restored from a backup, is still the one that a relay has read.
 
-Each process that appends to a log starts a timeline. A log that is restored from a backup and appended to gets another
-one in place of those that the backup does not have: its positions are used again, for other events. The relay stores
-the timelines of the log that it has read, and compares.
+Each process that appends to a log starts a timeline, above every position that the relay has read. So positions are not
+used again for other events, if the relay's state is there when the process starts. If it comes later, the timelines
+show from which position on the log has other events.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ class Timeline(NamedTuple):
     start: int
 
 
-def common_end(known: Sequence[Timeline], current: Sequence[Timeline], last: int) -> int:
-    """Return the position up to which two logs are the same, and 0 if they have no timeline in common.
+def common_end(known: Sequence[Timeline], current: Sequence[Timeline]) -> int | None:
+    """Return the position after which a log has other events than the one that is known; None if it has none.
 
-    *known* and *current* are the timelines of each, oldest first, and *last* is the newest position of the current one.
-    Either may lack old timelines: then the result is too low rather than too high.
+    *known* and *current* are the timelines of each, oldest first, without the oldest of very many. They have the first
+    one in common, the log itself. A state of the relay that knows only that one was written by a version without
+    timelines.
     """
-    numbers = [timeline.number for timeline in known]
-    for index in reversed(range(len(current))):
-        if current[index].number in numbers:
-            later = (*current[index + 1 :], *known[numbers.index(current[index].number) + 1 :])
-            return min(last, *(timeline.start for timeline in later)) if later else last
-    return 0
+    numbers = {timeline.number for timeline in known}
+    if len(numbers) == 1:
+        return None
+    last_common = max(index for index, timeline in enumerate(current) if timeline.number in numbers)
+    return current[last_common + 1].start if last_common + 1 < len(current) else None

@@ -35,7 +35,7 @@ def stored(tmp_path: Path) -> list[Event]:
     inbox.close()
     store = SqliteDeliveryDatabase(tmp_path / "relay.db")
     work = SqliteDeliveries(store)
-    work.adopt([Timeline(1, 0)], 5)
+    work.adopt([Timeline(1, 0)])
     work.join({LONG_NAME: 0, "app": 0}, now=NOW)
     planned = [Delivery(at, event.partitionkey, NOW) for at, event in enumerate(events, start=1)]
     assert work.plan(LONG_NAME, 0, 5, planned, now=NOW)

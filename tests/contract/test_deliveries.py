@@ -472,12 +472,12 @@ def test_a_settlement_can_disable_its_destination(state: State) -> None:
 
 def test_adopting_another_log_drops_the_state(state: State) -> None:
     """Deliveries, dead letters and attempts are deleted, and every destination starts at the first position."""
-    assert state.adopt([Timeline(7, 0)], 0) == 0
+    assert state.adopt([Timeline(7, 0)]) == 0
     plan_deliveries(state, "a", "b", "c")
     assert settle(state, claim_one(state), BAD, EXPIRED)
-    assert state.adopt([Timeline(7, 0)], 3) == 0
+    assert state.adopt([Timeline(7, 0)]) == 0
     assert state.positions() == {"bot": 3}
-    assert state.adopt([Timeline(8, 0)], 50) == 2
+    assert state.adopt([Timeline(8, 0)]) == 3
     assert (state.positions(), claim_some(state), state.dead_letters(limit=9), state.history(1)) == (
         {"bot": 0},
         [],
@@ -485,7 +485,7 @@ def test_adopting_another_log_drops_the_state(state: State) -> None:
         [],
     )
     assert (state.statuses()[0].backlog, state.statuses()[0].oldest) == (0, None)
-    assert state.adopt([Timeline(8, 0)], 50) == 0
+    assert state.adopt([Timeline(8, 0)]) == 0
     assert state.positions() == {"bot": 0}
     plan_deliveries(state, "a")
     assert claim_one(state).position == 1

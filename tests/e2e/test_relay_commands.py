@@ -303,7 +303,7 @@ def _dead_letter(directory: Path, number: int) -> Event:
     work = SqliteDeliveries(store)
     ((position, _),) = [each for each in _events(directory) if each[1].id == lost.id]
     with closing(SqliteLog(directory / "inbox.db")) as log:
-        work.adopt(log.timelines(), position)
+        work.adopt(log.timelines())
     assert work.plan("app", position - 1, position, [Delivery(position, lost.partitionkey, lost.received_at)], now=1)
     (claim,) = work.claim("app", 1, QueueKind.HEALTHY, now=lost.received_at, lease=1000)
     bad = Attempt(lost.received_at, 0.1, 500, "5xx")

@@ -99,11 +99,8 @@ def test_a_relay_that_starts_while_others_plan(url: InboxUrl) -> None:
 
     class Growing:
         def timelines(self) -> Sequence[Timeline]:
-            return [Timeline(7, 0)]
-
-        def last(self) -> int:
             plan_deliveries(other, "a", "b", "c")
-            return 0
+            return [Timeline(7, 0)]
 
     planner = Planner(
         starting,
@@ -282,12 +279,12 @@ def test_adopting_the_same_log_resets_no_positions(url: InboxUrl) -> None:
     """Others may have planned more since *last* was read. Adopting another log drops the whole state."""
     state = opened(url)
     state.join({"bot": 0}, now=NOW)
-    assert state.adopt([Timeline(7, 0)], 0) == 0
+    assert state.adopt([Timeline(7, 0)]) == 0
     plan_deliveries(state, "a", "b", "c")
-    assert state.adopt([Timeline(7, 0)], 1) == 0
+    assert state.adopt([Timeline(7, 0)]) == 0
     assert state.positions() == {"bot": 3}
     plan_deliveries(state, "d", since=3)
-    assert state.adopt([Timeline(8, 0)], 9) == 4
+    assert state.adopt([Timeline(8, 0)]) == 4
     assert state.positions() == {"bot": 0}
     state.close()
 

@@ -22,7 +22,7 @@ from service.storage.protocols import Log, Record, Stream, StreamRecord
 READ_EVENTS: Final = 500
 POLL_SECONDS: Final = 1.0
 MAX_ORDER_DIFFERENCE_MS: Final = 60_000  # between the order of positions and the order in which events were received
-_POSITION: Final = re.compile(r"-?[0-9]{1,18}")
+_POSITION: Final = re.compile(r"[0-9]{1,18}")
 
 
 def positions(log: Log) -> range:

@@ -43,10 +43,10 @@ class PostgresqlDeliveryPlanning:
         """Raise InboxUnavailable if the inbox's URL has changed."""
         self._store.require_url()
 
-    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:  # noqa: ARG002  as below
+    def adopt(self, timelines: Sequence[Timeline]) -> int:
         """Bind the state to the log with these timelines; see `DeliveryPlanning`.
 
-        *last* is not used: the log is in the same database, so a restored backup resets both.
+        There is one: the log is in the same database, so a restored backup resets both.
         """
         identity = timelines[0].number
         with self._store.transaction() as db:
@@ -54,7 +54,8 @@ class PostgresqlDeliveryPlanning:
             if stored == identity:
                 return 0
             rows(db, f"SELECT 1 FROM {T}.destination ORDER BY id FOR UPDATE")
-            count = schema.number(db, f"SELECT count(*) FROM {T}.delivery")
+            counted = f"SELECT (SELECT count(*) FROM {T}.delivery) + (SELECT count(*) FROM {T}.dead_letter)"
+            count = schema.number(db, counted)
             if stored is not None:
                 for table in TABLES:
                     db.execute(f"DELETE FROM {T}.{table}")

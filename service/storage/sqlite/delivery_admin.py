@@ -272,6 +272,31 @@ def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None
     return None if position is None else int(position)
 
 
+def read_position(path: Path, identity: int) -> int:
+    """Return the highest position of the log with this *identity* that the relay of *path* has read.
+
+    0 if it has read nothing, or another log, or if its file can't be read.
+    """
+    try:
+        if require_ours(path, DELIVERIES_APPLICATION_ID) is not Owner.OURS:
+            return 0
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            db.set_busy_timeout(100)
+            is_migrated = db.table_exists("main", "timeline")
+            query = (
+                "SELECT number FROM timeline ORDER BY rowid LIMIT 1" if is_migrated else "SELECT identity FROM origin"
+            )
+            if db.execute(query).fetchall() != [(identity,)]:
+                return 0
+            ((position,),) = db.execute("SELECT coalesce(max(position), 0) FROM destination")
+        finally:
+            db.close()
+    except (apsw.Error, OSError, InboxUnavailable):
+        return 0
+    return int(position)
+
+
 def heartbeat(path: Path) -> int | None:
     """Return the last heartbeat of the relay of *path*, in milliseconds since the epoch; None if there was none.
 

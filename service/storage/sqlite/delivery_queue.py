@@ -61,15 +61,18 @@ class SqliteDeliveries:
         """Raise InboxUnavailable if the file is no longer the one that was opened."""
         self._store.require_file()
 
-    def adopt(self, timelines: Sequence[Timeline], last: int) -> int:
+    def adopt(self, timelines: Sequence[Timeline]) -> int:
         """Bind the state to the log with these timelines; see `DeliveryPlanning`."""
         with self._store.transaction() as db:
             known = [Timeline(*row) for row in _rows(db, "SELECT number, start FROM timeline ORDER BY rowid")]
             _rows(db, "DELETE FROM timeline")
             db.executemany("INSERT INTO timeline (number, start) VALUES (?, ?)", timelines)
-            if not known or known[0] == timelines[0]:
-                return _go_back(db, common_end(known, timelines, last) if known else last)
-            ((count,),) = _rows(db, "SELECT count(*) FROM delivery")
+            if not known:
+                return 0
+            if known[0] == timelines[0]:
+                end = common_end(known, timelines)
+                return 0 if end is None else _go_back(db, end)
+            ((count,),) = _rows(db, "SELECT (SELECT count(*) FROM delivery) + (SELECT count(*) FROM dead_letter)")
             for table in TABLES:
                 _rows(db, f"DELETE FROM {table}")  # noqa: S608  constants
             _rows(db, "UPDATE destination SET position = 0, backlog = 0")
@@ -363,21 +366,17 @@ class SqliteDeliveries:
 
 
 def _go_back(db: apsw.Connection, end: int) -> int:
-    """Go back to a position, because the log has other events after it; return how many deliveries were dropped."""
-    # Saved events get negative positions, which no log has; their order stays.
-    bounds = "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM saved_event"
-    ((lowest, highest),) = _rows(db, bounds)
-    offset, is_saved = min(lowest, 0) - highest - 1, "position > ? AND position IN (SELECT position FROM saved_event)"
-    _rows(db, f"UPDATE delivery SET position = position + ?, after = NULL WHERE {is_saved}", offset, end)  # noqa: S608  constant
-    _rows(db, f"UPDATE dead_letter SET position = position + ? WHERE {is_saved}", offset, end)  # noqa: S608  constant
-    _rows(db, "UPDATE saved_event SET position = position + ? WHERE position > ?", offset, end)
+    """Go back to a position after which the log has other events; return how much was dropped."""
     deleted = _rows(db, "DELETE FROM delivery WHERE position > ? RETURNING destination, queue", end)
     drop_empty_queues(db, deleted)
-    _rows(db, "DELETE FROM dead_letter WHERE position > ?", end)
-    _rows(db, "DELETE FROM attempt WHERE position > ?", end)
+    if deleted:  # an attempt that runs is for another event than the one that gets its position
+        _rows(db, "UPDATE delivery_queue SET token = NULL")
+    dead_letters = _rows(db, "DELETE FROM dead_letter WHERE position > ? RETURNING 1", end)
+    for table in ("attempt", "saved_event"):
+        _rows(db, f"DELETE FROM {table} WHERE position > ?", end)  # noqa: S608  constants
     _rows(db, "UPDATE destination SET position = ? WHERE position > ?", end, end)
     delivery_identities.adopt(db, end)
-    return len(deleted)
+    return len(deleted) + len(dead_letters)
 
 
 def saved_events(store: SqliteDeliveryDatabase, positions: Sequence[int]) -> Mapping[int, Event]:

@@ -17,6 +17,8 @@ from service.outcomes import StorageFailure
 from service.storage.protocols import Outcome, Size, Terms
 from service.storage.sqlite import rows, schema
 from service.storage.sqlite.database import transaction
+from service.storage.sqlite.delivery_admin import read_position
+from service.storage.sqlite.delivery_database import path_beside
 from service.storage.sqlite.errors import map_errors, mapped
 from service.storage.sqlite.ownership import make_private, require_ours
 from service.storage.sqlite.reserve import Reserve, free_bytes
@@ -275,7 +277,8 @@ class SqliteInbox:
         else:
             with transaction(self._db):
                 if not self._has_timeline:
-                    schema.start_timeline(self._db)
+                    used = read_position(path_beside(self._path), schema.identity(self._db))
+                    schema.start_timeline(self._db, used)
                 for start in range(0, len(new_rows), rows.ROWS_PER_STATEMENT):
                     rows.insert(self._db, new_rows[start : start + rows.ROWS_PER_STATEMENT])
             self._has_timeline = True

@@ -21,7 +21,7 @@ MIN_CHECKPOINT_PAGES: Final = 50
 MAX_CHECKPOINT_PAGES: Final = 4000  # 16 MiB: pages that change repeatedly are copied once
 # Rows of `progress`, not a table, so that a version without timelines can still use the inbox.
 _TIMELINE: Final = "timeline "
-MAX_TIMELINES: Final = 1000
+MAX_TIMELINES: Final = 100
 LAST_POSITION: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
 # Step N migrates a database from version N to N + 1.
 MIGRATIONS: Final = (
@@ -139,16 +139,23 @@ def number(db: apsw.Connection, query: str, *values: int) -> int:
     return int(value)
 
 
+def identity(db: apsw.Connection) -> int:
+    """Return the number of the first timeline, the log itself."""
+    return number(db, "SELECT position FROM progress WHERE name = 'identity'")
+
+
 def timelines(db: apsw.Connection) -> Sequence[Timeline]:
     """Return the timelines, oldest first. The first one is the log itself."""
-    identity = number(db, "SELECT position FROM progress WHERE name = 'identity'")
     rows = db.execute("SELECT name, position FROM progress WHERE name GLOB ? ORDER BY rowid", (f"{_TIMELINE}*",))
-    return [Timeline(identity, 0), *(Timeline(int(name.removeprefix(_TIMELINE)), start) for name, start in rows)]
+    return [Timeline(identity(db), 0), *(Timeline(int(name.removeprefix(_TIMELINE)), start) for name, start in rows)]
 
 
-def start_timeline(db: apsw.Connection) -> None:
-    """Start a timeline after the newest position, and delete the oldest of too many."""
-    db.execute(f"INSERT INTO progress VALUES (? || abs(random() >> 1), ({LAST_POSITION}))", (_TIMELINE,))  # noqa: S608  constants
+def start_timeline(db: apsw.Connection, used: int) -> None:
+    """Start a timeline after the newest position and the one *used* elsewhere; delete the oldest of too many."""
+    start = max(number(db, LAST_POSITION), used)
+    db.execute("INSERT INTO progress VALUES (? || abs(random() >> 1), ?)", (_TIMELINE, start))
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'event'")
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?)", (start,))
     db.execute(
         """DELETE FROM progress WHERE name GLOB ?1 AND rowid NOT IN (
              SELECT rowid FROM progress WHERE name GLOB ?1 ORDER BY rowid DESC LIMIT ?2)""",

@@ -152,7 +152,7 @@ def test_a_log_with_other_events_at_the_same_positions(state: SqliteState) -> No
 
 
 def test_an_attempt_that_runs_while_the_log_is_replaced(state: SqliteState) -> None:
-    """Its result is not taken for that of the event that has its position now."""
+    """Its result does not count for the event that has its position now."""
     state.adopt([Timeline(7, 0), Timeline(1, 0)])
     plan_deliveries(state, "a", "a")
     running = claim_one(state)

@@ -109,7 +109,10 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
 # Only one of each can exist on a machine at a time: its tests run one after the other in one process.
 ONE_AT_A_TIME = ("kafka", "loop", "npm")
 # Tests that take longest: they start first, so that no process runs one alone at the end.
-SLOWEST = ("tests/faults/test_ledger.py", "tests/chart/test_monitoring.py", "tests/e2e/test_relay_commands.py")
+SLOWEST = (
+    *("tests/faults/test_ledger.py", "tests/chart/test_monitoring.py", "tests/e2e/test_relay_commands.py"),
+    *("tests/cluster/test_engines.py", "tests/cluster/test_release.py", "tests/cluster/test_deliveries.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -298,6 +298,7 @@ def test_a_claim_that_exists() -> None:
             here.simulate()
             stored = here.kept()
             here.helm("uninstall", "wh", "--wait")
+            here.kubectl("wait", "--for=delete", f"pod/{POD}", "--timeout=60s")
             assert here.kubectl("get", "pvc", "-o", "name").split() == ["persistentvolumeclaim/mine"]
         here.install("--set", "persistence.existingClaim=mine")
         here.wait_ready()

@@ -177,6 +177,7 @@ release-check: ## check that TAG names the version of this commit, and that the 
 	PYTHONPATH=deploy $(PYTHON) -m release.prepare --check "$(TAG)"
 
 publish: ## publish chart, bills of materials and signatures of a pushed image: docs/releasing.md
+	@[ -x $(TOOLS)/bin/cosign ] || { echo "make release-tools installs the programs that this needs"; exit 1; }
 	PATH=$(abspath $(TOOLS))/bin:$$PATH PYTHONPATH=deploy $(TOOLS)/bin/python -m release.publish --image "$(IMAGE)" \
 	  --digest "$(DIGEST)" --charts "$(CHARTS)" --source "$(SOURCE)" $(PUBLISH_OPTIONS)
 

@@ -44,7 +44,7 @@ class Registry:
     def push(self, archive: str, name: str) -> str:
         """Push a docker-archive with another label, and return the digest.
 
-        The kubelet remembers from where it pulled an image, by the image's id. With the same id, no other test could use
+        The kubelet remembers from where it pulled an image, by the image's id. With the same id no other test could use
         the image that was loaded on the node without a registry.
         """
         run("crane", "push", "--insecure", archive, f"{self.address}/{name}")

@@ -1,8 +1,8 @@
 """The relay's state for commands, and the low-watermark and heartbeat for the receiver."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -243,6 +243,21 @@ class SqliteDeliveryAdmin:
         return self._store.truncate_wal()
 
 
+@contextmanager
+def _read_only(path: Path) -> Iterator[apsw.Connection | None]:
+    """Open a relay's state; yields None if there is no file, or a relay is just creating it.
+
+    Raises InboxUnavailable for a file of another program, apsw.Error or OSError.
+    """
+    owner = require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
+    if owner is not Owner.OURS:
+        yield None
+        return
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+        db.set_busy_timeout(100)
+        yield db
+
+
 def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None:
     """Return the oldest position of the log that the relay of *path* still has to read, to deliver or to save.
 
@@ -250,12 +265,9 @@ def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None
     can't be read.
     """
     try:
-        owner = require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
-        if owner is not Owner.OURS:  # there is no file, or a relay is just creating it
-            return None
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            db.set_busy_timeout(100)
+        with _read_only(path) as db:
+            if db is None:
+                return None
             ((position,),) = db.execute(
                 """SELECT min(position) FROM (
                      SELECT coalesce((SELECT min(position) FROM delivery WHERE destination = id), position + 1)
@@ -265,8 +277,6 @@ def low_watermark(path: Path, *, now: int, policy: DeliveryPolicy) -> int | None
                    ) WHERE (SELECT seen FROM heartbeat) BETWEEN ? AND ?""",
                 (now - policy.max_absence_ms, now - policy.max_heartbeat_age_ms + 1, now + policy.max_clock_ahead_ms),
             )
-        finally:
-            db.close()
     except (apsw.Error, OSError) as ex:
         raise InboxUnavailable(StorageFailure.RELAY_STATE, f"the relay's state {path} can't be read: {ex}") from ex
     return None if position is None else int(position)
@@ -278,20 +288,15 @@ def read_position(path: Path, identity: int) -> int:
     0 if it has read nothing, or another log, or if its file can't be read.
     """
     try:
-        if require_ours(path, DELIVERIES_APPLICATION_ID) is not Owner.OURS:
-            return 0
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            db.set_busy_timeout(100)
-            is_migrated = db.table_exists("main", "timeline")
-            query = (
-                "SELECT number FROM timeline ORDER BY rowid LIMIT 1" if is_migrated else "SELECT identity FROM origin"
-            )
-            if db.execute(query).fetchall() != [(identity,)]:
+        with _read_only(path) as db:
+            if db is None:
+                return 0
+            known = "SELECT number FROM timeline ORDER BY rowid LIMIT 1"
+            if not db.table_exists("main", "timeline"):  # of a version without timelines
+                known = "SELECT identity FROM origin"
+            if db.execute(known).fetchall() != [(identity,)]:
                 return 0
             ((position,),) = db.execute("SELECT coalesce(max(position), 0) FROM destination")
-        finally:
-            db.close()
     except (apsw.Error, OSError, InboxUnavailable):
         return 0
     return int(position)
@@ -306,11 +311,9 @@ def heartbeat(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        owner = require_ours(path, DELIVERIES_APPLICATION_ID, pre_release_id=PRE_RELEASE_APPLICATION_ID)
-        if owner is not Owner.OURS:
-            return None
-        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
-            db.set_busy_timeout(100)
+        with _read_only(path) as db:
+            if db is None:
+                return None
             ((seen,),) = db.execute("SELECT seen FROM heartbeat")
     except (apsw.Error, OSError, InboxUnavailable):
         return _written_at(path)
